@@ -1,0 +1,42 @@
+# Every target is one line of shell. `make` alone prints this list.
+PYTHON ?= python3
+MODEL ?= vit-t
+DATASET ?= miniature
+STRATEGIES ?= all
+SEEDS ?= 0
+DEVICE ?= auto
+RESULTS ?= results/local
+VENV := .venv
+BIN := $(VENV)/bin
+OPTIONS = --model $(MODEL) --dataset $(DATASET) --strategies $(STRATEGIES) --seeds $(SEEDS) --device $(DEVICE) --results $(RESULTS)
+OPTIONS += $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(CACHE),--cache $(CACHE)) $(foreach p,$(PROTOCOL),--protocol $(p))
+
+.DEFAULT_GOAL := help
+.PHONY: help bench report test check gpu-check pretrain tune clean
+
+help: ## print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,check]' && touch $@
+
+bench: $(VENV)/installed ## compare the strategies; MODEL= DATASET= DATA= WEIGHTS= STRATEGIES= SEEDS= DEVICE= RESULTS= CACHE= PROTOCOL=
+	$(BIN)/python -m bench.run $(OPTIONS)
+
+report: $(VENV)/installed ## rebuild tables and figures from the records in RESULTS
+	$(BIN)/python -m bench.report --results $(RESULTS)
+
+test: $(VENV)/installed ## run the tests
+	$(BIN)/python -m pytest -m "not gpu"
+
+check: $(VENV)/installed ## lint, format, types, tests
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy --strict && $(BIN)/python -m pytest -m "not gpu"
+
+gpu-check: $(VENV)/installed ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+pretrain: $(VENV)/installed ## train vit-t's shipped weights on the miniature's source clips
+	$(BIN)/python -m bench.pretrain
+
+clean: ## remove the virtual environment and local results
+	rm -rf $(VENV) results/local

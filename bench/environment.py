@@ -1,0 +1,97 @@
+"""What a run ran on: versions, commit, device."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("torch", "timm", "numpy", "decord", "av", "pandas")
+
+
+def git_state(root: Path) -> tuple[str | None, bool | None]:
+    """Return the commit of the sources and whether they differ from it; (None, None) outside of git."""
+
+    def ask(*words: str) -> str | None:
+        try:
+            answer = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return answer.stdout.strip() if answer.returncode == 0 else None
+
+    commit = ask("rev-parse", "HEAD")
+    changes = ask("status", "--porcelain", "--", "bench", "strategies", "datasets")
+    return commit, None if commit is None or changes is None else bool(changes)
+
+
+def processor_name() -> str:
+    """Return the processor's model name as the system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def attention_backends(device: torch.device) -> list[str]:
+    """Return the kernels that scaled dot product attention may use on ``device``."""
+    if device.type != "cuda":
+        return ["cpu-flash"]
+    flags = {
+        "flash": torch.backends.cuda.flash_sdp_enabled(),
+        "efficient": torch.backends.cuda.mem_efficient_sdp_enabled(),
+        "cudnn": torch.backends.cuda.cudnn_sdp_enabled(),
+        "math": torch.backends.cuda.math_sdp_enabled(),
+    }
+    return [name for name, enabled in flags.items() if enabled]
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Return the environment part of a record."""
+    commit, dirty = git_state(Path(__file__).parents[1])
+    packages: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    cuda = device.type == "cuda"
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": packages,
+        "device": torch.cuda.get_device_name(device) if cuda else processor_name(),
+        "device_type": device.type,
+        "capacity_bytes": torch.cuda.get_device_properties(device).total_memory if cuda else physical_memory(),
+        "driver": driver_version() if cuda else None,
+        "threads": torch.get_num_threads(),
+        "attention_backends": attention_backends(device),
+    }
+
+
+def physical_memory() -> int | None:
+    """Return the machine's memory in bytes, where the system tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def driver_version() -> str | None:
+    """Return the version of the NVIDIA driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError:
+        return None

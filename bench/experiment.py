@@ -1,0 +1,165 @@
+"""One run: (model, strategy, data set, seed) in, a record out. Runs in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.detection.evaluation import Evaluation, evaluate
+from bench.detection.submission import read_ground_truth, read_submission, write_submission
+from bench.environment import describe
+from bench.errors import InputError
+from bench.inference import VideoDetections, detect_all
+from bench.models import build_backbone, build_head
+from bench.models.actionformer import ActionFormer
+from bench.models.backbone import Backbone
+from bench.protocol import Protocol
+from bench.experiment_record import cost, empty_record, failure, memory, metrics, thinned
+from bench.record import Record
+from bench.specification import RunSpecification
+from bench.training import Detector, derived_seed, train
+from bench.windows import FrameStore, TrainingSampler, read_store
+from datasets.annotations import Dataset
+
+Progress = Callable[[str, int, int], None]
+
+
+def detections_path(results: Path, identifier: str) -> Path:
+    """Return where a run's detections lie."""
+    return results / "detections" / f"{identifier}.json.gz"
+
+
+def build_detector(
+    spec: RunSpecification, dataset: Dataset
+) -> tuple[Detector, Callable[[], ActionFormer], dict[str, Any]]:
+    """Return the detector, a function that makes its head anew, and the record's part on the weights.
+
+    Backbone, head and adapters draw their initial values from seeds of their own, so that the head of one
+    strategy starts from the same values as that of another.
+    """
+    protocol = spec.protocol()
+    path = spec.weights_path()
+    torch.manual_seed(derived_seed(spec.seed, "backbone"))
+    backbone = build_backbone(spec.model, path, image_size=protocol.image_size)
+    audit = getattr(backbone, "load_audit", None)
+    weights = {
+        "name": path.name if path else "random",
+        "sha256": audit.sha256 if audit else None,
+        "matched": 1.0 if audit else None,
+        "licence": "Apache-2.0" if spec.weights == "source" else None,
+    }
+    torch.manual_seed(derived_seed(spec.seed, "adapter"))
+    adapted: Backbone = spec.build_strategy().adapt(backbone)
+    geometry = adapted.geometry
+    keywords = protocol.head.keywords(protocol.window_clips * geometry.steps_per_clip)
+
+    def fresh_head() -> ActionFormer:
+        torch.manual_seed(derived_seed(spec.seed, "head"))
+        return build_head(input_dim=geometry.width, num_classes=len(dataset.classes), **keywords)
+
+    return Detector(adapted, fresh_head()), fresh_head, weights
+
+
+def run(spec: RunSpecification, progress: Progress) -> Record:
+    """Return the record of a run that went well. Writes the detections; raises what went wrong."""
+    started = time.perf_counter()
+    device = torch.device(spec.device)
+    protocol, dataset = spec.protocol(), spec.load_dataset()
+    torch.set_num_threads(protocol.threads)
+    record = empty_record(spec, dataset)
+    detector, fresh_head, record["weights"] = build_detector(spec, dataset)
+    detector.to(device)
+    geometry = detector.backbone.geometry
+
+    def store(subset: str) -> FrameStore:
+        return read_store(dataset, subset, protocol, geometry, lambda done, total: progress("load", done, total))
+
+    before = {name: p.detach().clone() for name, p in detector.named_parameters()} if device.type == "cpu" else {}
+    sampler = TrainingSampler(store(protocol.training_subset), protocol, dataset.classes, spec.seed)
+    log = train(detector, spec.build_strategy().stages(), protocol, sampler, fresh_head, device, progress)
+    results, inference = detect_all(detector, store(protocol.evaluation_subset), protocol, device, progress)
+    progress("evaluation", 0, 1)
+    path = detections_path(Path(spec.results), record["id"])
+    evaluation = write_and_evaluate(path, results, dataset, protocol)
+    record["status"] = "ok"
+    record["metrics"] = metrics(evaluation)
+    record["memory"] = memory(log, inference)
+    record["cost"] = cost(detector, log, before)
+    record["cost"]["wall_seconds"] = round(time.perf_counter() - started, 2)
+    record["training"] = {"loss": thinned(log.losses)}
+    record["environment"] = describe(device)
+    return record
+
+
+def write_and_evaluate(
+    path: Path, results: list[VideoDetections], dataset: Dataset, protocol: Protocol
+) -> Evaluation:
+    """Write the detections, read them back, and evaluate what was read: the file holds the numbers."""
+    write_submission(
+        path,
+        {
+            found.video: [
+                {"segment": [round(float(a), 3), round(float(b), 3)], "score": round(float(s), 5),
+                 "label": dataset.classes[int(label)]}
+                for (a, b), s, label in zip(found.segments, found.scores, found.labels, strict=True)
+            ]
+            for found in results
+        },
+    )  # fmt: skip
+    truth = read_ground_truth(dataset.path, protocol.evaluation_subset)
+    return evaluate(truth, read_submission(path), protocol.tiou)
+
+
+def watch_parent() -> None:
+    """End this process at once when its parent is gone, however it went: standard input then ends."""
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def main() -> int:
+    """Read a specification from the first line of standard input, report as JSON lines on standard output."""
+    spec = RunSpecification(**json.loads(sys.stdin.buffer.readline()))
+    watch_parent()
+    reports = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not mix with reports
+    current, last = "load", 0.0
+
+    def report(**fields: Any) -> None:
+        reports.write(json.dumps(fields, allow_nan=False) + "\n")
+
+    def progress(phase: str, done: int, total: int) -> None:
+        nonlocal current, last
+        now = time.monotonic()
+        if phase != current or done == total or now - last > 0.2:
+            current, last = phase, now
+            report(phase=phase, done=done, total=total)
+
+    try:
+        report(record=run(spec, progress))
+    except InputError as error:
+        report(input_error=str(error))
+        return 2
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        status, message = failure(error)
+        report(status=status, phase=current, message=message, environment=describe(torch.device(spec.device)))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""The parts of a run record, from what a run was told and from what it measured."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from bench.detection.evaluation import Evaluation
+from bench.memory.meter import MemoryReading
+from bench.record import SCHEMA, Record
+from bench.specification import RunSpecification, file_sha256, run_id
+from bench.training import Detector, NonFiniteLossError, TrainingLog
+from datasets.annotations import Dataset
+from strategies.base import settings
+
+
+def empty_record(spec: RunSpecification, dataset: Dataset) -> Record:
+    """Return the part of a record that is known before the run, with a status still to be set."""
+    protocol = spec.protocol()
+    path = spec.weights_path()
+    subsets = {name: dataset.subset(name) for name in (protocol.training_subset, protocol.evaluation_subset)}
+    return {
+        "schema": SCHEMA,
+        "id": run_id(spec, dataset),
+        "status": "cancelled",
+        "phase": None,
+        "message": None,
+        "model": spec.model,
+        "strategy": settings(spec.build_strategy()),
+        "dataset": {
+            "name": dataset.name,
+            "variant": dataset.variant,
+            "annotation_sha256": dataset.sha256,
+            "classes": len(dataset.classes),
+            "videos": {name: len(videos) for name, videos in subsets.items()},
+            "instances": {name: sum(len(v.instances) for v in videos) for name, videos in subsets.items()},
+        },
+        "protocol": {**dataclasses.asdict(protocol), "digest": protocol.digest()},
+        "seed": spec.seed,
+        "metrics": None,
+        "memory": None,
+        "cost": None,
+        "training": None,
+        "weights": {
+            "name": path.name if path else "random",
+            "sha256": file_sha256(path) if path else None,
+            "matched": None,
+            "licence": None,
+        },
+        "environment": {},
+    }
+
+
+def metrics(evaluation: Evaluation) -> dict[str, Any]:
+    """Return mAP per tIoU and on average, and AP per class, as fractions."""
+    tious = [f"{tiou:g}" for tiou in evaluation.tiou]
+    return {
+        "map": {tiou: float(value) for tiou, value in zip(tious, evaluation.map, strict=True)},
+        "map_average": float(evaluation.average),
+        "ap": {
+            label: {tiou: float(value) for tiou, value in zip(tious, row, strict=True)}
+            for label, row in zip(evaluation.classes, evaluation.ap, strict=True)
+        },
+    }
+
+
+def memory(log: TrainingLog, inference: MemoryReading) -> dict[str, Any]:
+    """Return the peaks: the largest training step of any stage, and inference apart from it."""
+    highest = max(log.memory, key=lambda entry: entry.reading.peak_allocated_bytes).reading
+    return {
+        **{name: value for name, value in dataclasses.asdict(highest).items() if name != "phases"},
+        "predicted_peak_bytes": None,
+        "phases": {**highest.phases, "inference": inference.phases["inference"]},
+        "inference": {"peak_allocated_bytes": inference.peak_allocated_bytes, "kinds": inference.kinds},
+        "stages": [
+            {
+                "stage": entry.stage,
+                "fidelity": dataclasses.asdict(entry.fidelity),
+                "peak_allocated_bytes": entry.reading.peak_allocated_bytes,
+            }
+            for entry in log.memory
+        ],
+    }
+
+
+def cost(detector: Detector, log: TrainingLog, before: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Return parameters, seconds per step, and the bytes of the tensors that training changed."""
+    changed = [
+        p for name, p in detector.named_parameters() if name not in before or not torch.equal(p, before[name])
+    ]
+    return {
+        "trainable_parameters": max(log.trainable_parameters.values()),
+        "total_parameters": sum(p.numel() for p in detector.parameters()),
+        "seconds_per_step": max(log.step_seconds.values(), default=None),
+        "stage_seconds_per_step": log.step_seconds,
+        "checkpoint_bytes": sum(p.numel() * p.element_size() for p in changed) if before else None,
+    }
+
+
+def thinned(losses: tuple[tuple[float, float], ...], points: int = 100) -> list[list[float]]:
+    """Return at most ``points`` rows: step, mean classification and mean regression loss up to it."""
+    block = max(1, -(-len(losses) // points))
+    rows = []
+    for first in range(0, len(losses), block):
+        part = losses[first : first + block]
+        means = [round(sum(row[i] for row in part) / len(part), 5) for i in (0, 1)]
+        rows.append([first + len(part), *means])
+    return rows
+
+
+def failure(error: BaseException) -> tuple[str, str]:
+    """Return the status and the one-line message of a run that ended with ``error``."""
+    lines = str(error).strip().splitlines()
+    message = f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+    if isinstance(error, NonFiniteLossError):
+        return "nan", message
+    text = str(error).lower()
+    shortage = "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (isinstance(error, RuntimeError) and shortage):
+        return "out-of-memory", message
+    return "error", message

@@ -1,0 +1,74 @@
+"""A trained detector on whole videos: sliding windows, decoding to seconds, soft-NMS over the video."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from bench.detection import soft_nms
+from bench.encoding import EncodingCache
+from bench.memory.meter import MemoryMeter, MemoryReading
+from bench.protocol import Protocol
+from bench.training import Detector
+from bench.windows import FrameStore, Window, window_mask
+from datasets.clips import windows as window_starts
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoDetections:
+    """Detections of one video after NMS: segments (n, 2) in seconds, scores (n,), class numbers (n,)."""
+
+    video: str
+    segments: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+
+def detect(
+    detector: Detector, store: FrameStore, protocol: Protocol, device: torch.device, cache: EncodingCache, name: str
+) -> VideoDetections:
+    """Return the detections of the video ``name``."""
+    clips, grid, duration = store.clips[name], store.grid, store.videos[name].duration
+    stride = max(1, round(protocol.window_clips * (1 - protocol.window_overlap)))
+    segments, scores, labels = [], [], []
+    low = protocol.precision == "bfloat16"
+    for start in window_starts(clips.count, protocol.window_clips, stride):
+        window = Window(name, start, protocol.window_clips)
+        mask = window_mask(window, clips, grid)[None].to(device)
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=low):
+            features = detector.backbone.fuse(cache.batch([window], device), mask)
+            found = detector.head.detections(detector.head(features, mask))[0]
+        steps = found[0].float().cpu().numpy().astype(np.float64) + start * grid.steps_per_clip
+        segments.append(np.asarray(grid.seconds(steps)).clip(0, duration))
+        scores.append(found[1].float().cpu().numpy())
+        labels.append(found[2].cpu().numpy())
+    merged = soft_nms(
+        np.concatenate(segments), np.concatenate(scores), np.concatenate(labels), **dataclasses.asdict(protocol.nms)
+    )
+    return VideoDetections(name, *map(np.asarray, merged))
+
+
+def detect_all(
+    detector: Detector,
+    store: FrameStore,
+    protocol: Protocol,
+    device: torch.device,
+    progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
+) -> tuple[list[VideoDetections], MemoryReading]:
+    """Return the detections of every video of ``store`` and the memory peak of the first video."""
+    detector.eval()
+    results: list[VideoDetections] = []
+    meter = MemoryMeter(device)
+    for number, name in enumerate(sorted(store.videos)):
+        # Each video is visited once: its encodings serve all of its windows and are then dropped.
+        cache = EncodingCache(detector.backbone, store, protocol.frozen_clips)
+        if number == 0:
+            with meter.watching(detector), meter.phase("inference"):
+                results.append(detect(detector, store, protocol, device, cache, name))
+        else:
+            results.append(detect(detector, store, protocol, device, cache, name))
+        progress("inference", number + 1, len(store.videos))
+    return results, meter.reading()

@@ -1,0 +1,146 @@
+"""Memory meters: the peak of each phase of a training step and of inference, on CPU and on CUDA.
+
+Both meters follow storages by kind. The CUDA meter also reads the caching allocator's peaks, which it
+resets between phases, and what NVML says that this process holds on the device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from bench.memory.tracker import StorageTracker
+
+TRAINING_PHASES = ("forward", "backward", "optimizer")
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryReading:
+    """Peaks in bytes. ``None`` is what this meter cannot measure."""
+
+    meter: str
+    """``cpu-tensors`` (storages of CPU tensors) or ``cuda`` (the caching allocator)."""
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int | None
+    peak_device_bytes: int | None
+    phases: dict[str, dict[str, int | None]]
+    """For each phase its ``allocated``, ``reserved`` and ``device`` peak."""
+    kinds: dict[str, int]
+    """Bytes by kind at the highest tracked peak."""
+
+
+class Meter(Protocol):
+    """What a training step needs of a meter."""
+
+    def phase(self, name: str) -> contextlib.AbstractContextManager[None]: ...
+
+    def optimizer_stepped(self, optimizer: torch.optim.Optimizer) -> None: ...
+
+
+class NoMeter:
+    """Measures nothing and costs nothing."""
+
+    def phase(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def optimizer_stepped(self, optimizer: torch.optim.Optimizer) -> None:
+        pass
+
+
+class MemoryMeter:
+    """Measures what runs between ``with meter.watching(...)`` and its end."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.tracker = StorageTracker()
+        self.cuda_peaks: dict[str, dict[str, int | None]] = {}
+
+    @contextlib.contextmanager
+    def watching(self, module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Iterator[MemoryMeter]:
+        """Count ``module``, its gradients and the optimizer's state as what they are, and watch the rest."""
+        self.tracker.label_module(module)
+        if optimizer is not None:
+            self.tracker.label_optimizer(optimizer)
+        try:
+            with self.tracker:
+                yield self
+        finally:
+            self.tracker.close()
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Measure the body as the phase ``name``; a phase that runs twice keeps its higher peak."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+        with self.tracker.phase(name):
+            yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            reading = {
+                "allocated": torch.cuda.max_memory_allocated(self.device),
+                "reserved": torch.cuda.max_memory_reserved(self.device),
+                "device": process_device_bytes(self.device),
+            }
+            before = self.cuda_peaks.get(name, {})
+            self.cuda_peaks[name] = {key: _larger(value, before.get(key)) for key, value in reading.items()}
+
+    def optimizer_stepped(self, optimizer: torch.optim.Optimizer) -> None:
+        """Name the optimizer's state, which its first step creates."""
+        self.tracker.label_optimizer(optimizer)
+
+    def restart(self) -> None:
+        """Forget the peaks so far; what is alive stays counted."""
+        self.tracker.peaks.clear()
+        self.tracker.peak_kinds.clear()
+        self.cuda_peaks.clear()
+
+    def reading(self) -> MemoryReading:
+        """Return the peaks of the phases that ran since the start or ``restart``."""
+        tracked = {name: peak for name, peak in self.tracker.peaks.items() if name != "load"}
+        highest = max(tracked, key=lambda name: tracked[name])
+        kinds = {kind: size for kind, size in self.tracker.peak_kinds[highest].items() if size}
+        if self.device.type == "cuda":
+            phases, meter = self.cuda_peaks, "cuda"
+        else:
+            meter = "cpu-tensors"
+            phases = {name: {"allocated": peak, "reserved": None, "device": None} for name, peak in tracked.items()}
+        allocated = _highest(phases, "allocated")
+        assert allocated is not None
+        return MemoryReading(
+            meter, allocated, _highest(phases, "reserved"), _highest(phases, "device"), dict(phases), kinds
+        )
+
+
+def _larger(a: int | None, b: int | None) -> int | None:
+    values = [value for value in (a, b) if value is not None]
+    return max(values) if values else None
+
+
+def _highest(phases: dict[str, dict[str, int | None]], key: str) -> int | None:
+    values = [value for phase in phases.values() if (value := phase[key]) is not None]
+    return max(values) if values else None
+
+
+def process_device_bytes(device: torch.device) -> int | None:
+    """Return the bytes that this process holds on ``device`` as NVML sees it, context included.
+
+    ``None`` where NVML does not list the process (some containers hide process ids).
+    """
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        uuid = str(torch.cuda.get_device_properties(device).uuid)
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
+        processes: list[Any] = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    except pynvml.NVMLError:
+        return None
+    used = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
+    return int(used[0]) if used and used[0] is not None else None

@@ -1,0 +1,190 @@
+"""Everything that is held equal between strategies, in one value with one digest."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from bench.errors import InputError
+from strategies import parse_value
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadConfig:
+    """Sizes of the ActionFormer head, by its own names; the rest stays at its published values."""
+
+    embd_dim: int = 512
+    head_dim: int = 512
+    fpn_dim: int = 512
+    n_head: int = 4
+    n_mha_win_size: int = 19
+    stem_layers: int = 2
+    levels: int = 6
+    """Pyramid levels; their regression ranges double from (0, 4) steps, the last is open."""
+    droppath: float = 0.1
+    cls_prior_prob: float = 0.01
+    init_loss_norm: float = 100.0
+
+    def keywords(self, window_steps: int) -> dict[str, Any]:
+        """Return the keyword arguments of ``build_head`` for windows of ``window_steps`` steps."""
+        bounds = [0, *(2 ** (level + 2) for level in range(self.levels - 1)), 10000]
+        return {
+            "embd_dim": self.embd_dim,
+            "head_dim": self.head_dim,
+            "fpn_dim": self.fpn_dim,
+            "n_head": self.n_head,
+            "n_mha_win_size": self.n_mha_win_size,
+            "backbone_arch": (2, self.stem_layers, self.levels - 1),
+            "regression_range": tuple(zip(bounds[:-1], bounds[1:], strict=True)),
+            "max_seq_len": window_steps,
+            "droppath": self.droppath,
+            "cls_prior_prob": self.cls_prior_prob,
+            "init_loss_norm": self.init_loss_norm,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class NmsConfig:
+    """How overlapping detections of a video are merged, by ActionFormer's names."""
+
+    nms_method: Literal["soft", "hard", "none"] = "soft"
+    multiclass_nms: bool = True
+    iou_threshold: float = 0.1
+    nms_sigma: float = 0.5
+    min_score: float = 0.001
+    max_seg_num: int = 200
+    voting_thresh: float = 0.7
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """One comparison. Two records share a table only if the digests of their protocols are equal."""
+
+    frames_per_second: float
+    """Rate at which videos are sampled."""
+    image_size: int
+    """Height and width in pixels of a full-fidelity frame."""
+    window_clips: int
+    """Clips of a window, in training and at test time."""
+    window_overlap: float
+    """Fraction by which neighbouring windows overlap at test time."""
+    batch_size: int
+    """Windows in a step."""
+    steps: int
+    """Optimizer steps, all stages of a strategy together."""
+    learning_rate: float
+    """What a strategy's factors multiply."""
+    weight_decay: float
+    warmup: float
+    """Fraction of a stage's steps over which the learning rate rises; then it falls as a half cosine."""
+    gradient_clip: float
+    """Largest norm of the gradient of all that trains."""
+    head: HeadConfig
+    nms: NmsConfig
+    ema_decay: float | None = None
+    """Decay of the averaged weights that are evaluated; none evaluates the last ones."""
+    training_subset: str = "training"
+    evaluation_subset: str = "testing"
+    tiou: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7)
+    temporal_crop: bool = True
+    """Training windows start at a random clip; otherwise at the first."""
+    truncation: float = 0.5
+    """Share of an instance that must lie inside a training window to be kept as ground truth."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    backward: Literal["plain"] = "plain"
+    cache: bool = True
+    """Compute what no longer changes once and keep it; changes the time, not the result."""
+    frozen_clips: int = 8
+    """Clips that pass through a backbone at once where no gradient is recorded."""
+    threads: int = 1
+
+    def digest(self) -> str:
+        """Return the sha256 of all fields."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+MINIATURE = Protocol(
+    frames_per_second=10.0,
+    image_size=32,
+    window_clips=16,
+    window_overlap=0.5,
+    batch_size=2,
+    steps=800,
+    learning_rate=2e-3,
+    weight_decay=0.05,
+    warmup=0.1,
+    gradient_clip=1.0,
+    head=HeadConfig(
+        embd_dim=64, head_dim=64, fpn_dim=64, n_mha_win_size=9, stem_layers=1, levels=4, init_loss_norm=20.0
+    ),
+    nms=NmsConfig(max_seg_num=100),
+)
+"""Fits a run of vit-t on a few dozen short videos into minutes on one core."""
+
+STANDARD = Protocol(
+    frames_per_second=30.0,
+    image_size=224,
+    window_clips=48,
+    window_overlap=0.5,
+    batch_size=1,
+    steps=6000,
+    learning_rate=1e-4,
+    weight_decay=0.05,
+    warmup=0.08,
+    gradient_clip=1.0,
+    head=HeadConfig(),
+    nms=NmsConfig(),
+    ema_decay=0.999,
+    precision="bfloat16",
+    frozen_clips=4,
+)
+"""AdaTAD's window and optimizer (768 frames as 48 clips of 16) for backbones of published size."""
+
+
+def default_protocol(model: str) -> Protocol:
+    """Return the protocol that a model is compared under unless fields are set."""
+    return MINIATURE if model == "vit-t" else STANDARD
+
+
+def override(protocol: Protocol, changes: Mapping[str, str]) -> Protocol:
+    """Return the protocol with fields set from text; nested ones as ``head.levels`` or ``nms.nms_sigma``.
+
+    Raises InputError that lists the known fields.
+    """
+    for key, text in changes.items():
+        owner, _, name = key.rpartition(".")
+        target: Any = getattr(protocol, owner, None) if owner else protocol
+        known = [field.name for field in dataclasses.fields(target)] if dataclasses.is_dataclass(target) else []
+        if name not in known or name in ("head", "nms"):
+            fields = ", ".join(f.name for f in dataclasses.fields(protocol))
+            raise InputError(f"protocol: unknown field '{key}', known are {fields} (and head.*, nms.*)")
+        kind = typing.get_type_hints(type(target))[name]
+        changed = dataclasses.replace(target, **{name: parse_value(text, kind, f"protocol field '{key}'")})
+        protocol = dataclasses.replace(protocol, **{owner: changed}) if owner else changed
+    check(protocol)
+    return protocol
+
+
+def check(protocol: Protocol) -> None:
+    """Raise InputError for a field out of its range."""
+    limits: tuple[tuple[str, float, float], ...] = (
+        ("frames_per_second", 0.01, 1000),
+        ("image_size", 1, 4096),
+        ("window_clips", 1, 4096),
+        ("window_overlap", 0, 0.95),
+        ("batch_size", 1, 4096),
+        ("steps", 2, 10**8),
+        ("learning_rate", 0, 1e30),
+        ("warmup", 0, 1),
+        ("threads", 1, 1024),
+        ("frozen_clips", 1, 4096),
+    )
+    for name, low, high in limits:
+        value = getattr(protocol, name)
+        if not low <= value <= high:
+            raise InputError(f"protocol: field '{name}' is {value}, allowed is {low} to {high}")

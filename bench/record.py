@@ -1,0 +1,106 @@
+"""Run records: one JSON file a run, written whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from bench.errors import InputError
+
+SCHEMA = 1
+STATUSES = ("ok", "out-of-memory", "nan", "timeout", "error", "cancelled")
+REQUIRED: dict[str, type | tuple[type, ...]] = {
+    "schema": int,
+    "id": str,
+    "status": str,
+    "model": str,
+    "strategy": dict,
+    "dataset": dict,
+    "protocol": dict,
+    "seed": int,
+    "metrics": (dict, type(None)),
+    "memory": (dict, type(None)),
+    "cost": (dict, type(None)),
+    "weights": dict,
+    "environment": dict,
+}
+
+Record = dict[str, Any]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` to a draft beside ``path`` and rename it, so that no reader sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    try:
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_record(folder: Path, record: Record) -> Path:
+    """Write a record as ``<folder>/<id>.json`` and return the path."""
+    path = folder / f"{record['id']}.json"
+    text = json.dumps(record, indent=1, allow_nan=False)
+    write_atomically(path, text.encode())
+    return path
+
+
+def check_record(record: Any) -> None:
+    """Raise InputError that names the first field which is missing or of the wrong type."""
+    if not isinstance(record, dict):
+        raise InputError("not a record: a JSON object is expected")
+    for field, kind in REQUIRED.items():
+        if field not in record:
+            raise InputError(f"field '{field}' is missing")
+        if not isinstance(record[field], kind) or isinstance(record[field], bool):
+            raise InputError(f"field '{field}' has the wrong type")
+    if record["schema"] != SCHEMA:
+        raise InputError(f"field 'schema' is {record['schema']}, allowed is {SCHEMA}")
+    if record["status"] not in STATUSES:
+        raise InputError(f"field 'status' is not one of {', '.join(STATUSES)}")
+    nested = (("strategy", "name"), ("dataset", "name"), ("protocol", "digest"))
+    for field, key in nested:
+        if not isinstance(record[field].get(key), str):
+            raise InputError(f"field '{field}.{key}' is missing")
+    if record["status"] == "ok" and not all(record[field] for field in ("metrics", "memory", "cost")):
+        raise InputError("an ok record needs 'metrics', 'memory' and 'cost'")
+
+
+def read_record(path: Path) -> Record:
+    """Return the record in ``path``; raise InputError with one line that names the file."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        check_record(record)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path.name}: {reason}") from None
+    if path.stem != record["id"]:
+        raise InputError(f"{path.name}: field 'id' is '{record['id']}', the file's name is another")
+    return dict(record)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordFolder:
+    """The readable records of a folder, sorted by id, and one line for each file that is none."""
+
+    records: tuple[Record, ...]
+    problems: tuple[str, ...]
+
+
+def read_folder(folder: Path) -> RecordFolder:
+    """Read every ``*.json`` of ``folder``. Half-written and foreign files are named, never deleted."""
+    records, problems = [], []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            records.append(read_record(path))
+        except InputError as error:
+            problems.append(str(error))
+    return RecordFolder(tuple(records), tuple(problems))

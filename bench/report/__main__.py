@@ -1,0 +1,40 @@
+"""``python -m bench.report``: rebuild tables and figures from the records."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.errors import InputError
+
+
+def default_results() -> Path:
+    """Return the folder of this machine's own runs, or that of the shipped ones where there are none."""
+    own = Path("results") / "local"
+    return own if any((own / "records").glob("*.json")) else Path("results")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the verb; bad input is one line and exit code 2."""
+    parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
+    parser.add_argument(
+        "--results", type=Path, help="folder that holds records/ (default: results/local if it has runs, else results)"
+    )
+    options = parser.parse_args(arguments)
+    from bench.report import build
+
+    try:
+        print(build(options.results or default_results()).text)
+    except InputError as error:
+        print(f"bench.report: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"bench.report: {error.filename}: cannot be written ({error.strerror})", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""``python -m bench.run``: compare strategies on one backbone and one data set.
+
+Makes a run for every strategy and seed, each in a process of its own, writes a record for every one, and
+rebuilds the tables. What has a record is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import InputError
+
+if TYPE_CHECKING:
+    from bench.specification import RunSpecification
+    from datasets.annotations import Dataset
+
+DEFAULT_RESULTS = Path("results") / "local"
+NEEDED_BYTES = 64 * 2**20
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the verb's options."""
+    result = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
+    add = result.add_argument
+    add("--model", default="vit-t", help="backbone (default: vit-t, the embedded one)")
+    add("--dataset", default="miniature", help="'miniature' or the path of an ActivityNet-format JSON file")
+    add("--data", type=Path, help="folder with the data set's videos")
+    add("--weights", help="checkpoint path, 'random', or 'source' (vit-t as shipped; its default)")
+    add("--strategies", default="all", help="names with commas between them (default: all installed)")
+    add("--seeds", default="0", help="whole numbers with commas between them (default: 0)")
+    add("--device", default="auto", help="cpu, cuda or cuda:N (default: cuda where there is one)")
+    add("--results", type=Path, default=DEFAULT_RESULTS, help=f"default: {DEFAULT_RESULTS}")
+    add("--cache", type=Path, help="folder for generated data (default: $TALBENCH_CACHE or ~/.cache/talbench)")
+    add("--set", action="append", default=[], metavar="STRATEGY.FIELD=VALUE", help="a strategy's hyper-parameter")
+    add("--protocol", action="append", default=[], metavar="FIELD=VALUE", help="a field of the protocol, for all runs")
+    add("--workers", type=int, help="runs side by side (default: one for each core on CPU, 1 on a GPU)")
+    add("--timeout", type=float, metavar="SECONDS", help="a run that takes longer becomes a 'timeout' row")
+    add("--redo", choices=("cancelled", "failed", "all"), default="cancelled",
+        help="which finished runs to run again (default: only those that were cancelled)")  # fmt: skip
+    return result
+
+
+def _pairs(items: Sequence[str], option: str) -> dict[str, str]:
+    pairs = {}
+    for item in items:
+        for part in item.split(","):
+            key, equals, value = part.partition("=")
+            if not equals or not key:
+                raise InputError(f"{option}: got '{part}', allowed is NAME=VALUE")
+            pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--seeds: got '{text}', allowed are whole numbers with commas between them") from None
+    if any(seed < 0 or seed >= 2**31 for seed in seeds):
+        raise InputError(f"--seeds: got '{text}', allowed are 0 to 2147483647")
+    return list(dict.fromkeys(seeds))
+
+
+def _strategies(text: str) -> list[str]:
+    from strategies import installed
+
+    known = installed()
+    if text == "all":
+        return list(known)
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise InputError(f"--strategies: unknown '{name}', known are {', '.join(known)}")
+    if not names:
+        raise InputError(f"--strategies: none given, known are {', '.join(known)}")
+    return list(dict.fromkeys(names))
+
+
+def _device(text: str) -> str:
+    import torch
+
+    if text == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        raise InputError(f"--device: got '{text}', allowed are auto, cpu, cuda and cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device: got '{text}', allowed are auto, cpu, cuda and cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device: got '{text}', this machine has {torch.cuda.device_count()} CUDA devices")
+    return text
+
+
+def specifications(options: argparse.Namespace) -> list[RunSpecification]:
+    """Return the runs of the matrix, checked as far as that is possible without reading data."""
+    from bench.models import MODEL_NAMES
+    from bench.specification import RunSpecification
+
+    if options.model not in MODEL_NAMES:
+        raise InputError(f"--model: unknown '{options.model}', known are {', '.join(MODEL_NAMES)}")
+    if options.weights is None and options.model != "vit-t":
+        raise InputError(f"--weights: {options.model} needs the path of its checkpoint, or 'random'")
+    if options.workers is not None and options.workers < 1:
+        raise InputError(f"--workers: got {options.workers}, allowed is 1 or more")
+    names = _strategies(options.strategies)
+    changed: dict[str, dict[str, str]] = {name: {} for name in names}
+    for key, value in _pairs(options.set, "--set").items():
+        name, _, field = key.partition(".")
+        if name not in changed:
+            raise InputError(f"--set: '{name}' is not among the strategies of this run ({', '.join(names)})")
+        changed[name][field] = value
+    device = _device(options.device)
+    specs = [
+        RunSpecification(
+            model=options.model,
+            strategy=name,
+            strategy_settings=changed[name],
+            dataset=options.dataset,
+            data=str(options.data) if options.data else None,
+            cache=str(options.cache) if options.cache else None,
+            weights=options.weights or "source",
+            seed=seed,
+            device=device,
+            protocol_changes=_pairs(options.protocol, "--protocol"),
+            results=str(options.results.resolve()),
+        )
+        for seed in _seeds(options.seeds)
+        for name in names
+    ]
+    for spec in specs:
+        spec.protocol()
+        spec.build_strategy()
+    return specs
+
+
+def check_writable(results: Path) -> None:
+    """Raise InputError unless records can be written and there is room for them."""
+    folder = results / "records"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{os.getpid()}"
+        probe.write_bytes(b"x" * 4096)
+        probe.unlink()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise InputError(f"--results: {folder} cannot be written ({error.strerror})") from None
+    if free < NEEDED_BYTES:
+        raise InputError(f"--results: {folder} has {free >> 20} MiB free, {NEEDED_BYTES >> 20} are needed")
+
+
+def check_data(dataset: Dataset, spec: RunSpecification) -> None:
+    """Raise InputError for a subset that does not exist or a video that cannot be opened."""
+    from tqdm import tqdm
+
+    from datasets.annotations import video_path
+    from datasets.video import probe
+
+    protocol = spec.protocol()
+    videos = [*dataset.subset(protocol.training_subset), *dataset.subset(protocol.evaluation_subset)]
+    for video in tqdm(videos, desc="checking videos", leave=False, disable=not sys.stderr.isatty()):
+        probe(video_path(dataset, video))
+
+
+def pending(specs: Sequence[RunSpecification], dataset: Dataset, records: Path, redo: str) -> list[RunSpecification]:
+    """Return the runs that still have to be run."""
+    from bench.record import read_folder
+    from bench.specification import run_id
+
+    status = {record["id"]: record["status"] for record in read_folder(records).records}
+    again = {"cancelled": ("cancelled",), "failed": tuple({*status.values()} - {"ok"}), "all": tuple(status.values())}
+    return [spec for spec in specs if status.get(run_id(spec, dataset)) in (None, *again[redo])]
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Run what is missing, rebuild the report, and return the exit code: 1 if a run of the matrix failed."""
+    from bench.record import read_record
+    from bench.report import build
+    from bench.runner import run_matrix
+    from bench.specification import run_id
+
+    specs = specifications(options)
+    check_writable(options.results)
+    dataset = specs[0].load_dataset()
+    records = options.results / "records"
+    todo = pending(specs, dataset, records, options.redo)
+    if todo:
+        check_data(dataset, todo[0])
+        threads = specs[0].protocol().threads
+        workers = options.workers or (max(1, (os.cpu_count() or 1) // threads) if specs[0].device == "cpu" else 1)
+        print(f"{len(todo)} of {len(specs)} runs to do, {min(workers, len(todo))} at a time", file=sys.stderr)
+        run_matrix(todo, dataset, records, workers, options.timeout)
+    else:
+        print(f"all {len(specs)} runs have records", file=sys.stderr)
+    report = build(options.results)
+    print(report.text)
+    mine = [read_record(records / f"{run_id(spec, dataset)}.json") for spec in specs]
+    return 0 if all(record["status"] == "ok" for record in mine) else 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the verb; bad input is one line and exit code 2."""
+    options = parser().parse_args(arguments)
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        return bench(options)
+    except InputError as error:
+        print(f"bench.run: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bench.run: interrupted; finished runs are kept, the same command goes on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

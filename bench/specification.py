@@ -1,0 +1,92 @@
+"""What one run is, before it ran: its specification, and the id that follows from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from bench.errors import InputError
+from bench.protocol import Protocol, default_protocol, override
+from datasets import load_dataset
+from datasets.annotations import Dataset
+from strategies import build_strategy
+from strategies.base import Strategy, settings
+
+SOURCE_WEIGHTS = Path(__file__).parents[1] / "datasets" / "miniature" / "vit-t-source.safetensors"
+"""vit-t, trained on the miniature's source clips by ``python -m bench.pretrain``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSpecification:
+    """Everything a run's process is told; plain values only, so that it travels as JSON."""
+
+    model: str
+    strategy: str
+    strategy_settings: dict[str, str]
+    dataset: str
+    data: str | None
+    cache: str | None
+    weights: str
+    """``source`` (vit-t's shipped weights), ``random``, or the path of a checkpoint."""
+    seed: int
+    device: str
+    protocol_changes: dict[str, str]
+    results: str
+
+    def protocol(self) -> Protocol:
+        return override(default_protocol(self.model), self.protocol_changes)
+
+    def build_strategy(self) -> Strategy:
+        return build_strategy(self.strategy, self.strategy_settings)
+
+    def load_dataset(self) -> Dataset:
+        return load_dataset(
+            self.dataset, Path(self.data) if self.data else None, Path(self.cache) if self.cache else None
+        )
+
+    def weights_path(self) -> Path | None:
+        """Return the checkpoint's path, or None for random weights."""
+        if self.weights == "random":
+            return None
+        if self.weights == "source":
+            if self.model != "vit-t":
+                raise InputError(
+                    f"weights: none are shipped for {self.model}; allowed are the path of its checkpoint and 'random'"
+                )
+            return SOURCE_WEIGHTS
+        return Path(self.weights)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file; raise InputError when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def identity(spec: RunSpecification, dataset: Dataset) -> dict[str, Any]:
+    """Return what decides a run's result: two runs of equal identity are the same run."""
+    path = spec.weights_path()
+    return {
+        "model": spec.model,
+        "weights": file_sha256(path) if path else None,
+        "strategy": settings(spec.build_strategy()),
+        "dataset": [dataset.name, dataset.variant, dataset.sha256],
+        "protocol": spec.protocol().digest(),
+        "device": spec.device,
+        "seed": spec.seed,
+    }
+
+
+def run_id(spec: RunSpecification, dataset: Dataset) -> str:
+    """Return a readable, path-safe name that no other run has."""
+    text = json.dumps(identity(spec, dataset), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", dataset.name)[:40]
+    return f"{name}_{spec.model}_{spec.strategy}_seed{spec.seed}_{digest}"

@@ -1,0 +1,24 @@
+"""Head-only: the usual recipe. The backbone stays as it was pre-trained; only the TAL head learns."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from bench.models.backbone import Backbone
+from strategies.base import Rule, Stage
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadOnly:
+    """Train the head on the frozen backbone's features."""
+
+    name: ClassVar[str] = "head-only"
+    lr: float = 1.0
+    """Head learning rate, in multiples of the protocol's."""
+
+    def adapt(self, backbone: Backbone) -> Backbone:
+        return backbone
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("head", (Rule(r"head\..*", self.lr),)),)

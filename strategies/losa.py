@@ -1,0 +1,203 @@
+"""LoSA (Gupta et al., WACV 2025, arXiv 2404.01282): long- and short-range adapters beside a frozen backbone.
+
+Known from the paper's abstract and from summaries: the backbone runs without gradient; adapters tap its
+intermediate layers and run parallel to it; a short-range adapter reduces a layer's spatial dimensions
+by a convolutional block and applies multi-head cross-attention within the clip; a long-range adapter
+relates clips across the untrimmed video; a gated fusion joins all of them with the backbone's feature.
+Everything the sources leave open is marked ``Chosen:`` and is a field of the strategy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.errors import InputError
+from bench.models.backbone import Backbone, Encoded
+from strategies.base import Rule, Stage
+
+
+def step_positions(steps: int, width: int, device: torch.device) -> Tensor:
+    """Return (steps, width) sine and cosine positions of feature steps."""
+    half = torch.arange(width // 2, device=device, dtype=torch.float32)
+    angles = torch.arange(steps, device=device, dtype=torch.float32)[:, None] / 10000 ** (2 * half / width)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class CrossAttention(nn.Module):
+    """Multi-head cross-attention in ``width`` channels."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+
+    def forward(self, queries: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return (B, Q, width). ``context`` is (B, K, width), ``mask`` (B, K) true where it counts."""
+        key, value = self.key_value(self.norm(context)).chunk(2, dim=-1)
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.query(queries), key, value))
+        bias = None if mask is None else mask[:, None, None, :]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
+
+
+class SideAdapter(nn.Module):
+    """The short- and the long-range adapter of one tapped layer, with their gates."""
+
+    def __init__(self, tap_width: int, output_width: int, settings: LoSA) -> None:
+        super().__init__()
+        width = settings.width or output_width // 4
+        self.norm = nn.LayerNorm(tap_width)
+        self.depthwise = nn.Conv2d(tap_width, tap_width, 3, padding=1, groups=tap_width)
+        self.pointwise = nn.Conv2d(tap_width, width, 1)
+        self.query = nn.Linear(output_width, width)
+        self.ranges = nn.ModuleDict()
+        self.outputs = nn.ModuleDict()
+        self.gates = nn.ParameterDict()
+        for name, wanted in (("short", settings.short_range), ("long", settings.long_range)):
+            if wanted:
+                self.ranges[name] = CrossAttention(width, settings.heads)
+                self.outputs[name] = nn.Linear(width, output_width)
+                if settings.gated:
+                    self.gates[name] = nn.Parameter(torch.zeros(output_width))
+                else:
+                    # Without a gate the output layer itself starts at zero, so that training still
+                    # begins from the backbone's own feature.
+                    nn.init.zeros_(self.outputs[name].weight)
+                    nn.init.zeros_(self.outputs[name].bias)
+
+    def forward(self, cells: Tensor, last: Tensor, mask: Tensor) -> Tensor:
+        """Return (B, S, t, D) to be added to ``last``, (B, S, t, D).
+
+        ``cells`` is (B, S, t, h, w, D_i), the tapped tokens; ``mask`` (B, S*t) bool.
+        """
+        windows, clips, steps, height, width, channels = cells.shape
+        images = self.norm(cells).reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+        reduced = F.gelu(self.pointwise(self.depthwise(images)))
+        reduced = reduced.flatten(2).transpose(1, 2).reshape(windows, clips, steps, height * width, -1)
+        queries = self.query(last)
+        total = torch.zeros_like(last)
+        if "short" in self.ranges:
+            context = reduced.reshape(windows * clips, steps * height * width, -1)
+            attended = self.ranges["short"](queries.flatten(0, 1), context)
+            total = total + self._gated("short", attended.unflatten(0, (windows, clips)))
+        if "long" in self.ranges:
+            positions = step_positions(clips * steps, queries.shape[-1], queries.device)
+            context = reduced.mean(dim=3).flatten(1, 2) + positions
+            attended = self.ranges["long"](queries.flatten(1, 2) + positions, context, mask)
+            total = total + self._gated("long", attended.unflatten(1, (clips, steps)))
+        return total
+
+    def _gated(self, name: str, attended: Tensor) -> Tensor:
+        output: Tensor = self.outputs[name](attended)
+        return torch.tanh(self.gates[name]) * output if name in self.gates else output
+
+
+class SideAdaptedBackbone(Backbone):
+    """A frozen backbone with side adapters on some of its layers."""
+
+    def __init__(self, inner: Backbone, settings: LoSA) -> None:
+        super().__init__()
+        self.inner = inner
+        self.geometry = inner.geometry
+        count = len(inner.geometry.layer_widths)
+        wrong = [tap for tap in settings.taps if not -count <= tap < count]
+        if wrong:
+            raise InputError(f"strategy losa: field 'taps' has {wrong}, allowed are {-count} to {count - 1}")
+        self.taps = tuple(sorted({tap % count for tap in settings.taps})) or tuple(range(count))
+        self.grid = settings.grid
+        self.last_only = settings.last_only
+        widths = inner.geometry.layer_widths
+        output = inner.geometry.width
+        self.adapters = nn.ModuleList(
+            SideAdapter(output if self.last_only else widths[tap], output, settings) for tap in self.taps
+        )
+
+    def upstream(self) -> nn.Module:
+        return self.inner
+
+    def tokens(self, clips: Tensor) -> Tensor:
+        return self.inner.tokens(clips)
+
+    def encode(self, clips: Tensor) -> Encoded:
+        """Return the last feature's spatial mean (N, t, D), then every tap's cells (N, t, g, g, D_i).
+
+        No graph is recorded: nothing flows back through the backbone, at whatever depth it is tapped.
+        """
+        with torch.no_grad():
+            if self.last_only:
+                return (self.inner.tokens(clips).mean(dim=(2, 3)),)
+            last = len(self.geometry.layer_widths) - 1
+            wanted = self.taps if self.taps[-1] == last else (*self.taps, last)
+            layers = self.inner.layers(clips, wanted)
+            return (layers[-1].mean(dim=(2, 3)), *(self._pool(x) for x in layers[: len(self.taps)]))
+
+    def _pool(self, tokens: Tensor) -> Tensor:
+        """Return (N, t, g, g, D): tokens (N, t, h, w, D) pooled without parameters to a few cells."""
+        clips, steps, height, width, channels = tokens.shape
+        size = (min(height, self.grid), min(width, self.grid))
+        if size == (height, width):
+            return tokens
+        images = tokens.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+        pooled = F.adaptive_avg_pool2d(images, size).permute(0, 2, 3, 1)
+        return pooled.reshape(clips, steps, *size, channels)
+
+    def fuse(self, encoded: Encoded, mask: Tensor) -> Tensor:
+        last, *taps = encoded
+        if self.last_only:
+            taps = [last[:, :, :, None, None]] * len(self.taps)
+        fused = last
+        for adapter, cells in zip(self.adapters, taps, strict=True):
+            fused = fused + adapter(cells, last, mask)
+        return fused.flatten(1, 2).transpose(1, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoSA:
+    """Train long- and short-range side adapters and the head; the backbone carries no graph."""
+
+    name: ClassVar[str] = "losa"
+    last_only: ClassVar[bool] = False
+    lr: float = 1.0
+    """Head learning rate, in multiples of the protocol's."""
+    adapter_lr: float = 1.0
+    """Adapter learning rate, in multiples of the protocol's."""
+    taps: tuple[int, ...] = ()
+    """Chosen: indices of the tapped layers, negative from the end; empty taps every layer."""
+    grid: int = 4
+    """Chosen: tapped tokens are average-pooled to at most grid x grid cells before the adapter."""
+    width: int | None = None
+    """Chosen: channels inside an adapter; none is a quarter of the backbone's width."""
+    heads: int = 4
+    """Chosen: attention heads of both adapters."""
+    short_range: bool = True
+    long_range: bool = True
+    gated: bool = True
+    """Chosen: tanh gates per channel that start at zero (the gate is in the abstract's third version)."""
+
+    def __post_init__(self) -> None:
+        if not (self.short_range or self.long_range):
+            raise ValueError("short_range and long_range cannot both be false")
+
+    def adapt(self, backbone: Backbone) -> Backbone:
+        return SideAdaptedBackbone(backbone, self)
+
+    def stages(self) -> tuple[Stage, ...]:
+        rules = (Rule(r"backbone\.adapters\..*", self.adapter_lr), Rule(r"head\..*", self.lr))
+        return (Stage("adapters", rules),)
+
+
+@dataclasses.dataclass(frozen=True)
+class CapacityControl(LoSA):
+    """LoSA's parameters without its taps: every adapter reads the last feature only.
+
+    What LoSA gains over this row is adaptation; what this row gains over head-only is capacity.
+    """
+
+    name: ClassVar[str] = "capacity-control"
+    last_only: ClassVar[bool] = True

@@ -1,0 +1,185 @@
+"""The contract that every strategy keeps, as functions that a stranger's tests can call as well.
+
+    from strategies.testing import check_strategy
+    def test_mine():
+        check_strategy(MyStrategy())
+
+Each check trains a tiny detector on synthetic clips on the CPU and raises AssertionError with a sentence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from bench.models import build_head
+from bench.models.actionformer import ActionFormer
+from bench.models.backbone import Backbone
+from bench.models.vit import VideoViT, ViTConfig
+from bench.protocol import MINIATURE, HeadConfig, Protocol
+from bench.training import Detector, TrainingLog, derived_seed, train
+from bench.windows import FrameStore, TimeGrid, TrainingSampler, VideoClips
+from datasets.annotations import Instance, Video
+from strategies.base import Strategy, check_stages, learning_rates
+
+CLASSES = ("one", "two", "three")
+TINY_VIT = ViTConfig(
+    width=24, depth=3, heads=4, image_size=32, patch_size=8, clip_frames=8, mean=(0.5,) * 3, std=(0.25,) * 3
+)
+TINY_PROTOCOL = dataclasses.replace(
+    MINIATURE,
+    window_clips=4,
+    steps=12,
+    head=HeadConfig(
+        embd_dim=16, head_dim=16, fpn_dim=16, n_head=2, n_mha_win_size=5, stem_layers=1, levels=3, init_loss_norm=5
+    ),
+)
+
+
+def tiny_vit() -> Backbone:
+    """Return a small video transformer with random weights."""
+    return VideoViT(TINY_VIT)
+
+
+def tiny_store(geometry_of: Backbone, protocol: Protocol = TINY_PROTOCOL, videos: int = 4) -> FrameStore:
+    """Return ``videos`` synthetic videos of 4 to 7 clips with two instances each; nothing is read from disk."""
+    geometry = geometry_of.geometry
+    clip_seconds = geometry.clip_frames / protocol.frames_per_second
+    rng = np.random.default_rng(7)
+    known, clips = {}, {}
+    for number in range(videos):
+        count = 4 + number % 4
+        shape = (count, 3, geometry.clip_frames, protocol.image_size, protocol.image_size)
+        pixels = torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
+        length = count * clip_seconds
+        instances = tuple(
+            Instance(length * first, length * last, CLASSES[(number + i) % len(CLASSES)])
+            for i, (first, last) in enumerate(((0.1, 0.4), (0.55, 0.9)))
+        )
+        name = f"video{number}"
+        known[name] = Video(name, "training", length, instances)
+        clips[name] = VideoClips(pixels, count * geometry.steps_per_clip - number % 2)
+    grid = TimeGrid(protocol.frames_per_second, geometry.frames_per_step, geometry.steps_per_clip)
+    return FrameStore(known, clips, grid)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A tiny training run: the detector after it, the log, and the parameters before it."""
+
+    detector: Detector
+    log: TrainingLog
+    before: dict[str, torch.Tensor]
+
+
+def train_tiny(
+    strategy: Strategy,
+    protocol: Protocol = TINY_PROTOCOL,
+    make_backbone: Callable[[], Backbone] = tiny_vit,
+    seed: int = 0,
+) -> Trained:
+    """Train the strategy on synthetic videos with one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        torch.manual_seed(derived_seed(seed, "backbone"))
+        backbone = strategy.adapt(make_backbone())
+        keywords = protocol.head.keywords(protocol.window_clips * backbone.geometry.steps_per_clip)
+
+        def fresh_head() -> ActionFormer:
+            torch.manual_seed(derived_seed(seed, "head"))
+            return build_head(input_dim=backbone.geometry.width, num_classes=len(CLASSES), **keywords)
+
+        detector = Detector(backbone, fresh_head())
+        before = {name: value.detach().clone() for name, value in detector.state_dict().items()}
+        sampler = TrainingSampler(tiny_store(backbone, protocol), protocol, CLASSES, seed)
+        log = train(detector, strategy.stages(), protocol, sampler, fresh_head, torch.device("cpu"))
+        return Trained(detector, log, before)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def check_stages_are_sound(strategy: Strategy) -> None:
+    """Stages have names of their own and shares that add up to 1; every rule matches something."""
+    check_stages(strategy.stages())
+    trained_names = [name for name, _ in train_tiny_names(strategy)]
+    for stage in strategy.stages():
+        assert learning_rates(stage.rules, trained_names), f"stage {stage.name} trains nothing"
+
+
+def train_tiny_names(strategy: Strategy) -> list[tuple[str, torch.nn.Parameter]]:
+    """Return the parameters of the tiny detector by name."""
+    backbone = strategy.adapt(tiny_vit())
+    keywords = TINY_PROTOCOL.head.keywords(TINY_PROTOCOL.window_clips * backbone.geometry.steps_per_clip)
+    head = build_head(input_dim=backbone.geometry.width, num_classes=len(CLASSES), **keywords)
+    return list(Detector(backbone, head).named_parameters())
+
+
+def check_shapes_are_kept(strategy: Strategy, make_backbone: Callable[[], Backbone] = tiny_vit) -> None:
+    """The adapted backbone takes the same input and gives features of the same shape."""
+    plain = make_backbone()
+    geometry = plain.geometry
+    size = geometry.image_size
+    clips = torch.randn(2, 3, 3, geometry.clip_frames, size, size)
+    expected = plain.eval()(clips)
+    adapted = strategy.adapt(plain).eval()
+    assert adapted(clips).shape == expected.shape, "adapt() changes the shape of the features"
+    assert adapted.geometry == geometry, "adapt() changes the geometry"
+
+
+def check_starts_from_backbone(strategy: Strategy, make_backbone: Callable[[], Backbone] = tiny_vit) -> None:
+    """Before any step the adapted backbone gives the features of the plain one, bit for bit."""
+    plain = make_backbone().eval()
+    size = plain.geometry.image_size
+    clips = torch.randn(2, 3, 3, plain.geometry.clip_frames, size, size)
+    expected = plain(clips)
+    assert torch.equal(strategy.adapt(plain).eval()(clips), expected), "the first features differ"
+
+
+def check_only_named_parameters_move(strategy: Strategy) -> None:
+    """What the rules name moves, all of it; the rest keeps every bit, buffers too, and is in evaluation mode."""
+    trained = train_tiny(strategy)
+    names = [name for name, _ in trained.detector.named_parameters()]
+    moving = {name for stage in strategy.stages() for name in learning_rates(stage.rules, names)}
+    after = trained.detector.state_dict()
+    for name in names:
+        same = torch.equal(after[name], trained.before[name])
+        assert name not in moving or not same, f"{name} is named by a rule and did not move"
+        assert name in moving or same, f"{name} is named by no rule and moved"
+    for name, buffer in trained.detector.named_buffers():
+        frozen = not any(moved.startswith("backbone.") for moved in moving)
+        if frozen and name.startswith("backbone.") and name in after:
+            assert torch.equal(buffer, trained.before[name]), f"buffer {name} of a frozen backbone changed"
+
+
+def check_is_deterministic(strategy: Strategy) -> None:
+    """The same seed gives the same losses and the same weights, bit for bit."""
+    first, second = train_tiny(strategy), train_tiny(strategy)
+    assert first.log.losses == second.log.losses, "losses differ between two runs of one seed"
+    other = second.detector.state_dict()
+    for name, value in first.detector.state_dict().items():
+        assert torch.equal(value, other[name]), f"{name} differs between two runs of one seed"
+
+
+def check_settings_round_trip(strategy: Strategy) -> None:
+    """The fields that the record holds make the same strategy again."""
+    assert dataclasses.is_dataclass(strategy), "a strategy is a frozen dataclass"
+    fields = dataclasses.asdict(strategy)  # type: ignore[arg-type]
+    assert type(strategy)(**fields) == strategy, "the recorded fields do not make the same strategy"
+
+
+def step_peak_bytes(strategy: Strategy) -> int:
+    """Return the largest tracked peak of a training step of any of the strategy's stages."""
+    return max(entry.reading.peak_allocated_bytes for entry in train_tiny(strategy).log.memory)
+
+
+def check_strategy(strategy: Strategy) -> None:
+    """Ask a strategy everything that every strategy must answer."""
+    check_stages_are_sound(strategy)
+    check_shapes_are_kept(strategy)
+    check_only_named_parameters_move(strategy)
+    check_is_deterministic(strategy)
+    check_settings_round_trip(strategy)

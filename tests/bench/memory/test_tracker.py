@@ -1,0 +1,86 @@
+"""The storage tracker counts bytes that can be worked out by hand."""
+
+import gc
+
+import torch
+from torch import nn
+
+from bench.memory.meter import MemoryMeter
+from bench.memory.tracker import StorageTracker
+
+
+def test_counts_live_storages_once_and_forgets_freed_ones():
+    tracker = StorageTracker()
+    with tracker, tracker.phase("forward"):
+        a = torch.zeros(1000)
+        view = a.view(10, 100)[2:]
+        b = torch.zeros(500, dtype=torch.float64)
+        assert tracker.total == 4000 + 4000
+        del b
+        gc.collect()
+        assert tracker.total == 4000
+        c = view + 1  # 800 elements
+        assert tracker.total == 4000 + 3200
+    assert tracker.peaks["forward"] == 8000
+    assert c.numel() == 800
+
+
+def test_training_step_of_a_linear_layer_by_hand():
+    layer = nn.Linear(100, 50, bias=False)
+    optimizer = torch.optim.AdamW(layer.parameters(), foreach=False, fused=False)
+    weight = 100 * 50 * 4
+
+    def step(meter: MemoryMeter) -> None:
+        with meter.phase("input"):
+            x = torch.randn(8, 100)
+        with meter.phase("forward"):
+            loss = layer(x).sum()
+        with meter.phase("backward"):
+            loss.backward()
+        with meter.phase("optimizer"):
+            optimizer.step()
+            meter.optimizer_stepped(optimizer)
+            optimizer.zero_grad(set_to_none=True)
+
+    for _ in range(2):
+        meter = MemoryMeter(torch.device("cpu"))
+        with meter.watching(layer, optimizer):
+            step(meter)
+    reading = meter.reading()
+    state = 2 * weight + 4  # two moments and the step count
+    x, loss = 8 * 100 * 4, 4
+    assert reading.meter == "cpu-tensors"
+    assert reading.peak_reserved_bytes is None
+    assert reading.peak_device_bytes is None
+    # The output (8 x 50) lives until the sum is taken; x and the loss until the step's end.
+    assert reading.phases["forward"]["allocated"] == weight + state + x + 8 * 50 * 4 + loss
+    assert reading.kinds["parameter"] == weight
+    assert reading.kinds["optimizer"] == state
+    assert reading.kinds["gradient"] == weight
+    # AdamW needs one temporary for the denominator and one for its scaled copy at most.
+    least = 2 * weight + state + x + loss
+    assert least <= reading.phases["optimizer"]["allocated"] <= least + 2 * weight
+
+
+def test_activations_of_backward_are_counted_and_inference_keeps_none():
+    model = nn.Sequential(*[nn.Linear(64, 64) for _ in range(10)])
+    peaks = {}
+    for name, grad in (("training", True), ("inference", False)):
+        meter = MemoryMeter(torch.device("cpu"))
+        with meter.watching(model), meter.phase("forward"), torch.set_grad_enabled(grad):
+            x = torch.randn(256, 64)
+            for layer in model:
+                x = torch.relu(layer(x))
+        peaks[name] = meter.reading().peak_allocated_bytes
+    parameters = sum(p.numel() * 4 for p in model.parameters())
+    activation = 256 * 64 * 4
+    assert peaks["inference"] == parameters + 3 * activation or peaks["inference"] == parameters + 2 * activation
+    assert peaks["training"] >= parameters + 10 * activation
+
+
+def test_hooks_are_taken_off():
+    layer = nn.Linear(3, 3)
+    meter = MemoryMeter(torch.device("cpu"))
+    with meter.watching(layer), meter.phase("forward"):
+        layer(torch.ones(1, 3)).sum()
+    assert not layer.weight._post_accumulate_grad_hooks

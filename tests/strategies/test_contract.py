@@ -1,0 +1,232 @@
+"""Every installed strategy keeps the contract, and each of ours its own claim."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from bench.encoding import EncodingCache, encode_frozen, reduce_clips
+from bench.errors import InputError
+from strategies import build_strategy, installed
+from strategies.base import FULL, Fidelity, Rule, Stage, check_stages, learning_rates
+from strategies.head_only import HeadOnly
+from strategies.lofi import LoFi
+from strategies.losa import CapacityControl, LoSA
+from strategies.testing import (
+    TINY_PROTOCOL,
+    check_is_deterministic,
+    check_only_named_parameters_move,
+    check_settings_round_trip,
+    check_shapes_are_kept,
+    check_stages_are_sound,
+    check_starts_from_backbone,
+    step_peak_bytes,
+    tiny_store,
+    tiny_vit,
+    train_tiny,
+)
+
+NAMES = sorted(installed())
+VARIANTS = ("s", "t", "st", "short-cyclic", "long-cyclic")
+
+
+def test_ours_are_installed():
+    assert {"head-only", "lofi", "full-finetune", "losa", "capacity-control"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "check",
+    [
+        check_stages_are_sound,
+        check_shapes_are_kept,
+        check_starts_from_backbone,
+        check_only_named_parameters_move,
+        check_is_deterministic,
+        check_settings_round_trip,
+    ],
+)
+def test_contract(name, check):
+    check(build_strategy(name))
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        *(LoFi(variant=variant) for variant in VARIANTS),
+        LoSA(short_range=False),
+        LoSA(long_range=False),
+        LoSA(gated=False),
+        LoSA(taps=(0, -1), grid=2, width=8, heads=2),
+    ],
+)
+def test_variants_keep_the_contract(strategy):
+    check_starts_from_backbone(strategy)
+    check_only_named_parameters_move(strategy)
+
+
+def test_step_peaks_are_ordered_as_the_papers_claim():
+    peaks = {name: step_peak_bytes(build_strategy(name)) for name in NAMES}
+    assert peaks["head-only"] < peaks["losa"] < peaks["lofi"] < peaks["full-finetune"]
+
+
+def record_input_shapes(strategy, monkeypatch):
+    """Train and return, for every call of the backbone with gradient on, the input's shape."""
+    shapes = []
+    original = type(tiny_vit()).layers
+
+    def spy(self, clips, taps):
+        if torch.is_grad_enabled():
+            shapes.append(tuple(clips.shape))
+        return original(self, clips, taps)
+
+    monkeypatch.setattr(type(tiny_vit()), "layers", spy)
+    train_tiny(strategy, dataclasses.replace(TINY_PROTOCOL, steps=16))
+    return shapes
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_lofi_never_trains_the_backbone_at_full_fidelity(variant, monkeypatch):
+    shapes = record_input_shapes(LoFi(variant=variant, short_cycle_steps=1), monkeypatch)
+    batch, clips, size = TINY_PROTOCOL.batch_size, TINY_PROTOCOL.window_clips, TINY_PROTOCOL.image_size
+    full = batch * clips * size * size
+    seen = {(shape[0], shape[3]) for shape in shapes}
+    assert len(shapes) == 8  # half of the steps
+    spatial, temporal, both = (batch * clips, 16), (batch * clips // 4, 32), (batch * clips // 2, 24)
+    expected = {"s": {spatial}, "t": {temporal}, "st": {both}}.get(variant, {spatial, temporal, both})
+    assert seen == expected
+    # 24 is the multiple of the patch nearest to 32 / sqrt(2); a quarter of the pixels elsewhere.
+    assert all(count * side * side <= 0.3 * full for count, side in seen)
+
+
+def test_lofi_cycles_change_by_steps_or_by_epochs():
+    short, long = LoFi(variant="short-cyclic").stages()[0], LoFi(variant="long-cyclic").stages()[0]
+    assert [short.fidelities.index(short.fidelity_at(step, 5)) for step in (0, 15, 16, 32, 48)] == [0, 0, 1, 2, 0]
+    assert [long.fidelities.index(long.fidelity_at(step, 5)) for step in (0, 4, 5, 10, 15)] == [0, 0, 1, 2, 0]
+
+
+def test_lofi_trains_a_fresh_head_on_a_frozen_encoder():
+    joint, head = LoFi().stages()
+    assert not joint.fresh_head
+    assert head.fresh_head
+    assert head.fidelities == (FULL,)
+    assert not any(rule.pattern.startswith("backbone") for rule in head.rules)
+
+
+def test_temporal_fidelity_keeps_whole_snippets_evenly():
+    geometry = tiny_vit().geometry
+    steps = geometry.steps_per_clip
+    numbers = torch.arange(4 * geometry.clip_frames, dtype=torch.uint8)
+    clips = numbers.view(1, 4, 1, geometry.clip_frames, 1, 1).expand(1, 4, 3, geometry.clip_frames, 8, 8)
+    reduced = reduce_clips(clips, Fidelity(temporal=0.25), geometry)
+    kept = reduced[0, :, 0, :, 0, 0].flatten().view(-1, geometry.frames_per_step)
+    assert reduced.shape[1] == 1
+    assert torch.equal(kept[:, 1] - kept[:, 0], torch.ones(steps, dtype=torch.uint8))
+    assert (kept[1:, 0].int() - kept[:-1, 0].int() == 4 * geometry.frames_per_step).all()
+
+
+@pytest.mark.parametrize("kind", [LoSA, CapacityControl])
+def test_losa_records_no_graph_in_the_backbone(kind):
+    adapted = kind().adapt(tiny_vit())
+    clips = torch.randn(2, 3, 8, 32, 32, requires_grad=True)
+    encoded = adapted.encode(clips)
+    assert all(not part.requires_grad and part.grad_fn is None for part in encoded)
+    features = adapted(clips[None])
+    features.sum().backward()
+    assert clips.grad is None
+    assert all(p.grad is None for p in adapted.inner.parameters())
+    # The gates are zero, so at first they alone get a gradient that is not zero.
+    moving = {n for n, p in adapted.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert moving
+    assert all(".gates." in name for name in moving)
+
+
+def test_losa_long_range_reaches_across_clips_and_short_range_does_not():
+    for settings, reaches in ((LoSA(long_range=False), False), (LoSA(short_range=False), True)):
+        torch.manual_seed(0)
+        adapted = settings.adapt(tiny_vit()).eval()
+        for adapter in adapted.adapters:
+            for gate in adapter.gates.values():
+                torch.nn.init.ones_(gate)
+        clips = torch.randn(1, 3, 3, 8, 32, 32)
+        changed = clips.clone()
+        changed[:, 2] = torch.randn_like(changed[:, 2])
+        with torch.no_grad():
+            first, second = adapted(clips), adapted(changed)
+        steps = adapted.geometry.steps_per_clip
+        assert torch.allclose(first[..., :steps], second[..., :steps], atol=1e-6) != reaches
+
+
+def test_losa_ignores_padded_steps():
+    torch.manual_seed(0)
+    adapted = LoSA(short_range=False).adapt(tiny_vit()).eval()
+    for adapter in adapted.adapters:
+        torch.nn.init.ones_(adapter.gates["long"])
+    clips = torch.randn(1, 3, 3, 8, 32, 32)
+    changed = clips.clone()
+    changed[:, 2] = 0
+    steps = adapted.geometry.steps_per_clip
+    mask = torch.arange(3 * steps)[None] < 2 * steps
+    with torch.no_grad():
+        first, second = adapted(clips, mask), adapted(changed, mask)
+    assert torch.allclose(first[..., : 2 * steps], second[..., : 2 * steps], atol=1e-6)
+
+
+def test_capacity_control_has_losas_parameters_and_no_taps():
+    count = {
+        kind: sum(p.numel() for p in kind().adapt(tiny_vit()).adapters.parameters())
+        for kind in (LoSA, CapacityControl)
+    }
+    assert count[LoSA] == count[CapacityControl]
+    assert len(CapacityControl().adapt(tiny_vit()).encode(torch.randn(1, 3, 8, 32, 32))) == 1
+
+
+@pytest.mark.parametrize("strategy", [HeadOnly(), LoSA()])
+def test_training_with_the_cache_equals_training_without_it_bitwise(strategy):
+    runs = [train_tiny(strategy, dataclasses.replace(TINY_PROTOCOL, cache=cache)) for cache in (True, False)]
+    assert runs[0].log.losses == runs[1].log.losses
+    weights = [run.detector.state_dict() for run in runs]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_encoding_does_not_depend_on_how_many_clips_are_asked_for():
+    backbone = tiny_vit().eval()
+    store = tiny_store(backbone)
+    name = "video3"
+    frames = store.clips[name].frames
+    whole = EncodingCache(backbone, store, chunk=4).video(name)[0]
+    for index in range(len(frames)):
+        assert torch.equal(encode_frozen(backbone, frames[index : index + 1], 4)[0][0], whole[index])
+
+
+def test_rules_first_match_wins_and_unused_rules_are_errors():
+    names = ["backbone.a", "backbone.b", "head.a"]
+    rules = (Rule(r"backbone\.a", 0.0), Rule(r"backbone\..*", 0.5), Rule(r"head\..*"))
+    assert learning_rates(rules, names) == {"backbone.b": 0.5, "head.a": 1.0}
+    with pytest.raises(ValueError, match="neck"):
+        learning_rates((Rule(r"neck\..*"),), names)
+
+
+def test_stage_and_fidelity_mistakes_are_told():
+    with pytest.raises(ValueError, match="add up to 1"):
+        check_stages((Stage("a", (), share=0.5), Stage("b", (), share=0.4)))
+    with pytest.raises(ValueError, match="names of their own"):
+        check_stages((Stage("a", (), share=0.5), Stage("a", (), share=0.5)))
+    with pytest.raises(ValueError, match="fidelity"):
+        Fidelity(spatial=0.0)
+
+
+def test_settings_from_text():
+    strategy = build_strategy("losa", {"taps": "0+2", "width": "12", "gated": "false"})
+    assert strategy == LoSA(taps=(0, 2), width=12, gated=False)
+    assert build_strategy("lofi", {"variant": "st"}) == LoFi(variant="st")
+    for name, settings, words in (
+        ("losi", {}, "unknown 'losi', known are .*losa"),
+        ("losa", {"depth": "3"}, "unknown field 'depth', known are .*taps"),
+        ("losa", {"heads": "many"}, "type int"),
+        ("losa", {"gated": "perhaps"}, "true and false"),
+        ("lofi", {"variant": "xl"}, "allowed are s, t, st"),
+        ("losa", {"short_range": "false", "long_range": "false"}, "cannot both be false"),
+    ):
+        with pytest.raises(InputError, match=words):
+            build_strategy(name, settings)
