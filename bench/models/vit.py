@@ -1,0 +1,292 @@
+"""Video vision transformers: VideoMAE and VideoMAEv2 encoders, and the embedded ``vit-t``.
+
+Parameter names and shapes are those of the VideoMAE fine-tuning models (Tong et al., NeurIPS 2022; Wang et
+al., CVPR 2023), so that their checkpoints load without renaming. Joint space-time attention inside one clip,
+no class token, no final norm: the tokens leave as the last block made them.
+
+Shape legend: N clips, T frames, H W pixels, t h w the token grid, L = t*h*w tokens, D channels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from timm.layers.drop import DropPath
+from timm.layers.mlp import Mlp
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from bench.errors import InputError
+from bench.models.backbone import Backbone, BackboneGeometry
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+Grid = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class ViTConfig:
+    """What makes one video transformer; sizes in pixels, frames and channels."""
+
+    width: int
+    depth: int
+    heads: int
+    image_size: int = 224
+    patch_size: int = 16
+    tubelet_size: int = 2
+    clip_frames: int = 16
+    mlp_ratio: float = 4.0
+    stem: Literal["linear", "difference-conv"] = "linear"
+    positions: Literal["flat", "grid"] = "flat"
+    position_scale: float = 1.0
+    drop_path: float = 0.0
+    """Probability of dropping a residual branch in the last block; it grows linearly from 0 in the first."""
+    checkpointing: bool = False
+    """Recompute each block's activations in the backward pass instead of keeping them."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+CONFIGS: dict[str, ViTConfig] = {
+    "vit-t": ViTConfig(
+        width=64,
+        depth=4,
+        heads=4,
+        image_size=32,
+        patch_size=8,
+        stem="difference-conv",
+        positions="grid",
+        position_scale=0.5,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+    ),
+    "vit-s": ViTConfig(width=384, depth=12, heads=6, drop_path=0.1),
+    "vit-b": ViTConfig(width=768, depth=12, heads=12, drop_path=0.1),
+    "vit-l": ViTConfig(width=1024, depth=24, heads=16, drop_path=0.1),
+    "vit-h": ViTConfig(width=1280, depth=32, heads=16, drop_path=0.1),
+    "vit-g": ViTConfig(width=1408, depth=40, heads=16, patch_size=14, mlp_ratio=48 / 11, drop_path=0.1),
+}
+
+
+def flat_positions(grid: Grid, width: int, device: torch.device) -> Tensor:
+    """Return (L, width) float32: the sin-cos table over the flattened token index, as VideoMAE adds it.
+
+    Channel j holds sin (even j) or cos (odd j) of index / 10000^(2 * floor(j / 2) / width).
+    """
+    # Double precision, because an index of 2047 in single precision moves the angle by 1e-4.
+    index = torch.arange(math.prod(grid), dtype=torch.float64, device=device)
+    pair = torch.div(torch.arange(width, device=device), 2, rounding_mode="floor")
+    angle = index[:, None] * torch.pow(10000.0, -2.0 * pair.double() / width)
+    odd = (torch.arange(width, device=device) % 2).bool()
+    return torch.where(odd, angle.cos(), angle.sin()).float()
+
+
+def grid_positions(grid: Grid, full: Grid, width: int, device: torch.device) -> Tensor:
+    """Return (L, width) float32: sin-cos of time, row and column, each in channels of its own.
+
+    Coordinates are cell centres measured in cells of ``full``: the tokens of a smaller input spread over the
+    same field and so meet the positions that training saw. Wavelengths run from about four cells to about
+    four times the field. Rows and columns get a third of the channels each (rounded down to an even number),
+    time the rest.
+    """
+    spatial = 2 * (width // 6)
+    shares = (width - 2 * spatial, spatial, spatial)
+    parts = []
+    for axis, (count, whole, channels) in enumerate(zip(grid, full, shares, strict=True)):
+        cell = (torch.arange(count, dtype=torch.float64, device=device) + 0.5) * (whole / count)
+        pairs = channels // 2
+        step = torch.arange(pairs, dtype=torch.float64, device=device) / max(pairs - 1, 1)
+        angle = cell[:, None] * (math.pi / 2) * torch.pow(1.0 / max(whole, 2), step)
+        shape = [1, 1, 1, channels]
+        shape[axis] = count
+        parts.append(torch.cat((angle.sin(), angle.cos()), dim=1).view(shape).expand(*grid, channels))
+    return torch.cat(parts, dim=3).reshape(-1, width).float()
+
+
+class LinearStem(nn.Module):
+    """One linear map of each tubelet (a strided ``Conv3d``), as VideoMAE embeds patches."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        size = (config.tubelet_size, config.patch_size, config.patch_size)
+        self.proj = nn.Conv3d(3, config.width, kernel_size=size, stride=size)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Return (N, t, h, w, D) of normalised clips (N, 3, T, H, W)."""
+        embedded: Tensor = self.proj(clips)
+        return embedded.permute(0, 2, 3, 4, 1)
+
+
+class DifferenceStem(nn.Module):
+    """Three convolutions over the frames of a tubelet and their differences in time.
+
+    A linear map of raw colours does not learn motion from a small set of small clips; given the differences,
+    the same network does. Each tubelet gives 6 channels a frame: colour less the clip's mean, in units of 60
+    grey levels, and the difference to the frame before, in units of 30 (zero at the clip's first frame).
+    """
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        if config.patch_size % 4:
+            raise InputError(f"patch_size {config.patch_size}: the difference stem needs a multiple of 4")
+        self.tubelet_size = config.tubelet_size
+        # Clips arrive in units of std; these bring them to the units of grey levels above.
+        grey_levels = 255 * sum(config.std) / 3
+        self.colour_gain = grey_levels / 60
+        self.difference_gain = grey_levels / 30
+        self.conv1 = nn.Conv2d(
+            6 * config.tubelet_size, 32, kernel_size=3, stride=config.patch_size // 4, padding=1
+        )
+        self.conv2 = nn.Conv2d(32, 48, kernel_size=3, stride=2, padding=1)
+        self.conv3 = nn.Conv2d(48, config.width, kernel_size=3, stride=2, padding=1)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Return (N, t, h, w, D) of normalised clips (N, 3, T, H, W)."""
+        colour = (clips - clips.mean(dim=(2, 3, 4), keepdim=True)) * self.colour_gain
+        difference = (clips[:, :, 1:] - clips[:, :, :-1]) * self.difference_gain
+        difference = F.pad(difference, (0, 0, 0, 0, 1, 0))
+        frames = torch.cat((colour, difference), dim=1).transpose(1, 2)
+        tubelets = frames.reshape(-1, 6 * self.tubelet_size, *frames.shape[3:])
+        hidden = F.gelu(self.conv1(tubelets))
+        hidden = F.gelu(self.conv2(hidden))
+        embedded = self.conv3(hidden).permute(0, 2, 3, 1)
+        tokens: Tensor = embedded.reshape(clips.shape[0], -1, *embedded.shape[1:])
+        return tokens
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with biases for queries and values and none for keys."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(width))
+        self.v_bias = nn.Parameter(torch.zeros(width))
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return (N, L, D) of (N, L, D)."""
+        bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
+        projected = F.linear(tokens, self.qkv.weight, bias)
+        projected = projected.reshape(*tokens.shape[:2], 3, self.heads, -1)
+        query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        output: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
+        return output
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, config: ViTConfig, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width, eps=1e-6)
+        self.attn = Attention(config.width, config.heads)
+        self.norm2 = nn.LayerNorm(config.width, eps=1e-6)
+        self.mlp = Mlp(config.width, round(config.width * config.mlp_ratio), act_layer=nn.GELU)
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return (N, L, D) of (N, L, D)."""
+        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
+        output: Tensor = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        return output
+
+
+class VideoViT(Backbone):
+    """The encoder: a stem, fixed positions, blocks. ``checkpointing`` may be switched after building."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        _check(config)
+        self.config = config
+        self.checkpointing = config.checkpointing
+        self.patch_embed = LinearStem(config) if config.stem == "linear" else DifferenceStem(config)
+        last = max(config.depth - 1, 1)
+        self.blocks = nn.ModuleList(
+            Block(config, config.drop_path * index / last) for index in range(config.depth)
+        )
+        self.geometry = BackboneGeometry(
+            clip_frames=config.clip_frames,
+            frames_per_step=config.tubelet_size,
+            image_size=config.image_size,
+            size_multiple=config.patch_size,
+            width=config.width,
+            layer_widths=(config.width,) * config.depth,
+            mean=config.mean,
+            std=config.std,
+        )
+        self.apply(_initialise)
+
+    def layers(self, clips: Tensor, taps: Sequence[int]) -> list[Tensor]:
+        """Return the outputs (N, t, h, w, D) of the blocks ``taps``; later blocks do not run.
+
+        H and W may be any multiple of the patch, T any multiple of the tubelet.
+        """
+        self._check_input(clips, taps)
+        embedded = self.patch_embed(clips)
+        grid = (embedded.shape[1], embedded.shape[2], embedded.shape[3])
+        tokens = embedded.flatten(1, 3)
+        # Computed at every call: it costs microseconds, and no state depends on the size of the input.
+        tokens = tokens + self._positions(grid, tokens.device).to(tokens.dtype)
+        wanted = set(taps)
+        outputs = []
+        for index in range(max(taps) + 1):
+            if self.checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(self.blocks[index], tokens, use_reentrant=False)
+            else:
+                tokens = self.blocks[index](tokens)
+            if index in wanted:
+                outputs.append(tokens.reshape(-1, *grid, self.config.width))
+        return outputs
+
+    def _positions(self, grid: Grid, device: torch.device) -> Tensor:
+        config = self.config
+        if config.positions == "flat":
+            table = flat_positions(grid, config.width, device)
+        else:
+            side = config.image_size // config.patch_size
+            full = (config.clip_frames // config.tubelet_size, side, side)
+            table = grid_positions(grid, full, config.width, device)
+        return table * config.position_scale
+
+    def _check_input(self, clips: Tensor, taps: Sequence[int]) -> None:
+        config = self.config
+        frames, height, width = clips.shape[2:]
+        if height % config.patch_size or width % config.patch_size or frames % config.tubelet_size:
+            raise InputError(
+                f"clips of {frames} frames of {height} x {width} pixels: allowed are multiples of "
+                f"{config.tubelet_size} frames and of {config.patch_size} pixels"
+            )
+        if not taps or list(taps) != sorted(set(taps)) or taps[0] < 0 or taps[-1] >= config.depth:
+            raise InputError(
+                f"taps {tuple(taps)}: allowed are ascending indices from 0 to {config.depth - 1}"
+            )
+
+
+def _check(config: ViTConfig) -> None:
+    if config.width % config.heads:
+        raise InputError(f"width {config.width}: allowed are multiples of heads ({config.heads})")
+    if config.image_size % config.patch_size:
+        raise InputError(
+            f"image_size {config.image_size}: allowed are multiples of the patch ({config.patch_size})"
+        )
+    if config.clip_frames % config.tubelet_size:
+        raise InputError(
+            f"clip_frames {config.clip_frames}: allowed are multiples of the tubelet ({config.tubelet_size})"
+        )
+
+
+def _initialise(module: nn.Module) -> None:
+    # As VideoMAE: linear maps from a normal of 0.02 (theirs is cut at 2, a hundred deviations, which is no cut,
+    # and cutting looks at the data, which cannot be traced); norms at 1 and 0; convolutions as torch makes them.
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
