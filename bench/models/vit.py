@@ -284,8 +284,8 @@ def _check(config: ViTConfig) -> None:
 
 
 def _initialise(module: nn.Module) -> None:
-    # As VideoMAE: linear maps from a normal of 0.02 (theirs is cut at 2, a hundred deviations, which is no cut,
-    # and cutting looks at the data, which cannot be traced); norms at 1 and 0; convolutions as torch makes them.
+    # As VideoMAE: linear maps from a normal of 0.02, norms at 1 and 0, convolutions as torch makes them.
+    # Theirs is cut at 2, a hundred deviations: no cut, and cutting looks at data, which cannot be traced.
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -38,7 +38,7 @@ def weight(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
     values = np.asarray(generator.standard_normal(shape), dtype=np.float32)
     if len(shape) <= 1 or (len(shape) == 3 and shape[0] == 1):
         around = 1.0 if name.endswith(("weight", "scale")) else 0.0
-        return (around + np.float32(0.1) * values).astype(np.float32)
+        return np.asarray(around + np.float32(0.1) * values, dtype=np.float32)
     return (values / math.sqrt(math.prod(shape[1:]))).astype(np.float32)
 
 

@@ -1,0 +1,277 @@
+"""The detection head: ActionFormer (Zhang, Wu and Li, ECCV 2022), by its own names.
+
+A convolutional stem and a transformer pyramid turn a window's features into levels of halving rate; two small
+convolutional heads, shared by all levels, give every point class scores and distances to start and end.
+
+Shape legend: B windows, C channels of the feature, T its steps, T_l steps of level l, K classes, P points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.errors import InputError
+from bench.models.blocks import LayerNorm, MaskedConv1D, Scale, TransformerBlock
+from bench.models.head_config import HeadConfig
+from bench.models.losses import Losses, head_losses
+from bench.models.points import assign, level_points
+
+Outputs = tuple[tuple[Tensor, Tensor, Tensor], ...]
+Detections = tuple[Tensor, Tensor, Tensor]
+
+
+class ConvTransformerBackbone(nn.Module):
+    """Projection and stem at full rate, then one block per further level, each at a fraction of the rate."""
+
+    pos_embd: Tensor | None
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        projections, stems, branches = config.backbone_arch
+        width, train = config.embd_dim, config.train_cfg
+        self.max_len = config.max_seq_len
+        table = _positions(self.max_len, width) if config.use_abs_pe else None
+        self.register_buffer("pos_embd", table, persistent=False)
+        self.embd = nn.ModuleList(
+            MaskedConv1D(
+                config.input_dim if index == 0 else width,
+                width,
+                config.embd_kernel_size,
+                bias=not config.embd_with_ln,
+            )
+            for index in range(projections)
+        )
+        self.embd_norm = nn.ModuleList(
+            LayerNorm(width) if config.embd_with_ln else nn.Identity() for _ in range(projections)
+        )
+
+        def block(level: int) -> TransformerBlock:
+            return TransformerBlock(
+                width,
+                config.n_head,
+                stride=config.scale_factor if level else 1,
+                window=config.windows[level],
+                relative=config.use_rel_pe,
+                dropout=train.dropout,
+                drop_path=train.droppath,
+            )
+
+        self.stem = nn.ModuleList(block(0) for _ in range(stems))
+        self.branch = nn.ModuleList(block(level + 1) for level in range(branches))
+
+    def forward(self, x_BCT: Tensor, mask_BT: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return (B, D, T_l) and its mask for every level, finest first."""
+        for convolution, norm in zip(self.embd, self.embd_norm, strict=True):
+            x_BCT, mask_BT = convolution(x_BCT, mask_BT)
+            x_BCT = F.relu(norm(x_BCT))
+        if self.pos_embd is not None:
+            table, steps = self.pos_embd, x_BCT.shape[2]
+            if steps > self.max_len:
+                table = F.interpolate(table, steps, mode="linear", align_corners=False)
+            x_BCT = x_BCT + (table[:, :, :steps] * mask_BT[:, None]).to(x_BCT.dtype)
+        for stem in self.stem:
+            x_BCT, mask_BT = stem(x_BCT, mask_BT)
+        levels = [(x_BCT, mask_BT)]
+        for branch in self.branch:
+            levels.append(branch(*levels[-1]))
+        return levels
+
+
+class IdentityNeck(nn.Module):
+    """A norm per level and nothing between levels."""
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        self.start = config.fpn_start_level
+        self.fpn_norms = nn.ModuleList(
+            LayerNorm(config.fpn_dim) if config.fpn_with_ln else nn.Identity() for _ in config.strides
+        )
+
+    def forward(self, levels: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+        """Return the levels from the first one used, normalised."""
+        used = levels[self.start :]
+        return [(norm(x_BCT), mask) for norm, (x_BCT, mask) in zip(self.fpn_norms, used, strict=True)]
+
+
+class _Tower(nn.Module):
+    """The convolutions in front of an output, shared by all levels."""
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        depth, width = config.head_num_layers - 1, config.head_dim
+        self.head = nn.ModuleList(
+            MaskedConv1D(
+                width if index else config.fpn_dim,
+                width,
+                config.head_kernel_size,
+                bias=not config.head_with_ln,
+            )
+            for index in range(depth)
+        )
+        self.norm = nn.ModuleList(
+            LayerNorm(width) if config.head_with_ln else nn.Identity() for _ in range(depth)
+        )
+
+    def tower(self, x_BCT: Tensor, mask_BT: Tensor) -> Tensor:
+        for convolution, norm in zip(self.head, self.norm, strict=True):
+            x_BCT = F.relu(norm(convolution(x_BCT, mask_BT)[0]))
+        return x_BCT
+
+
+class ClassHead(_Tower):
+    """Class scores of every point."""
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__(config)
+        self.cls_head = MaskedConv1D(config.head_dim, config.num_classes, config.head_kernel_size)
+        bias = self.cls_head.conv.bias
+        assert bias is not None
+        # Almost every point is background: begin by saying so, or the first steps are spent on unlearning.
+        prior = config.train_cfg.cls_prior_prob
+        if prior > 0:
+            nn.init.constant_(bias, -math.log((1 - prior) / prior))
+        for index in config.train_cfg.head_empty_cls:
+            nn.init.constant_(bias[index : index + 1], -math.log((1 - 1e-6) / 1e-6))
+
+    def forward(self, levels: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """Return (B, T_l, K) logits per level."""
+        return [self.cls_head(self.tower(x_BCT, mask), mask)[0].transpose(1, 2) for x_BCT, mask in levels]
+
+
+class OffsetHead(_Tower):
+    """Distances to start and end of every point, in units of the level's stride, at least 0."""
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__(config)
+        self.scale = nn.ModuleList(Scale() for _ in config.strides)
+        self.offset_head = MaskedConv1D(config.head_dim, 2, config.head_kernel_size)
+
+    def forward(self, levels: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """Return (B, T_l, 2) per level."""
+        return [
+            F.relu(scale(self.offset_head(self.tower(x_BCT, mask), mask)[0])).transpose(1, 2)
+            for scale, (x_BCT, mask) in zip(self.scale, levels, strict=True)
+        ]
+
+
+class ActionFormer(nn.Module):
+    """The head. ``loss_normalizer`` is its only state beside parameters, and is in no checkpoint."""
+
+    loss_normalizer: Tensor
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = ConvTransformerBackbone(config)
+        self.neck = IdentityNeck(config)
+        self.cls_head = ClassHead(config)
+        self.reg_head = OffsetHead(config)
+        self.register_buffer("loss_normalizer", torch.tensor(0.0), persistent=False)
+        self.reset_loss_normalizer()
+
+    def reset_loss_normalizer(self) -> None:
+        """Forget the running number of reporting points, as at the start of training."""
+        self.loss_normalizer = torch.full_like(self.loss_normalizer, self.config.train_cfg.init_loss_norm)
+
+    def forward(self, features: Tensor, mask: Tensor) -> Outputs:
+        """Return per level logits (B, T_l, K), offsets (B, T_l, 2) and mask (B, T_l).
+
+        ``features`` is (B, C, T), ``mask`` (B, T) bool. They are padded here, as the released code does: to
+        ``max_seq_len`` where T is at most that, else to the next multiple of what the pyramid can divide
+        (``config.divisor``). So T_0 is the padded length; masks are false in the padding.
+        """
+        if features.ndim != 3 or features.shape[1] != self.config.input_dim:
+            raise InputError(
+                f"features of shape {tuple(features.shape)}: allowed is (B, {self.config.input_dim}, T)"
+            )
+        if mask.shape != (features.shape[0], features.shape[2]) or mask.dtype != torch.bool:
+            raise InputError(
+                f"mask {mask.dtype} {tuple(mask.shape)}: allowed is bool "
+                f"{(features.shape[0], features.shape[2])}"
+            )
+        missing = self.config.padded_length(features.shape[2]) - features.shape[2]
+        features, mask = F.pad(features, (0, missing)), F.pad(mask, (0, missing))
+        levels = self.neck(self.backbone(features, mask))
+        logits, offsets = self.cls_head(levels), self.reg_head(levels)
+        return tuple(
+            (scores, distances, level_mask)
+            for scores, distances, (_, level_mask) in zip(logits, offsets, levels, strict=True)
+        )
+
+    def points(self, outputs: Outputs) -> list[Tensor]:
+        """Return per level (T_l, 4): position, regression range, stride, in steps of the feature grid."""
+        steps = [logits.shape[1] for logits, _, _ in outputs]
+        config = self.config
+        return level_points(steps, config.strides, config.regression_range, outputs[0][0].device)
+
+    def loss(self, outputs: Outputs, segments: Sequence[Tensor], labels: Sequence[Tensor]) -> Losses:
+        """Return the losses of a batch, and move ``loss_normalizer`` on by one step.
+
+        ``segments`` and ``labels`` hold, per window, (n_i, 2) in steps of the feature grid and (n_i,).
+        """
+        train = self.config.train_cfg
+        targets = assign(
+            torch.cat(self.points(outputs)),
+            segments,
+            labels,
+            self.config.num_classes,
+            train.center_sample,
+            train.center_sample_radius,
+        )
+        losses, normalizer = head_losses(
+            torch.cat([logits for logits, _, _ in outputs], dim=1).float(),
+            torch.cat([offsets for _, offsets, _ in outputs], dim=1).float(),
+            torch.cat([mask for _, _, mask in outputs], dim=1),
+            targets,
+            self.loss_normalizer,
+            label_smoothing=train.label_smoothing,
+            loss_weight=train.loss_weight,
+        )
+        # Replaced, not changed in place: a backward pass that is still to come holds the old one.
+        self.loss_normalizer = normalizer
+        return losses
+
+    @torch.no_grad()
+    def detections(self, outputs: Outputs) -> list[Detections]:
+        """Return per window segments (n, 2) in steps of the feature grid, scores (n,) and labels (n,).
+
+        Per level the best ``pre_nms_topk`` pairs of point and class above ``pre_nms_thresh`` are decoded, and
+        those longer than ``duration_thresh`` kept. Nothing is suppressed: that is ``bench.detection``'s.
+        """
+        points = self.points(outputs)
+        return [
+            self._decode(points, [(a[row], b[row], c[row]) for a, b, c in outputs])
+            for row in range(outputs[0][0].shape[0])
+        ]
+
+    def _decode(self, points: list[Tensor], window: list[tuple[Tensor, Tensor, Tensor]]) -> Detections:
+        test, classes = self.config.test_cfg, self.config.num_classes
+        found: list[Detections] = []
+        for level, (logits, offsets, mask) in zip(points, window, strict=True):
+            probability = (logits.float().sigmoid() * mask[:, None]).flatten()
+            order = (probability > test.pre_nms_thresh).nonzero()[:, 0]
+            scores, rank = probability[order].sort(descending=True, stable=True)
+            best = order[rank[: test.pre_nms_topk]]
+            where = torch.div(best, classes, rounding_mode="floor")
+            position, stride = level[where, 0], level[where, 3]
+            start = position - offsets[where, 0].float() * stride
+            end = position + offsets[where, 1].float() * stride
+            keep = (end - start) > test.duration_thresh
+            segments = torch.stack((start, end), dim=1)
+            found.append((segments[keep], scores[: len(best)][keep], (best % classes)[keep]))
+        segments, scores, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return segments, scores, labels
+
+
+def _positions(length: int, width: int) -> Tensor:
+    """Return (1, width, length): the sin-cos table, divided by the root of the width as released."""
+    index = torch.arange(length, dtype=torch.float64)
+    pair = torch.div(torch.arange(width), 2, rounding_mode="floor")
+    angle = index[None, :] * torch.pow(10000.0, -2.0 * pair.double() / width)[:, None]
+    odd = (torch.arange(width) % 2).bool()[:, None]
+    return (torch.where(odd, angle.cos(), angle.sin()) / math.sqrt(width)).float()[None]

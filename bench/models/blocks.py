@@ -1,0 +1,223 @@
+"""The masked one-dimensional layers that ActionFormer is made of (Zhang et al., ECCV 2022, section 3).
+
+Parameter names follow the released code. Sequences are channels first, (B, C, T); masks are (B, T) bool, true
+where a step is real. Every layer returns zeros where the mask is false, and no operation depends on data, so
+the layers can be traced.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MaskedConv1D(nn.Module):
+    """A convolution that zeroes masked steps and strides the mask along; T is a multiple of the stride."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv = nn.Conv1d(
+            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=bias
+        )
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x_BCT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (B, C', T / stride) and its mask: every stride-th entry of the given one."""
+        mask_BT = mask_BT[:, :: self.stride]
+        output = self.conv(x_BCT)
+        return output * mask_BT[:, None].to(output.dtype), mask_BT
+
+
+class LayerNorm(nn.Module):
+    """Normalisation over the channels of (B, C, T), with weight and bias (1, C, 1)."""
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(1, channels, 1))
+        self.bias = nn.Parameter(torch.zeros(1, channels, 1))
+
+    def forward(self, x_BCT: Tensor) -> Tensor:
+        """Return (B, C, T)."""
+        centred = x_BCT - x_BCT.mean(dim=1, keepdim=True)
+        variance = centred.square().mean(dim=1, keepdim=True)
+        output: Tensor = centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+        return output
+
+
+class AffineDropPath(nn.Module):
+    """Stochastic depth behind a scale per channel that starts at 1e-4 (Touvron et al., ICCV 2021)."""
+
+    def __init__(self, channels: int, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+        self.scale = nn.Parameter(torch.full((1, channels, 1), 1e-4))
+
+    def forward(self, x_BCT: Tensor) -> Tensor:
+        """Return (B, C, T); in training whole samples are dropped and the others enlarged to make up."""
+        scaled = x_BCT * self.scale
+        if not self.training or self.probability == 0:
+            return scaled
+        keep = 1 - self.probability
+        draw = torch.rand(x_BCT.shape[0], 1, 1, dtype=scaled.dtype, device=scaled.device)
+        return scaled / keep * (draw < keep).to(scaled.dtype)
+
+
+class Scale(nn.Module):
+    """A learnt factor, one number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` times the factor."""
+        output: Tensor = x * self.scale
+        return output
+
+
+def global_attention(query: Tensor, key: Tensor, value: Tensor, valid_BT: Tensor) -> Tensor:
+    """Return (B, h, T, d): every query over all valid keys."""
+    # A sequence without a valid step attends to everything: the caller's mask zeroes it, and NaN cannot be.
+    allowed = valid_BT | ~valid_BT.any(dim=1, keepdim=True)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed[:, None, None, :])
+
+
+def local_attention(
+    query: Tensor, key: Tensor, value: Tensor, valid_BT: Tensor, reach: int, bias: Tensor | None = None
+) -> Tensor:
+    """Return (B, h, T, d): every query over the valid keys at most ``reach`` steps away, and itself.
+
+    ``query``, ``key``, ``value`` are (B, h, T, d) with any T; ``bias`` is (h, 2 * reach + 1), added to the
+    scores by relative position. Queries are cut into chunks of ``reach`` steps, each of which sees its own
+    and the two neighbouring chunks of keys: memory and operations grow with T, not with its square.
+    """
+    batch, heads, steps, channels = query.shape
+    chunks = math.ceil(steps / reach)
+    fill = chunks * reach - steps
+    query = F.pad(query, (0, 0, 0, fill)).reshape(batch, heads, chunks, reach, channels)
+    key, value = (
+        F.pad(part, (0, 0, reach, reach + fill)).unfold(2, 3 * reach, reach).transpose(3, 4)
+        for part in (key, value)
+    )
+    valid = F.pad(valid_BT, (reach, reach + fill)).unfold(1, 3 * reach, reach)
+    row = torch.arange(reach, device=query.device)[:, None]
+    column = torch.arange(3 * reach, device=query.device)[None, :]
+    distance = column - row - reach
+    # Each query may see itself even where it is masked: a row without any key would be NaN.
+    allowed = (distance.abs() <= reach) & valid[:, :, None, :] | (distance == 0)
+    allowed = allowed[:, None]
+    if bias is not None:
+        relative = bias[:, (distance + reach).clamp(0, 2 * reach)].to(query.dtype)
+        allowed = relative[None, :, None].masked_fill(~allowed, -math.inf)
+        allowed = allowed.transpose(1, 2).flatten(0, 1)
+    else:
+        allowed = allowed.transpose(1, 2).flatten(0, 1)
+    query, key, value = (part.transpose(1, 2).flatten(0, 1) for part in (query, key, value))
+    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+    attended = attended.reshape(batch, chunks, heads, reach, channels).transpose(1, 2)
+    return attended.reshape(batch, heads, chunks * reach, channels)[:, :, :steps]
+
+
+class MaskedAttention(nn.Module):
+    """Multi-head attention whose queries, keys and values pass a depth-wise convolution first.
+
+    ``window`` is the number of neighbouring steps, itself included, that a step sees; 1 or less: all.
+    """
+
+    def __init__(
+        self, channels: int, heads: int, stride: int, window: int, relative: bool, dropout: float
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.reach = window // 2 if window > 1 else 0
+        kernel = stride + 1 if stride > 1 else 3
+        self.query_conv = MaskedConv1D(channels, channels, kernel, stride, channels, bias=False)
+        self.query_norm = LayerNorm(channels)
+        self.key_conv = MaskedConv1D(channels, channels, kernel, stride, channels, bias=False)
+        self.key_norm = LayerNorm(channels)
+        self.value_conv = MaskedConv1D(channels, channels, kernel, stride, channels, bias=False)
+        self.value_norm = LayerNorm(channels)
+        self.key = nn.Conv1d(channels, channels, 1)
+        self.query = nn.Conv1d(channels, channels, 1)
+        self.value = nn.Conv1d(channels, channels, 1)
+        self.proj_drop = nn.Dropout(dropout)
+        self.proj = nn.Conv1d(channels, channels, 1)
+        if self.reach and relative:
+            deviation = math.sqrt(2.0 / channels)
+            self.rel_pe = nn.Parameter(torch.randn(1, 1, heads, 2 * self.reach + 1) * deviation)
+        else:
+            self.register_parameter("rel_pe", None)
+
+    def forward(self, x_BCT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (B, C, T / stride) and its mask."""
+        query, out_mask = self.query_conv(x_BCT, mask_BT)
+        key, _ = self.key_conv(x_BCT, mask_BT)
+        value, _ = self.value_conv(x_BCT, mask_BT)
+        query = self._split(self.query(self.query_norm(query)))
+        key = self._split(self.key(self.key_norm(key)))
+        value = self._split(self.value(self.value_norm(value)))
+        value = value * out_mask[:, None, :, None].to(value.dtype)
+        if self.reach:
+            bias = None if self.rel_pe is None else self.rel_pe[0, 0]
+            attended = local_attention(query, key, value, out_mask, self.reach, bias)
+        else:
+            attended = global_attention(query, key, value, out_mask)
+        merged = attended.transpose(2, 3).flatten(1, 2)
+        output = self.proj_drop(self.proj(merged))
+        return output * out_mask[:, None].to(output.dtype), out_mask
+
+    def _split(self, x_BCT: Tensor) -> Tensor:
+        batch, channels, steps = x_BCT.shape
+        return x_BCT.reshape(batch, self.heads, channels // self.heads, steps).transpose(2, 3)
+
+
+class TransformerBlock(nn.Module):
+    """A pre-norm block; with a stride, max-pooling carries the skip connection down."""
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        stride: int = 1,
+        window: int = -1,
+        relative: bool = False,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.ln1 = LayerNorm(channels)
+        self.ln2 = LayerNorm(channels)
+        self.attn = MaskedAttention(channels, heads, stride, window, relative, dropout)
+        self.pool_skip = nn.MaxPool1d(stride + 1, stride, (stride + 1) // 2) if stride > 1 else nn.Identity()
+        self.mlp = nn.Sequential(
+            nn.Conv1d(channels, 4 * channels, 1),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Conv1d(4 * channels, channels, 1),
+            nn.Dropout(dropout),
+        )
+        # Without drop path there is no scale either: so the released checkpoints are.
+        self.drop_path_attn = AffineDropPath(channels, drop_path) if drop_path > 0 else nn.Identity()
+        self.drop_path_mlp = AffineDropPath(channels, drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x_BCT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (B, C, T / stride) and its mask."""
+        attended, out_mask = self.attn(self.ln1(x_BCT), mask_BT)
+        keep = out_mask[:, None].to(x_BCT.dtype)
+        x_BCT = self.pool_skip(x_BCT) * keep + self.drop_path_attn(attended)
+        x_BCT = x_BCT + self.drop_path_mlp(self.mlp(self.ln2(x_BCT)) * keep)
+        return x_BCT, out_mask

@@ -1,0 +1,75 @@
+"""The losses of ActionFormer's head. Weights stand where the release indexes, so that shapes are fixed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.models.points import HeadTargets
+
+
+@dataclasses.dataclass(frozen=True)
+class Losses:
+    """Scalars, all differentiable: classification, regression, and what to minimise."""
+
+    cls: Tensor
+    reg: Tensor
+    total: Tensor
+
+
+def sigmoid_focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Return the focal loss of every element (Lin et al., ICCV 2017, equation 5), targets in [0, 1]."""
+    probability = torch.sigmoid(logits)
+    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    right = probability * targets + (1 - probability) * (1 - targets)
+    weight = alpha * targets + (1 - alpha) * (1 - targets)
+    return weight * (1 - right).pow(gamma) * entropy
+
+
+def center_diou_loss(predicted: Tensor, wanted: Tensor, eps: float = 1e-8) -> Tensor:
+    """Return (...): the distance-IoU loss of segments given as (..., 2) distances to start and end.
+
+    Zheng et al., AAAI 2020, equation 7 in one dimension: 1 - IoU + (distance of centres / hull)^2. Both
+    segments hold the same point, so they overlap and the hull is as long as the farther boundaries are apart.
+    """
+    left, right = predicted.unbind(dim=-1)
+    wanted_left, wanted_right = wanted.unbind(dim=-1)
+    overlap = torch.minimum(left, wanted_left) + torch.minimum(right, wanted_right)
+    union = (left + right) + (wanted_left + wanted_right) - overlap
+    hull = torch.maximum(left, wanted_left) + torch.maximum(right, wanted_right)
+    distance = 0.5 * ((right - left) - (wanted_right - wanted_left))
+    return 1 - overlap / union.clamp(min=eps) + (distance / hull.clamp(min=eps)).square()
+
+
+def head_losses(
+    logits: Tensor,
+    offsets: Tensor,
+    valid: Tensor,
+    targets: HeadTargets,
+    normalizer: Tensor,
+    *,
+    momentum: float = 0.9,
+    label_smoothing: float = 0.0,
+    loss_weight: float = 1.0,
+) -> tuple[Losses, Tensor]:
+    """Return the losses and the new normaliser: a running mean of the number of reporting points.
+
+    ``logits`` is (B, P, K), ``offsets`` (B, P, 2), ``valid`` (B, P). Both sums are divided by the new
+    normaliser. ``loss_weight`` weighs regression; 0 or less scales it to the size of classification.
+    """
+    positive = (targets.classes.sum(dim=-1) > 0) & valid
+    with torch.no_grad():
+        count = positive.sum().clamp(min=1).to(normalizer.dtype)
+        normalizer = momentum * normalizer + (1 - momentum) * count
+    wanted = targets.classes * (1 - label_smoothing) + label_smoothing / (logits.shape[-1] + 1)
+    focal = sigmoid_focal_loss(logits, wanted)
+    cls = (focal * valid[..., None].to(focal.dtype)).sum() / normalizer
+    # Elsewhere both segments are put at the same place, so that neither value nor gradient can be infinite.
+    keep = positive[..., None]
+    distance = center_diou_loss(torch.where(keep, offsets, 1.0), torch.where(keep, targets.offsets, 1.0))
+    reg = (distance * positive.to(distance.dtype)).sum() / normalizer
+    weight = loss_weight if loss_weight > 0 else (cls / reg.clamp(min=0.01)).detach()
+    return Losses(cls, reg, cls + reg * weight), normalizer
