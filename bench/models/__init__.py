@@ -1,1 +1,63 @@
+"""Backbones and the detection head, by name. Importing this package loads neither torch nor timm."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import InputError
+
+if TYPE_CHECKING:
+    from bench.models.actionformer import ActionFormer
+    from bench.models.backbone import Backbone
+
+MODEL_NAMES = ("vit-t", "vit-s", "vit-b", "vit-l", "vit-h", "vit-g")
+
+
+def build_backbone(
+    name: str,
+    weights: str | Path | None = None,
+    image_size: int | None = None,
+    clip_frames: int | None = None,
+) -> Backbone:
+    """Return the backbone ``name``, one of ``MODEL_NAMES``.
+
+    ``weights`` is the path of a checkpoint (``.pt``, ``.pth``, ``.safetensors``); without it the weights are
+    drawn from torch's global generator. ``image_size`` (pixels) and ``clip_frames`` replace the model's own.
+    What loading did is kept as ``backbone.load_audit`` (``bench.models.checkpoints.LoadAudit`` or None).
+    Raises ``InputError`` for an unknown name and for a checkpoint that does not fit.
+    """
+    if name not in MODEL_NAMES:
+        raise InputError(f"model {name!r}: allowed are {', '.join(MODEL_NAMES)}")
+    import dataclasses
+
+    from bench.models.checkpoints import load_backbone
+    from bench.models.vit import CONFIGS, VideoViT
+
+    config = CONFIGS[name]
+    config = dataclasses.replace(
+        config,
+        image_size=config.image_size if image_size is None else image_size,
+        clip_frames=config.clip_frames if clip_frames is None else clip_frames,
+    )
+    backbone = VideoViT(config)
+    backbone.load_audit = None if weights is None else load_backbone(backbone, weights)
+    return backbone
+
+
+def build_head(
+    *, input_dim: int, num_classes: int, weights: str | Path | None = None, **config: Any
+) -> ActionFormer:
+    """Return an ActionFormer head for features of ``input_dim`` channels and ``num_classes`` classes.
+
+    ``config`` goes by ActionFormer's own names (``bench.models.head_config``); those of ``train_cfg`` and
+    ``test_cfg`` may be given in mappings of these names or directly. ``weights`` is the path of a checkpoint
+    with the released names. Raises ``InputError`` for an unknown name, and then lists the known ones.
+    """
+    from bench.models.actionformer import ActionFormer
+    from bench.models.checkpoints import load_head
+    from bench.models.head_config import head_config
+
+    head = ActionFormer(head_config({"input_dim": input_dim, "num_classes": num_classes, **config}))
+    head.load_audit = None if weights is None else load_head(head, weights)
+    return head

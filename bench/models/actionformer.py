@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,9 @@ from bench.models.blocks import LayerNorm, MaskedConv1D, Scale, TransformerBlock
 from bench.models.head_config import HeadConfig
 from bench.models.losses import Losses, head_losses
 from bench.models.points import assign, level_points
+
+if TYPE_CHECKING:
+    from bench.models.checkpoints import LoadAudit
 
 Outputs = tuple[tuple[Tensor, Tensor, Tensor], ...]
 Detections = tuple[Tensor, Tensor, Tensor]
@@ -163,6 +167,7 @@ class ActionFormer(nn.Module):
     """The head. ``loss_normalizer`` is its only state beside parameters, and is in no checkpoint."""
 
     loss_normalizer: Tensor
+    load_audit: LoadAudit | None = None
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()

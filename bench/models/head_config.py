@@ -153,12 +153,16 @@ class HeadConfig:
 def head_config(settings: Mapping[str, Any]) -> HeadConfig:
     """Return the configuration of ``settings``; raise ``InputError`` for a name that does not exist.
 
-    ``train_cfg`` and ``test_cfg`` may be mappings, in which what is left out has its default.
+    ``train_cfg`` and ``test_cfg`` may be mappings, in which what is left out has its default; their settings
+    may also stand beside the others, and then win.
     """
     values = dict(settings)
     for name, kind in (("train_cfg", TrainConfig), ("test_cfg", TestConfig)):
-        if isinstance(values.get(name), Mapping):
-            values[name] = kind(**_known(kind, values[name], f"{name}."))
+        nested = values.get(name, {})
+        nested = dict(nested) if isinstance(nested, Mapping) else dataclasses.asdict(nested)
+        direct = [field.name for field in dataclasses.fields(kind) if field.name in values]
+        nested |= {each: values.pop(each) for each in direct}
+        values[name] = kind(**_known(kind, nested, f"{name}."))
     for name in ("input_dim", "num_classes"):
         if name not in values:
             raise InputError(f"{name}: missing, allowed is a positive integer")
@@ -167,9 +171,13 @@ def head_config(settings: Mapping[str, Any]) -> HeadConfig:
 
 def _known(kind: type, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     known = [field.name for field in dataclasses.fields(kind)]
+    allowed = known
+    if kind is HeadConfig:
+        inner = (*dataclasses.fields(TrainConfig), *dataclasses.fields(TestConfig))
+        allowed = known + [field.name for field in inner]
     for name in values:
         if name not in known:
-            raise InputError(f"{prefix}{name}: no such setting, allowed are {', '.join(known)}")
+            raise InputError(f"{prefix}{name}: no such setting, allowed are {', '.join(allowed)}")
     return {name: _frozen(value) for name, value in values.items()}
 
 

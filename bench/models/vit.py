@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,9 @@ from torch.utils.checkpoint import checkpoint
 
 from bench.errors import InputError
 from bench.models.backbone import Backbone, BackboneGeometry
+
+if TYPE_CHECKING:
+    from bench.models.checkpoints import LoadAudit
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -201,6 +204,8 @@ class Block(nn.Module):
 
 class VideoViT(Backbone):
     """The encoder: a stem, fixed positions, blocks. ``checkpointing`` may be switched after building."""
+
+    load_audit: LoadAudit | None = None
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
