@@ -1,0 +1,180 @@
+"""Soft non-maximum suppression of segments, as ActionFormer's release does it.
+
+Bodla et al., ICCV 2017, with Gaussian decay, on intervals; there is no compiled part. Ties: of equal scores
+the segment that came first is taken first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = TypeVar("Array", NDArray[Any], "Tensor")
+Method = Literal["soft", "hard", "none"]
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+METHODS = ("soft", "hard", "none")
+# A length of nothing still has an overlap with itself; the release adds the same.
+LENGTH_EPSILON = 1e-6
+# Added to a score before it votes, so that weak segments have a say.
+VOTE_OFFSET = 1.5
+# The release's own function and its configuration files call the same settings by different names.
+ALIASES = {"multiclass": "multiclass_nms", "sigma": "nms_sigma", "use_soft_nms": "nms_method"}
+
+
+def soft_nms(segments: Array, scores: Array, labels: Array, **settings: Any) -> tuple[Array, Array, Array]:
+    """Return segments (m, 2), scores (m,) and labels (m,) that remain, best first.
+
+    Takes NumPy arrays or torch tensors, (n, 2), (n,) and (n,), and returns the same kind and types. Settings,
+    by ActionFormer's names and with its defaults:
+
+    - ``nms_method`` "soft": each taken segment multiplies the others' scores by exp(-tIoU^2 / nms_sigma);
+      "hard": it removes those of tIoU >= iou_threshold; "none": nothing happens at all, and all come back in
+      their order.
+    - ``multiclass_nms``: within each class (true) or over all of them (false).
+    - ``iou_threshold`` 0.1, ``nms_sigma`` 0.5, ``min_score`` 0.001 (what falls below is dropped).
+    - ``max_seg_num`` 1000: at most as many, per class and altogether; 0 or less: no limit per class.
+    - ``voting_thresh`` 0.75: over all classes only, boundaries become the mean of the segments of at least
+      this tIoU, weighted by score + 1.5; 0: they stay. ActionFormer votes in no other case.
+
+    ``multiclass``, ``sigma`` and ``use_soft_nms`` (bool) are the names of ActionFormer's function for
+    ``multiclass_nms``, ``nms_sigma`` and ``nms_method``. Raises ``InputError`` for any other name.
+    """
+    chosen = _settings(settings)
+    as_numpy = [_to_numpy(each) for each in (segments, scores, labels)]
+    if as_numpy[0].ndim != 2 or as_numpy[0].shape[1] != 2:
+        raise InputError(f"segments of shape {as_numpy[0].shape}: allowed is (n, 2)")
+    if not as_numpy[1].shape == as_numpy[2].shape == as_numpy[0].shape[:1]:
+        raise InputError(
+            f"{len(as_numpy[0])} segments with scores {as_numpy[1].shape} and labels {as_numpy[2].shape}: "
+            "allowed is one of each a segment"
+        )
+    if chosen["nms_method"] == "none" or len(as_numpy[0]) == 0:
+        return segments, scores, labels
+    kept_segments, kept_scores, kept = _suppress(
+        as_numpy[0].astype(np.float64), as_numpy[1].astype(np.float64), as_numpy[2], chosen
+    )
+    results = (kept_segments, kept_scores, as_numpy[2][kept])
+    return cast(
+        "tuple[Array, Array, Array]",
+        tuple(_like(got, given) for got, given in zip(results, (segments, scores, labels), strict=True)),
+    )
+
+
+def _settings(given: dict[str, Any]) -> dict[str, Any]:
+    chosen: dict[str, Any] = {
+        "iou_threshold": 0.1,
+        "min_score": 0.001,
+        "max_seg_num": 1000,
+        "nms_method": "soft",
+        "multiclass_nms": True,
+        "nms_sigma": 0.5,
+        "voting_thresh": 0.75,
+    }
+    allowed = ", ".join((*chosen, *ALIASES))
+    for name, value in given.items():
+        known = ALIASES.get(name, name)
+        if known not in chosen:
+            raise InputError(f"{name}: no such setting of soft_nms, allowed are {allowed}")
+        if name == "use_soft_nms":
+            value = "soft" if value else "hard"
+        chosen[known] = value
+    if chosen["nms_method"] not in METHODS:
+        raise InputError(f"nms_method {chosen['nms_method']!r}: allowed are {', '.join(METHODS)}")
+    if not chosen["nms_sigma"] > 0:
+        raise InputError(f"nms_sigma {chosen['nms_sigma']}: allowed is a positive number")
+    return chosen
+
+
+def _suppress(
+    segments: Floats, scores: Floats, labels: NDArray[Any], chosen: dict[str, Any]
+) -> tuple[Floats, Floats, Indices]:
+    if chosen["multiclass_nms"]:
+        order = np.argsort(labels, kind="stable")
+        starts = np.flatnonzero(np.diff(labels[order])) + 1
+        groups = np.split(order, starts)
+    else:
+        groups = [np.arange(len(labels))]
+    parts = [_one_group(segments, scores, group, chosen) for group in groups]
+    kept = np.concatenate([indices for indices, _ in parts])
+    kept_scores = np.concatenate([values for _, values in parts])
+    kept_segments = segments[kept]
+    if not chosen["multiclass_nms"] and chosen["voting_thresh"] > 0:
+        kept_segments = _vote(kept_segments, segments, scores, chosen["voting_thresh"])
+    best = np.argsort(-kept_scores, kind="stable")[: max(chosen["max_seg_num"], 0) or None]
+    return kept_segments[best], kept_scores[best], kept[best]
+
+
+def _one_group(
+    segments: Floats, scores: Floats, group: Indices, chosen: dict[str, Any]
+) -> tuple[Indices, Floats]:
+    """Return the indices that remain of one group, in the order they were taken, and their scores."""
+    soft = chosen["nms_method"] == "soft"
+    least, threshold, sigma = chosen["min_score"], chosen["iou_threshold"], chosen["nms_sigma"]
+    if not soft and least > 0:
+        group = group[scores[group] > least]
+    most = chosen["max_seg_num"] if chosen["max_seg_num"] > 0 else len(group)
+    # Scores only fall, so what is taken comes in order of score, and the first ``most`` are the best.
+    start, end = np.ascontiguousarray(segments[group].T)
+    score = scores[group]
+    length = end - start + LENGTH_EPSILON
+    taken: list[int] = []
+    values: list[float] = []
+    while len(group) and len(taken) < most:
+        best = int(score.argmax())
+        taken.append(int(group[best]))
+        values.append(float(score[best]))
+        overlap = np.minimum(end, end[best])
+        overlap -= np.maximum(start, start[best])
+        np.maximum(overlap, 0.0, out=overlap)
+        overlap /= length + length[best] - overlap
+        if soft:
+            # exp() is most of the time, and most segments do not touch: their factor is 1.
+            near = overlap.nonzero()[0]
+            score[near] *= np.exp(overlap[near] * overlap[near] / -sigma)
+            stay = score >= least
+        else:
+            stay = overlap < threshold
+        stay[best] = False
+        group, score, start, end, length = (each[stay] for each in (group, score, start, end, length))
+    return np.asarray(taken, dtype=np.int64), np.asarray(values, dtype=np.float64)
+
+
+def _vote(kept: Floats, segments: Floats, scores: Floats, threshold: float) -> Floats:
+    """Return ``kept`` with boundaries averaged over the segments that agree.
+
+    A vote weighs its original score and ``VOTE_OFFSET``.
+    """
+    inner = np.minimum(kept[:, None, 1], segments[None, :, 1]) - np.maximum(
+        kept[:, None, 0], segments[None, :, 0]
+    )
+    inner = inner.clip(min=0)
+    lengths = (each[:, 1] - each[:, 0] for each in (kept, segments))
+    own, other = lengths
+    with np.errstate(divide="ignore", invalid="ignore"):
+        overlap = inner / (own[:, None] + other[None, :] - inner)
+        weights = (overlap >= threshold) * (scores[None, :] + VOTE_OFFSET)
+        voted = (weights / weights.sum(axis=1, keepdims=True)) @ segments
+    return np.where(np.isfinite(voted), voted, kept)
+
+
+def _to_numpy(values: Any) -> NDArray[Any]:
+    if isinstance(values, np.ndarray):
+        return values
+    return np.asarray(values.detach().cpu().numpy() if hasattr(values, "detach") else values)
+
+
+def _like(values: NDArray[Any], given: Any) -> Any:
+    if not hasattr(given, "detach"):
+        return values.astype(np.asarray(given).dtype)
+    import torch
+
+    return torch.as_tensor(values).to(dtype=given.dtype, device=given.device)
