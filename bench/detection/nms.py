@@ -24,8 +24,6 @@ Indices = NDArray[np.int64]
 METHODS = ("soft", "hard", "none")
 # A length of nothing still has an overlap with itself; the release adds the same.
 LENGTH_EPSILON = 1e-6
-# Added to a score before it votes, so that weak segments have a say.
-VOTE_OFFSET = 1.5
 # The release's own function and its configuration files call the same settings by different names.
 ALIASES = {"multiclass": "multiclass_nms", "sigma": "nms_sigma", "use_soft_nms": "nms_method"}
 
@@ -43,7 +41,7 @@ def soft_nms(segments: Array, scores: Array, labels: Array, **settings: Any) -> 
     - ``iou_threshold`` 0.1, ``nms_sigma`` 0.5, ``min_score`` 0.001 (what falls below is dropped).
     - ``max_seg_num`` 1000: at most as many, per class and altogether; 0 or less: no limit per class.
     - ``voting_thresh`` 0.75: over all classes only, boundaries become the mean of the segments of at least
-      this tIoU, weighted by score + 1.5; 0: they stay. ActionFormer votes in no other case.
+      this tIoU, weighted by score times tIoU; 0: they stay. ActionFormer votes in no other case.
 
     ``multiclass``, ``sigma`` and ``use_soft_nms`` (bool) are the names of ActionFormer's function for
     ``multiclass_nms``, ``nms_sigma`` and ``nms_method``. Raises ``InputError`` for any other name.
@@ -151,7 +149,7 @@ def _one_group(
 def _vote(kept: Floats, segments: Floats, scores: Floats, threshold: float) -> Floats:
     """Return ``kept`` with boundaries averaged over the segments that agree.
 
-    A vote weighs its original score and ``VOTE_OFFSET``.
+    A vote weighs its original score times its tIoU.
     """
     inner = np.minimum(kept[:, None, 1], segments[None, :, 1]) - np.maximum(
         kept[:, None, 0], segments[None, :, 0]
@@ -161,7 +159,7 @@ def _vote(kept: Floats, segments: Floats, scores: Floats, threshold: float) -> F
     own, other = lengths
     with np.errstate(divide="ignore", invalid="ignore"):
         overlap = inner / (own[:, None] + other[None, :] - inner)
-        weights = (overlap >= threshold) * (scores[None, :] + VOTE_OFFSET)
+        weights = np.where(overlap >= threshold, overlap * scores[None, :], 0.0)
         voted = (weights / weights.sum(axis=1, keepdims=True)) @ segments
     return np.where(np.isfinite(voted), voted, kept)
 

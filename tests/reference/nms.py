@@ -35,9 +35,10 @@ def one_class(
 
 
 def vote(segment: Segment, segments: list[Segment], scores: list[float], threshold: float) -> Segment:
+    overlaps = [tiou(segment, other, 0.0) for other in segments]
     weights = [
-        score + 1.5 if tiou(segment, other, 0.0) >= threshold else 0.0
-        for other, score in zip(segments, scores, strict=True)
+        score * overlap if overlap >= threshold else 0.0
+        for overlap, score in zip(overlaps, scores, strict=True)
     ]
     total = sum(weights)
     start = sum(weight * other[0] for weight, other in zip(weights, segments, strict=True)) / total
