@@ -1,5 +1,15 @@
 """From scored segments to mean average precision. Importing this package does not load torch."""
 
+from bench.detection.evaluation import Evaluation, Segments, evaluate
 from bench.detection.nms import soft_nms
+from bench.detection.submission import read_ground_truth, read_submission, write_submission
 
-__all__ = ["soft_nms"]
+__all__ = [
+    "Evaluation",
+    "Segments",
+    "evaluate",
+    "read_ground_truth",
+    "read_submission",
+    "soft_nms",
+    "write_submission",
+]

@@ -1,0 +1,157 @@
+"""Ground truth and detections as ActivityNet's JSON files, plain or gzipped.
+
+Ground truth: ``{"database": {video: {"subset": s, "annotations": [{"segment": [a, b], "label": l}]}}}``;
+detections: ``{"results": {video: [{"segment": [a, b], "label": l, "score": x}]}}``. Times are in seconds.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.detection.evaluation import Segments
+from bench.errors import InputError
+
+Row = tuple[str, str, float, float, float]
+# How ActivityNet names its files' form; its own evaluator asks for the key.
+VERSION = "VERSION 1.3"
+
+
+def read_ground_truth(path: str | Path, subset: str) -> Segments:
+    """Return the instances of ``subset``. Raises ``InputError``, one line, for any other file."""
+    path = Path(path)
+    database = _mapping(_read_json(path), "database", path)
+    rows: list[Row] = []
+    subsets: set[str] = set()
+    for video, entry in database.items():
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("subset"), str):
+            raise InputError(f"{path}: database.{video}.subset: allowed is an object with a text 'subset'")
+        subsets.add(entry["subset"])
+        if entry["subset"] == subset:
+            annotations = entry.get("annotations", [])
+            rows.extend(_rows(path, f"database.{video}.annotations", video, annotations, scored=False))
+    if subset not in subsets:
+        raise InputError(f"{path}: no subset {subset!r}, allowed are {', '.join(sorted(subsets)) or 'none'}")
+    if not rows:
+        raise InputError(f"{path}: subset {subset!r} has no annotations, allowed is at least one")
+    return _table(rows, scored=False)
+
+
+def read_submission(path: str | Path) -> Segments:
+    """Return the detections of a file, in its order. Raises ``InputError``, one line, as above."""
+    path = Path(path)
+    results = _mapping(_read_json(path), "results", path)
+    rows: list[Row] = []
+    for video, entries in results.items():
+        rows.extend(_rows(path, f"results.{video}", video, entries, scored=True))
+    return _table(rows, scored=True)
+
+
+def write_submission(
+    path: str | Path, detections: Segments | Mapping[str, Sequence[Mapping[str, Any]]]
+) -> None:
+    """Write detections so that a reader sees the old file or the whole new one, never a part.
+
+    ``detections`` is a table with scores, or what stands under ``results``. A name that ends in ``.gz`` is
+    compressed. Equal detections give equal bytes: no time is stored.
+    """
+    path = Path(path)
+    results = _results(detections) if isinstance(detections, Segments) else detections
+    document = {"version": VERSION, "results": results, "external_data": {}}
+    content = json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
+    if path.suffix == ".gz":
+        content = gzip.compress(content, mtime=0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(draft, 0o644)  # a temporary file is born private
+        os.replace(draft, path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+
+
+def _results(table: Segments) -> dict[str, list[dict[str, Any]]]:
+    if table.score is None:
+        raise InputError("detections: no scores, allowed is a score for each")
+    results: dict[str, list[dict[str, Any]]] = {}
+    columns = (each.tolist() for each in (table.video, table.label, table.start, table.end, table.score))
+    for video, label, start, end, score in zip(*columns, strict=True):
+        entry = {"segment": [start, end], "label": label, "score": score}
+        results.setdefault(str(video), []).append(entry)
+    return results
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+        return json.loads(content)
+    except OSError as error:  # BadGzipFile too
+        raise InputError(f"{path}: cannot be read ({error.strerror or 'not gzip'})") from error
+    except (EOFError, zlib.error) as error:
+        raise InputError(f"{path}: truncated or damaged gzip") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not text in UTF-8, allowed is JSON") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: line {error.lineno}: not JSON ({error.msg})") from error
+
+
+def _mapping(document: Any, field: str, path: Path) -> Mapping[str, Any]:
+    content = document.get(field) if isinstance(document, Mapping) else None
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path}: {field}: allowed is an object by video at the top of the file")
+    return content
+
+
+def _rows(path: Path, field: str, video: str, entries: Any, scored: bool) -> Iterator[Row]:
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: {field}: allowed is a list of segments")
+    for index, entry in enumerate(entries):
+        place = f"{path}: {field}[{index}]"
+        if not isinstance(entry, Mapping):
+            raise InputError(f"{place}: allowed is an object with segment and label")
+        segment = entry.get("segment")
+        if not (isinstance(segment, list) and len(segment) == 2 and all(map(_is_number, segment))):
+            raise InputError(f"{place}.segment: {_short(segment)}, allowed is [start, end] in finite seconds")
+        if segment[1] < segment[0]:
+            raise InputError(f"{place}.segment: {_short(segment)}, allowed is an end not before the start")
+        if not isinstance(entry.get("label"), str):
+            raise InputError(f"{place}.label: {_short(entry.get('label'))}, allowed is text")
+        score: Any = entry.get("score") if scored else 0.0
+        if not _is_number(score):
+            raise InputError(f"{place}.score: {_short(score)}, allowed is a finite number")
+        yield video, entry["label"], float(segment[0]), float(segment[1]), float(score)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _short(value: Any) -> str:
+    return " ".join(repr(value).split())[:60]
+
+
+def _table(rows: list[Row], scored: bool) -> Segments:
+    video, label, start, end, score = zip(*rows, strict=True) if rows else ((),) * 5
+    return Segments(
+        np.array(video, dtype=str),
+        np.array(label, dtype=str),
+        np.array(start, dtype=np.float64),
+        np.array(end, dtype=np.float64),
+        np.array(score, dtype=np.float64) if scored else None,
+    )
