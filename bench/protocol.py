@@ -14,7 +14,7 @@ from strategies import parse_value
 
 
 @dataclasses.dataclass(frozen=True)
-class HeadConfig:
+class HeadSize:
     """Sizes of the ActionFormer head, by its own names; the rest stays at its published values."""
 
     embd_dim: int = 512
@@ -41,9 +41,11 @@ class HeadConfig:
             "backbone_arch": (2, self.stem_layers, self.levels - 1),
             "regression_range": tuple(zip(bounds[:-1], bounds[1:], strict=True)),
             "max_seq_len": window_steps,
-            "droppath": self.droppath,
-            "cls_prior_prob": self.cls_prior_prob,
-            "init_loss_norm": self.init_loss_norm,
+            "train_cfg": {
+                "droppath": self.droppath,
+                "cls_prior_prob": self.cls_prior_prob,
+                "init_loss_norm": self.init_loss_norm,
+            },
         }
 
 
@@ -83,7 +85,7 @@ class Protocol:
     """Fraction of a stage's steps over which the learning rate rises; then it falls as a half cosine."""
     gradient_clip: float
     """Largest norm of the gradient of all that trains."""
-    head: HeadConfig
+    head: HeadSize
     nms: NmsConfig
     ema_decay: float | None = None
     """Decay of the averaged weights that are evaluated; none evaluates the last ones."""
@@ -119,7 +121,7 @@ MINIATURE = Protocol(
     weight_decay=0.05,
     warmup=0.1,
     gradient_clip=1.0,
-    head=HeadConfig(
+    head=HeadSize(
         embd_dim=64, head_dim=64, fpn_dim=64, n_mha_win_size=9, stem_layers=1, levels=4, init_loss_norm=20.0
     ),
     nms=NmsConfig(max_seg_num=100),
@@ -137,7 +139,7 @@ STANDARD = Protocol(
     weight_decay=0.05,
     warmup=0.08,
     gradient_clip=1.0,
-    head=HeadConfig(),
+    head=HeadSize(),
     nms=NmsConfig(),
     ema_decay=0.999,
     precision="bfloat16",

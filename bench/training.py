@@ -200,7 +200,7 @@ class Trainer:
                 [target.segments.to(self.device) for target in targets],
                 [target.labels.to(self.device) for target in targets],
             )
-        parts = (float(losses.cls), float(losses.reg))
+        parts = (float(losses.cls.detach()), float(losses.reg.detach()))
         if not all(map(math.isfinite, parts)):
             raise NonFiniteLossError(f"loss is not finite at step {number}: cls {parts[0]}, reg {parts[1]}")
         with meter.phase("backward"):

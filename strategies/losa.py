@@ -51,7 +51,7 @@ class SideAdapter(nn.Module):
 
     def __init__(self, tap_width: int, output_width: int, settings: LoSA) -> None:
         super().__init__()
-        width = settings.width or output_width // 4
+        width = settings.width or settings.heads * max(2, output_width // 4 // settings.heads)
         self.norm = nn.LayerNorm(tap_width)
         self.depthwise = nn.Conv2d(tap_width, tap_width, 3, padding=1, groups=tap_width)
         self.pointwise = nn.Conv2d(tap_width, width, 1)
@@ -172,7 +172,7 @@ class LoSA:
     grid: int = 4
     """Chosen: tapped tokens are average-pooled to at most grid x grid cells before the adapter."""
     width: int | None = None
-    """Chosen: channels inside an adapter; none is a quarter of the backbone's width."""
+    """Chosen: channels inside an adapter; none is a quarter of the backbone's width, in whole heads."""
     heads: int = 4
     """Chosen: attention heads of both adapters."""
     short_range: bool = True
@@ -181,6 +181,8 @@ class LoSA:
     """Chosen: tanh gates per channel that start at zero (the gate is in the abstract's third version)."""
 
     def __post_init__(self) -> None:
+        if self.width is not None and (self.width < 2 or self.width % (2 * self.heads)):
+            raise ValueError(f"width is a multiple of twice the heads ({2 * self.heads}), got {self.width}")
         if not (self.short_range or self.long_range):
             raise ValueError("short_range and long_range cannot both be false")
 

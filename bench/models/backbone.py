@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -76,18 +75,26 @@ class Backbone(nn.Module):
         """Return per-clip encodings of (N, 3, T, H, W); the first axis of each is N."""
         return (self.tokens(clips).mean(dim=(2, 3)),)
 
-    def fuse(self, encoded: Encoded) -> Tensor:
-        """Return features (B, D, S*t) from encodings whose first two axes are (B, S)."""
+    def fuse(self, encoded: Encoded, mask: Tensor) -> Tensor:
+        """Return features (B, D, S*t) from encodings whose first two axes are (B, S).
+
+        ``mask`` is (B, S*t) bool, true where a step shows the video and not padding.
+        """
         (pooled,) = encoded
         return pooled.flatten(1, 2).transpose(1, 2)
 
-    def forward(self, clips: Tensor) -> Tensor:
+    def forward(self, clips: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return features (B, D, S*t) of windows given as (B, S, 3, T, H, W), normalised."""
         encoded = self.encode(clips.flatten(0, 1))
-        return self.fuse(tuple(part.unflatten(0, clips.shape[:2]) for part in encoded))
+        encoded = tuple(part.unflatten(0, clips.shape[:2]) for part in encoded)
+        if mask is None:
+            steps = clips.shape[1] * encoded[0].shape[2]
+            mask = torch.ones(clips.shape[0], steps, dtype=torch.bool, device=clips.device)
+        return self.fuse(encoded, mask)
 
-    def normalise(self, frames: Tensor) -> Tensor:
-        """Return float frames of (..., 3, H, W) uint8 or float values in 0 to 255, normalised per colour."""
-        mean = torch.tensor(self.geometry.mean, device=frames.device).view(3, 1, 1) * 255
-        std = torch.tensor(self.geometry.std, device=frames.device).view(3, 1, 1) * 255
-        return cast(Tensor, (frames.float() - mean) / std)
+    def normalise(self, clips: Tensor) -> Tensor:
+        """Return float clips of (..., 3, T, H, W) uint8 or float values in 0 to 255, normalised per colour."""
+        mean = torch.tensor(self.geometry.mean, device=clips.device).view(3, 1, 1, 1) * 255
+        std = torch.tensor(self.geometry.std, device=clips.device).view(3, 1, 1, 1) * 255
+        # The difference is a new tensor, so that dividing it in place keeps one copy of the clips, not two.
+        return torch.sub(clips, mean).div_(std)

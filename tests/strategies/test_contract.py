@@ -194,9 +194,9 @@ def test_encoding_does_not_depend_on_how_many_clips_are_asked_for():
     store = tiny_store(backbone)
     name = "video3"
     frames = store.clips[name].frames
-    whole = EncodingCache(backbone, store, chunk=4).video(name)[0]
+    whole = EncodingCache(backbone, store, chunk=2).video(name)[0]
     for index in range(len(frames)):
-        assert torch.equal(encode_frozen(backbone, frames[index : index + 1], 4)[0][0], whole[index])
+        assert torch.equal(encode_frozen(backbone, frames[index : index + 1], 2)[0][0], whole[index])
 
 
 def test_rules_first_match_wins_and_unused_rules_are_errors():
@@ -217,14 +217,15 @@ def test_stage_and_fidelity_mistakes_are_told():
 
 
 def test_settings_from_text():
-    strategy = build_strategy("losa", {"taps": "0+2", "width": "12", "gated": "false"})
-    assert strategy == LoSA(taps=(0, 2), width=12, gated=False)
+    strategy = build_strategy("losa", {"taps": "0+2", "width": "16", "gated": "false"})
+    assert strategy == LoSA(taps=(0, 2), width=16, gated=False)
     assert build_strategy("lofi", {"variant": "st"}) == LoFi(variant="st")
     for name, settings, words in (
         ("losi", {}, "unknown 'losi', known are .*losa"),
         ("losa", {"depth": "3"}, "unknown field 'depth', known are .*taps"),
         ("losa", {"heads": "many"}, "type int"),
         ("losa", {"gated": "perhaps"}, "true and false"),
+        ("losa", {"width": "12"}, "multiple of twice the heads"),
         ("lofi", {"variant": "xl"}, "allowed are s, t, st"),
         ("losa", {"short_range": "false", "long_range": "false"}, "cannot both be false"),
     ):

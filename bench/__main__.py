@@ -1,0 +1,12 @@
+"""``python -m bench``: name the verbs."""
+
+VERBS = {
+    "run": "compare strategies on one backbone and one data set",
+    "report": "rebuild tables and figures from the records",
+    "evaluate": "mAP of a submission file against a ground-truth file",
+    "pretrain": "train vit-t's shipped weights",
+}
+
+if __name__ == "__main__":
+    for verb, does in VERBS.items():
+        print(f"python -m bench.{verb:<10} {does}")

@@ -1,0 +1,81 @@
+"""Records are written whole or not at all, and read with a reason for what is no record."""
+
+import json
+
+import pytest
+
+from bench.errors import InputError
+from bench.record import check_record, read_folder, read_record, write_atomically, write_record
+
+
+def record(**changes):
+    return {
+        "schema": 1, "id": "a_vit-t_head-only_seed0_00000000", "status": "nan", "phase": "head", "message": "loss",
+        "model": "vit-t", "strategy": {"name": "head-only"}, "dataset": {"name": "a"},
+        "protocol": {"digest": "0" * 64}, "seed": 0, "metrics": None, "memory": None, "cost": None,
+        "weights": {"name": "random"}, "environment": {}, **changes,
+    }  # fmt: skip
+
+
+def test_round_trip(tmp_path):
+    path = write_record(tmp_path, record())
+    assert read_record(path) == record()
+    assert [p.name for p in tmp_path.iterdir()] == [f"{record()['id']}.json"]
+
+
+def test_not_a_number_is_refused_and_leaves_no_file(tmp_path):
+    with pytest.raises(ValueError, match="[Oo]ut of range"):
+        write_record(tmp_path, record(metrics={"map_average": float("nan")}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "x.json"
+    write_atomically(path, b"old")
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"schema": 99}, "'schema' is 99"),
+        ({"status": "fine"}, "'status'"),
+        ({"seed": "0"}, "'seed' has the wrong type"),
+        ({"seed": True}, "'seed' has the wrong type"),
+        ({"strategy": {}}, "'strategy.name'"),
+        ({"status": "ok"}, "needs 'metrics'"),
+    ],
+)
+def test_wrong_fields_are_named(changes, words):
+    with pytest.raises(InputError, match=words):
+        check_record(record(**changes))
+
+
+def test_missing_field_is_named():
+    broken = record()
+    del broken["weights"]
+    with pytest.raises(InputError, match="'weights' is missing"):
+        check_record(broken)
+
+
+def test_foreign_and_half_written_files_are_named_and_kept(tmp_path):
+    write_record(tmp_path, record())
+    contents = {
+        "half.json": json.dumps(record())[:100],
+        "foreign.json": "[1, 2]",
+        "empty.json": "",
+        "nested.json": "[" * 100_000,
+        "renamed.json": json.dumps(record()),
+    }
+    for name, text in contents.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    folder = read_folder(tmp_path)
+    assert [r["id"] for r in folder.records] == [record()["id"]]
+    assert sorted(line.split(":")[0] for line in folder.problems) == sorted([*contents, "binary.json"])
+    assert all("\n" not in line for line in folder.problems)
+    assert (tmp_path / "half.json").exists()

@@ -1,0 +1,222 @@
+"""The bench end to end on tiny real files: records, faults as rows, interruption, and bad input."""
+
+import json
+import os
+import shutil
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, bench_command, records_of, run_bench
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_dataset, tmp_path_factory):
+    results = tmp_path_factory.mktemp("results")
+    process = run_bench(tiny_dataset, results, strategies="head-only,lofi,full-finetune,losa")
+    assert process.returncode == 0, process.stderr
+    return results, process
+
+
+def test_four_strategies_end_as_ok_rows(finished):
+    results, process = finished
+    records = records_of(results)
+    assert sorted(records) == ["full-finetune", "head-only", "lofi", "losa"]
+    assert all(name in process.stdout for name in records)
+    assert str(results / "tables") in process.stdout
+    for record in records.values():
+        assert record["status"] == "ok"
+        assert set(record["metrics"]["map"]) == {"0.3", "0.4", "0.5", "0.6", "0.7"}
+        assert record["memory"]["meter"] == "cpu-tensors"
+        assert {"forward", "backward", "optimizer", "inference"} <= set(record["memory"]["phases"])
+        assert record["memory"]["predicted_peak_bytes"] is None
+        assert record["weights"]["name"] == "random"
+        assert record["dataset"]["videos"] == {"training": 4, "testing": 2}
+        assert record["cost"]["trainable_parameters"] <= record["cost"]["total_parameters"]
+        assert (results / "detections" / f"{record['id']}.json.gz").exists()
+    for name in ("comparison.csv", "comparison.md", "runs.csv"):
+        assert (results / "tables" / name).stat().st_size
+    assert len(list((results / "figures").glob("*.png"))) == 4
+
+
+def test_a_second_call_runs_nothing_and_changes_no_byte(finished, tiny_dataset):
+    results, _ = finished
+    before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
+    process = run_bench(tiny_dataset, results, strategies="head-only,lofi,full-finetune,losa")
+    assert process.returncode == 0
+    assert "all 4 runs have records" in process.stderr
+    assert {path: path.read_bytes() for path in results.rglob("*") if path.is_file()} == before
+
+
+def test_the_detections_give_the_recorded_numbers_again(finished, tiny_dataset, tmp_path):
+    results, _ = finished
+    record = records_of(results)["full-finetune"]
+    command = ["-m", "bench.evaluate", str(tiny_dataset / "annotations.json"),
+               str(results / "detections" / f"{record['id']}.json.gz"), "--subset", "testing",
+               "--tiou", ".3:.7:.1", "--json", "-"]  # fmt: skip
+    process = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=ROOT, check=True)
+    found = json.loads(process.stdout)
+    assert found["map"] == pytest.approx(list(record["metrics"]["map"].values()), abs=1e-12)
+    assert found["average"] == pytest.approx(record["metrics"]["map_average"], abs=1e-12)
+
+
+def test_the_same_seed_gives_the_same_metrics_bitwise(finished, tiny_dataset, tmp_path):
+    results, _ = finished
+    process = run_bench(tiny_dataset, tmp_path, strategies="losa")
+    assert process.returncode == 0, process.stderr
+    first, second = records_of(results)["losa"], records_of(tmp_path)["losa"]
+    assert first["metrics"] == second["metrics"]
+    assert first["training"] == second["training"]
+    name = f"{first['id']}.json.gz"
+    assert (results / "detections" / name).read_bytes() == (tmp_path / "detections" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "words"),
+    [
+        ("kill", "error", "SIGKILL"),
+        ("memory", "out-of-memory", "MemoryError: no more"),
+        ("error", "error", "broken adapter"),
+        ("nan", "nan", "not finite"),
+        ("sleep", "timeout", "longer than"),
+    ],
+)
+def test_a_failure_is_a_row_and_the_others_go_on(fault, status, words, tiny_dataset, plugin, tmp_path):
+    process = run_bench(
+        tiny_dataset, tmp_path, "--set", f"faulty.fault={fault}", "--timeout", "60" if fault != "sleep" else "25",
+        "--workers", "1", strategies="faulty,head-only", plugin=plugin,
+    )  # fmt: skip
+    records = records_of(tmp_path)
+    assert process.returncode == 1
+    assert records["faulty"]["status"] == status
+    assert words in records["faulty"]["message"]
+    assert records["faulty"]["phase"]
+    assert records["faulty"]["metrics"] is None
+    assert records["head-only"]["status"] == "ok"
+    assert f"seed 0: {status}" in process.stdout
+    assert "Traceback" not in process.stderr
+    assert words in (tmp_path / "tables" / "comparison.md").read_text()
+
+
+def wait_for(condition, seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def children_of(pid):
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_bench_leaves_no_child_and_goes_on(number, tiny_dataset, plugin, tmp_path):
+    options = ("--set", "faulty.fault=sleep", "--workers", "1")
+    command = bench_command(tiny_dataset, tmp_path, *options, strategies="head-only,faulty")
+    environment = {**os.environ, "PYTHONPATH": str(plugin), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert wait_for(lambda: "head-only" in records_of(tmp_path), 120)
+        time.sleep(3)
+        children = children_of(process.pid)
+        assert children
+        finished = {path: path.read_bytes() for path in (tmp_path / "records").glob("*head-only*")}
+        process.send_signal(number)
+        process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert wait_for(lambda: not any(os.path.exists(f"/proc/{child}") for child in children), 10)
+    assert process.returncode == (-9 if number == signal.SIGKILL else 130)
+    records = records_of(tmp_path)
+    assert records.get("faulty", {}).get("status") == (None if number == signal.SIGKILL else "cancelled")
+    again = run_bench(
+        tiny_dataset, tmp_path, "--set", "faulty.fault=sleep", "--workers", "1", "--timeout", "8",
+        strategies="head-only,faulty", plugin=plugin,
+    )  # fmt: skip
+    assert "1 of 2 runs to do" in again.stderr
+    assert {path: path.read_bytes() for path in finished} == finished
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--model", "vit-x"], "unknown 'vit-x', known are vit-t"),
+        (["--strategies", "magic"], "unknown 'magic', known are .*losa"),
+        (["--dataset", "kinetics"], "kinetics.*miniature"),
+        (["--protocol", "stepps=3"], "unknown field 'stepps'"),
+        (["--set", "losa.width=256"], "'losa' is not among"),
+        (["--set", "head-only.depth=2"], "unknown field 'depth', known are lr"),
+        (["--seeds", "one"], "--seeds: got 'one'"),
+        (["--device", "tpu"], "--device: got 'tpu'"),
+        (["--weights", "/nonexistent.pt"], "/nonexistent.pt"),
+        (["--results", "/proc/none"], "cannot be written"),
+        (["--model", "vit-b", "--weights", "source"], "none are shipped for vit-b"),
+    ],
+)
+def test_wrong_options_are_one_line_and_exit_2(options, words, tiny_dataset, tmp_path, capsys):
+    from bench.run import main
+
+    code = main([*bench_command(tiny_dataset, tmp_path)[3:], *options])
+    error = capsys.readouterr().err.strip()
+    assert code == 2
+    assert "\n" not in error
+    assert re.search(words, error)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def break_file(folder, how):
+    video = folder / "videos" / "clip_0.mp4"
+    content = video.read_bytes()
+    if how == "missing":
+        video.unlink()
+    else:
+        video.write_bytes({"empty": b"", "truncated": content[: len(content) // 3], "text": b"not a video" * 99}[how])
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "truncated", "text"])
+def test_a_bad_video_is_one_line_and_exit_2(how, tiny_dataset, tmp_path, capsys):
+    from bench.run import main
+
+    folder = tmp_path / "data"
+    shutil.copytree(tiny_dataset, folder)
+    break_file(folder, how)
+    code = main(bench_command(folder, tmp_path / "results")[3:])
+    error = capsys.readouterr().err.strip()
+    assert code == 2
+    assert error.count("\n") == 0
+    assert "clip_0" in error
+    assert not list((tmp_path / "results" / "records").glob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text[:200], "annotations.json"),
+        (lambda text: text.replace('"duration"', '"length"'), "duration"),
+        (lambda text: text.replace("[1.0, 4.0]", "[4.0, 1.0]"), r"annotations\[0\].segment"),
+        (lambda text: text.replace("[5.5, 9.0]", "[5.5, 99.0]"), r"annotations\[1\].segment"),
+        (lambda text: text.replace("clip_0", "../clip_0"), "clip_0"),
+        (lambda text: text.replace('"testing"', '"validation"'), "testing"),
+    ],
+)
+def test_bad_annotations_are_one_line_and_exit_2(change, words, tiny_dataset, tmp_path, capsys):
+    from bench.run import main
+
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "videos").symlink_to(tiny_dataset / "videos")
+    text = (tiny_dataset / "annotations.json").read_text()
+    assert change(text) != text
+    (folder / "annotations.json").write_text(change(text))
+    code = main(bench_command(folder, tmp_path / "results")[3:])
+    error = capsys.readouterr().err.strip()
+    assert code == 2
+    assert "\n" not in error
+    assert re.search(words, error)
+    assert not list((tmp_path / "results" / "records").glob("*.json"))
