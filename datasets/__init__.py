@@ -1,1 +1,58 @@
+"""Data sets: cards, annotations, video reading, clip sampling, and the embedded miniature.
 
+A package of Hugging Face has the same import name. Nothing here needs it, and nothing that needs it can be
+used beside this one.
+"""
+
+from pathlib import Path
+
+from bench.errors import InputError
+from datasets.annotations import Dataset, Instance, Video, read_annotations, video_path
+from datasets.cards import Card, known_datasets, read_card
+from datasets.miniature import MiniatureConfig, generate
+from datasets.miniature.generate import Progress
+
+__all__ = [
+    "Card",
+    "Dataset",
+    "Instance",
+    "Video",
+    "known_datasets",
+    "load_dataset",
+    "read_annotations",
+    "read_card",
+    "video_path",
+]
+
+
+def load_dataset(
+    name_or_json: str | Path,
+    data: Path | None = None,
+    cache: Path | None = None,
+    *,
+    config: MiniatureConfig | None = None,
+    progress: Progress | None = None,
+    workers: int = 2,
+) -> Dataset:
+    """The data set of a known name, or the one that an annotation file (`.json`, `.json.gz`) describes.
+
+    `miniature` is generated below `cache` unless it is there already; `config`, `progress` and `workers` are
+    its generator's, and it takes no `data`. For an annotation file, `data` is the folder of its videos.
+    `InputError` for an unknown name, a `data` that has no use, and whatever is wrong with the files.
+    """
+    name = str(name_or_json)
+    if name.endswith((".json", ".json.gz")):
+        return read_annotations(name, root=data)
+    card = read_card(name)
+    assert card.name == "miniature", "every other card needs a reader of its own here"
+    if data is not None:
+        raise InputError(f"data: got {data}, but the miniature makes its own videos; leave it out")
+    folder = generate(config, cache, progress, workers)
+    return read_annotations(
+        folder / "annotations.json",
+        root=folder / "videos",
+        name=card.name,
+        variant=folder.name,
+        classes=card.classes,
+        exclude=card.excluded,
+    )

@@ -1,0 +1,95 @@
+"""Every constant of the miniature that a user may turn, and where the result is kept."""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.errors import InputError
+
+SUBSETS = ("training", "tuning", "testing")
+SOURCE_SUBSETS = ("training", "validation")
+
+
+@dataclass(frozen=True)
+class MiniatureConfig:
+    """What is generated: counts, sizes (pixels), ranges (seconds unless named otherwise) and difficulty.
+
+    The four scales multiply what makes the target domain hard; at 0 that hardship is gone. `version` must be
+    raised with any change of the generator that changes a picture or an annotation.
+    """
+
+    version: str = "1"
+    seed: int = 0
+    size: int = 64
+    frames_per_second: int = 10
+    constant_rate_factor: int = 20
+    training_videos: int = 60
+    tuning_videos: int = 20
+    testing_videos: int = 40
+    video_seconds: tuple[float, float] = (20.0, 60.0)
+    short_video_seconds: tuple[float, float] = (12.0, 20.0)
+    short_share: float = 0.1
+    instance_seconds: tuple[float, float] = (1.0, 8.0)
+    gap_seconds: tuple[float, float] = (1.0, 5.0)
+    sprites: tuple[int, int] = (2, 3)
+    drift_scale: float = 1.0
+    camera_scale: float = 1.0
+    noise_scale: float = 1.0
+    distractor_scale: float = 1.0
+    source_training_clips: int = 2640
+    source_validation_clips: int = 360
+    source_frames: tuple[int, int] = (20, 24)
+    source_speed: tuple[float, float] = (0.9, 1.5)
+    source_amount: float = 1.3
+
+    def __post_init__(self) -> None:
+        if self.size < 16 or self.size % 2:
+            raise ValueError(f"size is {self.size}, an even number of at least 16 pixels is needed")
+        if self.frames_per_second < 1:
+            raise ValueError(f"frames_per_second is {self.frames_per_second}, at least 1 is needed")
+        for name, (low, high) in self._ranges().items():
+            if not 0 < low <= high:
+                raise ValueError(f"{name} is ({low}, {high}), 0 < low <= high is needed")
+        if self.instance_seconds[0] + 1 > min(self.video_seconds[0], self.short_video_seconds[0]):
+            raise ValueError("the shortest video must be a second longer than the shortest instance")
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "MiniatureConfig":
+        """The configuration whose `asdict` went through JSON, which knows no tuples."""
+        restored: dict[str, Any] = {}
+        for name, value in fields.items():
+            restored[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**restored)
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that change with any field."""
+        fields = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(fields.encode()).hexdigest()[:12]
+
+    def count(self, subset: str) -> int:
+        """How many videos a subset of the target domain has."""
+        counts = (self.training_videos, self.tuning_videos, self.testing_videos)
+        return dict(zip(SUBSETS, counts, strict=True))[subset]
+
+    def source_count(self, subset: str) -> int:
+        """How many clips a subset of the source domain has."""
+        counts = (self.source_training_clips, self.source_validation_clips)
+        return dict(zip(SOURCE_SUBSETS, counts, strict=True))[subset]
+
+    def _ranges(self) -> dict[str, tuple[float, float]]:
+        return {name: value for name, value in asdict(self).items() if isinstance(value, tuple)}
+
+
+def default_cache_dir() -> Path:
+    """The folder that TALBENCH_CACHE names, else ~/.cache/talbench. It is not created here."""
+    named = os.environ.get("TALBENCH_CACHE")
+    if named:
+        return Path(named).expanduser()
+    try:
+        return Path.home() / ".cache" / "talbench"
+    except RuntimeError:
+        raise InputError("TALBENCH_CACHE: not set, and there is no home folder to use instead") from None

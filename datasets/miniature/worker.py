@@ -1,0 +1,25 @@
+"""One rendering process: a job on standard input, a line on standard output for every file written.
+
+A process of its own, and not a fork or a spawn of the caller: it inherits none of the caller's threads, does
+not import the caller's main module again, and starts in the time that NumPy and PyAV need.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from datasets.miniature.config import MiniatureConfig
+from datasets.miniature.writing import write_video
+
+
+def main() -> None:
+    """Do the job: its configuration, its domain, the folder, and pairs of a subset and an index."""
+    job = json.load(sys.stdin)
+    config = MiniatureConfig.from_json(job["config"])
+    for subset, index in job["videos"]:
+        write_video(config, job["domain"], Path(job["folder"]), subset, index)
+        print(subset, index, flush=True)
+
+
+if __name__ == "__main__":
+    main()

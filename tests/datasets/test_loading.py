@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+
+import datasets
+from bench.errors import InputError
+from datasets import known_datasets, load_dataset, read_card, video_path
+from datasets.miniature import MiniatureConfig
+from datasets.miniature.config import SUBSETS
+from datasets.miniature.motions import TARGET_CLASSES
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+TINY = MiniatureConfig(
+    training_videos=1,
+    tuning_videos=1,
+    testing_videos=1,
+    video_seconds=(6.0, 8.0),
+    short_video_seconds=(5.0, 6.0),
+    instance_seconds=(1.0, 3.0),
+)
+
+
+def test_the_package_imported_is_this_repository_s() -> None:
+    assert datasets.__file__ is not None
+    assert (
+        Path(datasets.__file__).resolve() == Path(__file__).resolve().parents[2] / "datasets" / "__init__.py"
+    )
+
+
+def test_the_miniature_is_loaded_with_its_videos(tmp_path: Path) -> None:
+    dataset = load_dataset("miniature", cache=tmp_path, config=TINY, workers=1)
+    assert (dataset.name, len(dataset.videos), dataset.dropped) == ("miniature", 3, 0)
+    assert dataset.variant == f"miniature-{TINY.version}-{TINY.digest}"
+    assert all(video_path(dataset, video).is_file() for video in dataset.videos)
+
+
+def test_the_miniature_s_card_says_what_is_generated() -> None:
+    card = read_card("miniature")
+    assert card.classes == tuple(sorted(TARGET_CLASSES))
+    assert tuple(card.subsets.values()) == SUBSETS
+    assert card.tiou == (0.3, 0.4, 0.5, 0.6, 0.7)
+    assert card.frames_per_second == MiniatureConfig().frames_per_second
+
+
+@pytest.mark.parametrize("name", known_datasets())
+def test_every_card_can_be_read(name: str) -> None:
+    assert set(read_card(name).subsets) == {"train", "tune", "test"}
+
+
+def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"got 'thumos', known are .*miniature"):
+        load_dataset("thumos", cache=tmp_path)
+
+
+def test_the_miniature_takes_no_data(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="makes its own videos"):
+        load_dataset("miniature", data=tmp_path, cache=tmp_path)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not there")
+def test_own_data_is_an_annotation_file_and_a_folder() -> None:
+    dataset = load_dataset(SHARED / "stitched" / "annotations.json", data=SHARED / "stitched" / "videos")
+    assert (len(dataset.subset("training")), len(dataset.subset("testing"))) == (24, 14)
