@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from datasets.miniature.__main__ import main
 from datasets.miniature.generate import annotations
 from datasets.miniature.motions import DISTRACTORS, SOURCE_CLASSES, TARGET_CLASSES, MotionRange, perform
 from datasets.miniature.rendering import render
-from datasets.miniature.scenes import source_label, source_scene, target_scene
+from datasets.miniature.scenes import Scene, source_label, source_scene, target_scene
 from datasets.video import probe, read_frames
 
 SMALL = MiniatureConfig(
@@ -50,11 +51,12 @@ def test_more_videos_change_none_of_the_others() -> None:
     assert len(many) == len(few) + 2
 
 
-def test_rendered_pictures_repeat() -> None:
-    for scene in (lambda: target_scene(SMALL, "training", 0), lambda: source_scene(SMALL, "training", 3)):
-        first, second = (np.concatenate(list(render(scene(), SMALL.size))) for _ in range(2))
-        assert first.shape == (scene().frames, 64, 64, 3)
-        np.testing.assert_array_equal(first, second)
+@pytest.mark.parametrize("make_scene", [target_scene, source_scene])
+def test_rendered_pictures_repeat(make_scene: Callable[[MiniatureConfig, str, int], Scene]) -> None:
+    scenes = [make_scene(SMALL, "training", 3) for _ in range(2)]
+    first, second = (np.concatenate(list(render(scene, SMALL.size))) for scene in scenes)
+    assert first.shape == (scenes[0].frames, 64, 64, 3)
+    np.testing.assert_array_equal(first, second)
 
 
 def test_the_worker_count_changes_nothing(tmp_path: Path) -> None:
