@@ -104,7 +104,9 @@ class EncodingCache:
 
 def batch_clips(store: FrameStore, windows: Sequence[Window]) -> Tensor:
     """Return the uint8 clips of a batch of windows, (B, S, 3, T, H, W)."""
-    gathered = [store.clips[w.video].frames[torch.from_numpy(w.indices(store.clips[w.video].count))] for w in windows]
+    gathered = [
+        store.clips[w.video].frames[torch.from_numpy(w.indices(store.clips[w.video].count))] for w in windows
+    ]
     return torch.stack(gathered)
 
 

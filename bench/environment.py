@@ -19,7 +19,9 @@ def git_state(root: Path) -> tuple[str | None, bool | None]:
 
     def ask(*words: str) -> str | None:
         try:
-            answer = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10)
+            answer = subprocess.run(
+                ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return answer.stdout.strip() if answer.returncode == 0 else None
@@ -71,7 +73,9 @@ def describe(device: torch.device) -> dict[str, Any]:
         "packages": packages,
         "device": torch.cuda.get_device_name(device) if cuda else processor_name(),
         "device_type": device.type,
-        "capacity_bytes": torch.cuda.get_device_properties(device).total_memory if cuda else physical_memory(),
+        "capacity_bytes": torch.cuda.get_device_properties(device).total_memory
+        if cuda
+        else physical_memory(),
         "driver": driver_version() if cuda else None,
         "threads": torch.get_num_threads(),
         "attention_backends": attention_backends(device),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import sys
@@ -13,17 +14,16 @@ from typing import Any
 
 import torch
 
-from bench.detection.evaluation import Evaluation, evaluate
+from bench.detection.evaluation import evaluate
 from bench.detection.submission import read_ground_truth, read_submission, write_submission
 from bench.environment import describe
 from bench.errors import InputError
+from bench.experiment_record import cost, empty_record, failure, memory, metrics, thinned
 from bench.inference import VideoDetections, detect_all
 from bench.models import build_backbone, build_head
 from bench.models.actionformer import ActionFormer
 from bench.models.backbone import Backbone
-from bench.protocol import Protocol
-from bench.experiment_record import cost, empty_record, failure, memory, metrics, thinned
-from bench.record import Record
+from bench.record import Record, detections_path, ground_truth_path, write_atomically
 from bench.specification import RunSpecification
 from bench.training import Detector, derived_seed, train
 from bench.windows import FrameStore, TrainingSampler, read_store
@@ -32,9 +32,18 @@ from datasets.annotations import Dataset
 Progress = Callable[[str, int, int], None]
 
 
-def detections_path(results: Path, identifier: str) -> Path:
-    """Return where a run's detections lie."""
-    return results / "detections" / f"{identifier}.json.gz"
+def write_ground_truth(path: Path, dataset: Dataset, subset: str) -> None:
+    """Write a subset in ActivityNet format, as it was read: excluded videos are absent, ends are clipped."""
+    database = {
+        video.id: {
+            "subset": video.subset,
+            "duration": video.duration,
+            "annotations": [{"segment": [i.start, i.end], "label": i.label} for i in video.instances],
+        }
+        for video in dataset.subset(subset)
+    }
+    content = {"version": f"{dataset.name} {dataset.variant}", "taxonomy": [], "database": database}
+    write_atomically(path, gzip.compress(json.dumps(content).encode(), mtime=0))
 
 
 def build_detector(
@@ -80,15 +89,25 @@ def run(spec: RunSpecification, progress: Progress) -> Record:
     geometry = detector.backbone.geometry
 
     def store(subset: str) -> FrameStore:
-        return read_store(dataset, subset, protocol, geometry, lambda done, total: progress("load", done, total))
+        return read_store(
+            dataset, subset, protocol, geometry, lambda done, total: progress("load", done, total)
+        )
 
-    before = {name: p.detach().clone() for name, p in detector.named_parameters()} if device.type == "cpu" else {}
+    before = (
+        {name: p.detach().clone() for name, p in detector.named_parameters()} if device.type == "cpu" else {}
+    )
     sampler = TrainingSampler(store(protocol.training_subset), protocol, dataset.classes, spec.seed)
     log = train(detector, spec.build_strategy().stages(), protocol, sampler, fresh_head, device, progress)
     results, inference = detect_all(detector, store(protocol.evaluation_subset), protocol, device, progress)
     progress("evaluation", 0, 1)
     path = detections_path(Path(spec.results), record["id"])
-    evaluation = write_and_evaluate(path, results, dataset, protocol)
+    truth = ground_truth_path(Path(spec.results), record)
+    write_ground_truth(truth, dataset, protocol.evaluation_subset)
+    write_detections(path, results, dataset.classes)
+    # Evaluated as read back from the files, so that anybody computes the same numbers from them.
+    evaluation = evaluate(
+        read_ground_truth(truth, protocol.evaluation_subset), read_submission(path), protocol.tiou
+    )
     record["status"] = "ok"
     record["metrics"] = metrics(evaluation)
     record["memory"] = memory(log, inference)
@@ -99,23 +118,22 @@ def run(spec: RunSpecification, progress: Progress) -> Record:
     return record
 
 
-def write_and_evaluate(
-    path: Path, results: list[VideoDetections], dataset: Dataset, protocol: Protocol
-) -> Evaluation:
-    """Write the detections, read them back, and evaluate what was read: the file holds the numbers."""
+def write_detections(path: Path, results: list[VideoDetections], classes: tuple[str, ...]) -> None:
+    """Write detections as an ActivityNet submission: milliseconds, and scores to five digits."""
     write_submission(
         path,
         {
             found.video: [
-                {"segment": [round(float(a), 3), round(float(b), 3)], "score": round(float(s), 5),
-                 "label": dataset.classes[int(label)]}
-                for (a, b), s, label in zip(found.segments, found.scores, found.labels, strict=True)
+                {
+                    "segment": [round(float(start), 3), round(float(end), 3)],
+                    "score": round(float(score), 5),
+                    "label": classes[int(label)],
+                }
+                for (start, end), score, label in zip(found.segments, found.scores, found.labels, strict=True)
             ]
             for found in results
         },
-    )  # fmt: skip
-    truth = read_ground_truth(dataset.path, protocol.evaluation_subset)
-    return evaluate(truth, read_submission(path), protocol.tiou)
+    )
 
 
 def watch_parent() -> None:

@@ -118,6 +118,8 @@ def failure(error: BaseException) -> tuple[str, str]:
         return "nan", message
     text = str(error).lower()
     shortage = "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (isinstance(error, RuntimeError) and shortage):
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and shortage
+    ):
         return "out-of-memory", message
     return "error", message

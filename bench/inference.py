@@ -28,7 +28,12 @@ class VideoDetections:
 
 
 def detect(
-    detector: Detector, store: FrameStore, protocol: Protocol, device: torch.device, cache: EncodingCache, name: str
+    detector: Detector,
+    store: FrameStore,
+    protocol: Protocol,
+    device: torch.device,
+    cache: EncodingCache,
+    name: str,
 ) -> VideoDetections:
     """Return the detections of the video ``name``."""
     clips, grid, duration = store.clips[name], store.grid, store.videos[name].duration
@@ -46,7 +51,10 @@ def detect(
         scores.append(found[1].float().cpu().numpy())
         labels.append(found[2].cpu().numpy())
     merged = soft_nms(
-        np.concatenate(segments), np.concatenate(scores), np.concatenate(labels), **dataclasses.asdict(protocol.nms)
+        np.concatenate(segments),
+        np.concatenate(scores),
+        np.concatenate(labels),
+        **dataclasses.asdict(protocol.nms),
     )
     return VideoDetections(name, *map(np.asarray, merged))
 

@@ -7,13 +7,18 @@ and the hash beside it. Source and target differ in scene, speed and classes, as
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,6 +34,39 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+@dataclasses.dataclass(frozen=True)
+class SourceClips:
+    """Decoded source clips (N, 3, T, H, W) uint8 and their class numbers, by subset."""
+
+    classes: tuple[str, ...]
+    sha256: str
+    training: tuple[Tensor, Tensor]
+    validation: tuple[Tensor, Tensor]
+
+
+def load_source(cache: Path | None, size: int) -> SourceClips:
+    """Return the miniature's source clips, generated if need be; each is cut to the shortest one's frames."""
+    import numpy as np
+    import torch
+    from tqdm import tqdm
+
+    from bench.specification import file_sha256
+    from datasets.miniature import MiniatureConfig, generate_source, read_source
+    from datasets.video import read_frames
+
+    config = MiniatureConfig()
+    folder = generate_source(config, cache)
+    classes, clips = read_source(folder)
+    times = (np.arange(config.source_frames[0]) + 0.5) / config.frames_per_second
+    parts: dict[str, tuple[list[Tensor], list[int]]] = {"training": ([], []), "validation": ([], [])}
+    for clip in tqdm(clips, desc="decoding", disable=not sys.stderr.isatty()):
+        frames, labels = parts[clip.subset]
+        frames.append(torch.from_numpy(read_frames(clip.path, times, size)).permute(3, 0, 1, 2))
+        labels.append(classes.index(clip.label))
+    stacked = {name: (torch.stack(frames), torch.tensor(labels)) for name, (frames, labels) in parts.items()}
+    return SourceClips(classes, file_sha256(folder / "labels.json"), **stacked)
+
+
 def pretrain(options: argparse.Namespace) -> dict[str, object]:
     """Train, write the checkpoint and its note, and return the note."""
     import numpy as np
@@ -42,7 +80,6 @@ def pretrain(options: argparse.Namespace) -> dict[str, object]:
     from bench.record import write_atomically
     from bench.specification import SOURCE_WEIGHTS, file_sha256
     from bench.training import schedule
-    from datasets.miniature import load_source
 
     torch.set_num_threads(options.threads)
     started = time.perf_counter()
@@ -85,10 +122,13 @@ def pretrain(options: argparse.Namespace) -> dict[str, object]:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     output: Path = options.output or SOURCE_WEIGHTS
-    write_atomically(output, save({name: value.contiguous() for name, value in backbone.state_dict().items()}))
+    write_atomically(
+        output, save({name: value.contiguous() for name, value in backbone.state_dict().items()})
+    )
     note: dict[str, object] = {
         "command": f"python -m bench.pretrain --seed {options.seed} --steps {options.steps} "
-        f"--batch-size {options.batch_size} --learning-rate {options.learning_rate} --threads {options.threads}",
+        f"--batch-size {options.batch_size} --learning-rate {options.learning_rate} "
+        f"--threads {options.threads}",
         "seed": options.seed,
         "source_labels_sha256": source.sha256,
         "source_classes": list(source.classes),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import typing
 from collections.abc import Mapping
@@ -39,7 +40,7 @@ class HeadSize:
             "n_head": self.n_head,
             "n_mha_win_size": self.n_mha_win_size,
             "backbone_arch": (2, self.stem_layers, self.levels - 1),
-            "regression_range": tuple(zip(bounds[:-1], bounds[1:], strict=True)),
+            "regression_range": tuple(itertools.pairwise(bounds)),
             "max_seq_len": window_steps,
             "train_cfg": {
                 "droppath": self.droppath,
@@ -161,7 +162,9 @@ def override(protocol: Protocol, changes: Mapping[str, str]) -> Protocol:
     for key, text in changes.items():
         owner, _, name = key.rpartition(".")
         target: Any = getattr(protocol, owner, None) if owner else protocol
-        known = [field.name for field in dataclasses.fields(target)] if dataclasses.is_dataclass(target) else []
+        known = (
+            [field.name for field in dataclasses.fields(target)] if dataclasses.is_dataclass(target) else []
+        )
         if name not in known or name in ("head", "nms"):
             fields = ", ".join(f.name for f in dataclasses.fields(protocol))
             raise InputError(f"protocol: unknown field '{key}', known are {fields} (and head.*, nms.*)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,14 @@ def read_folder(folder: Path) -> RecordFolder:
         except InputError as error:
             problems.append(str(error))
     return RecordFolder(tuple(records), tuple(problems))
+
+
+def detections_path(results: Path, identifier: str) -> Path:
+    """Return where a run's detections lie."""
+    return results / "detections" / f"{identifier}.json.gz"
+
+
+def ground_truth_path(results: Path, record: Record) -> Path:
+    """Return where the ground truth that a run was evaluated against lies."""
+    subset = re.sub(r"[^A-Za-z0-9.-]+", "-", record["protocol"]["evaluation_subset"])
+    return results / "ground_truth" / f"{record['dataset']['annotation_sha256'][:12]}_{subset}.json.gz"

@@ -37,13 +37,31 @@ def parser() -> argparse.ArgumentParser:
     add("--seeds", default="0", help="whole numbers with commas between them (default: 0)")
     add("--device", default="auto", help="cpu, cuda or cuda:N (default: cuda where there is one)")
     add("--results", type=Path, default=DEFAULT_RESULTS, help=f"default: {DEFAULT_RESULTS}")
-    add("--cache", type=Path, help="folder for generated data (default: $TALBENCH_CACHE or ~/.cache/talbench)")
-    add("--set", action="append", default=[], metavar="STRATEGY.FIELD=VALUE", help="a strategy's hyper-parameter")
-    add("--protocol", action="append", default=[], metavar="FIELD=VALUE", help="a field of the protocol, for all runs")
+    add(
+        "--cache", type=Path, help="folder for generated data (default: $TALBENCH_CACHE or ~/.cache/talbench)"
+    )
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="STRATEGY.FIELD=VALUE",
+        help="a strategy's hyper-parameter",
+    )
+    add(
+        "--protocol",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="a field of the protocol, for all runs",
+    )
     add("--workers", type=int, help="runs side by side (default: one for each core on CPU, 1 on a GPU)")
     add("--timeout", type=float, metavar="SECONDS", help="a run that takes longer becomes a 'timeout' row")
-    add("--redo", choices=("cancelled", "failed", "all"), default="cancelled",
-        help="which finished runs to run again (default: only those that were cancelled)")  # fmt: skip
+    add(
+        "--redo",
+        choices=("cancelled", "failed", "all"),
+        default="cancelled",
+        help="which finished runs to run again (default: only those that were cancelled)",
+    )
     return result
 
 
@@ -62,7 +80,9 @@ def _seeds(text: str) -> list[int]:
     try:
         seeds = [int(part) for part in text.split(",")]
     except ValueError:
-        raise InputError(f"--seeds: got '{text}', allowed are whole numbers with commas between them") from None
+        raise InputError(
+            f"--seeds: got '{text}', allowed are whole numbers with commas between them"
+        ) from None
     if any(seed < 0 or seed >= 2**31 for seed in seeds):
         raise InputError(f"--seeds: got '{text}', allowed are 0 to 2147483647")
     return list(dict.fromkeys(seeds))
@@ -169,13 +189,19 @@ def check_data(dataset: Dataset, spec: RunSpecification) -> None:
         probe(video_path(dataset, video))
 
 
-def pending(specs: Sequence[RunSpecification], dataset: Dataset, records: Path, redo: str) -> list[RunSpecification]:
+def pending(
+    specs: Sequence[RunSpecification], dataset: Dataset, records: Path, redo: str
+) -> list[RunSpecification]:
     """Return the runs that still have to be run."""
     from bench.record import read_folder
     from bench.specification import run_id
 
     status = {record["id"]: record["status"] for record in read_folder(records).records}
-    again = {"cancelled": ("cancelled",), "failed": tuple({*status.values()} - {"ok"}), "all": tuple(status.values())}
+    again = {
+        "cancelled": ("cancelled",),
+        "failed": tuple({*status.values()} - {"ok"}),
+        "all": tuple(status.values()),
+    }
     return [spec for spec in specs if status.get(run_id(spec, dataset)) in (None, *again[redo])]
 
 
@@ -194,7 +220,9 @@ def bench(options: argparse.Namespace) -> int:
     if todo:
         check_data(dataset, todo[0])
         threads = specs[0].protocol().threads
-        workers = options.workers or (max(1, (os.cpu_count() or 1) // threads) if specs[0].device == "cpu" else 1)
+        workers = options.workers or (
+            max(1, (os.cpu_count() or 1) // threads) if specs[0].device == "cpu" else 1
+        )
         print(f"{len(todo)} of {len(specs)} runs to do, {min(workers, len(todo))} at a time", file=sys.stderr)
         run_matrix(todo, dataset, records, workers, options.timeout)
     else:

@@ -45,11 +45,13 @@ class Running:
     result: dict[str, Any] | None = None
 
 
-def start(spec: RunSpecification, messages: queue.Queue[tuple[Running, dict[str, Any] | None]], slot: int) -> Running:
+def start(
+    spec: RunSpecification, messages: queue.Queue[tuple[Running, dict[str, Any] | None]], slot: int
+) -> Running:
     """Start the process of a run; a thread puts what it reports into ``messages``, at its end None."""
     threads = str(spec.protocol().threads)
     environment = {**ALLOCATOR, **os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    errors = tempfile.TemporaryFile()
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the run)
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.experiment"],
         stdin=subprocess.PIPE,
@@ -59,7 +61,8 @@ def start(spec: RunSpecification, messages: queue.Queue[tuple[Running, dict[str,
         cwd=Path(__file__).parents[1],
         start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the runs in order
     )
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     process.stdin.write(json.dumps(dataclasses.asdict(spec)).encode() + b"\n")
     process.stdin.flush()
     bar = tqdm(
@@ -97,10 +100,12 @@ def run_matrix(
     them as cancelled and raises KeyboardInterrupt. Input that turns out bad inside a run ends everything
     with InputError; runs that had finished stay.
     """
-    waiting, active, done = list(specs), [], []
+    waiting, active, done = list(specs), list[Running](), list[Record]()
     messages: queue.Queue[tuple[Running, dict[str, Any] | None]] = queue.Queue()
     slots = set(range(1, workers + 1))
-    overall = tqdm(total=len(waiting), desc="runs", position=0, disable=not sys.stderr.isatty(), dynamic_ncols=True)
+    overall = tqdm(
+        total=len(waiting), desc="runs", position=0, disable=not sys.stderr.isatty(), dynamic_ncols=True
+    )
     running_slots: dict[int, int] = {}
     try:
         while waiting or active:
@@ -155,7 +160,11 @@ def _hear(running: Running, message: dict[str, Any]) -> None:
 
 def _end_overdue(active: Sequence[Running], timeout_seconds: float | None) -> None:
     for running in active:
-        if timeout_seconds and running.result is None and time.monotonic() - running.started > timeout_seconds:
+        if (
+            timeout_seconds
+            and running.result is None
+            and time.monotonic() - running.started > timeout_seconds
+        ):
             message = f"took longer than {timeout_seconds:g} s"
             running.result = {"status": "timeout", "phase": running.phase, "message": message}
             _kill(running)
@@ -185,8 +194,11 @@ def conclude(running: Running, dataset: Dataset) -> Record:
             message = f"ended with exit code {code}" + (f": {lines[-1][:300]}" if lines else "")
         result = {"status": "error", "phase": running.phase, "message": message}
     record = empty_record(running.spec, dataset)
-    return {**record, **{key: result[key] for key in ("status", "phase", "message")},
-            "environment": result.get("environment", {})}  # fmt: skip
+    return {
+        **record,
+        **{key: result[key] for key in ("status", "phase", "message")},
+        "environment": result.get("environment", {}),
+    }
 
 
 def _line(record: Record) -> str:

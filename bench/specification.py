@@ -55,7 +55,8 @@ class RunSpecification:
         if self.weights == "source":
             if self.model != "vit-t":
                 raise InputError(
-                    f"weights: none are shipped for {self.model}; allowed are the path of its checkpoint and 'random'"
+                    f"weights: none are shipped for {self.model}; "
+                    "allowed are the path of its checkpoint and 'random'"
                 )
             return SOURCE_WEIGHTS
         return Path(self.weights)

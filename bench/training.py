@@ -147,7 +147,9 @@ class Trainer:
     def store(self) -> FrameStore:
         return self.sampler.store
 
-    def inputs(self, windows: Sequence[Window], fidelity: Fidelity, cache: EncodingCache | None) -> Tensor | Encoded:
+    def inputs(
+        self, windows: Sequence[Window], fidelity: Fidelity, cache: EncodingCache | None
+    ) -> Tensor | Encoded:
         """Return what the step needs on the device: cached encodings, or uint8 clips (B, S, 3, T, H, W).
 
         ``cache`` is None where the upstream part trains.
@@ -248,7 +250,9 @@ def train(
         trainable[stage.name] = sum(p.numel() for p in detector.parameters() if p.requires_grad)
         upstream_trains = any(p.requires_grad for p in detector.backbone.upstream().parameters())
         cache, bypass = (
-            None if upstream_trains else EncodingCache(detector.backbone, sampler.store, protocol.frozen_clips, keep=keep)
+            None
+            if upstream_trains
+            else EncodingCache(detector.backbone, sampler.store, protocol.frozen_clips, keep=keep)
             for keep in (protocol.cache, False)
         )
         optimizer = make_optimizer(detector, factors, protocol)

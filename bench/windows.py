@@ -59,12 +59,12 @@ def read_clips(dataset: Dataset, video: Video, protocol: Protocol, geometry: Bac
 
     Raises InputError that names the file when it is missing or cannot be decoded.
     """
-    times, valid = frame_times(video.duration, protocol.frames_per_second, geometry.clip_frames)
-    pixels = read_frames(video_path(dataset, video), times, protocol.image_size)
+    grid = frame_times(video.duration, protocol.frames_per_second, geometry.clip_frames)
+    pixels = read_frames(video_path(dataset, video), grid.times, protocol.image_size)
     frames = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     clips = frames.unflatten(0, (-1, geometry.clip_frames)).transpose(1, 2).contiguous()
     # A step counts if any of its frames does.
-    return VideoClips(clips, -(-int(valid.sum()) // geometry.frames_per_step))
+    return VideoClips(clips, -(-int(grid.valid.sum()) // geometry.frames_per_step))
 
 
 @dataclasses.dataclass(frozen=True)

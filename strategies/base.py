@@ -109,5 +109,6 @@ def check_stages(stages: tuple[Stage, ...]) -> None:
 
 def settings(strategy: Strategy) -> dict[str, Any]:
     """Return the strategy's name and all its fields, as they go into the record."""
-    assert dataclasses.is_dataclass(strategy) and not isinstance(strategy, type)
+    assert dataclasses.is_dataclass(strategy)
+    assert not isinstance(strategy, type)
     return {"name": strategy.name, **dataclasses.asdict(strategy)}

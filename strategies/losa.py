@@ -41,7 +41,9 @@ class CrossAttention(nn.Module):
     def forward(self, queries: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return (B, Q, width). ``context`` is (B, K, width), ``mask`` (B, K) true where it counts."""
         key, value = self.key_value(self.norm(context)).chunk(2, dim=-1)
-        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.query(queries), key, value))
+        q, k, v = (
+            x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.query(queries), key, value)
+        )
         bias = None if mask is None else mask[:, None, None, :]
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
 
@@ -62,14 +64,14 @@ class SideAdapter(nn.Module):
         for name, wanted in (("short", settings.short_range), ("long", settings.long_range)):
             if wanted:
                 self.ranges[name] = CrossAttention(width, settings.heads)
-                self.outputs[name] = nn.Linear(width, output_width)
+                self.outputs[name] = output = nn.Linear(width, output_width)
                 if settings.gated:
                     self.gates[name] = nn.Parameter(torch.zeros(output_width))
                 else:
                     # Without a gate the output layer itself starts at zero, so that training still
                     # begins from the backbone's own feature.
-                    nn.init.zeros_(self.outputs[name].weight)
-                    nn.init.zeros_(self.outputs[name].bias)
+                    nn.init.zeros_(output.weight)
+                    nn.init.zeros_(output.bias)
 
     def forward(self, cells: Tensor, last: Tensor, mask: Tensor) -> Tensor:
         """Return (B, S, t, D) to be added to ``last``, (B, S, t, D).

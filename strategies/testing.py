@@ -36,7 +36,14 @@ TINY_PROTOCOL = dataclasses.replace(
     frozen_clips=2,
     steps=12,
     head=HeadSize(
-        embd_dim=16, head_dim=16, fpn_dim=16, n_head=2, n_mha_win_size=5, stem_layers=1, levels=3, init_loss_norm=5
+        embd_dim=16,
+        head_dim=16,
+        fpn_dim=16,
+        n_head=2,
+        n_mha_win_size=5,
+        stem_layers=1,
+        levels=3,
+        init_loss_norm=5,
     ),
 )
 
@@ -50,7 +57,7 @@ def tiny_vit() -> Backbone:
 
 
 def tiny_store(geometry_of: Backbone, protocol: Protocol = TINY_PROTOCOL, videos: int = 4) -> FrameStore:
-    """Return ``videos`` synthetic videos of 4 to 7 clips with three instances each; nothing is read from disk."""
+    """Return ``videos`` synthetic videos of 4 to 7 clips with three instances each."""
     geometry = geometry_of.geometry
     clip_seconds = geometry.clip_frames / protocol.frames_per_second
     rng = np.random.default_rng(7)
@@ -145,7 +152,7 @@ def check_starts_from_backbone(strategy: Strategy, make_backbone: Callable[[], B
 
 
 def check_only_named_parameters_move(strategy: Strategy) -> None:
-    """What the rules name moves, all of it; the rest keeps every bit, buffers too, and is in evaluation mode."""
+    """What the rules name moves, all of it; the rest, buffers too, keeps every bit."""
     trained = train_tiny(strategy)
     names = [name for name, _ in trained.detector.named_parameters()]
     moving = {name for stage in strategy.stages() for name in learning_rates(stage.rules, names)}
@@ -172,7 +179,7 @@ def check_is_deterministic(strategy: Strategy) -> None:
 def check_settings_round_trip(strategy: Strategy) -> None:
     """The fields that the record holds make the same strategy again."""
     assert dataclasses.is_dataclass(strategy), "a strategy is a frozen dataclass"
-    fields = dataclasses.asdict(strategy)  # type: ignore[arg-type]
+    fields = dataclasses.asdict(strategy)
     assert type(strategy)(**fields) == strategy, "the recorded fields do not make the same strategy"
 
 

@@ -62,7 +62,9 @@ class MemoryMeter:
         self.cuda_peaks: dict[str, dict[str, int | None]] = {}
 
     @contextlib.contextmanager
-    def watching(self, module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Iterator[MemoryMeter]:
+    def watching(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer | None = None
+    ) -> Iterator[MemoryMeter]:
         """Count ``module``, its gradients and the optimizer's state as what they are, and watch the rest."""
         self.tracker.label_module(module)
         if optimizer is not None:
@@ -110,7 +112,9 @@ class MemoryMeter:
             phases, meter = self.cuda_peaks, "cuda"
         else:
             meter = "cpu-tensors"
-            phases = {name: {"allocated": peak, "reserved": None, "device": None} for name, peak in tracked.items()}
+            phases = {
+                name: {"allocated": peak, "reserved": None, "device": None} for name, peak in tracked.items()
+            }
         allocated = _highest(phases, "allocated")
         assert allocated is not None
         return MemoryReading(

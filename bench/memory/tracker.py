@@ -31,7 +31,7 @@ class StorageTracker(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes_by_kind = dict.fromkeys(KINDS, 0)
         self.total = 0
         self.phase_name = "load"

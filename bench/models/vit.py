@@ -129,8 +129,9 @@ class DifferenceStem(nn.Module):
     """Three convolutions over the frames of a tubelet and their differences in time.
 
     A linear map of raw colours does not learn motion from a small set of small clips; given the differences,
-    the same network does. Each tubelet gives 6 channels a frame: colour less the clip's mean, in units of 60
-    grey levels, and the difference to the frame before, in units of 30 (zero at the clip's first frame).
+    the same network does. A tubelet of n frames gives their colours less the clip's mean, in units of 60 grey
+    levels, and the n - 1 differences between them, in units of 30. No difference reaches into another
+    tubelet, so that clips of which only some tubelets are kept show the same motion.
     """
 
     def __init__(self, config: ViTConfig) -> None:
@@ -142,24 +143,23 @@ class DifferenceStem(nn.Module):
         grey_levels = 255 * sum(config.std) / 3
         self.colour_gain = grey_levels / 60
         self.difference_gain = grey_levels / 30
-        self.conv1 = nn.Conv2d(
-            6 * config.tubelet_size, 32, kernel_size=3, stride=config.patch_size // 4, padding=1
-        )
+        channels = 3 * (2 * config.tubelet_size - 1)
+        self.conv1 = nn.Conv2d(channels, 32, kernel_size=3, stride=config.patch_size // 4, padding=1)
         self.conv2 = nn.Conv2d(32, 48, kernel_size=3, stride=2, padding=1)
         self.conv3 = nn.Conv2d(48, config.width, kernel_size=3, stride=2, padding=1)
 
     def forward(self, clips: Tensor) -> Tensor:
         """Return (N, t, h, w, D) of normalised clips (N, 3, T, H, W)."""
+        clip_count, _, _, height, width = clips.shape
         colour = (clips - clips.mean(dim=(2, 3, 4), keepdim=True)) * self.colour_gain
-        difference = (clips[:, :, 1:] - clips[:, :, :-1]) * self.difference_gain
-        difference = F.pad(difference, (0, 0, 0, 0, 1, 0))
-        frames = torch.cat((colour, difference), dim=1).transpose(1, 2)
-        tubelets = frames.reshape(-1, 6 * self.tubelet_size, *frames.shape[3:])
+        frames = clips.unflatten(2, (-1, self.tubelet_size))
+        difference = (frames[:, :, :, 1:] - frames[:, :, :, :-1]) * self.difference_gain
+        joined = torch.cat((colour.unflatten(2, (-1, self.tubelet_size)), difference), dim=3)
+        tubelets = joined.transpose(1, 2).reshape(-1, self.conv1.in_channels, height, width)
         hidden = F.gelu(self.conv1(tubelets))
         hidden = F.gelu(self.conv2(hidden))
-        embedded = self.conv3(hidden).permute(0, 2, 3, 1)
-        tokens: Tensor = embedded.reshape(clips.shape[0], -1, *embedded.shape[1:])
-        return tokens
+        embedded: Tensor = self.conv3(hidden)
+        return embedded.permute(0, 2, 3, 1).unflatten(0, (clip_count, -1))
 
 
 class Attention(nn.Module):

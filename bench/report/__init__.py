@@ -27,7 +27,9 @@ def build(results: Path) -> Report:
     folder = read_folder(results / "records")
     problems = [f"skipped {problem}" for problem in folder.problems]
     if not folder.records:
-        raise InputError("; ".join([f"{results / 'records'}: holds no record, run `make bench` first", *problems]))
+        raise InputError(
+            "; ".join([f"{results / 'records'}: holds no record, run `make bench` first", *problems])
+        )
     comparisons = tables.comparisons(folder.records)
     contents = {
         "comparison.csv": tables.comparison_csv(comparisons),

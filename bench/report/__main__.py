@@ -20,7 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb; bad input is one line and exit code 2."""
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
     parser.add_argument(
-        "--results", type=Path, help="folder that holds records/ (default: results/local if it has runs, else results)"
+        "--results",
+        type=Path,
+        help="folder that holds records/ (default: results/local if it has runs, else results)",
     )
     options = parser.parse_args(arguments)
     from bench.report import build

@@ -13,18 +13,19 @@ import matplotlib.patches
 
 from bench.detection.submission import read_ground_truth, read_submission
 from bench.errors import InputError
-from bench.report.tables import MEGABYTE, Comparison, Row
+from bench.record import detections_path, ground_truth_path
+from bench.report.tables import MEGABYTE, Comparison, Row, at_tiou
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; markers and dashes repeat the difference.
+# Okabe and Ito's colours, which colour-blind readers can tell apart; markers and dashes say the same.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 
-STYLE = {
+STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -85,13 +86,26 @@ def map_against_memory(comparison: Comparison, rows: list[Row], path: Path) -> l
         points.append((max(peaks), statistics.fmean(_average(row)), _spread(_average(row))))
     with _canvas(4.6, 3.2) as (figure, axes):
         for number, (row, (peak, mean, spread)) in enumerate(zip(rows, points, strict=True)):
-            axes.errorbar(peak, mean, yerr=spread or None, color=COLOURS[number % 8], marker=MARKERS[number % 8],
-                          linestyle="none", capsize=3, label=f"{row.label} (n = {len(row.finished)})")  # fmt: skip
+            axes.errorbar(
+                peak,
+                mean,
+                yerr=spread or None,
+                color=COLOURS[number % 8],
+                marker=MARKERS[number % 8],
+                linestyle="none",
+                capsize=3,
+                label=f"{row.label} (n = {len(row.finished)})",
+            )
         front = [p for p in sorted(points) if not any(o[0] <= p[0] and o[1] > p[1] for o in points)]
-        axes.plot([p[0] for p in front], [p[1] for p in front], color="0.6", linestyle="--", linewidth=1, zorder=0)
+        axes.plot(
+            [p[0] for p in front], [p[1] for p in front], color="0.6", linestyle="--", linewidth=1, zorder=0
+        )
         axes.set_xscale("log")
-        ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10**4, 10**5)
-                 if min(points)[0] / 2.2 < t < max(points)[0] * 2.2]  # fmt: skip
+        ticks = [
+            t
+            for t in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10**4, 10**5)
+            if min(points)[0] / 2.2 < t < max(points)[0] * 2.2
+        ]
         axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
         axes.minorticks_off()
         axes.set_xlim(min(points)[0] / 1.6, max(points)[0] * 1.6)
@@ -105,13 +119,20 @@ def map_over_tiou(comparison: Comparison, rows: list[Row], path: Path) -> list[P
     """Mean mAP over seeds at every tIoU threshold."""
     with _canvas(4.6, 3.2) as (figure, axes):
         for number, row in enumerate(rows):
-            columns = [row.values(lambda r, t=tiou: 100 * r["metrics"]["map"][t]) for tiou in comparison.tious]
+            columns = [row.values(at_tiou(tiou)) for tiou in comparison.tious]
             x = [float(tiou) for tiou in comparison.tious]
             axes.errorbar(
-                x, [statistics.fmean(c) for c in columns], yerr=[_spread(c) for c in columns],
-                color=COLOURS[number % 8], marker=MARKERS[number % 8], linestyle=DASHES[number % 8],
-                capsize=2, markersize=4, linewidth=1.2, label=f"{row.label} (n = {len(row.finished)})",
-            )  # fmt: skip
+                x,
+                [statistics.fmean(c) for c in columns],
+                yerr=[_spread(c) for c in columns],
+                color=COLOURS[number % 8],
+                marker=MARKERS[number % 8],
+                linestyle=DASHES[number % 8],
+                capsize=2,
+                markersize=4,
+                linewidth=1.2,
+                label=f"{row.label} (n = {len(row.finished)})",
+            )
         axes.set_xticks(x, comparison.tious)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("temporal IoU threshold")
@@ -125,9 +146,14 @@ def training_loss(comparison: Comparison, rows: list[Row], path: Path) -> list[P
     with _canvas(4.6, 3.2) as (figure, axes):
         for number, row in enumerate(rows):
             points = row.finished[0]["training"]["loss"]
-            axes.plot([p[0] for p in points], [p[1] + p[2] for p in points], color=COLOURS[number % 8],
-                      linestyle=DASHES[number % 8], linewidth=1.1,
-                      label=f"{row.label} (seed {row.finished[0]['seed']})")  # fmt: skip
+            axes.plot(
+                [p[0] for p in points],
+                [p[1] + p[2] for p in points],
+                color=COLOURS[number % 8],
+                linestyle=DASHES[number % 8],
+                linewidth=1.1,
+                label=f"{row.label} (seed {row.finished[0]['seed']})",
+            )
         axes.set_yscale("log")
         axes.set_xlabel("training step")
         axes.set_ylabel("training loss")
@@ -144,10 +170,9 @@ def timeline(comparison: Comparison, rows: list[Row], results: Path, path: Path)
     """
     record = rows[0].finished[0]
     subset = record["protocol"]["evaluation_subset"]
-    truth_file = results / "ground_truth" / f"{record['dataset']['annotation_sha256'][:16]}.json.gz"
     try:
-        truth = read_ground_truth(truth_file, subset)
-        found = [read_submission(results / "detections" / f"{row.finished[0]['id']}.json.gz") for row in rows]
+        truth = read_ground_truth(ground_truth_path(results, record), subset)
+        found = [read_submission(detections_path(results, row.finished[0]["id"])) for row in rows]
     except InputError:
         return []
     videos = sorted({str(v) for v in truth.video})
@@ -155,21 +180,39 @@ def timeline(comparison: Comparison, rows: list[Row], results: Path, path: Path)
     labels = sorted(set(map(str, truth.label)))
     shown = truth.video == video
     wanted = int(shown.sum())
-    lanes = [("ground truth", list(zip(truth.start[shown], truth.end[shown], truth.label[shown], strict=True)), None)]
+    lanes: list[tuple[str, list[tuple[float, float, str]], list[float] | None]] = [
+        (
+            "ground truth",
+            list(zip(truth.start[shown], truth.end[shown], truth.label[shown], strict=True)),
+            None,
+        )
+    ]
     for row, detections in zip(rows, found, strict=True):
+        assert detections.score is not None
+        score = detections.score
         mine = [i for i in range(len(detections.video)) if detections.video[i] == video]
-        mine = sorted(mine, key=lambda i: -detections.score[i])[:wanted]
+        mine = sorted(mine, key=lambda i: -score[i])[:wanted]
         bars = [(detections.start[i], detections.end[i], detections.label[i]) for i in mine]
-        lanes.append((row.label, bars, [float(detections.score[i]) for i in mine]))
+        lanes.append((row.label, bars, [float(score[i]) for i in mine]))
     with _canvas(7.0, 0.42 * len(lanes) + 1.0) as (figure, axes):
         for lane, (_, bars, scores) in enumerate(lanes):
             for number, (start, end, label) in enumerate(bars):
                 colour = COLOURS[1:][labels.index(str(label)) % 7] if str(label) in labels else "0.5"
                 alpha = 1.0 if scores is None else 0.25 + 0.75 * min(1.0, scores[number] / max(scores))
-                axes.barh(-lane, end - start, left=start, height=0.7, color=colour, alpha=alpha,
-                          edgecolor="black", linewidth=0.4)  # fmt: skip
+                axes.barh(
+                    -lane,
+                    end - start,
+                    left=start,
+                    height=0.7,
+                    color=colour,
+                    alpha=alpha,
+                    edgecolor="black",
+                    linewidth=0.4,
+                )
         axes.set_yticks([-lane for lane in range(len(lanes))], [name for name, _, _ in lanes])
         axes.set_xlabel(f"seconds of video {video}")
-        handles = [matplotlib.patches.Patch(color=COLOURS[1:][i % 7], label=label) for i, label in enumerate(labels)]
+        handles = [
+            matplotlib.patches.Patch(color=COLOURS[1:][i % 7], label=label) for i, label in enumerate(labels)
+        ]
         figure.legend(handles=handles, loc="outside upper center", ncols=min(7, len(labels)), fontsize=7)
         return _save(figure, path)

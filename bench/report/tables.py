@@ -53,19 +53,29 @@ class Comparison:
     @property
     def slug(self) -> str:
         """A file name of its own for the comparison."""
-        text = "_".join((self.dataset, self.model, self.weights.removesuffix(".safetensors"), self.digest[:6]))
+        text = "_".join(
+            (self.dataset, self.model, self.weights.removesuffix(".safetensors"), self.digest[:6])
+        )
         return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
 
     @property
     def title(self) -> str:
-        return f"{self.dataset} ({self.variant}), {self.model}, weights {self.weights}, protocol {self.digest[:8]}"
+        parts = (f"{self.dataset} ({self.variant})", self.model, f"weights {self.weights}")
+        return ", ".join((*parts, f"protocol {self.digest[:8]}"))
 
 
 def _key(record: Record) -> tuple[str, ...]:
     # A run that died early does not know its device; it belongs to the comparison of its protocol.
     dataset, weights = record["dataset"], record["weights"]
-    return (dataset["name"], dataset["variant"], dataset["annotation_sha256"], record["model"], weights["name"],
-            str(weights["sha256"]), record["protocol"]["digest"])  # fmt: skip
+    return (
+        dataset["name"],
+        dataset["variant"],
+        dataset["annotation_sha256"],
+        record["model"],
+        weights["name"],
+        str(weights["sha256"]),
+        record["protocol"]["digest"],
+    )
 
 
 def comparisons(records: Sequence[Record]) -> list[Comparison]:
@@ -76,7 +86,9 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
     found = []
     for key in sorted(groups):
         group = groups[key]
-        devices = sorted({r["environment"]["device"] for r in group if r["environment"].get("device")}) or ["unknown"]
+        devices = sorted({r["environment"]["device"] for r in group if r["environment"].get("device")}) or [
+            "unknown"
+        ]
         for device in devices:
             members = [r for r in group if r["environment"].get("device", devices[0]) == device]
             tious = tuple(f"{tiou:g}" for tiou in members[0]["protocol"]["tiou"])
@@ -101,6 +113,10 @@ def _rows(records: Sequence[Record]) -> tuple[Row, ...]:
     return tuple(sorted(rows, key=lambda row: (row.records[0]["strategy"]["name"] != "head-only", row.label)))
 
 
+def at_tiou(tiou: str) -> Callable[[Record], float]:
+    return lambda record: 100 * float(record["metrics"]["map"][tiou])
+
+
 def _summary(values: Sequence[float]) -> tuple[float | None, float | None]:
     mean = statistics.fmean(values) if values else None
     return mean, statistics.stdev(values) if len(values) > 1 else None
@@ -113,7 +129,7 @@ def frame(comparison: Comparison) -> pd.DataFrame:
         average, spread = _summary(row.values(lambda r: 100 * r["metrics"]["map_average"]))
         line: dict[str, Any] = {"strategy": row.label, "n": len(row.finished)}
         for tiou in comparison.tious:
-            line[f"mAP@{tiou} (%)"] = _summary(row.values(lambda r, t=tiou: 100 * r["metrics"]["map"][t]))[0]
+            line[f"mAP@{tiou} (%)"] = _summary(row.values(at_tiou(tiou)))[0]
         line["average mAP (%)"], line["sd"] = average, spread
         megabytes = row.values(lambda r: r["memory"]["peak_allocated_bytes"] / MEGABYTE)
         line["training peak, measured (MB)"] = max(megabytes, default=None)
@@ -121,7 +137,9 @@ def frame(comparison: Comparison) -> pd.DataFrame:
             row.values(lambda r: r["memory"]["inference"]["peak_allocated_bytes"] / MEGABYTE), default=None
         )
         line["s/step"] = _summary(row.values(lambda r: r["cost"]["seconds_per_step"]))[0]
-        line["trainable parameters"] = max(row.values(lambda r: r["cost"]["trainable_parameters"]), default=None)
+        line["trainable parameters"] = max(
+            row.values(lambda r: r["cost"]["trainable_parameters"]), default=None
+        )
         line["failed"] = "; ".join(
             f"seed {r['seed']}: {r['status']} in {r['phase']} ({r['message']})" for r in row.failed
         )
@@ -183,8 +201,16 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     def show(value: Any, digits: int) -> str:
         return "" if value is None or pd.isna(value) else f"{value:,.{digits}f}"
 
-    header = ["strategy", "n", *(f"mAP@{tiou}" for tiou in comparison.tious), "average mAP (%)",
-              "training peak (MB)", "inference peak (MB)", "s/step", "trainable"]  # fmt: skip
+    header = [
+        "strategy",
+        "n",
+        *(f"mAP@{tiou}" for tiou in comparison.tious),
+        "average mAP (%)",
+        "training peak (MB)",
+        "inference peak (MB)",
+        "s/step",
+        "trainable",
+    ]
     lines = []
     for _, line in frame(comparison).iterrows():
         average = show(line["average mAP (%)"], 1)
@@ -205,8 +231,10 @@ def _failures(comparison: Comparison) -> list[str]:
 
 def comparison_markdown(items: Sequence[Comparison]) -> str:
     """Return all comparisons as markdown, one section each."""
-    parts = ["# Comparisons\n\nMeasured values: means over n seeds, ± the sample standard deviation. "
-             "Peaks are the largest over seeds; 1 MB is 10^6 bytes."]  # fmt: skip
+    parts = [
+        "# Comparisons\n\nMeasured values: means over n seeds, ± the sample standard deviation. "
+        "Peaks are the largest over seeds; 1 MB is 10^6 bytes."
+    ]
     for item in items:
         header, lines = cells(item)
         rule = ["---", *["---:"] * (len(header) - 1)]
@@ -224,7 +252,11 @@ def plain_text(comparison: Comparison) -> str:
     """Return a comparison for the terminal."""
     header, lines = cells(comparison)
     widths = [max(len(line[i]) for line in (header, *lines)) for i in range(len(header))]
-    rows = ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-            for line in (header, *lines)]  # fmt: skip
+    rows = [
+        "  ".join(
+            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in (header, *lines)
+    ]
     failures = [f"failed: {text}" for text in _failures(comparison)]
     return "\n".join([comparison.title, f"device: {comparison.device}", "", *rows, *failures])

@@ -27,7 +27,7 @@ def encode(path, frames, rate=10):
 
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory):
-    """A folder with annotations.json and videos/: bars that move left or right in part of 10-second videos."""
+    """A folder with annotations.json and videos/: bars that move left or right now and then."""
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "videos").mkdir()
     database = {}
@@ -49,7 +49,7 @@ def tiny_dataset(tmp_path_factory):
     return folder
 
 
-PLUGIN = r'''
+PLUGIN = r"""
 import dataclasses, os, signal, time
 from typing import ClassVar
 from strategies.base import Rule, Stage
@@ -72,7 +72,7 @@ class Faulty:
 
     def stages(self):
         return (Stage("head", (Rule(r"head\..*", 1e30 if self.fault == "nan" else 1.0),)),)
-'''
+"""
 
 
 @pytest.fixture(scope="session")
@@ -88,19 +88,38 @@ def plugin(tmp_path_factory):
 
 
 TINY = (
-    "steps=4", "window_clips=4", "head.embd_dim=16", "head.head_dim=16", "head.fpn_dim=16", "head.n_head=2",
-    "head.levels=3", "head.n_mha_win_size=5",
-)  # fmt: skip
+    "steps=4",
+    "window_clips=4",
+    "head.embd_dim=16",
+    "head.head_dim=16",
+    "head.fpn_dim=16",
+    "head.n_head=2",
+    "head.levels=3",
+    "head.n_mha_win_size=5",
+)
 
 
 def bench_command(dataset, results, *options, strategies="head-only"):
     """Return the command line of a bench of a few steps."""
     return [
-        sys.executable, "-m", "bench.run", "--dataset", str(dataset / "annotations.json"),
-        "--data", str(dataset / "videos"), "--results", str(results), "--strategies", strategies,
-        "--device", "cpu", "--weights", "random",
-        *(word for change in TINY for word in ("--protocol", change)), *options,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "bench.run",
+        "--dataset",
+        str(dataset / "annotations.json"),
+        "--data",
+        str(dataset / "videos"),
+        "--results",
+        str(results),
+        "--strategies",
+        strategies,
+        "--device",
+        "cpu",
+        "--weights",
+        "random",
+        *(word for change in TINY for word in ("--protocol", change)),
+        *options,
+    ]
 
 
 def run_bench(dataset, results, *options, strategies="head-only", plugin=None, timeout=240):

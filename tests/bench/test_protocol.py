@@ -34,7 +34,9 @@ def test_defaults_by_model():
 
 
 def test_override_sets_typed_fields():
-    changed = override(MINIATURE, {"steps": "7", "head.levels": "3", "nms.nms_method": "hard", "tiou": ".5+.75"})
+    changed = override(
+        MINIATURE, {"steps": "7", "head.levels": "3", "nms.nms_method": "hard", "tiou": ".5+.75"}
+    )
     assert (changed.steps, changed.head.levels, changed.nms.nms_method) == (7, 3, "hard")
     assert changed.tiou == (0.5, 0.75)
 

@@ -10,11 +10,23 @@ from bench.record import check_record, read_folder, read_record, write_atomicall
 
 def record(**changes):
     return {
-        "schema": 1, "id": "a_vit-t_head-only_seed0_00000000", "status": "nan", "phase": "head", "message": "loss",
-        "model": "vit-t", "strategy": {"name": "head-only"}, "dataset": {"name": "a"},
-        "protocol": {"digest": "0" * 64}, "seed": 0, "metrics": None, "memory": None, "cost": None,
-        "weights": {"name": "random"}, "environment": {}, **changes,
-    }  # fmt: skip
+        "schema": 1,
+        "id": "a_vit-t_head-only_seed0_00000000",
+        "status": "nan",
+        "phase": "head",
+        "message": "loss",
+        "model": "vit-t",
+        "strategy": {"name": "head-only"},
+        "dataset": {"name": "a"},
+        "protocol": {"digest": "0" * 64},
+        "seed": 0,
+        "metrics": None,
+        "memory": None,
+        "cost": None,
+        "weights": {"name": "random"},
+        "environment": {},
+        **changes,
+    }
 
 
 def test_round_trip(tmp_path):
@@ -24,7 +36,7 @@ def test_round_trip(tmp_path):
 
 
 def test_not_a_number_is_refused_and_leaves_no_file(tmp_path):
-    with pytest.raises(ValueError, match="[Oo]ut of range"):
+    with pytest.raises(ValueError, match=r"[Oo]ut of range"):
         write_record(tmp_path, record(metrics={"map_average": float("nan")}))
     assert list(tmp_path.iterdir()) == []
 

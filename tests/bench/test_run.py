@@ -2,8 +2,8 @@
 
 import json
 import os
-import shutil
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,9 +55,18 @@ def test_a_second_call_runs_nothing_and_changes_no_byte(finished, tiny_dataset):
 def test_the_detections_give_the_recorded_numbers_again(finished, tiny_dataset, tmp_path):
     results, _ = finished
     record = records_of(results)["full-finetune"]
-    command = ["-m", "bench.evaluate", str(tiny_dataset / "annotations.json"),
-               str(results / "detections" / f"{record['id']}.json.gz"), "--subset", "testing",
-               "--tiou", ".3:.7:.1", "--json", "-"]  # fmt: skip
+    command = [
+        "-m",
+        "bench.evaluate",
+        str(tiny_dataset / "annotations.json"),
+        str(results / "detections" / f"{record['id']}.json.gz"),
+        "--subset",
+        "testing",
+        "--tiou",
+        ".3:.7:.1",
+        "--json",
+        "-",
+    ]
     process = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=ROOT, check=True)
     found = json.loads(process.stdout)
     assert found["map"] == pytest.approx(list(record["metrics"]["map"].values()), abs=1e-12)
@@ -87,9 +96,17 @@ def test_the_same_seed_gives_the_same_metrics_bitwise(finished, tiny_dataset, tm
 )
 def test_a_failure_is_a_row_and_the_others_go_on(fault, status, words, tiny_dataset, plugin, tmp_path):
     process = run_bench(
-        tiny_dataset, tmp_path, "--set", f"faulty.fault={fault}", "--timeout", "60" if fault != "sleep" else "25",
-        "--workers", "1", strategies="faulty,head-only", plugin=plugin,
-    )  # fmt: skip
+        tiny_dataset,
+        tmp_path,
+        "--set",
+        f"faulty.fault={fault}",
+        "--timeout",
+        "60" if fault != "sleep" else "25",
+        "--workers",
+        "1",
+        strategies="faulty,head-only",
+        plugin=plugin,
+    )
     records = records_of(tmp_path)
     assert process.returncode == 1
     assert records["faulty"]["status"] == status
@@ -120,7 +137,9 @@ def test_an_interrupted_bench_leaves_no_child_and_goes_on(number, tiny_dataset, 
     options = ("--set", "faulty.fault=sleep", "--workers", "1")
     command = bench_command(tiny_dataset, tmp_path, *options, strategies="head-only,faulty")
     environment = {**os.environ, "PYTHONPATH": str(plugin), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     try:
         assert wait_for(lambda: "head-only" in records_of(tmp_path), 120)
         time.sleep(3)
@@ -136,9 +155,17 @@ def test_an_interrupted_bench_leaves_no_child_and_goes_on(number, tiny_dataset, 
     records = records_of(tmp_path)
     assert records.get("faulty", {}).get("status") == (None if number == signal.SIGKILL else "cancelled")
     again = run_bench(
-        tiny_dataset, tmp_path, "--set", "faulty.fault=sleep", "--workers", "1", "--timeout", "8",
-        strategies="head-only,faulty", plugin=plugin,
-    )  # fmt: skip
+        tiny_dataset,
+        tmp_path,
+        "--set",
+        "faulty.fault=sleep",
+        "--workers",
+        "1",
+        "--timeout",
+        "8",
+        strategies="head-only,faulty",
+        plugin=plugin,
+    )
     assert "1 of 2 runs to do" in again.stderr
     assert {path: path.read_bytes() for path in finished} == finished
 
@@ -176,7 +203,9 @@ def break_file(folder, how):
     if how == "missing":
         video.unlink()
     else:
-        video.write_bytes({"empty": b"", "truncated": content[: len(content) // 3], "text": b"not a video" * 99}[how])
+        video.write_bytes(
+            {"empty": b"", "truncated": content[: len(content) // 3], "text": b"not a video" * 99}[how]
+        )
 
 
 @pytest.mark.parametrize("how", ["missing", "empty", "truncated", "text"])
