@@ -93,7 +93,7 @@ class Backbone(nn.Module):
         return self.fuse(encoded, mask)
 
     def normalise(self, clips: Tensor) -> Tensor:
-        """Return float clips of (..., 3, T, H, W) uint8 or float values in 0 to 255, normalised per colour."""
+        """Return float clips of (..., 3, T, H, W) values in 0 to 255, normalised per colour."""
         mean = torch.tensor(self.geometry.mean, device=clips.device).view(3, 1, 1, 1) * 255
         std = torch.tensor(self.geometry.std, device=clips.device).view(3, 1, 1, 1) * 255
         # The difference is a new tensor, so that dividing it in place keeps one copy of the clips, not two.

@@ -159,7 +159,8 @@ class DifferenceStem(nn.Module):
         hidden = F.gelu(self.conv1(tubelets))
         hidden = F.gelu(self.conv2(hidden))
         embedded: Tensor = self.conv3(hidden)
-        return embedded.permute(0, 2, 3, 1).unflatten(0, (clip_count, -1))
+        tokens: Tensor = embedded.permute(0, 2, 3, 1).unflatten(0, (clip_count, -1))
+        return tokens
 
 
 class Attention(nn.Module):

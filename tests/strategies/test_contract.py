@@ -101,7 +101,13 @@ def test_lofi_never_trains_the_backbone_at_full_fidelity(variant, monkeypatch):
 
 def test_lofi_cycles_change_by_steps_or_by_epochs():
     short, long = LoFi(variant="short-cyclic").stages()[0], LoFi(variant="long-cyclic").stages()[0]
-    assert [short.fidelities.index(short.fidelity_at(step, 5)) for step in (0, 15, 16, 32, 48)] == [0, 0, 1, 2, 0]
+    assert [short.fidelities.index(short.fidelity_at(step, 5)) for step in (0, 15, 16, 32, 48)] == [
+        0,
+        0,
+        1,
+        2,
+        0,
+    ]
     assert [long.fidelities.index(long.fidelity_at(step, 5)) for step in (0, 4, 5, 10, 15)] == [0, 0, 1, 2, 0]
 
 

@@ -74,7 +74,9 @@ def test_activations_of_backward_are_counted_and_inference_keeps_none():
         peaks[name] = meter.reading().peak_allocated_bytes
     parameters = sum(p.numel() * 4 for p in model.parameters())
     activation = 256 * 64 * 4
-    assert peaks["inference"] == parameters + 3 * activation or peaks["inference"] == parameters + 2 * activation
+    assert (
+        peaks["inference"] == parameters + 3 * activation or peaks["inference"] == parameters + 2 * activation
+    )
     assert peaks["training"] >= parameters + 10 * activation
 
 

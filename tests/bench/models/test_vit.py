@@ -136,11 +136,12 @@ def test_difference_stem_takes_pixels_to_about_one_unit() -> None:
     frames = torch.full((4, 3, 32, 32), 100.0)
     frames[1] += 30
     stem(model.normalise(frames.transpose(0, 1)[None]))
-    first, second = seen[0].view(2, 2, 6, 32, 32)
-    assert first[1, 3:].mean().item() == pytest.approx(1.0, abs=1e-5)  # 30 grey levels up
-    assert second[0, 3:].mean().item() == pytest.approx(-1.0, abs=1e-5)  # and down, across tubelets
-    assert first[0, 3:].abs().max().item() == 0  # the first frame has none before it
-    assert first[0, :3].mean().item() == pytest.approx(-7.5 / 60, abs=1e-5)
+    # Channels are colour by colour: first frame, second frame, difference.
+    first, second = seen[0].view(2, 3, 3, 32, 32)
+    assert first[:, 2].mean().item() == pytest.approx(1.0, abs=1e-5)  # 30 grey levels up
+    assert second[:, 2].abs().max().item() == 0  # the way down lies between two tubelets
+    assert first[:, 0].mean().item() == pytest.approx(-7.5 / 60, abs=1e-5)
+    assert first[:, 1].mean().item() == pytest.approx(22.5 / 60, abs=1e-5)
 
 
 def test_checkpointing_changes_no_gradient() -> None:
