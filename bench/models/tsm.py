@@ -1,0 +1,182 @@
+"""TSM-ResNet (Lin, Gan and Han, ICCV 2019), LoFi's encoders: image ResNets with channels shifted in time.
+
+The networks are timm's ResNets with their names, so that image checkpoints load without renaming. In every
+residual branch, before its first convolution, an eighth of the channels is taken from the next frame and an
+eighth from the frame before; the shortcut is left alone (the paper's residual placement).
+
+As in LoFi, a snippet of 8 frames is encoded on its own: the shift stays inside it, and the feature of a step
+is the mean of its frames' features. What leaves an earlier stage is pooled over the snippet in the same way.
+Chosen: a clip is one snippet, and a window can so be cut anywhere; a longer clip holds several.
+
+Shape legend: N clips, T frames, S snippets of a clip, h w the grid (1/32 of the input), D channels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from bench.errors import InputError
+from bench.models.backbone import Backbone, BackboneGeometry
+from bench.models.batch_norm import StoredBatchNorm
+from bench.models.vit import IMAGENET_MEAN, IMAGENET_STD
+
+if TYPE_CHECKING:
+    from bench.models.checkpoints import LoadAudit
+
+BRANCH_GAIN = 0.25
+"""Scale of the last norm of a fresh residual branch.
+
+Chosen: stored statistics do not rein in a fresh network; at 1 its features grow with depth, at 0 no branch,
+and so no shift, would show in them.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class TSMConfig:
+    """What makes one TSM-ResNet; sizes in pixels, frames and channels."""
+
+    block: Literal["basic", "bottleneck"]
+    depths: tuple[int, int, int, int]
+    channels: tuple[int, int, int, int] = (64, 128, 256, 512)
+    """Channels of the stages; a bottleneck's output has four times as many."""
+    image_size: int = 224
+    clip_frames: int = 8
+    snippet_frames: int = 8
+    shift_divisor: int = 8
+    """One in so many channels is shifted forward, and as many backward."""
+    checkpointing: bool = False
+    """Recompute each stage's activations in the backward pass instead of keeping them."""
+
+
+CONFIGS: dict[str, TSMConfig] = {
+    "tsm-r18": TSMConfig("basic", (2, 2, 2, 2)),
+    "tsm-r34": TSMConfig("basic", (3, 4, 6, 3)),
+    "tsm-r50": TSMConfig("bottleneck", (3, 4, 6, 3)),
+}
+
+
+def shift(x: Tensor, frames: int, divisor: int) -> Tensor:
+    """Return (N*S*frames, C, h, w) of the same: the first C/divisor channels are the next frame's, the
+    following C/divisor the previous frame's, each within its snippet; where there is no such frame, zero."""
+    share = x.shape[1] // divisor
+    snippets = x.unflatten(0, (-1, frames))
+    later = F.pad(snippets[:, 1:, :share], (0, 0, 0, 0, 0, 0, 0, 1))
+    earlier = F.pad(snippets[:, :-1, share : 2 * share], (0, 0, 0, 0, 0, 0, 1, 0))
+    return torch.cat((later, earlier, snippets[:, :, 2 * share :]), dim=2).flatten(0, 1)
+
+
+class ShiftedConv(nn.Conv2d):
+    """A convolution that shifts its input first. Its parameters are named as without the shift."""
+
+    def __init__(self, plain: nn.Conv2d, frames: int, divisor: int) -> None:
+        assert plain.padding_mode == "zeros"
+        assert not isinstance(plain.padding, str)
+        super().__init__(
+            plain.in_channels,
+            plain.out_channels,
+            plain.kernel_size,  # type: ignore[arg-type]
+            plain.stride,  # type: ignore[arg-type]
+            plain.padding,  # type: ignore[arg-type]
+            plain.dilation,  # type: ignore[arg-type]
+            plain.groups,
+            bias=plain.bias is not None,
+        )
+        self.weight, self.bias = plain.weight, plain.bias
+        self.frames, self.divisor = frames, divisor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(shift(x, self.frames, self.divisor))
+
+
+class TSMResNet(Backbone):
+    """The encoder. The layers to tap are the four stages. ``checkpointing`` may be switched later.
+
+    Batch norms use their stored statistics in training too (``bench.models.batch_norm``).
+    """
+
+    load_audit: LoadAudit | None = None
+
+    def __init__(self, config: TSMConfig) -> None:
+        super().__init__()
+        if config.snippet_frames < 1 or config.clip_frames < 1 or config.clip_frames % config.snippet_frames:
+            raise InputError(
+                f"clip_frames {config.clip_frames}: allowed are multiples of a snippet "
+                f"({config.snippet_frames})"
+            )
+        if config.image_size < 1:
+            raise InputError(f"image_size {config.image_size}: allowed is 1 pixel or more")
+        self.config = config
+        self.checkpointing = config.checkpointing
+        # timm's annotation asks for an instance where its code wants the class.
+        block: Any = BasicBlock if config.block == "basic" else Bottleneck
+        network = ResNet(
+            block,
+            config.depths,
+            num_classes=0,
+            channels=config.channels,
+            norm_layer=StoredBatchNorm,
+            zero_init_last=False,
+        )
+        self.conv1, self.bn1 = network.conv1, network.bn1
+        self.act1, self.maxpool = network.act1, network.maxpool
+        self.layer1 = self._temporal(network.layer1)
+        self.layer2 = self._temporal(network.layer2)
+        self.layer3 = self._temporal(network.layer3)
+        self.layer4 = self._temporal(network.layer4)
+        widths = tuple(width * block.expansion for width in config.channels)
+        self.geometry = BackboneGeometry(
+            clip_frames=config.clip_frames,
+            frames_per_step=config.snippet_frames,
+            image_size=config.image_size,
+            # Any size will do. Half of this network's stride keeps LoFi's 112 of 224 pixels possible.
+            size_multiple=16,
+            width=widths[-1],
+            layer_widths=widths,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+        )
+
+    def _temporal(self, stage: Any) -> Any:
+        for block in stage:
+            block.conv1 = ShiftedConv(block.conv1, self.config.snippet_frames, self.config.shift_divisor)
+            last = block.bn2 if self.config.block == "basic" else block.bn3
+            nn.init.constant_(last.weight, BRANCH_GAIN)
+        return stage
+
+    def layers(self, clips: Tensor, taps: Sequence[int]) -> list[Tensor]:
+        """Return (N, S, h_i, w_i, D_i) of the stages ``taps``; later stages do not run.
+
+        H and W may be anything, T any multiple of the snippet.
+        """
+        frames = clips.shape[2]
+        if frames % self.config.snippet_frames:
+            raise InputError(
+                f"clips of {frames} frames: allowed are multiples of a snippet ({self.config.snippet_frames})"
+            )
+        if not taps or list(taps) != sorted(set(taps)) or taps[0] < 0 or taps[-1] > 3:
+            raise InputError(f"taps {tuple(taps)}: allowed are ascending indices from 0 to 3")
+        images = clips.transpose(1, 2).flatten(0, 1)
+        x = self.maxpool(self.act1(self.bn1(self.conv1(images))))
+        outputs = []
+        for index, stage in enumerate((self.layer1, self.layer2, self.layer3, self.layer4)[: taps[-1] + 1]):
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(stage, x, use_reentrant=False)
+            else:
+                x = stage(x)
+            if index in taps:
+                snippets = x.unflatten(0, (clips.shape[0], -1, self.config.snippet_frames)).mean(dim=2)
+                outputs.append(snippets.permute(0, 1, 3, 4, 2))
+        return outputs
+
+
+def tiny_tsm() -> TSMResNet:
+    """Return a narrow TSM-ResNet of one block a stage with random weights, for tests of strategies."""
+    return TSMResNet(TSMConfig("basic", (1, 1, 1, 1), channels=(8, 16, 24, 32), image_size=32))
