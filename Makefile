@@ -38,5 +38,8 @@ gpu-check: $(VENV)/installed ## the tests that need a CUDA device
 pretrain: $(VENV)/installed ## train vit-t's shipped weights on the miniature's source clips
 	$(BIN)/python -m bench.pretrain
 
+tune: $(VENV)/installed ## choose hyper-parameters on the tuning videos, equal trials for every strategy
+	$(BIN)/python -m bench.tune
+
 clean: ## remove the virtual environment and local results
 	rm -rf $(VENV) results/local

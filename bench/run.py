@@ -176,6 +176,19 @@ def check_writable(results: Path) -> None:
         raise InputError(f"--results: {folder} has {free >> 20} MiB free, {NEEDED_BYTES >> 20} are needed")
 
 
+def load_dataset(spec: RunSpecification) -> Dataset:
+    """Return the data set, with a bar while it is generated."""
+    from tqdm import tqdm
+
+    with tqdm(desc="making videos", leave=False, disable=not sys.stderr.isatty()) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return spec.load_dataset(progress)
+
+
 def check_data(dataset: Dataset, spec: RunSpecification) -> None:
     """Raise InputError for a subset that does not exist or a video that cannot be opened."""
     from tqdm import tqdm
@@ -205,16 +218,15 @@ def pending(
     return [spec for spec in specs if status.get(run_id(spec, dataset)) in (None, *again[redo])]
 
 
-def bench(options: argparse.Namespace) -> int:
+def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int:
     """Run what is missing, rebuild the report, and return the exit code: 1 if a run of the matrix failed."""
     from bench.record import read_record
     from bench.report import build
     from bench.runner import run_matrix
     from bench.specification import run_id
 
-    specs = specifications(options)
     check_writable(options.results)
-    dataset = specs[0].load_dataset()
+    dataset = load_dataset(specs[0])
     records = options.results / "records"
     todo = pending(specs, dataset, records, options.redo)
     if todo:
@@ -242,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     try:
-        return bench(options)
+        return bench(specifications(options), options)
     except InputError as error:
         print(f"bench.run: {error}", file=sys.stderr)
         return 2

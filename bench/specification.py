@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,10 @@ class RunSpecification:
     def build_strategy(self) -> Strategy:
         return build_strategy(self.strategy, self.strategy_settings)
 
-    def load_dataset(self) -> Dataset:
-        return load_dataset(
-            self.dataset, Path(self.data) if self.data else None, Path(self.cache) if self.cache else None
-        )
+    def load_dataset(self, progress: Callable[[int, int], None] | None = None) -> Dataset:
+        """Return the data set; the miniature is generated if need be, telling ``progress`` of it."""
+        data, cache = (Path(folder) if folder else None for folder in (self.data, self.cache))
+        return load_dataset(self.dataset, data, cache, progress=progress)
 
     def weights_path(self) -> Path | None:
         """Return the checkpoint's path, or None for random weights."""

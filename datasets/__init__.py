@@ -42,7 +42,12 @@ def load_dataset(
     """
     name = str(name_or_json)
     if name.endswith((".json", ".json.gz")):
-        return read_annotations(name, root=data)
+        path = Path(name_or_json)
+        stem = path.name.split(".")[0]
+        # Many data sets call the file the same; their folder then says which it is.
+        return read_annotations(
+            path, root=data, name=path.absolute().parent.name if stem == "annotations" else stem
+        )
     card = read_card(name)
     assert card.name == "miniature", "every other card needs a reader of its own here"
     if data is not None:

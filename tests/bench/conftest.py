@@ -57,33 +57,55 @@ from strategies.base import Rule, Stage
 @dataclasses.dataclass(frozen=True)
 class Faulty:
     name: ClassVar[str] = "faulty"
-    fault: str = "none"
+    lr: ClassVar[float] = 1.0
 
     def adapt(self, backbone):
-        if self.fault == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.fault == "memory":
-            raise MemoryError("no more")
-        if self.fault == "error":
-            raise RuntimeError("broken adapter")
-        if self.fault == "sleep":
-            time.sleep(600)
+        self.fail()
         return backbone
 
+    def fail(self):
+        pass
+
     def stages(self):
-        return (Stage("head", (Rule(r"head\..*", 1e30 if self.fault == "nan" else 1.0),)),)
+        return (Stage("head", (Rule(r"head\..*", self.lr),)),)
+
+class Kill(Faulty):
+    name: ClassVar[str] = "faulty-kill"
+    def fail(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Memory(Faulty):
+    name: ClassVar[str] = "faulty-memory"
+    def fail(self):
+        raise MemoryError("no more")
+
+class Error(Faulty):
+    name: ClassVar[str] = "faulty-error"
+    def fail(self):
+        raise RuntimeError("broken adapter")
+
+class Nan(Faulty):
+    name: ClassVar[str] = "faulty-nan"
+    lr: ClassVar[float] = 1e30
+
+class Sleep(Faulty):
+    name: ClassVar[str] = "faulty-sleep"
+    def fail(self):
+        time.sleep(600)
 """
+FAULTS = ("kill", "memory", "error", "nan", "sleep")
 
 
 @pytest.fixture(scope="session")
 def plugin(tmp_path_factory):
-    """A stranger's package on the path: one class and two lines of metadata."""
+    """A stranger's package on the path: strategies that fail, each in its own way."""
     folder = tmp_path_factory.mktemp("plugin")
-    (folder / "faulty_strategy.py").write_text(PLUGIN)
-    metadata = folder / "faulty_strategy-1.0.dist-info"
+    (folder / "faulty_strategies.py").write_text(PLUGIN)
+    metadata = folder / "faulty_strategies-1.0.dist-info"
     metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty-strategy\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[talbench.strategies]\nfaulty = faulty_strategy:Faulty\n")
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty-strategies\nVersion: 1.0\n")
+    points = [f"faulty-{name} = faulty_strategies:{name.capitalize()}" for name in FAULTS]
+    (metadata / "entry_points.txt").write_text("\n".join(["[talbench.strategies]", *points, ""]))
     return folder
 
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, bench_command, records_of, run_bench
+from conftest import FAULTS, ROOT, bench_command, records_of, run_bench
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,13 @@ def test_the_same_seed_gives_the_same_metrics_bitwise(finished, tiny_dataset, tm
     assert (results / "detections" / name).read_bytes() == (tmp_path / "detections" / name).read_bytes()
 
 
+@pytest.fixture(scope="module")
+def failed(tiny_dataset, plugin, tmp_path_factory):
+    results = tmp_path_factory.mktemp("failed")
+    names = ",".join([*(f"faulty-{fault}" for fault in FAULTS), "head-only"])
+    return results, run_bench(tiny_dataset, results, "--timeout", "30", strategies=names, plugin=plugin)
+
+
 @pytest.mark.parametrize(
     ("fault", "status", "words"),
     [
@@ -91,32 +98,21 @@ def test_the_same_seed_gives_the_same_metrics_bitwise(finished, tiny_dataset, tm
         ("memory", "out-of-memory", "MemoryError: no more"),
         ("error", "error", "broken adapter"),
         ("nan", "nan", "not finite"),
-        ("sleep", "timeout", "longer than"),
+        ("sleep", "timeout", "longer than 30 s"),
     ],
 )
-def test_a_failure_is_a_row_and_the_others_go_on(fault, status, words, tiny_dataset, plugin, tmp_path):
-    process = run_bench(
-        tiny_dataset,
-        tmp_path,
-        "--set",
-        f"faulty.fault={fault}",
-        "--timeout",
-        "60" if fault != "sleep" else "25",
-        "--workers",
-        "1",
-        strategies="faulty,head-only",
-        plugin=plugin,
-    )
-    records = records_of(tmp_path)
+def test_a_failure_is_a_row_and_the_others_go_on(fault, status, words, failed):
+    results, process = failed
+    record = records_of(results)[f"faulty-{fault}"]
     assert process.returncode == 1
-    assert records["faulty"]["status"] == status
-    assert words in records["faulty"]["message"]
-    assert records["faulty"]["phase"]
-    assert records["faulty"]["metrics"] is None
-    assert records["head-only"]["status"] == "ok"
-    assert f"seed 0: {status}" in process.stdout
+    assert record["status"] == status
+    assert words in record["message"]
+    assert record["phase"]
+    assert record["metrics"] is None
+    assert records_of(results)["head-only"]["status"] == "ok"
+    assert f"faulty-{fault}: seed 0: {status}" in process.stdout
     assert "Traceback" not in process.stderr
-    assert words in (tmp_path / "tables" / "comparison.md").read_text()
+    assert words in (results / "tables" / "comparison.md").read_text()
 
 
 def wait_for(condition, seconds):
@@ -132,10 +128,10 @@ def children_of(pid):
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_an_interrupted_bench_leaves_no_child_and_goes_on(number, tiny_dataset, plugin, tmp_path):
-    options = ("--set", "faulty.fault=sleep", "--workers", "1")
-    command = bench_command(tiny_dataset, tmp_path, *options, strategies="head-only,faulty")
+    names = "head-only,faulty-sleep"
+    command = bench_command(tiny_dataset, tmp_path, "--workers", "1", strategies=names)
     environment = {**os.environ, "PYTHONPATH": str(plugin), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
@@ -153,19 +149,10 @@ def test_an_interrupted_bench_leaves_no_child_and_goes_on(number, tiny_dataset, 
     assert wait_for(lambda: not any(os.path.exists(f"/proc/{child}") for child in children), 10)
     assert process.returncode == (-9 if number == signal.SIGKILL else 130)
     records = records_of(tmp_path)
-    assert records.get("faulty", {}).get("status") == (None if number == signal.SIGKILL else "cancelled")
-    again = run_bench(
-        tiny_dataset,
-        tmp_path,
-        "--set",
-        "faulty.fault=sleep",
-        "--workers",
-        "1",
-        "--timeout",
-        "8",
-        strategies="head-only,faulty",
-        plugin=plugin,
+    assert records.get("faulty-sleep", {}).get("status") == (
+        None if number == signal.SIGKILL else "cancelled"
     )
+    again = run_bench(tiny_dataset, tmp_path, "--timeout", "2", strategies=names, plugin=plugin)
     assert "1 of 2 runs to do" in again.stderr
     assert {path: path.read_bytes() for path in finished} == finished
 

@@ -1,0 +1,81 @@
+"""``python -m bench.tune``: choose hyper-parameters on the tuning videos, equal trials each.
+
+The trials, one seed each, are recorded like any run, under ``results/tuning``; the winners are the defaults
+of the strategies' fields. Test videos take no part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import run
+from bench.errors import InputError
+
+SEED = 100
+"""A seed that no reported run uses."""
+
+TRIALS: dict[str, tuple[dict[str, str], ...]] = {
+    "head-only": ({"lr": "0.5"}, {"lr": "1"}, {"lr": "2"}, {"lr": "4"}),
+    "full-finetune": (
+        {"backbone_lr": "0.25"},
+        {"backbone_lr": "0.5"},
+        {"backbone_lr": "1"},
+        {"lr": "2", "backbone_lr": "0.5"},
+    ),
+    "lofi": (
+        {"backbone_lr": "0.25"},
+        {"backbone_lr": "0.5"},
+        {"backbone_lr": "1"},
+        {"backbone_lr": "0.5", "joint_share": "0.7"},
+    ),
+    "losa": ({"adapter_lr": "0.5"}, {"adapter_lr": "1"}, {"adapter_lr": "2"}, {"lr": "2", "adapter_lr": "2"}),
+    "capacity-control": (
+        {"adapter_lr": "0.5"},
+        {"adapter_lr": "1"},
+        {"adapter_lr": "2"},
+        {"lr": "2", "adapter_lr": "2"},
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the verb; bad input is one line and exit code 2."""
+    parser = argparse.ArgumentParser(prog="python -m bench.tune", description=__doc__)
+    parser.add_argument("--results", type=Path, default=Path("results") / "tuning")
+    parser.add_argument("--cache", type=Path, help="folder for generated data")
+    parser.add_argument("--protocol", action="append", default=[], metavar="FIELD=VALUE")
+    options = parser.parse_args(arguments)
+    assert len({len(trials) for trials in TRIALS.values()}) == 1, "every strategy gets as many trials"
+    words = [
+        "--seeds",
+        str(SEED),
+        "--results",
+        str(options.results),
+        "--protocol",
+        "evaluation_subset=tuning",
+    ]
+    words += [word for change in options.protocol for word in ("--protocol", change)]
+    if options.cache:
+        words += ["--cache", str(options.cache)]
+    try:
+        specs = []
+        for number in range(len(next(iter(TRIALS.values())))):
+            trial = [
+                word
+                for name, trials in TRIALS.items()
+                for field, value in trials[number].items()
+                for word in ("--set", f"{name}.{field}={value}")
+            ]
+            chosen = ["--strategies", ",".join(TRIALS)]
+            specs += run.specifications(run.parser().parse_args([*words, *chosen, *trial]))
+        return run.bench(specs, run.parser().parse_args(words))
+    except InputError as error:
+        print(f"bench.tune: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
