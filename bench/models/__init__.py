@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from bench.models.actionformer import ActionFormer
     from bench.models.backbone import Backbone
 
-MODEL_NAMES = ("vit-t", "vit-s", "vit-b", "vit-l", "vit-h", "vit-g")
+MODEL_NAMES = (
+    *("vit-t", "vit-s", "vit-b", "vit-l", "vit-h", "vit-g"),
+    *("tsm-r18", "tsm-r34", "tsm-r50"),
+    "i3d",
+)
 
 
 def build_backbone(
@@ -22,26 +26,19 @@ def build_backbone(
 ) -> Backbone:
     """Return the backbone ``name``, one of ``MODEL_NAMES``.
 
-    ``weights`` is the path of a checkpoint (``.pt``, ``.pth``, ``.safetensors``); without it the weights are
+    ``weights`` is the path of a checkpoint (``bench.models.checkpoints``); without it the weights are
     drawn from torch's global generator. ``image_size`` (pixels) and ``clip_frames`` replace the model's own.
     What loading did is kept as ``backbone.load_audit`` (``bench.models.checkpoints.LoadAudit`` or None).
     Raises ``InputError`` for an unknown name and for a checkpoint that does not fit.
     """
     if name not in MODEL_NAMES:
         raise InputError(f"model {name!r}: allowed are {', '.join(MODEL_NAMES)}")
-    import dataclasses
+    from bench.models.checkpoints import load_model
+    from bench.models.families import family_of
 
-    from bench.models.checkpoints import load_backbone
-    from bench.models.vit import CONFIGS, VideoViT
-
-    config = CONFIGS[name]
-    config = dataclasses.replace(
-        config,
-        image_size=config.image_size if image_size is None else image_size,
-        clip_frames=config.clip_frames if clip_frames is None else clip_frames,
-    )
-    backbone = VideoViT(config)
-    backbone.load_audit = None if weights is None else load_backbone(backbone, weights)
+    family = family_of(name)
+    backbone = family.build(name, image_size, clip_frames)
+    backbone.load_audit = None if weights is None else load_model(backbone, weights, family.layout)
     return backbone
 
 
@@ -55,9 +52,10 @@ def build_head(
     with the released names. Raises ``InputError`` for an unknown name, and then lists the known ones.
     """
     from bench.models.actionformer import ActionFormer
-    from bench.models.checkpoints import load_head
+    from bench.models.checkpoints import load_model
     from bench.models.head_config import head_config
+    from bench.models.layouts import HEAD_LAYOUT
 
     head = ActionFormer(head_config({"input_dim": input_dim, "num_classes": num_classes, **config}))
-    head.load_audit = None if weights is None else load_head(head, weights)
+    head.load_audit = None if weights is None else load_model(head, weights, HEAD_LAYOUT)
     return head

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from bench.errors import InputError
 from bench.models import MODEL_NAMES, build_backbone, build_head
-from bench.models.vit import CONFIGS
+from bench.models.families import FAMILIES
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def assert_same(got: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -
 
 
 def test_names_are_those_of_the_models() -> None:
-    assert tuple(CONFIGS) == MODEL_NAMES
+    assert tuple(name for family in FAMILIES for name in family.configs) == MODEL_NAMES
     with pytest.raises(InputError, match="model 'vit-x': allowed are vit-t, vit-s"):
         build_backbone("vit-x")
 
@@ -144,7 +144,7 @@ def test_unreadable_files_are_errors(
 ) -> None:
     path = tmp_path / "a.pth"
     assert "no such checkpoint file" in message(path)
-    assert "ends in .pt, .pth, .safetensors" in message(tmp_path / "a.onnx")
+    assert "ends in .pt, .pth, .pth.tar, .bin, .safetensors" in message(tmp_path / "a.onnx")
     path.touch()
     assert "empty" in message(path)
     torch.save({"model": state, "extra": Harmful()}, path)

@@ -1,0 +1,96 @@
+"""How the checkpoints of each family spell the tensors of its model. Loading itself is ``checkpoints``'."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Collection
+
+from torch import Tensor
+
+Pieces = list[tuple[str, Tensor]]
+
+
+def _whole(name: str, value: Tensor, wanted: Collection[str]) -> Pieces:
+    return [(name, value)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """One family's spelling. Patterns are regular expressions, searched in names without their prefixes."""
+
+    parts: tuple[str, ...]
+    """Beginnings of the model's own names: a tensor of such a name that the model lacks is an error."""
+    prefixes: tuple[str, ...] = ("module.",)
+    """Beginnings that wrappers add; all are taken off, in any order."""
+    renamed: tuple[tuple[str, str], ...] = ()
+    """Patterns and what replaces them."""
+    left_out: tuple[tuple[str, str], ...] = ()
+    """Patterns of what a backbone has no use for, and the reason."""
+    pieces: Callable[[str, Tensor, Collection[str]], Pieces] = _whole
+    """Splits a tensor that the model (whose names are given) holds as several."""
+
+    def name(self, name: str) -> str:
+        """Return the model's name of a tensor of the file."""
+        prefix: str | None = ""
+        while prefix is not None:
+            name = name.removeprefix(prefix)
+            prefix = next((each for each in self.prefixes if name.startswith(each)), None)
+        for pattern, replacement in self.renamed:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+    def reason(self, name: str) -> str | None:
+        """Return why a tensor that the model lacks is left out; None where no reason is known."""
+        return next((why for pattern, why in self.left_out if re.search(pattern, name)), None)
+
+
+COUNTER = (r"(^|\.)num_batches_tracked$", "counter")
+
+
+def _attention_biases(name: str, value: Tensor, wanted: Collection[str]) -> Pieces:
+    """Return the tensor, or, of one bias for queries, keys and values, the three."""
+    stem = name.removesuffix("qkv.bias")
+    if stem == name or f"{stem}q_bias" not in wanted or value.ndim != 1 or len(value) % 3:
+        return [(name, value)]
+    parts = zip(("q_bias", "k_bias", "v_bias"), value.chunk(3), strict=True)
+    return [(stem + part, piece) for part, piece in parts]
+
+
+VIT_LAYOUT = Layout(
+    parts=("patch_embed.", "blocks."),
+    # VideoMAE's pre-training models hold the backbone as encoder, MMAction2's recognizers as backbone.
+    prefixes=("module.", "model.", "backbone.", "encoder."),
+    renamed=(  # MMAction2's names on the left
+        (r"^patch_embed\.projection\.", "patch_embed.proj."),
+        (r"\.mlp\.layers\.0\.0\.", ".mlp.fc1."),
+        (r"\.mlp\.layers\.1\.", ".mlp.fc2."),
+    ),
+    left_out=(
+        (r"^(decoder|encoder_to_decoder)\.", "decoder of the pre-training"),
+        (r"(^|\.)mask_token$", "mask of the pre-training"),
+        (r"(^|\.)pos_embed$", "positions are fixed and computed for the input's grid"),
+        (r"^(head|cls_head)\.", "classifier"),
+        (r"^(norm|fc_norm)\.", "final norm: features are taken before it"),
+        (r"\.attn\.k_bias$", "a bias of the keys changes no attention"),
+        COUNTER,
+    ),
+    pieces=_attention_biases,
+)
+
+TSM_LAYOUT = Layout(
+    parts=("conv1.", "bn1.", "layer"),
+    # The TSM repository holds the image network as base_model, and each shifted convolution as net.
+    prefixes=("module.", "model.", "backbone.", "base_model."),
+    renamed=((r"^(layer\d\.\d+\.conv1)\.net\.", r"\1."),),
+    left_out=((r"^(fc|new_fc)\.", "classifier"), COUNTER),
+)
+
+I3D_LAYOUT = Layout(
+    parts=("Conv3d_", "Mixed_"),
+    prefixes=("module.", "model.", "backbone."),
+    left_out=((r"^logits\.", "classifier"), COUNTER),
+)
+
+HEAD_LAYOUT = Layout(parts=("",))
+"""A head takes everything: no tensor of the file may be left over."""
