@@ -253,4 +253,4 @@ def load_classifier(weights: str | Path) -> I3DClassifier:
 
 def tiny_i3d() -> I3D:
     """Return an I3D of an eighth of the width with random weights, for tests of strategies."""
-    return I3D(I3DConfig(image_size=32, clip_frames=16, narrowing=8))
+    return I3D(I3DConfig(image_size=48, clip_frames=32, narrowing=8))

@@ -6,7 +6,8 @@ eighth from the frame before; the shortcut is left alone (the paper's residual p
 
 As in LoFi, a snippet of 8 frames is encoded on its own: the shift stays inside it, and the feature of a step
 is the mean of its frames' features. What leaves an earlier stage is pooled over the snippet in the same way.
-Chosen: a clip is one snippet, and a window can so be cut anywhere; a longer clip holds several.
+Chosen: a clip is 8 snippets, so that it has as many steps as a clip of the other families; any other number
+may be had, one snippet included.
 
 Shape legend: N clips, T frames, S snippets of a clip, h w the grid (1/32 of the input), D channels.
 """
@@ -48,7 +49,7 @@ class TSMConfig:
     channels: tuple[int, int, int, int] = (64, 128, 256, 512)
     """Channels of the stages; a bottleneck's output has four times as many."""
     image_size: int = 224
-    clip_frames: int = 8
+    clip_frames: int = 64
     snippet_frames: int = 8
     shift_divisor: int = 8
     """One in so many channels is shifted forward, and as many backward."""
@@ -178,5 +179,6 @@ class TSMResNet(Backbone):
 
 
 def tiny_tsm() -> TSMResNet:
-    """Return a narrow TSM-ResNet of one block a stage with random weights, for tests of strategies."""
-    return TSMResNet(TSMConfig("basic", (1, 1, 1, 1), channels=(8, 16, 24, 32), image_size=32))
+    """Return a narrow TSM-ResNet with snippets of 4 frames and random weights, for tests of strategies."""
+    config = TSMConfig("basic", (1, 1, 1, 1), channels=(8, 16, 24, 32), image_size=48)
+    return TSMResNet(dataclasses.replace(config, clip_frames=16, snippet_frames=4))

@@ -95,25 +95,25 @@ def test_snippets_of_a_clip_do_not_mix_and_a_step_is_a_snippet() -> None:
     model = tiny_tsm().eval()
     clips = torch.randn(2, 3, 24, 32, 32)
     first, last = model.layers(clips, (1, 3))
-    assert first.shape == (2, 3, 4, 4, 16)
-    assert last.shape == (2, 3, 1, 1, 32)
-    alone = model.tokens(clips[:, :, 8:16])
+    assert first.shape == (2, 6, 4, 4, 16)
+    assert last.shape == (2, 6, 1, 1, 32)
+    alone = model.tokens(clips[:, :, 4:8])
     torch.testing.assert_close(last[:, 1:2], alone, rtol=1e-5, atol=1e-6)
-    assert model(clips[None]).shape == (1, 32, 6)
+    assert model(clips[None]).shape == (1, 32, 12)
 
 
 def test_reversing_time_changes_the_feature() -> None:
     torch.manual_seed(0)
     model = tiny_tsm().eval()
     clips = torch.randn(1, 3, 8, 32, 32)
-    forward, backward = model.tokens(clips), model.tokens(clips.flip(2))
+    forward, backward = model.tokens(clips), model.tokens(clips.flip(2)).flip(1)
     assert (forward - backward).abs().max() > 1e-3 * forward.abs().max()
 
 
 @pytest.mark.parametrize("size", [(16, 16), (112, 112), (30, 50)])
 def test_other_sizes_run(size: tuple[int, int]) -> None:
     height, width = (-(-side // 32) for side in size)
-    assert tiny_tsm().tokens(torch.zeros(1, 3, 8, *size)).shape == (1, 1, height, width, 32)
+    assert tiny_tsm().tokens(torch.zeros(1, 3, 8, *size)).shape == (1, 2, height, width, 32)
 
 
 def test_stored_statistics_are_those_of_evaluation_mode() -> None:
@@ -151,8 +151,8 @@ def test_traces_on_fake_tensors() -> None:
 
 
 def test_wrong_input_is_named() -> None:
-    with pytest.raises(InputError, match=r"clips of 12 frames: allowed are multiples of a snippet \(8\)"):
-        tiny_tsm().tokens(torch.zeros(1, 3, 12, 32, 32))
+    with pytest.raises(InputError, match=r"clips of 10 frames: allowed are multiples of a snippet \(4\)"):
+        tiny_tsm().tokens(torch.zeros(1, 3, 10, 32, 32))
     with pytest.raises(InputError, match=r"taps \(4,\): allowed .* 0 to 3"):
         tiny_tsm().layers(torch.zeros(1, 3, 8, 32, 32), (4,))
     with pytest.raises(InputError, match="clip_frames 12"):
