@@ -44,7 +44,8 @@ class TestConfig:
     nms_sigma: float = 0.5
     duration_thresh: float = 0.05
     multiclass_nms: bool = True
-    ext_score_file: None = None
+    ext_score_file: str | None = None
+    """Accepted for the name's sake: the release too mixes an outside classifier's scores in afterwards."""
     voting_thresh: float = 0.75
 
     def nms_settings(self) -> dict[str, Any]:
@@ -70,6 +71,7 @@ class HeadConfig:
     max_seq_len: int = 2304
     max_buffer_len_factor: float = 6.0
     """Accepted for the name's sake: points are made as long as they are needed."""
+    model_name: str = "LocPointTransformer"
     backbone_type: str = "convTransformer"
     fpn_type: str = "identity"
     backbone_arch: tuple[int, int, int] = (2, 2, 5)
@@ -103,6 +105,7 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         levels = self.backbone_arch[2] + 1
+        _only("model_name", self.model_name, ("LocPointTransformer",))
         _only("backbone_type", self.backbone_type, ("convTransformer",))
         _only("fpn_type", self.fpn_type, ("identity",))
         _only("train_cfg.center_sample", self.train_cfg.center_sample, ("radius", "none"))
@@ -149,6 +152,10 @@ class HeadConfig:
             return self.max_seq_len
         return math.ceil(steps / self.divisor) * self.divisor
 
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as ``build_head`` takes them, to be changed where features differ."""
+        return dataclasses.asdict(self)
+
 
 def head_config(settings: Mapping[str, Any]) -> HeadConfig:
     """Return the configuration of ``settings``; raise ``InputError`` for a name that does not exist.
@@ -188,3 +195,39 @@ def _frozen(value: Any) -> Any:
 def _only(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise InputError(f"{name} {value!r}: allowed is {' or '.join(allowed)}")
+
+
+THUMOS14 = HeadConfig(
+    input_dim=2048,
+    num_classes=20,
+    n_mha_win_size=19,
+    train_cfg=TrainConfig(init_loss_norm=100.0, clip_grad_l2norm=1.0),
+    test_cfg=TestConfig(pre_nms_topk=2000, max_seg_num=200, min_score=0.001, voting_thresh=0.7),
+)
+"""The release's ``thumos_i3d.yaml``: two-stream I3D features of 16 frames at a stride of 4."""
+
+ACTIVITYNET13 = HeadConfig(
+    input_dim=512,
+    num_classes=1,
+    max_seq_len=192,
+    max_buffer_len_factor=1.0,
+    n_mha_win_size=(7, 7, 7, 7, 7, -1),
+    embd_dim=256,
+    fpn_dim=256,
+    head_dim=256,
+    use_abs_pe=True,
+    train_cfg=TrainConfig(init_loss_norm=200.0, clip_grad_l2norm=1.0, label_smoothing=0.1, loss_weight=2.0),
+    test_cfg=TestConfig(
+        pre_nms_topk=2000,
+        max_seg_num=100,
+        min_score=0.001,
+        nms_sigma=0.75,
+        duration_thresh=0.001,
+        multiclass_nms=False,
+        voting_thresh=0.9,
+    ),
+)
+"""The release's ``anet_tsp.yaml``: TSP features stretched to 192 steps, one class for all actions.
+
+``anet_i3d.yaml`` differs in ``input_dim`` (2048) alone. Both name the actions by an outside classifier.
+"""
