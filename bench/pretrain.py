@@ -27,10 +27,10 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--output", type=Path, help="checkpoint to write (default: the shipped one)")
     result.add_argument("--cache", type=Path, help="folder for generated data")
     result.add_argument("--seed", type=int, default=0)
-    result.add_argument("--steps", type=int, default=3000)
+    result.add_argument("--steps", type=int, default=250)
     result.add_argument("--batch-size", type=int, default=32)
     result.add_argument("--learning-rate", type=float, default=1e-3)
-    result.add_argument("--threads", type=int, default=2)
+    result.add_argument("--threads", type=int, default=1)
     return result
 
 

@@ -193,7 +193,7 @@ class Trainer:
         masks = [window_mask(w, self.store.clips[w.video], self.store.grid) for w in windows]
         mask = torch.stack(masks).to(self.device)
         low = self.protocol.precision == "bfloat16"
-        with meter.phase("input"):
+        with meter.phase("load"):
             inputs = self.inputs(windows, fidelity, cache)
         with meter.phase("forward"), torch.autocast(self.device.type, torch.bfloat16, enabled=low):
             outputs = self.detector.head(self.features(inputs, mask, frozen=cache is not None), mask)

@@ -18,26 +18,11 @@ SEED = 100
 """A seed that no reported run uses."""
 
 TRIALS: dict[str, tuple[dict[str, str], ...]] = {
-    "head-only": ({"lr": "0.5"}, {"lr": "1"}, {"lr": "2"}, {"lr": "4"}),
-    "full-finetune": (
-        {"backbone_lr": "0.25"},
-        {"backbone_lr": "0.5"},
-        {"backbone_lr": "1"},
-        {"lr": "2", "backbone_lr": "0.5"},
-    ),
-    "lofi": (
-        {"backbone_lr": "0.25"},
-        {"backbone_lr": "0.5"},
-        {"backbone_lr": "1"},
-        {"backbone_lr": "0.5", "joint_share": "0.7"},
-    ),
-    "losa": ({"adapter_lr": "0.5"}, {"adapter_lr": "1"}, {"adapter_lr": "2"}, {"lr": "2", "adapter_lr": "2"}),
-    "capacity-control": (
-        {"adapter_lr": "0.5"},
-        {"adapter_lr": "1"},
-        {"adapter_lr": "2"},
-        {"lr": "2", "adapter_lr": "2"},
-    ),
+    "head-only": ({"lr": "1"}, {"lr": "2"}),
+    "full-finetune": ({"backbone_lr": "0.5"}, {"backbone_lr": "1"}),
+    "lofi": ({"backbone_lr": "0.5"}, {"backbone_lr": "1"}),
+    "losa": ({"adapter_lr": "1"}, {"adapter_lr": "2"}),
+    "capacity-control": ({"adapter_lr": "1"}, {"adapter_lr": "2"}),
 }
 
 

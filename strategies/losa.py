@@ -21,11 +21,15 @@ from bench.models.backbone import Backbone, Encoded
 from strategies.base import Rule, Stage
 
 
-def step_positions(steps: int, width: int, device: torch.device) -> Tensor:
-    """Return (steps, width) sine and cosine positions of feature steps."""
-    half = torch.arange(width // 2, device=device, dtype=torch.float32)
-    angles = torch.arange(steps, device=device, dtype=torch.float32)[:, None] / 10000 ** (2 * half / width)
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
+def distance_bias(steps: int, heads: int, reach: float, device: torch.device) -> Tensor:
+    """Return (heads, steps, steps): what a step's attention to another loses by their distance.
+
+    Linear biases (Press et al., ICLR 2022, section 3) with a reach for each head: the first head falls to 1/e
+    at one step, the last at ``reach`` steps, the others at lengths between, evenly in their logarithm.
+    """
+    places = torch.arange(steps, device=device, dtype=torch.float32)
+    exponents = torch.arange(heads, device=device, dtype=torch.float32) / max(1, heads - 1)
+    return -(places[:, None] - places).abs() / reach ** exponents[:, None, None]
 
 
 class CrossAttention(nn.Module):
@@ -38,13 +42,12 @@ class CrossAttention(nn.Module):
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
 
-    def forward(self, queries: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return (B, Q, width). ``context`` is (B, K, width), ``mask`` (B, K) true where it counts."""
+    def forward(self, queries: Tensor, context: Tensor, bias: Tensor) -> Tensor:
+        """Return (B, Q, width) from context (B, K, width); ``bias`` is added to scores (B, heads, Q, K)."""
         key, value = self.key_value(self.norm(context)).chunk(2, dim=-1)
         q, k, v = (
             x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.query(queries), key, value)
         )
-        bias = None if mask is None else mask[:, None, None, :]
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
 
 
@@ -53,7 +56,8 @@ class SideAdapter(nn.Module):
 
     def __init__(self, tap_width: int, output_width: int, settings: LoSA) -> None:
         super().__init__()
-        width = settings.width or settings.heads * max(2, output_width // 4 // settings.heads)
+        width = settings.width or settings.heads * (max(32, output_width // 4) // settings.heads)
+        self.heads = settings.heads
         self.norm = nn.LayerNorm(tap_width)
         self.depthwise = nn.Conv2d(tap_width, tap_width, 3, padding=1, groups=tap_width)
         self.pointwise = nn.Conv2d(tap_width, width, 1)
@@ -86,12 +90,15 @@ class SideAdapter(nn.Module):
         total = torch.zeros_like(last)
         if "short" in self.ranges:
             context = reduced.reshape(windows * clips, steps * height * width, -1)
-            attended = self.ranges["short"](queries.flatten(0, 1), context)
+            bias = distance_bias(steps, self.heads, steps, last.device)
+            bias = bias.repeat_interleave(height * width, dim=2)
+            attended = self.ranges["short"](queries.flatten(0, 1), context, bias)
             total = total + self._gated("short", attended.unflatten(0, (windows, clips)))
         if "long" in self.ranges:
-            positions = step_positions(clips * steps, queries.shape[-1], queries.device)
-            context = reduced.mean(dim=3).flatten(1, 2) + positions
-            attended = self.ranges["long"](queries.flatten(1, 2) + positions, context, mask)
+            bias = distance_bias(clips * steps, self.heads, clips * steps, last.device)
+            bias = bias.masked_fill(~mask[:, None, None, :], float("-inf"))
+            context = reduced.mean(dim=3).flatten(1, 2)
+            attended = self.ranges["long"](queries.flatten(1, 2), context, bias)
             total = total + self._gated("long", attended.unflatten(1, (clips, steps)))
         return total
 
@@ -174,7 +181,7 @@ class LoSA:
     grid: int = 4
     """Chosen: tapped tokens are average-pooled to at most grid x grid cells before the adapter."""
     width: int | None = None
-    """Chosen: channels inside an adapter; none is a quarter of the backbone's width, in whole heads."""
+    """Chosen: channels inside an adapter; none is a quarter of the backbone's width, at least 32."""
     heads: int = 4
     """Chosen: attention heads of both adapters."""
     short_range: bool = True

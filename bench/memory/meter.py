@@ -105,7 +105,7 @@ class MemoryMeter:
 
     def reading(self) -> MemoryReading:
         """Return the peaks of the phases that ran since the start or ``restart``."""
-        tracked = {name: peak for name, peak in self.tracker.peaks.items() if name != "load"}
+        tracked = dict(self.tracker.peaks)
         highest = max(tracked, key=lambda name: tracked[name])
         kinds = {kind: size for kind, size in self.tracker.peak_kinds[highest].items() if size}
         if self.device.type == "cuda":

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_iter
 KINDS = ("parameter", "gradient", "optimizer", "activation", "temporary", "input")
 
 # What a storage is taken for while a phase runs, until something says better.
-PHASE_KINDS = {"input": "input", "optimizer": "temporary", "backward": "temporary"}
+PHASE_KINDS = {"load": "input", "optimizer": "temporary", "backward": "temporary"}
 
 
 class StorageTracker(TorchDispatchMode):

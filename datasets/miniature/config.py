@@ -26,7 +26,7 @@ class MiniatureConfig:
     size: int = 64
     frames_per_second: int = 10
     constant_rate_factor: int = 20
-    training_videos: int = 60
+    training_videos: int = 180
     tuning_videos: int = 20
     testing_videos: int = 40
     video_seconds: tuple[float, float] = (20.0, 60.0)

@@ -31,7 +31,7 @@ def test_training_step_of_a_linear_layer_by_hand():
     weight = 100 * 50 * 4
 
     def step(meter: MemoryMeter) -> None:
-        with meter.phase("input"):
+        with meter.phase("load"):
             x = torch.randn(8, 100)
         with meter.phase("forward"):
             loss = layer(x).sum()
