@@ -229,6 +229,13 @@ def _failures(comparison: Comparison) -> list[str]:
     return [f"{line['strategy']}: {line['failed']}" for _, line in table.iterrows() if line["failed"]]
 
 
+def markdown_table(item: Comparison) -> str:
+    """Return a comparison's rows as a markdown table."""
+    header, lines = cells(item)
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(map(_escape, line)) + " |" for line in (header, rule, *lines))
+
+
 def comparison_markdown(items: Sequence[Comparison]) -> str:
     """Return all comparisons as markdown, one section each."""
     parts = [
@@ -236,11 +243,9 @@ def comparison_markdown(items: Sequence[Comparison]) -> str:
         "Peaks are the largest over seeds; 1 MB is 10^6 bytes."
     ]
     for item in items:
-        header, lines = cells(item)
-        rule = ["---", *["---:"] * (len(header) - 1)]
-        table = "\n".join("| " + " | ".join(map(_escape, line)) + " |" for line in (header, rule, *lines))
         failures = "".join(f"\n\nFailed: {_escape(text)}" for text in _failures(item))
-        parts.append(f"## {_escape(item.title)}\n\nDevice: {_escape(item.device)}\n\n{table}{failures}")
+        title = f"## {_escape(item.title)}\n\nDevice: {_escape(item.device)}"
+        parts.append(f"{title}\n\n{markdown_table(item)}{failures}")
     return "\n\n".join(parts) + "\n"
 
 
