@@ -62,8 +62,9 @@ def build_detector(
     weights = {
         "name": path.name if path else "random",
         "sha256": audit.sha256 if audit else None,
-        "matched": 1.0 if audit else None,
-        "licence": "Apache-2.0" if spec.weights == "source" else None,
+        "matched": audit.share if audit else None,
+        "licence": "Apache-2.0" if spec.weights == "source" else audit.licence if audit else None,
+        "audit": list(audit.lines()) if audit else ["random weights: nothing was loaded"],
     }
     torch.manual_seed(derived_seed(spec.seed, "adapter"))
     adapted: Backbone = spec.build_strategy().adapt(backbone)
@@ -77,14 +78,18 @@ def build_detector(
     return Detector(adapted, fresh_head()), fresh_head, weights
 
 
-def run(spec: RunSpecification, progress: Progress) -> Record:
-    """Return the record of a run that went well. Writes the detections; raises what went wrong."""
+def run(spec: RunSpecification, progress: Progress, announce: Callable[[list[str]], None]) -> Record:
+    """Return the record of a run that went well. Writes the detections; raises what went wrong.
+
+    ``announce`` is told what loading the weights did.
+    """
     started = time.perf_counter()
     device = torch.device(spec.device)
     protocol, dataset = spec.protocol(), spec.load_dataset()
     torch.set_num_threads(protocol.threads)
     record = empty_record(spec, dataset)
     detector, fresh_head, record["weights"] = build_detector(spec, dataset)
+    announce(record["weights"]["audit"])
     detector.to(device)
     geometry = detector.backbone.geometry
 
@@ -165,7 +170,7 @@ def main() -> int:
             report(phase=phase, done=done, total=total)
 
     try:
-        report(record=run(spec, progress))
+        report(record=run(spec, progress, lambda lines: report(audit=lines)))
     except InputError as error:
         report(input_error=str(error))
         return 2

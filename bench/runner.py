@@ -107,6 +107,7 @@ def run_matrix(
         total=len(waiting), desc="runs", position=0, disable=not sys.stderr.isatty(), dynamic_ncols=True
     )
     running_slots: dict[int, int] = {}
+    said: set[str] = set()
     try:
         while waiting or active:
             while waiting and len(active) < workers:
@@ -121,7 +122,7 @@ def run_matrix(
                 _end_overdue(active, timeout_seconds)
                 continue
             if message is not None:
-                _hear(running, message)
+                _hear(running, message, said)
                 _end_overdue(active, timeout_seconds)
                 continue
             running.process.wait()
@@ -146,9 +147,15 @@ def run_matrix(
     return done
 
 
-def _hear(running: Running, message: dict[str, Any]) -> None:
+def _hear(running: Running, message: dict[str, Any], said: set[str]) -> None:
     if "input_error" in message:
         raise InputError(message["input_error"])
+    if "audit" in message:
+        text = "\n".join(message["audit"])
+        if text not in said:
+            said.add(text)
+            tqdm.write(text, file=sys.stderr)
+        return
     if "record" in message or "status" in message:
         running.result = message
         return
