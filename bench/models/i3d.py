@@ -139,8 +139,8 @@ class MaxPool(nn.Module):
         return F.max_pool3d(_pad(x, paddings), self.kernel, self.stride)
 
     def _axis_by_axis(self, x: Tensor, paddings: list[tuple[int, int]]) -> Tensor:
-        """Return the same maxima, bit for bit, 2 to 15 times sooner on a CPU, where the library's pooling looks
-        for their places too. With a graph, each axis would have to keep its result."""
+        """Return the same maxima, bit for bit, 2 to 15 times sooner on a CPU, where the library's pooling
+        looks for their places too. With a graph, each axis would have to keep its result."""
         for axis in (4, 3, 2):
             kernel, stride = self.kernel[axis - 2], self.stride[axis - 2]
             if kernel == stride == 1:
