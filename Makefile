@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 OPTIONS = --model $(MODEL) --dataset $(DATASET) --strategies $(STRATEGIES) --seeds $(SEEDS) --device $(DEVICE) --results $(RESULTS)
 OPTIONS += $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(CACHE),--cache $(CACHE)) $(foreach p,$(PROTOCOL),--protocol $(p))
 
+TEST = $(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help bench report test check gpu-check pretrain tune clean
 
@@ -26,11 +28,11 @@ bench: $(VENV)/installed ## compare the strategies; MODEL= DATASET= DATA= WEIGHT
 report: $(VENV)/installed ## rebuild tables and figures from the records in RESULTS
 	$(BIN)/python -m bench.report --results $(RESULTS)
 
-test: $(VENV)/installed ## run the tests
-	$(BIN)/python -m pytest -m "not gpu"
+test: $(VENV)/installed ## run the tests that need no GPU
+	$(TEST)
 
 check: $(VENV)/installed ## lint, format, types, tests
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy --strict && $(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy --strict && $(TEST)
 
 gpu-check: $(VENV)/installed ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu

@@ -166,7 +166,7 @@ def test_the_source_domain_is_balanced_and_short(tmp_path: Path) -> None:
 def test_the_default_target_domain_is_as_described() -> None:
     config = MiniatureConfig()
     database = annotations(config)["database"].values()
-    assert [config.count(subset) for subset in ("training", "tuning", "testing")] == [60, 20, 40]
+    assert [config.count(subset) for subset in ("training", "tuning", "testing")] == [180, 20, 40]
     assert all(12 <= entry["duration"] <= 60 for entry in database)
     for entry in database:
         segments = [instance["segment"] for instance in entry["annotations"]]
