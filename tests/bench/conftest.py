@@ -88,6 +88,12 @@ class Nan(Faulty):
     name: ClassVar[str] = "faulty-nan"
     lr: ClassVar[float] = 1e30
 
+class Small(Faulty):
+    name: ClassVar[str] = "faulty-small"
+    def fail(self):
+        import torch
+        torch.cuda.set_per_process_memory_fraction(1e-5)
+
 class Sleep(Faulty):
     name: ClassVar[str] = "faulty-sleep"
     def fail(self):
@@ -104,7 +110,7 @@ def plugin(tmp_path_factory):
     metadata = folder / "faulty_strategies-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty-strategies\nVersion: 1.0\n")
-    points = [f"faulty-{name} = faulty_strategies:{name.capitalize()}" for name in FAULTS]
+    points = [f"faulty-{name} = faulty_strategies:{name.capitalize()}" for name in (*FAULTS, "small")]
     (metadata / "entry_points.txt").write_text("\n".join(["[talbench.strategies]", *points, ""]))
     return folder
 
