@@ -39,7 +39,7 @@ class RunSpecification:
     results: str
 
     def protocol(self) -> Protocol:
-        return override(default_protocol(self.model), self.protocol_changes)
+        return override(default_protocol(self.model, self.device), self.protocol_changes)
 
     def build_strategy(self) -> Strategy:
         return build_strategy(self.strategy, self.strategy_settings)

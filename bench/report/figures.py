@@ -6,11 +6,12 @@ import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 import matplotlib.patches
 
+from bench.detection.evaluation import Segments
 from bench.detection.submission import read_ground_truth, read_submission
 from bench.errors import InputError
 from bench.record import detections_path, ground_truth_path
@@ -155,7 +156,11 @@ def training_loss(comparison: Comparison, rows: list[Row], path: Path) -> list[P
                 label=f"{row.label} (seed {row.finished[0]['seed']})",
             )
         axes.set_yscale("log")
-        axes.set_xlabel("training step")
+        low, high = axes.get_ylim()
+        ticks = [t for t in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 20) if low <= t <= high]
+        axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel("training step (a jump: a stage began with a fresh head)")
         axes.set_ylabel("training loss")
         axes.legend(fontsize=7)
         return _save(figure, path)
@@ -164,55 +169,66 @@ def training_loss(comparison: Comparison, rows: list[Row], path: Path) -> list[P
 def timeline(comparison: Comparison, rows: list[Row], results: Path, path: Path) -> list[Path]:
     """Ground truth of one test video against each row's strongest detections (its first seed's).
 
-    The video is the one with the most classes, then instances, then by name. Of each row's detections as
-    many are drawn as there are instances, the strongest ones; faint bars have low scores. Not drawn where
-    the folder does not hold the ground truth and the detections.
+    The video is the one with the most classes, then instances, then by name. Of each row at most as many
+    detections are drawn as there are instances, the strongest first, none that overlaps a stronger one by
+    more than half of either; the higher a bar, the higher its score. Not drawn where the folder does not
+    hold the ground truth and the detections.
     """
     record = rows[0].finished[0]
-    subset = record["protocol"]["evaluation_subset"]
     try:
-        truth = read_ground_truth(ground_truth_path(results, record), subset)
+        truth = read_ground_truth(ground_truth_path(results, record), record["protocol"]["evaluation_subset"])
         found = [read_submission(detections_path(results, row.finished[0]["id"])) for row in rows]
     except InputError:
         return []
-    videos = sorted({str(v) for v in truth.video})
+    videos = sorted({str(video) for video in truth.video})
     video = min(videos, key=lambda v: (-len(set(truth.label[truth.video == v])), -sum(truth.video == v), v))
     labels = sorted(set(map(str, truth.label)))
-    shown = truth.video == video
-    wanted = int(shown.sum())
-    lanes: list[tuple[str, list[tuple[float, float, str]], list[float] | None]] = [
-        (
-            "ground truth",
-            list(zip(truth.start[shown], truth.end[shown], truth.label[shown], strict=True)),
-            None,
-        )
-    ]
-    for row, detections in zip(rows, found, strict=True):
-        assert detections.score is not None
-        score = detections.score
-        mine = [i for i in range(len(detections.video)) if detections.video[i] == video]
-        mine = sorted(mine, key=lambda i: -score[i])[:wanted]
-        bars = [(detections.start[i], detections.end[i], detections.label[i]) for i in mine]
-        lanes.append((row.label, bars, [float(score[i]) for i in mine]))
+    mine = truth.video == video
+    bars = [Bar(*bar, 1.0) for bar in zip(truth.start[mine], truth.end[mine], truth.label[mine], strict=True)]
+    lanes = [("ground truth", bars)]
+    lanes += [(row.label, strongest(part, video, len(bars))) for row, part in zip(rows, found, strict=True)]
     with _canvas(7.0, 0.42 * len(lanes) + 1.0) as (figure, axes):
-        for lane, (_, bars, scores) in enumerate(lanes):
-            for number, (start, end, label) in enumerate(bars):
-                colour = COLOURS[1:][labels.index(str(label)) % 7] if str(label) in labels else "0.5"
-                alpha = 1.0 if scores is None else 0.25 + 0.75 * min(1.0, scores[number] / max(scores))
+        for lane, (_, drawn) in enumerate(lanes):
+            for bar in drawn:
+                colour = COLOURS[1:][labels.index(bar.label) % 7] if bar.label in labels else "0.5"
                 axes.barh(
                     -lane,
-                    end - start,
-                    left=start,
-                    height=0.7,
+                    bar.end - bar.start,
+                    left=bar.start,
+                    height=0.25 + 0.5 * bar.score,
                     color=colour,
-                    alpha=alpha,
                     edgecolor="black",
                     linewidth=0.4,
                 )
-        axes.set_yticks([-lane for lane in range(len(lanes))], [name for name, _, _ in lanes])
-        axes.set_xlabel(f"seconds of video {video}")
-        handles = [
+        axes.set_yticks([-lane for lane in range(len(lanes))], [name for name, _ in lanes])
+        axes.set_xlim(0, 1.02 * max(bar.end for _, drawn in lanes for bar in drawn))
+        axes.set_xlabel(f"seconds of video {video} (bar height: score)")
+        patches = [
             matplotlib.patches.Patch(color=COLOURS[1:][i % 7], label=label) for i, label in enumerate(labels)
         ]
-        figure.legend(handles=handles, loc="outside upper center", ncols=min(7, len(labels)), fontsize=7)
+        figure.legend(handles=patches, loc="outside upper center", ncols=min(7, len(labels)), fontsize=7)
         return _save(figure, path)
+
+
+class Bar(NamedTuple):
+    """One segment in seconds, its class, and its score relative to the lane's highest."""
+
+    start: float
+    end: float
+    label: str
+    score: float
+
+
+def strongest(detections: Segments, video: str, count: int) -> list[Bar]:
+    """Return at most ``count`` detections of a video that stand clear of each other, strongest first."""
+    assert detections.score is not None
+    score = detections.score
+    order = sorted((i for i in range(len(score)) if detections.video[i] == video), key=lambda i: -score[i])
+    kept: list[Bar] = []
+    for index in order:
+        start, end = float(detections.start[index]), float(detections.end[index])
+        shared = [min(end, bar.end) - max(start, bar.start) for bar in kept]
+        shorter = [min(end - start, bar.end - bar.start) for bar in kept]
+        if len(kept) < count and all(s <= 0.5 * length for s, length in zip(shared, shorter, strict=True)):
+            kept.append(Bar(start, end, str(detections.label[index]), float(score[index] / score[order[0]])))
+    return kept

@@ -136,7 +136,9 @@ def frame(comparison: Comparison) -> pd.DataFrame:
         line["inference peak, measured (MB)"] = max(
             row.values(lambda r: r["memory"]["inference"]["peak_allocated_bytes"] / MEGABYTE), default=None
         )
-        line["s/step"] = _summary(row.values(lambda r: r["cost"]["seconds_per_step"]))[0]
+        # The median: one run that shared its machine must not make a strategy look slow.
+        seconds = row.values(lambda r: r["cost"]["seconds_per_step"])
+        line["s/step"] = statistics.median(seconds) if seconds else None
         line["trainable parameters"] = max(
             row.values(lambda r: r["cost"]["trainable_parameters"]), default=None
         )
@@ -239,8 +241,8 @@ def markdown_table(item: Comparison) -> str:
 def comparison_markdown(items: Sequence[Comparison]) -> str:
     """Return all comparisons as markdown, one section each."""
     parts = [
-        "# Comparisons\n\nMeasured values: means over n seeds, ± the sample standard deviation. "
-        "Peaks are the largest over seeds; 1 MB is 10^6 bytes."
+        "# Comparisons\n\nMeasured values: means over n seeds, ± the sample standard deviation; "
+        "s/step is the median over seeds. Peaks are the largest over seeds; 1 MB is 10^6 bytes."
     ]
     for item in items:
         failures = "".join(f"\n\nFailed: {_escape(text)}" for text in _failures(item))

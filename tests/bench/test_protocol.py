@@ -31,6 +31,7 @@ def test_every_field_changes_the_digest():
 def test_defaults_by_model():
     assert default_protocol("vit-t") is MINIATURE
     assert default_protocol("vit-g") is STANDARD
+    assert default_protocol("vit-g", "cpu") == dataclasses.replace(STANDARD, precision="float32")
 
 
 def test_override_sets_typed_fields():
