@@ -119,6 +119,11 @@ def _device(text: str) -> str:
     return text
 
 
+def _absolute(path: Path | str) -> str:
+    """Return the path as a run's process, which works in another folder, finds it."""
+    return str(Path(path).absolute())
+
+
 def specifications(options: argparse.Namespace) -> list[RunSpecification]:
     """Return the runs of the matrix, checked as far as that is possible without reading data."""
     from bench.models import MODEL_NAMES
@@ -137,16 +142,16 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
         if name not in changed:
             raise InputError(f"--set: '{name}' is not among the strategies of this run ({', '.join(names)})")
         changed[name][field] = value
-    device = _device(options.device)
+    device, weights = _device(options.device), options.weights or "source"
     specs = [
         RunSpecification(
             model=options.model,
             strategy=name,
             strategy_settings=changed[name],
-            dataset=options.dataset,
-            data=str(options.data) if options.data else None,
-            cache=str(options.cache) if options.cache else None,
-            weights=options.weights or "source",
+            dataset=_absolute(options.dataset) if ".json" in options.dataset else options.dataset,
+            data=_absolute(options.data) if options.data else None,
+            cache=_absolute(options.cache) if options.cache else None,
+            weights=weights if weights in ("source", "random") else _absolute(weights),
             seed=seed,
             device=device,
             protocol_changes=_pairs(options.protocol, "--protocol"),
