@@ -4,9 +4,11 @@ VERBS = {
     "run": "compare strategies on one backbone and one data set",
     "report": "rebuild tables and figures from the records",
     "evaluate": "mAP of a submission file against a ground-truth file",
+    "tune": "choose hyper-parameters on the tuning videos",
+    "convert_i3d": "turn the published I3D weights into a checkpoint",
     "pretrain": "train vit-t's shipped weights",
 }
 
 if __name__ == "__main__":
     for verb, does in VERBS.items():
-        print(f"python -m bench.{verb:<10} {does}")
+        print(f"python -m bench.{verb:<12} {does}")

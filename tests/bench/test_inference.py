@@ -1,0 +1,51 @@
+"""Detections come out in seconds of the whole video, whichever window saw them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bench.inference import detect_all
+from bench.protocol import NmsConfig
+from bench.training import Detector
+from strategies.testing import TINY_PROTOCOL, tiny_store, tiny_vit
+
+
+class Oracle(nn.Module):
+    """A head that sees an action from step 2 to step 5 in every window, of class 1."""
+
+    def forward(self, features, mask):
+        assert features.shape[2] == mask.shape[1] == 16
+        return mask
+
+    def detections(self, mask):
+        return [(torch.tensor([[2.0, 5.0]]), torch.tensor([0.9]), torch.tensor([1]))]
+
+
+@pytest.fixture
+def detections():
+    backbone = tiny_vit()
+    protocol = dataclasses.replace(TINY_PROTOCOL, window_overlap=0.5, nms=NmsConfig(nms_method="none"))
+    store = tiny_store(backbone, protocol)
+    found, reading = detect_all(Detector(backbone, Oracle()), store, protocol, torch.device("cpu"))
+    return {each.video: each for each in found}, reading
+
+
+def test_window_steps_become_seconds_of_the_video(detections):
+    # Tiny clips have 4 steps of 2 frames at 10 frames a second. video3 has 7 clips: windows from 0, 2 and 3.
+    starts = np.sort(detections[0]["video3"].segments[:, 0])
+    assert starts == pytest.approx([(clip * 4 + 2 + 0.5) * 0.2 for clip in (0, 2, 3)])
+    lengths = np.diff(detections[0]["video3"].segments, axis=1)[:, 0]
+    assert lengths == pytest.approx([3 * 0.2] * 3)
+    assert detections[0]["video3"].labels.tolist() == [1, 1, 1]
+
+
+def test_a_video_of_one_window_has_one(detections):
+    assert len(detections[0]["video0"].segments) == 1
+
+
+def test_inference_has_a_peak_of_its_own(detections):
+    assert detections[1].phases["inference"]["allocated"] == detections[1].peak_allocated_bytes
+    assert detections[1].peak_allocated_bytes > 0
