@@ -159,10 +159,13 @@ def _hear(running: Running, message: dict[str, Any], said: set[str]) -> None:
     if "record" in message or "status" in message:
         running.result = message
         return
-    running.phase = message["phase"]
-    bar = running.bar
-    bar.total, bar.n = message["total"], message["done"]
-    bar.set_postfix_str(running.phase)
+    if message["phase"] != running.phase:
+        # Every phase has a speed of its own, and so an estimate of its own.
+        running.phase = message["phase"]
+        running.bar.reset(total=message["total"])
+        running.bar.set_postfix_str(running.phase, refresh=False)
+    running.bar.n = message["done"]
+    running.bar.refresh()
 
 
 def _end_overdue(active: Sequence[Running], timeout_seconds: float | None) -> None:
