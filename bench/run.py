@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -250,22 +250,27 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
     return 0 if all(record["status"] == "ok" for record in mine) else 1
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the verb; bad input is one line and exit code 2."""
-    options = parser().parse_args(arguments)
+def exit_code(verb: str, action: Callable[[], int]) -> int:
+    """Return the exit code of ``action``: bad input is one line and 2, an interruption (TERM too) is 130."""
 
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
     try:
-        return bench(specifications(options), options)
+        return action()
     except InputError as error:
-        print(f"bench.run: {error}", file=sys.stderr)
+        print(f"{verb}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("bench.run: interrupted; finished runs are kept, the same command goes on", file=sys.stderr)
+        print(f"{verb}: interrupted; finished runs are kept, the same command goes on", file=sys.stderr)
         return 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the verb."""
+    options = parser().parse_args(arguments)
+    return exit_code("bench.run", lambda: bench(specifications(options), options))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench import run
-from bench.errors import InputError
+
+if TYPE_CHECKING:
+    from bench.specification import RunSpecification
 
 SEED = 100
 """A seed that no reported run uses."""
@@ -27,13 +30,13 @@ TRIALS: dict[str, tuple[dict[str, str], ...]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the verb; bad input is one line and exit code 2."""
+    """Run the verb."""
     parser = argparse.ArgumentParser(prog="python -m bench.tune", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results") / "tuning")
     parser.add_argument("--cache", type=Path, help="folder for generated data")
     parser.add_argument("--protocol", action="append", default=[], metavar="FIELD=VALUE")
     options = parser.parse_args(arguments)
-    assert len({len(trials) for trials in TRIALS.values()}) == 1, "every strategy gets as many trials"
+    assert len({len(fields) for fields in TRIALS.values()}) == 1, "every strategy gets as many trials"
     words = [
         "--seeds",
         str(SEED),
@@ -45,21 +48,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words += [word for change in options.protocol for word in ("--protocol", change)]
     if options.cache:
         words += ["--cache", str(options.cache)]
-    try:
-        specs = []
-        for number in range(len(next(iter(TRIALS.values())))):
-            trial = [
-                word
-                for name, trials in TRIALS.items()
-                for field, value in trials[number].items()
-                for word in ("--set", f"{name}.{field}={value}")
-            ]
-            chosen = ["--strategies", ",".join(TRIALS)]
-            specs += run.specifications(run.parser().parse_args([*words, *chosen, *trial]))
-        return run.bench(specs, run.parser().parse_args(words))
-    except InputError as error:
-        print(f"bench.tune: {error}", file=sys.stderr)
-        return 2
+    return run.exit_code("bench.tune", lambda: run.bench(trials(words), run.parser().parse_args(words)))
+
+
+def trials(words: Sequence[str]) -> list[RunSpecification]:
+    """Return the runs of all trials, the first of every strategy before the second of any."""
+    specs = []
+    for number in range(len(next(iter(TRIALS.values())))):
+        settings = [
+            word
+            for name, fields in TRIALS.items()
+            for field, value in fields[number].items()
+            for word in ("--set", f"{name}.{field}={value}")
+        ]
+        chosen = ["--strategies", ",".join(TRIALS)]
+        specs += run.specifications(run.parser().parse_args([*words, *chosen, *settings]))
+    return specs
 
 
 if __name__ == "__main__":
