@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,33 +13,44 @@ from torch.nn import functional as F
 
 from bench.models.backbone import Backbone, BackboneGeometry, Encoded
 from bench.windows import FrameStore, Window
-from strategies.base import FULL, Fidelity
+from strategies.base import Fidelity
+
+
+def keep_snippets(clips: Tensor, temporal: float, geometry: BackboneGeometry) -> Tensor:
+    """Return clips (B, S, 3, T, H, W) at lower temporal fidelity, (B, S', 3, T, H, W).
+
+    Whole snippets (the frames behind one feature step) are kept, evenly spaced, so that motion inside a
+    snippet keeps its speed, and S' = round(S * temporal) clips are filled with them (LoFi, section 3.2:
+    L / r_t snippets).
+    """
+    if temporal == 1:
+        return clips
+    windows, count, colours, frames, height, width = clips.shape
+    kept_clips = max(1, round(count * temporal))
+    total, kept = count * geometry.steps_per_clip, kept_clips * geometry.steps_per_clip
+    chosen = ((torch.arange(kept, device=clips.device) + 0.5) * total / kept).long()
+    snippets = clips.transpose(1, 2).reshape(windows, colours, total, -1, height, width)[:, :, chosen]
+    return snippets.reshape(windows, colours, kept_clips, frames, height, width).transpose(1, 2)
+
+
+def shrink(clips: Tensor, spatial: float, geometry: BackboneGeometry) -> Tensor:
+    """Return clips (..., 3, T, H, W) at lower spatial fidelity, (..., 3, T, H', W').
+
+    Bilinear with antialiasing, to the nearest size that the backbone divides.
+    """
+    if spatial == 1:
+        return clips
+    *leading, colours, frames, height, width = clips.shape
+    multiple = geometry.size_multiple
+    size = [max(multiple, round(s * spatial / multiple) * multiple) for s in (height, width)]
+    images = clips.transpose(-4, -3).reshape(-1, colours, height, width).float()
+    images = F.interpolate(images, size, mode="bilinear", antialias=True)
+    return images.reshape(*leading, frames, colours, *size).transpose(-4, -3)
 
 
 def reduce_clips(clips: Tensor, fidelity: Fidelity, geometry: BackboneGeometry) -> Tensor:
-    """Return clips (B, S, 3, T, H, W) at lower fidelity, (B, S', 3, T, H', W').
-
-    Temporal: whole snippets (the frames behind one feature step) are kept, evenly spaced, so that motion
-    inside a snippet keeps its speed, and S' = round(S * temporal) clips are filled with them (LoFi,
-    section 3.2: L / r_t snippets). Spatial: bilinear with antialiasing, to the nearest size that the
-    backbone divides.
-    """
-    if fidelity == FULL:
-        return clips
-    windows, count, colours, frames, height, width = clips.shape
-    if fidelity.temporal < 1:
-        kept_clips = max(1, round(count * fidelity.temporal))
-        total, kept = count * geometry.steps_per_clip, kept_clips * geometry.steps_per_clip
-        chosen = ((torch.arange(kept, device=clips.device) + 0.5) * total / kept).long()
-        snippets = clips.transpose(1, 2).reshape(windows, colours, total, -1, height, width)[:, :, chosen]
-        clips = snippets.reshape(windows, colours, kept_clips, frames, height, width).transpose(1, 2)
-    if fidelity.spatial < 1:
-        multiple = geometry.size_multiple
-        size = [max(multiple, round(s * fidelity.spatial / multiple) * multiple) for s in (height, width)]
-        images = clips.transpose(2, 3).flatten(0, 2).float()
-        images = F.interpolate(images, size, mode="bilinear", antialias=True)
-        clips = images.reshape(windows, -1, frames, colours, *size).transpose(2, 3)
-    return clips
+    """Return clips (B, S, 3, T, H, W) at lower fidelity, (B, S', 3, T, H', W')."""
+    return shrink(keep_snippets(clips, fidelity.temporal, geometry), fidelity.spatial, geometry)
 
 
 def stretch(features: Tensor, steps: int) -> Tensor:
@@ -47,21 +60,69 @@ def stretch(features: Tensor, steps: int) -> Tensor:
     return F.interpolate(features, steps, mode="linear", align_corners=False)
 
 
-@torch.no_grad()
-def encode_frozen(backbone: Backbone, clips: Tensor, chunk: int) -> Encoded:
-    """Return the encodings of (N, 3, T, H, W) clips, ``chunk`` at a time, without gradient.
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[None]:
+    """Return the context in which networks run.
 
-    The last chunk is filled up with its last clip, so that every call has the same shape and a clip's
+    Weights are cast where they are used and the casts not kept: a step uses all but the head's own ones
+    once, and kept casts are another half of the weights' bytes.
+    """
+    low = precision == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=low, cache_enabled=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipPasses:
+    """How clips pass through a backbone a few at a time."""
+
+    size: int
+    """Clips that pass at once."""
+    spatial: float = 1.0
+    """Spatial fidelity, applied on the way."""
+    precision: str = "float32"
+    run_at_most: int | None = None
+    """For forecasts: passes that are really run; the others would peak no higher and only take time."""
+
+    def parts(self, clips: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yield first indices and (n, 3, T, H, W) parts of the clips (N, 3, T, H, W) that are to be run."""
+        for number, first in enumerate(range(0, len(clips), self.size)):
+            if self.run_at_most is not None and number >= self.run_at_most:
+                return
+            yield first, clips[first : first + self.size]
+
+    def encode(self, backbone: Backbone, clips: Tensor) -> Encoded:
+        """Return the encodings of clips of bytes: moved, reduced, normalised and encoded, all at once."""
+        device = next(backbone.parameters()).device
+        with autocast(device, self.precision):
+            reduced = shrink(clips.to(device), self.spatial, backbone.geometry)
+            return backbone.encode(backbone.normalise(reduced))
+
+
+def place(outputs: Encoded | None, encoded: Encoded, first: int, count: int) -> Encoded:
+    """Return room for ``count`` encodings, made if ``outputs`` is None, with those from ``first`` filled in.
+
+    Filled in place, because joining parts at the end would hold every encoding twice.
+    """
+    if outputs is None:
+        outputs = tuple(part.new_empty(count, *part.shape[1:]) for part in encoded)
+    for whole, part in zip(outputs, encoded, strict=True):
+        whole[first : first + len(part)] = part[: count - first]
+    return outputs
+
+
+@torch.no_grad()
+def encode_frozen(backbone: Backbone, clips: Tensor, passes: ClipPasses) -> Encoded:
+    """Return the encodings of (N, 3, T, H, W) clips of bytes, a few at a time, without gradient.
+
+    The last pass is filled up with its last clip, so that every pass has the same shape and a clip's
     encoding does not depend on how many others were asked for.
     """
-    device = next(backbone.parameters()).device
-    parts = []
-    for first in range(0, len(clips), chunk):
-        wanted = clips[first : first + chunk]
-        filled = torch.cat([wanted, wanted[-1:].expand(chunk - len(wanted), *wanted.shape[1:])])
-        encoded = backbone.encode(backbone.normalise(filled.to(device)))
-        parts.append(tuple(part[: len(wanted)] for part in encoded))
-    return tuple(torch.cat(group) for group in zip(*parts, strict=True))
+    outputs: Encoded | None = None
+    for first, part in passes.parts(clips):
+        filled = torch.cat([part, part[-1:].expand(passes.size - len(part), *part.shape[1:])])
+        encoded = passes.encode(backbone, filled)
+        outputs = place(outputs, tuple(each[: len(part)] for each in encoded), first, len(clips))
+    assert outputs is not None
+    return outputs
 
 
 class EncodingCache:
@@ -71,10 +132,12 @@ class EncodingCache:
     one whenever that may have changed.
     """
 
-    def __init__(self, backbone: Backbone, store: FrameStore, chunk: int, *, keep: bool = True) -> None:
+    def __init__(
+        self, backbone: Backbone, store: FrameStore, passes: ClipPasses, *, keep: bool = True
+    ) -> None:
         self.backbone = backbone
         self.store = store
-        self.chunk = chunk
+        self.passes = passes
         self.keep = keep
         self._videos: dict[str, Encoded] = {}
 
@@ -83,14 +146,14 @@ class EncodingCache:
         clips = self.store.clips[window.video]
         indices = torch.from_numpy(window.indices(clips.count))
         if not self.keep:
-            return encode_frozen(self.backbone, clips.frames[indices], self.chunk)
+            return encode_frozen(self.backbone, clips.frames[indices], self.passes)
         return tuple(part[indices] for part in self.video(window.video))
 
     def video(self, name: str) -> Encoded:
         """Return the encodings of all clips of a video."""
         if name in self._videos:
             return self._videos[name]
-        encoded = encode_frozen(self.backbone, self.store.clips[name].frames, self.chunk)
+        encoded = encode_frozen(self.backbone, self.store.clips[name].frames, self.passes)
         encoded = tuple(part.cpu() for part in encoded)
         if self.keep:
             self._videos[name] = encoded

@@ -16,16 +16,15 @@ import torch
 
 from bench.detection.evaluation import evaluate
 from bench.detection.submission import read_ground_truth, read_submission, write_submission
+from bench.detector import build_detector, lower_frozen_weights
 from bench.environment import describe
 from bench.errors import InputError
 from bench.experiment_record import cost, empty_record, failure, memory, metrics, thinned
 from bench.inference import VideoDetections, detect_all
-from bench.models import build_backbone, build_head
-from bench.models.actionformer import ActionFormer
-from bench.models.backbone import Backbone
+from bench.models.checkpoints import LoadAudit
 from bench.record import Record, detections_path, ground_truth_path, write_atomically
 from bench.specification import RunSpecification
-from bench.training import Detector, derived_seed, train
+from bench.training import train
 from bench.windows import FrameStore, TrainingSampler, read_store
 from datasets.annotations import Dataset
 
@@ -46,36 +45,16 @@ def write_ground_truth(path: Path, dataset: Dataset, subset: str) -> None:
     write_atomically(path, gzip.compress(json.dumps(content).encode(), mtime=0))
 
 
-def build_detector(
-    spec: RunSpecification, dataset: Dataset
-) -> tuple[Detector, Callable[[], ActionFormer], dict[str, Any]]:
-    """Return the detector, a function that makes its head anew, and the record's part on the weights.
-
-    Backbone, head and adapters draw their initial values from seeds of their own, so that the head of one
-    strategy starts from the same values as that of another.
-    """
-    protocol = spec.protocol()
+def weights_entry(spec: RunSpecification, audit: LoadAudit | None) -> dict[str, Any]:
+    """Return the record's part on the weights."""
     path = spec.weights_path()
-    torch.manual_seed(derived_seed(spec.seed, "backbone"))
-    backbone = build_backbone(spec.model, path, image_size=protocol.image_size)
-    audit = getattr(backbone, "load_audit", None)
-    weights = {
+    return {
         "name": path.name if path else "random",
         "sha256": audit.sha256 if audit else None,
         "matched": audit.share if audit else None,
         "licence": "Apache-2.0" if spec.weights == "source" else audit.licence if audit else None,
         "audit": list(audit.lines()) if audit else ["random weights: nothing was loaded"],
     }
-    torch.manual_seed(derived_seed(spec.seed, "adapter"))
-    adapted: Backbone = spec.build_strategy().adapt(backbone)
-    geometry = adapted.geometry
-    keywords = protocol.head.keywords(protocol.window_clips * geometry.steps_per_clip)
-
-    def fresh_head() -> ActionFormer:
-        torch.manual_seed(derived_seed(spec.seed, "head"))
-        return build_head(input_dim=geometry.width, num_classes=len(dataset.classes), **keywords)
-
-    return Detector(adapted, fresh_head()), fresh_head, weights
 
 
 def run(spec: RunSpecification, progress: Progress, announce: Callable[[list[str]], None]) -> Record:
@@ -88,8 +67,13 @@ def run(spec: RunSpecification, progress: Progress, announce: Callable[[list[str
     protocol, dataset = spec.protocol(), spec.load_dataset()
     torch.set_num_threads(protocol.threads)
     record = empty_record(spec, dataset)
-    detector, fresh_head, record["weights"] = build_detector(spec, dataset)
+    strategy = spec.build_strategy()
+    detector, fresh_head, audit = build_detector(
+        spec.model, spec.weights_path(), strategy, protocol, len(dataset.classes), spec.seed
+    )
+    record["weights"] = weights_entry(spec, audit)
     announce(record["weights"]["audit"])
+    lower_frozen_weights(detector, strategy.stages(), protocol)
     detector.to(device)
     geometry = detector.backbone.geometry
 
@@ -102,7 +86,7 @@ def run(spec: RunSpecification, progress: Progress, announce: Callable[[list[str
         {name: p.detach().clone() for name, p in detector.named_parameters()} if device.type == "cpu" else {}
     )
     sampler = TrainingSampler(store(protocol.training_subset), protocol, dataset.classes, spec.seed)
-    log = train(detector, spec.build_strategy().stages(), protocol, sampler, fresh_head, device, progress)
+    log = train(detector, strategy.stages(), protocol, sampler, fresh_head, device, progress)
     results, inference = detect_all(detector, store(protocol.evaluation_subset), protocol, device, progress)
     progress("evaluation", 0, 1)
     path = detections_path(Path(spec.results), record["id"])

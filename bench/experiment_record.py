@@ -11,7 +11,8 @@ from bench.detection.evaluation import Evaluation
 from bench.memory.meter import MemoryReading
 from bench.record import SCHEMA, Record
 from bench.specification import RunSpecification, file_sha256, run_id
-from bench.training import Detector, NonFiniteLossError, TrainingLog
+from bench.step import Detector, NonFiniteLossError
+from bench.training import TrainingLog
 from datasets.annotations import Dataset
 from strategies.base import settings
 

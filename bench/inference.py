@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from bench.detection import soft_nms
-from bench.encoding import EncodingCache
+from bench.encoding import ClipPasses, EncodingCache, autocast
 from bench.memory.meter import MemoryMeter, MemoryReading
 from bench.protocol import Protocol
-from bench.training import Detector
+from bench.step import Detector
 from bench.windows import FrameStore, Window, window_mask
 from datasets.clips import windows as window_starts
 
@@ -39,11 +39,10 @@ def detect(
     clips, grid, duration = store.clips[name], store.grid, store.videos[name].duration
     stride = max(1, round(protocol.window_clips * (1 - protocol.window_overlap)))
     segments, scores, labels = [], [], []
-    low = protocol.precision == "bfloat16"
     for start in window_starts(clips.count, protocol.window_clips, stride):
         window = Window(name, start, protocol.window_clips)
         mask = window_mask(window, clips, grid)[None].to(device)
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=low):
+        with torch.no_grad(), autocast(device, protocol.precision):
             features = detector.backbone.fuse(cache.batch([window], device), mask)
             found = detector.head.detections(detector.head(features, mask))[0]
         steps = found[0].float().cpu().numpy().astype(np.float64) + start * grid.steps_per_clip
@@ -70,9 +69,10 @@ def detect_all(
     detector.eval()
     results: list[VideoDetections] = []
     meter = MemoryMeter(device)
+    passes = ClipPasses(protocol.frozen_clips, precision=protocol.precision)
     for number, name in enumerate(sorted(store.videos)):
         # Each video is visited once: its encodings serve all of its windows and are then dropped.
-        cache = EncodingCache(detector.backbone, store, protocol.frozen_clips)
+        cache = EncodingCache(detector.backbone, store, passes)
         if number == 0:
             with meter.watching(detector), meter.phase("inference"):
                 results.append(detect(detector, store, protocol, device, cache, name))

@@ -76,10 +76,10 @@ def pretrain(options: argparse.Namespace) -> dict[str, object]:
     from tqdm import trange
 
     from bench.models import build_backbone
+    from bench.optimizer import schedule
     from bench.protocol import MINIATURE
     from bench.record import write_atomically
     from bench.specification import SOURCE_WEIGHTS, file_sha256
-    from bench.training import schedule
 
     torch.set_num_threads(options.threads)
     started = time.perf_counter()

@@ -64,6 +64,23 @@ class NmsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class Lean:
+    """Ways to hold less memory, each exact: it changes no result beyond the order of additions."""
+
+    fused_optimizer: bool = True
+    """One kernel for AdamW, which needs no temporary copy of what trains; on CUDA only."""
+    low_precision_frozen: bool = True
+    """Under bfloat16, keep weights that never train, and that autocast would cast at every use, cast."""
+    average_on_host: bool = True
+    """Keep the averaged weights in host memory."""
+    move_per_pass: bool = True
+    """Bring clips to the device for the pass that needs them, not all of a step at once."""
+    release_gradients: bool = False
+    """Apply each gradient as soon as it is whole, and free it. Only without gradient clipping, which needs
+    the norm of all of them, and not with streamed backward, which adds them up over the passes."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Protocol:
     """One comparison. Two records share a table only if the digests of their protocols are equal."""
 
@@ -98,7 +115,14 @@ class Protocol:
     truncation: float = 0.5
     """Share of an instance that must lie inside a training window to be kept as ground truth."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    backward: Literal["plain"] = "plain"
+    backward: Literal["plain", "checkpointed", "streamed"] = "plain"
+    """How a backbone that trains is differentiated: keeping all activations; recomputing each block's; or
+    a few clips at a time (``bench.streaming``). All three give the same gradient."""
+    micro_batch_clips: int = 1
+    """Clips that pass at once under streamed backward."""
+    streamed_checkpointing: bool = True
+    """Under streamed backward, recompute each block's activations as well."""
+    lean: Lean = Lean()
     cache: bool = True
     """Compute what no longer changes once and keep it; changes the time, not the result."""
     frozen_clips: int = 8
@@ -158,6 +182,11 @@ def default_protocol(model: str, device: str = "cuda") -> Protocol:
     return dataclasses.replace(protocol, precision="float32") if device == "cpu" else protocol
 
 
+NO_CLIPPING = 1e30
+"""A ``gradient_clip`` of this much or more clips nothing."""
+NESTED = ("head", "nms", "lean")
+
+
 def override(protocol: Protocol, changes: Mapping[str, str]) -> Protocol:
     """Return the protocol with fields set from text; nested ones as ``head.levels`` or ``nms.nms_sigma``.
 
@@ -169,9 +198,10 @@ def override(protocol: Protocol, changes: Mapping[str, str]) -> Protocol:
         known = (
             [field.name for field in dataclasses.fields(target)] if dataclasses.is_dataclass(target) else []
         )
-        if name not in known or name in ("head", "nms"):
-            fields = ", ".join(f.name for f in dataclasses.fields(protocol))
-            raise InputError(f"protocol: unknown field '{key}', known are {fields} (and head.*, nms.*)")
+        if name not in known or name in NESTED:
+            fields = ", ".join(f.name for f in dataclasses.fields(protocol) if f.name not in NESTED)
+            nested = ", ".join(f"{each}.*" for each in NESTED)
+            raise InputError(f"protocol: unknown field '{key}', known are {fields}, {nested}")
         kind = typing.get_type_hints(type(target))[name]
         changed = dataclasses.replace(target, **{name: parse_value(text, kind, f"protocol field '{key}'")})
         protocol = dataclasses.replace(protocol, **{owner: changed}) if owner else changed
@@ -192,8 +222,17 @@ def check(protocol: Protocol) -> None:
         ("warmup", 0, 1),
         ("threads", 1, 1024),
         ("frozen_clips", 1, 4096),
+        ("micro_batch_clips", 1, 4096),
+        ("gradient_clip", 1e-12, 1e30),
     )
     for name, low, high in limits:
         value = getattr(protocol, name)
         if not low <= value <= high:
             raise InputError(f"protocol: field '{name}' is {value}, allowed is {low} to {high}")
+    if protocol.lean.release_gradients and (
+        protocol.gradient_clip < NO_CLIPPING or protocol.backward == "streamed"
+    ):
+        raise InputError(
+            "protocol: field 'lean.release_gradients' is true, allowed only with "
+            f"gradient_clip={NO_CLIPPING:g} (no clipping) and backward plain or checkpointed"
+        )

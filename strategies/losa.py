@@ -10,11 +10,13 @@ Everything the sources leave open is marked ``Chosen:`` and is a field of the st
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from bench.errors import InputError
 from bench.models.backbone import Backbone, Encoded
@@ -58,7 +60,6 @@ class SideAdapter(nn.Module):
         super().__init__()
         width = settings.width or settings.heads * (max(32, output_width // 4) // settings.heads)
         self.heads = settings.heads
-        self.norm = nn.LayerNorm(tap_width)
         self.depthwise = nn.Conv2d(tap_width, tap_width, 3, padding=1, groups=tap_width)
         self.pointwise = nn.Conv2d(tap_width, width, 1)
         self.query = nn.Linear(output_width, width)
@@ -80,10 +81,10 @@ class SideAdapter(nn.Module):
     def forward(self, cells: Tensor, last: Tensor, mask: Tensor) -> Tensor:
         """Return (B, S, t, D) to be added to ``last``, (B, S, t, D).
 
-        ``cells`` is (B, S, t, h, w, D_i), the tapped tokens; ``mask`` (B, S*t) bool.
+        ``cells`` is (B, S, t, h, w, D_i), the tapped tokens, normalised; ``mask`` (B, S*t) bool.
         """
         windows, clips, steps, height, width, channels = cells.shape
-        images = self.norm(cells).reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+        images = cells.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
         reduced = F.gelu(self.pointwise(self.depthwise(images)))
         reduced = reduced.flatten(2).transpose(1, 2).reshape(windows, clips, steps, height * width, -1)
         queries = self.query(last)
@@ -91,12 +92,12 @@ class SideAdapter(nn.Module):
         if "short" in self.ranges:
             context = reduced.reshape(windows * clips, steps * height * width, -1)
             bias = distance_bias(steps, self.heads, steps, last.device)
-            bias = bias.repeat_interleave(height * width, dim=2)
+            bias = bias.repeat_interleave(height * width, dim=2)[None]
             attended = self.ranges["short"](queries.flatten(0, 1), context, bias)
             total = total + self._gated("short", attended.unflatten(0, (windows, clips)))
         if "long" in self.ranges:
             bias = distance_bias(clips * steps, self.heads, clips * steps, last.device)
-            bias = bias.masked_fill(~mask[:, None, None, :], float("-inf"))
+            bias = bias.masked_fill(~mask[:, None, None, :], -math.inf)
             context = reduced.mean(dim=3).flatten(1, 2)
             attended = self.ranges["long"](queries.flatten(1, 2), context, bias)
             total = total + self._gated("long", attended.unflatten(1, (clips, steps)))
@@ -147,22 +148,31 @@ class SideAdaptedBackbone(Backbone):
             return (layers[-1].mean(dim=(2, 3)), *(self._pool(x) for x in layers[: len(self.taps)]))
 
     def _pool(self, tokens: Tensor) -> Tensor:
-        """Return (N, t, g, g, D): tokens (N, t, h, w, D) pooled without parameters to a few cells."""
+        """Return (N, t, g, g, D): tokens (N, t, h, w, D) pooled to a few cells and normalised, no parameters.
+
+        The convolution behind it can scale and shift; done here, outside of any graph, the norm costs no
+        activation, of which there would be one in float32 for every tap.
+        """
         clips, steps, height, width, channels = tokens.shape
         size = (min(height, self.grid), min(width, self.grid))
-        if size == (height, width):
-            return tokens
-        images = tokens.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
-        pooled = F.adaptive_avg_pool2d(images, size).permute(0, 2, 3, 1)
-        return pooled.reshape(clips, steps, *size, channels)
+        if size != (height, width):
+            images = tokens.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+            pooled = F.adaptive_avg_pool2d(images, size).permute(0, 2, 3, 1)
+            tokens = pooled.reshape(clips, steps, *size, channels)
+        return F.layer_norm(tokens, (channels,)).to(tokens.dtype)
 
     def fuse(self, encoded: Encoded, mask: Tensor) -> Tensor:
         last, *taps = encoded
         if self.last_only:
-            taps = [last[:, :, :, None, None]] * len(self.taps)
+            with torch.no_grad():
+                same = F.layer_norm(last, last.shape[-1:]).to(last.dtype)
+            taps = [same[:, :, :, None, None]] * len(self.taps)
         fused = last
         for adapter, cells in zip(self.adapters, taps, strict=True):
-            fused = fused + adapter(cells, last, mask)
+            if self.checkpointing and torch.is_grad_enabled():
+                fused = fused + checkpoint(adapter, cells, last, mask, use_reentrant=False)
+            else:
+                fused = fused + adapter(cells, last, mask)
         return fused.flatten(1, 2).transpose(1, 2)
 
 

@@ -21,7 +21,9 @@ from bench.models.actionformer import ActionFormer
 from bench.models.backbone import Backbone
 from bench.models.vit import VideoViT, ViTConfig
 from bench.protocol import MINIATURE, HeadSize, Protocol
-from bench.training import Detector, TrainingLog, derived_seed, train
+from bench.seeds import derived_seed
+from bench.step import Detector
+from bench.training import TrainingLog, train
 from bench.windows import FrameStore, TimeGrid, TrainingSampler, VideoClips
 from datasets.annotations import Instance, Video
 from strategies.base import Strategy, check_stages, learning_rates

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from bench.memory.tracker import StorageTracker
+from bench.memory.tracker import HasState, StorageTracker
 
 TRAINING_PHASES = ("forward", "backward", "optimizer")
 
@@ -40,7 +40,7 @@ class Meter(Protocol):
 
     def phase(self, name: str) -> contextlib.AbstractContextManager[None]: ...
 
-    def optimizer_stepped(self, optimizer: torch.optim.Optimizer) -> None: ...
+    def optimizer_stepped(self, optimizer: HasState) -> None: ...
 
 
 class NoMeter:
@@ -49,7 +49,7 @@ class NoMeter:
     def phase(self, name: str) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def optimizer_stepped(self, optimizer: torch.optim.Optimizer) -> None:
+    def optimizer_stepped(self, optimizer: HasState) -> None:
         pass
 
 
@@ -58,13 +58,11 @@ class MemoryMeter:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.tracker = StorageTracker()
+        self.tracker = StorageTracker(device.type)
         self.cuda_peaks: dict[str, dict[str, int | None]] = {}
 
     @contextlib.contextmanager
-    def watching(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer | None = None
-    ) -> Iterator[MemoryMeter]:
+    def watching(self, module: nn.Module, optimizer: HasState | None = None) -> Iterator[MemoryMeter]:
         """Count ``module``, its gradients and the optimizer's state as what they are, and watch the rest."""
         self.tracker.label_module(module)
         if optimizer is not None:
@@ -93,21 +91,20 @@ class MemoryMeter:
             before = self.cuda_peaks.get(name, {})
             self.cuda_peaks[name] = {key: _larger(value, before.get(key)) for key, value in reading.items()}
 
-    def optimizer_stepped(self, optimizer: torch.optim.Optimizer) -> None:
+    def optimizer_stepped(self, optimizer: HasState) -> None:
         """Name the optimizer's state, which its first step creates."""
         self.tracker.label_optimizer(optimizer)
 
     def restart(self) -> None:
         """Forget the peaks so far; what is alive stays counted."""
-        self.tracker.peaks.clear()
-        self.tracker.peak_kinds.clear()
+        self.tracker.forget_peaks()
         self.cuda_peaks.clear()
 
     def reading(self) -> MemoryReading:
         """Return the peaks of the phases that ran since the start or ``restart``."""
-        tracked = dict(self.tracker.peaks)
-        highest = max(tracked, key=lambda name: tracked[name])
-        kinds = {kind: size for kind, size in self.tracker.peak_kinds[highest].items() if size}
+        tracked = {name: moment.total for name, moment in self.tracker.peaks.items()}
+        highest = max(self.tracker.peaks.values(), key=lambda moment: moment.total)
+        kinds = {kind: size for kind, size in highest.kinds.items() if size}
         if self.device.type == "cuda":
             phases, meter = self.cuda_peaks, "cuda"
         else:

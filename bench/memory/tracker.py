@@ -1,53 +1,105 @@
 """The storage tracker: how many bytes of tensors are alive, of which kind, and when that is most.
 
 A dispatch mode sees every operation's outputs and follows their storages until they are freed. On real
-CPU tensors it is the memory meter of a machine without a GPU.
+CPU tensors it is the memory meter of a machine without a GPU; on fake tensors it is the forecast; beside a
+GPU it explains the allocator's peak.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import weakref
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
+
+from bench.memory.allocator import CachingAllocator, rounded
 
 KINDS = ("parameter", "gradient", "optimizer", "activation", "temporary", "input")
 
 # What a storage is taken for while a phase runs, until something says better.
 PHASE_KINDS = {"load": "input", "optimizer": "temporary", "backward": "temporary"}
 
+Scratch = Callable[[Any, tuple[Any, ...]], Iterable[int]]
+"""Called with an operation and its arguments; returns the bytes that its kernel needs while it runs."""
+
+
+class HasState(Protocol):
+    """What of an optimizer the tracker asks for."""
+
+    @property
+    def state(self) -> Any: ...
+
+
+@dataclasses.dataclass
+class _Storage:
+    size: int
+    kind: str
+    address: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """The live bytes by kind at a peak."""
+
+    phase: str
+    total: int
+    kinds: dict[str, int]
+
 
 class StorageTracker(TorchDispatchMode):
     """Counts the bytes of live storages by kind, with a peak for each phase.
 
-    Storages are counted once however many tensors view them, at their exact size in bytes. A storage
-    that an operation returned is an activation in the forward phase and a temporary in the backward and
-    optimizer phases; gradients and optimizer states are named by ``label_gradients`` and ``label``.
+    Storages are counted once however many tensors view them, at their exact size in bytes, or rounded as the
+    CUDA caching allocator rounds where an ``allocator`` follows. A storage that an operation returned is an
+    activation in the forward phase and where a backward phase goes forward again (gradients are then
+    enabled), otherwise a temporary in the backward and optimizer phases; gradients and optimizer states are
+    named by ``label_gradients`` and ``label``.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        device_type: str = "cpu",
+        allocator: CachingAllocator | None = None,
+        scratch: Scratch | None = None,
+        timeline: bool = False,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.device_type = device_type
+        self.allocator = allocator
+        self.scratch = scratch
+        self.timeline: list[tuple[str, int]] | None = [] if timeline else None
+        """After every change the phase and the live bytes."""
         self.bytes_by_kind = dict.fromkeys(KINDS, 0)
         self.total = 0
         self.phase_name = "load"
-        self.peaks: dict[str, int] = {}
-        self.peak_kinds: dict[str, dict[str, int]] = {}
-        self._live: dict[int, tuple[int, str]] = {}
+        self.peaks: dict[str, Moment] = {}
+        self.reserved_peaks: dict[str, int] = {}
+        self._live: dict[int, _Storage] = {}
         self._handles: list[Any] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
+            # Half of a traced backward pass are such questions; the fake mode's own way takes much longer.
+            inside = args[0].fake_mode.in_kernel_invocation
+            return torch.device("meta") if inside else args[0].fake_device
         result = func(*args, **(kwargs or {}))
         kind = PHASE_KINDS.get(self.phase_name, "activation")
-        for value in tree_iter(result):
+        if self.phase_name == "backward" and torch.is_grad_enabled():
+            kind = "activation"
+        for value in (result,) if isinstance(result, Tensor) else tree_iter(result):
             if isinstance(value, Tensor):
                 self._follow(value, kind, relabel=False)
+        if self.scratch is not None:
+            self._need_for_a_moment(self.scratch(func, args))
         return result
 
     def label(self, tensor: Tensor, kind: str) -> None:
@@ -64,7 +116,7 @@ class StorageTracker(TorchDispatchMode):
             if parameter.requires_grad:
                 self._handles.append(parameter.register_post_accumulate_grad_hook(self._gradient_ready))
 
-    def label_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+    def label_optimizer(self, optimizer: HasState) -> None:
         """Count the tensors of the optimizer's state as optimizer state."""
         for state in optimizer.state.values():
             for value in state.values():
@@ -81,6 +133,13 @@ class StorageTracker(TorchDispatchMode):
         finally:
             self.phase_name = before
 
+    def forget_peaks(self) -> None:
+        """Start the peaks and the timeline anew; what is alive stays counted."""
+        self.peaks.clear()
+        self.reserved_peaks.clear()
+        if self.timeline is not None:
+            self.timeline.clear()
+
     def close(self) -> None:
         """Take the hooks off the parameters."""
         for handle in self._handles:
@@ -92,34 +151,66 @@ class StorageTracker(TorchDispatchMode):
             self.label(parameter.grad, "gradient")
 
     def _follow(self, tensor: Tensor, kind: str, *, relabel: bool) -> None:
+        # A fake tensor answers ``device`` by one more trip through every dispatch mode.
+        device = tensor.fake_device if isinstance(tensor, FakeTensor) else tensor.device
+        if device.type != self.device_type:
+            return
         try:
             storage = tensor.untyped_storage()
         except NotImplementedError:  # sparse and other tensors without one storage
             return
         key, size = storage._cdata, storage.nbytes()
+        if self.allocator is not None:
+            size = rounded(size)
         known = self._live.get(key)
         if known is None:
             if size:
                 weakref.finalize(storage, self._freed, key).atexit = False
-                self._live[key] = (size, kind)
+                self._live[key] = _Storage(size, kind, self._allocate(size))
                 self._add(size, kind)
-        elif (relabel and known[1] != kind) or known[0] != size:
-            kind = kind if relabel else known[1]
-            self._add(-known[0], known[1])
-            self._live[key] = (size, kind)
-            self._add(size, kind)
+        elif (relabel and known.kind != kind) or known.size != size:
+            if known.size != size:
+                self._release(known.address)
+                known.address = self._allocate(size)
+            self.bytes_by_kind[known.kind] -= known.size
+            self.total -= known.size
+            known.size, known.kind = size, kind if relabel else known.kind
+            self._add(size, known.kind)
 
     def _freed(self, key: int) -> None:
-        size, kind = self._live.pop(key, (0, "temporary"))
-        self._add(-size, kind)
+        known = self._live.pop(key, None)
+        if known is not None:
+            self._release(known.address)
+            self._add(-known.size, known.kind)
+
+    def _need_for_a_moment(self, sizes: Iterable[int]) -> None:
+        taken = [rounded(size) if self.allocator is not None else size for size in sizes]
+        addresses = [self._allocate(size) for size in taken]
+        for size in taken:
+            self._add(size, "temporary")
+        for size, address in zip(taken, addresses, strict=True):
+            self._release(address)
+            self._add(-size, "temporary")
+
+    def _allocate(self, size: int) -> int | None:
+        return self.allocator.allocate(size) if self.allocator is not None else None
+
+    def _release(self, address: int | None) -> None:
+        if self.allocator is not None:
+            self.allocator.release(address)
 
     def _add(self, size: int, kind: str) -> None:
         self.bytes_by_kind[kind] += size
         self.total += size
+        if self.timeline is not None:
+            self.timeline.append((self.phase_name, self.total))
         if size > 0:
             self._note_peak()
 
     def _note_peak(self) -> None:
-        if self.total > self.peaks.get(self.phase_name, -1):
-            self.peaks[self.phase_name] = self.total
-            self.peak_kinds[self.phase_name] = dict(self.bytes_by_kind)
+        known = self.peaks.get(self.phase_name)
+        if known is None or self.total > known.total:
+            self.peaks[self.phase_name] = Moment(self.phase_name, self.total, dict(self.bytes_by_kind))
+        if self.allocator is not None:
+            reserved = max(self.reserved_peaks.get(self.phase_name, 0), self.allocator.reserved)
+            self.reserved_peaks[self.phase_name] = reserved

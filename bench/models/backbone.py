@@ -52,6 +52,14 @@ class Backbone(nn.Module):
     """
 
     geometry: BackboneGeometry
+    checkpointing: bool = False
+    """Recompute each block's activations in the backward pass instead of keeping them."""
+
+    def set_checkpointing(self, wanted: bool) -> None:
+        """Switch ``checkpointing`` of this backbone and of all that it wraps."""
+        for module in self.modules():
+            if isinstance(module, Backbone):
+                module.checkpointing = wanted
 
     def tokens(self, clips: Tensor) -> Tensor:
         """Return (N, t, h, w, D): the tokens after the last layer, before any final norm.

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
-from timm.layers.drop import DropPath
 from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -194,13 +193,23 @@ class Block(nn.Module):
         self.attn = Attention(config.width, config.heads)
         self.norm2 = nn.LayerNorm(config.width, eps=1e-6)
         self.mlp = Mlp(config.width, round(config.width * config.mlp_ratio), act_layer=nn.GELU)
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.keep = 1 - drop_path
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return (N, L, D) of (N, L, D)."""
-        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
-        output: Tensor = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
-        return output
+    def forward(self, tokens: Tensor, draws: Tensor | None = None) -> Tensor:
+        """Return (N, L, D) of (N, L, D).
+
+        ``draws`` is (N, 2) in [0, 1): below the probability to keep a branch, that clip's branch is kept
+        and enlarged to make up for the dropped ones (stochastic depth, Huang et al., ECCV 2016).
+        """
+        attended = self.attn(self.norm1(tokens))
+        tokens = tokens + self._drop_path(attended, draws, 0)
+        mixed = self.mlp(self.norm2(tokens))
+        return tokens + self._drop_path(mixed, draws, 1)
+
+    def _drop_path(self, branch: Tensor, draws: Tensor | None, column: int) -> Tensor:
+        if draws is None or self.keep == 1:
+            return branch
+        return branch * ((draws[:, column] < self.keep).to(branch.dtype) / self.keep)[:, None, None]
 
 
 class VideoViT(Backbone):
@@ -241,16 +250,31 @@ class VideoViT(Backbone):
         tokens = embedded.flatten(1, 3)
         # Computed at every call: it costs microseconds, and no state depends on the size of the input.
         tokens = tokens + self._positions(grid, tokens.device).to(tokens.dtype)
+        draws = self._drop_path_draws(tokens)
         wanted = set(taps)
         outputs = []
         for index in range(max(taps) + 1):
+            drawn = None if draws is None else draws[:, index]
             if self.checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(self.blocks[index], tokens, use_reentrant=False)
+                # Nothing in a block draws random numbers, so there is no state to keep.
+                tokens = checkpoint(
+                    self.blocks[index], tokens, drawn, use_reentrant=False, preserve_rng_state=False
+                )
             else:
-                tokens = self.blocks[index](tokens)
+                tokens = self.blocks[index](tokens, drawn)
             if index in wanted:
                 outputs.append(tokens.reshape(-1, *grid, self.config.width))
         return outputs
+
+    def _drop_path_draws(self, tokens: Tensor) -> Tensor | None:
+        """Return (N, depth, 2) uniform draws, or None where nothing is dropped.
+
+        Drawn clip after clip from the host's generator, so that they depend neither on the device nor on
+        how many clips pass at once: a window's gradient is then the same in one piece or in many.
+        """
+        if not self.training or self.config.drop_path == 0:
+            return None
+        return torch.rand(tokens.shape[0], self.config.depth, 2).to(tokens.device)
 
     def _positions(self, grid: Grid, device: torch.device) -> Tensor:
         config = self.config

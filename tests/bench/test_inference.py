@@ -9,7 +9,7 @@ from torch import nn
 
 from bench.inference import detect_all
 from bench.protocol import NmsConfig
-from bench.training import Detector
+from bench.step import Detector
 from strategies.testing import TINY_PROTOCOL, tiny_store, tiny_vit
 
 

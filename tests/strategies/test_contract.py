@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from bench.encoding import EncodingCache, encode_frozen, reduce_clips
+from bench.encoding import ClipPasses, EncodingCache, encode_frozen, reduce_clips
 from bench.errors import InputError
 from strategies import build_strategy, installed
 from strategies.base import FULL, Fidelity, Rule, Stage, check_stages, learning_rates
@@ -200,9 +200,11 @@ def test_encoding_does_not_depend_on_how_many_clips_are_asked_for():
     store = tiny_store(backbone)
     name = "video3"
     frames = store.clips[name].frames
-    whole = EncodingCache(backbone, store, chunk=2).video(name)[0]
+    whole = EncodingCache(backbone, store, ClipPasses(2)).video(name)[0]
     for index in range(len(frames)):
-        assert torch.equal(encode_frozen(backbone, frames[index : index + 1], 2)[0][0], whole[index])
+        assert torch.equal(
+            encode_frozen(backbone, frames[index : index + 1], ClipPasses(2))[0][0], whole[index]
+        )
 
 
 def test_rules_first_match_wins_and_unused_rules_are_errors():

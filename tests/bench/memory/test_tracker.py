@@ -21,7 +21,7 @@ def test_counts_live_storages_once_and_forgets_freed_ones():
         assert tracker.total == 4000
         c = view + 1  # 800 elements
         assert tracker.total == 4000 + 3200
-    assert tracker.peaks["forward"] == 8000
+    assert tracker.peaks["forward"].total == 8000
     assert c.numel() == 800
 
 

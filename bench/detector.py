@@ -1,0 +1,66 @@
+"""Backbone, strategy and head put together, with initial values from seeds of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from bench.models import build_backbone, build_head
+from bench.models.actionformer import ActionFormer
+from bench.models.checkpoints import LoadAudit
+from bench.models.vit import Attention
+from bench.protocol import Protocol
+from bench.seeds import derived_seed
+from bench.step import Detector
+from strategies.base import Stage, Strategy, learning_rates
+
+
+def build_detector(
+    model: str, weights: Path | None, strategy: Strategy, protocol: Protocol, classes: int, seed: int
+) -> tuple[Detector, Callable[[], ActionFormer], LoadAudit | None]:
+    """Return the detector, a function that makes its head anew, and what loading the weights did.
+
+    Backbone, head and adapters draw their initial values from seeds of their own, so that the head of one
+    strategy starts from the same values as that of another.
+    """
+    torch.manual_seed(derived_seed(seed, "backbone"))
+    backbone = build_backbone(model, weights, image_size=protocol.image_size)
+    torch.manual_seed(derived_seed(seed, "adapter"))
+    adapted = strategy.adapt(backbone)
+    geometry = adapted.geometry
+    keywords = protocol.head.keywords(protocol.window_clips * geometry.steps_per_clip)
+
+    def fresh_head() -> ActionFormer:
+        torch.manual_seed(derived_seed(seed, "head"))
+        return build_head(input_dim=geometry.width, num_classes=classes, **keywords)
+
+    return Detector(adapted, fresh_head()), fresh_head, getattr(backbone, "load_audit", None)
+
+
+CAST_AT_USE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Attention)
+"""Modules that use their own parameters only in operations for which autocast casts them."""
+
+
+@torch.no_grad()
+def lower_frozen_weights(detector: Detector, stages: Sequence[Stage], protocol: Protocol) -> int:
+    """Keep in bfloat16 what no stage trains and autocast would cast at every use; return the bytes saved.
+
+    The cast is the one that autocast makes, so that results are the same, bit for bit.
+    """
+    if protocol.precision != "bfloat16" or not protocol.lean.low_precision_frozen:
+        return 0
+    known = dict(detector.named_parameters())
+    trained = {id(known[name]) for stage in stages for name in learning_rates(stage.rules, known)}
+    saved = 0
+    for module in detector.backbone.upstream().modules():
+        if not isinstance(module, CAST_AT_USE) or parametrize.is_parametrized(module):
+            continue
+        for _, parameter in module.named_parameters(recurse=False):
+            if parameter.dtype == torch.float32 and id(parameter) not in trained:
+                parameter.data = parameter.data.to(torch.bfloat16)
+                saved += 2 * parameter.numel()
+    return saved

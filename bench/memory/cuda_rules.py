@@ -1,0 +1,80 @@
+"""What CUDA does otherwise than a CPU, for steps traced on a CPU: casts, and scratch memory of kernels."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+LOW = (torch.float16, torch.bfloat16)
+
+# Operations of the models here that autocast runs in float32 on CUDA ("Autocast Op Reference" of PyTorch)
+# and leaves alone, or lowers, on a CPU.
+CAST_INPUTS = (
+    *(aten.layer_norm.default, aten.group_norm.default, aten.binary_cross_entropy_with_logits.default),
+    *(aten.exp.default, aten.log.default, aten.rsqrt.default, aten.reciprocal.default),
+    *(aten.pow.Tensor_Scalar, aten.softplus.default, aten.l1_loss.default, aten.smooth_l1_loss.default),
+    *(aten.mse_loss.default, aten.cosine_similarity.default),
+)
+CAST_RESULT = (
+    *(aten.softmax.int, aten.log_softmax.int, aten.sum.default, aten.sum.dim_IntList),
+    *(aten.cumsum.default, aten.prod.default),
+)
+
+
+def _raised(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.dtype in LOW else value
+
+
+@functools.cache
+def follow_cuda_autocast() -> torch.library.Library:
+    """Make CPU autocast of this process cast to float32 where CUDA's does. Cannot be undone.
+
+    The registration lives as long as the library object that is returned and kept.
+    """
+    library = torch.library.Library("aten", "IMPL")
+    autocast_key = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
+
+    def cast_inputs(operation: Any) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with torch._C._ExcludeDispatchKeyGuard(autocast_key):
+                return operation(*map(_raised, args), **{k: _raised(v) for k, v in kwargs.items()})
+
+        return run
+
+    def cast_result(operation: Any) -> Callable[..., Any]:
+        def run(x: Tensor, *args: Any, dtype: torch.dtype | None = None, **kwargs: Any) -> Any:
+            with torch._C._ExcludeDispatchKeyGuard(autocast_key):
+                if args and (args[-1] is None or isinstance(args[-1], torch.dtype)):
+                    args, dtype = args[:-1], args[-1]
+                if dtype is None and x.dtype in LOW:
+                    dtype = torch.float32
+                return operation(x, *args, dtype=dtype, **kwargs)
+
+        return run
+
+    for operations, wrapper in ((CAST_INPUTS, cast_inputs), (CAST_RESULT, cast_result)):
+        for operation in operations:
+            library.impl(operation, wrapper(operation), "AutocastCPU")
+    return library
+
+
+def kernel_scratch(operation: Any, args: tuple[Any, ...]) -> Iterable[int]:
+    """Return the bytes that an operation's CUDA kernel takes while it runs, beside its results.
+
+    FlashAttention's backward sums the queries' gradient in float32, of rows rounded to 128 and channels to
+    32, and keeps a float for each row (Dao et al., the sizes in ``flash_api.cpp``); in float32 the
+    memory-efficient kernel is used, which keeps a float for each row.
+    """
+    if operation is not aten._scaled_dot_product_flash_attention_for_cpu_backward.default:
+        return ()
+    query = args[1]
+    batch, heads, rows, channels = query.shape
+    if query.dtype not in LOW:
+        return (4 * batch * heads * rows,)
+    rows, step = -(-rows // 128) * 128, 32 if channels <= 128 else 64
+    return (4 * batch * heads * rows * (-(-channels // step) * step), 4 * batch * heads * rows)

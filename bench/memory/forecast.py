@@ -1,0 +1,206 @@
+"""The peak memory of training, without the device: real steps on fake tensors under the storage tracker.
+
+The detector, the strategy's stages, the loss and the optimizer are those of a run; only the tensors hold no
+data. For a CUDA device the step is traced on fake CPU tensors (fake CUDA tensors cannot go backward without
+a GPU), with CUDA's casts and kernels' scratch memory put in, and every storage follows a model of the caching
+allocator. What lies on the host is traced on ``meta``, so that it is not counted. Two steps are run for each
+stage and fidelity and the second is reported, as the meter does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from bench.detector import build_detector, lower_frozen_weights
+from bench.memory.allocator import CachingAllocator
+from bench.memory.cuda_rules import follow_cuda_autocast, kernel_scratch
+from bench.memory.tracker import HasState, StorageTracker
+from bench.models.actionformer import ActionFormer
+from bench.protocol import Protocol
+from bench.step import Detector, Trainer, begin_stage
+from bench.windows import FrameStore, TrainingSampler, VideoClips, time_grid
+from datasets.annotations import Instance, Video
+from strategies.base import Fidelity, Stage, Strategy
+
+MEBIBYTE = 2**20
+CPU_DEVICE = torch.device("cpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """The device that is forecast for."""
+
+    device: str = "cuda"
+    workspace_bytes: int = 2 * 8320 * 1024
+    """cuBLAS workspaces (of the forward and the backward thread), which the caching allocator holds: PyTorch's
+    default of 8320 KiB each, 32 MiB each on compute capability 9.0."""
+    exact_sizes: bool = False
+    """Count storages at their exact sizes, as the meter on a CPU does."""
+
+
+CUDA = Target()
+HOPPER = Target(workspace_bytes=2 * 32 * MEBIBYTE)
+CPU = Target("cpu", 0, exact_sizes=True)
+
+CONTEXT_BYTES = 500_000_000
+"""What a CUDA context and loaded kernels take of a card outside of the allocator, about."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StageForecast:
+    """The peak of a training step of one stage at one fidelity."""
+
+    stage: str
+    fidelity: Fidelity
+    peak_bytes: int
+    kinds: dict[str, int]
+    phases: dict[str, int]
+    """The peak of each phase."""
+    timeline: tuple[tuple[str, int], ...] = ()
+    """The phase and the live bytes after every change."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """What training is predicted to need."""
+
+    peak_bytes: int
+    """Largest number of bytes that tensors hold at once in a training step."""
+    reserved_bytes: int | None
+    """What the caching allocator will have taken from the device by then; None for a CPU."""
+    stages: tuple[StageForecast, ...]
+
+    @property
+    def highest(self) -> StageForecast:
+        return max(self.stages, key=lambda stage: stage.peak_bytes)
+
+
+class ForecastMeter:
+    """A meter for the training step that only tells the tracker what happens."""
+
+    def __init__(self, tracker: StorageTracker) -> None:
+        self.tracker = tracker
+
+    def phase(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return self.tracker.phase(name)
+
+    def optimizer_stepped(self, optimizer: HasState) -> None:
+        self.tracker.label_optimizer(optimizer)
+
+
+def make_tracker(target: Target, *, timeline: bool = False) -> StorageTracker:
+    """Return a tracker of the target's rules. For CUDA this changes the process (``follow_cuda_autocast``)."""
+    if target.device == "cpu":
+        return StorageTracker(timeline=timeline)
+    follow_cuda_autocast()
+    return StorageTracker("cpu", CachingAllocator(), kernel_scratch, timeline)
+
+
+def traced_sampler(
+    detector: Detector, protocol: Protocol, classes: int, instances: int, host: torch.device
+) -> TrainingSampler:
+    """Return a sampler of one fake video that fills a window and has ``instances`` instances."""
+    geometry = detector.backbone.geometry
+    names = tuple(f"class {number}" for number in range(classes))
+    frames = torch.empty(
+        (protocol.window_clips, 3, geometry.clip_frames, protocol.image_size, protocol.image_size),
+        dtype=torch.uint8,
+        device=host,
+    )
+    seconds = protocol.window_clips * geometry.clip_frames / protocol.frames_per_second
+    length = seconds / max(1, instances)
+    found = tuple(
+        Instance(number * length, (number + 0.5) * length, names[number % classes])
+        for number in range(instances)
+    )
+    clips = VideoClips(frames, protocol.window_clips * geometry.steps_per_clip)
+    video = Video("video", protocol.training_subset, seconds, found)
+    store = FrameStore({"video": video}, {"video": clips}, time_grid(protocol, geometry))
+    return TrainingSampler(store, protocol, names, 0)
+
+
+def forecast_stages(
+    detector: Detector,
+    fresh_head: Callable[[], ActionFormer],
+    stages: tuple[Stage, ...],
+    trainer: Trainer,
+    tracker: StorageTracker,
+) -> Iterator[StageForecast]:
+    """Yield the peak of a step of every stage and fidelity. Runs under fake tensors and the tracker."""
+    meter = ForecastMeter(tracker)
+    for stage in stages:
+        if stage.fresh_head:
+            detector.head = fresh_head()
+        setup = begin_stage(trainer, stage)
+        for tensor in setup.average.average if setup.average else ():
+            tracker.label(tensor, "parameter")
+        tracker.label_module(detector)
+        # The stage's first step makes the optimizer's states; one pass of clips leaves every gradient.
+        first = dataclasses.replace(trainer, run_at_most=trainer.run_at_most and 1)
+        first.step(0, stage.fidelities[0], setup.uncached, setup.optimizer, meter)
+        for fidelity in dict.fromkeys(stage.fidelities):
+            tracker.forget_peaks()
+            trainer.step(1, fidelity, setup.uncached, setup.optimizer, meter)
+            highest = max(tracker.peaks.values(), key=lambda moment: moment.total)
+            yield StageForecast(
+                stage.name,
+                fidelity,
+                highest.total,
+                {kind: size for kind, size in highest.kinds.items() if size},
+                {name: moment.total for name, moment in tracker.peaks.items()},
+                tuple(tracker.timeline or ()),
+            )
+        tracker.close()
+        setup.optimizer.close()
+
+
+def forecast(
+    model: str,
+    strategy: Strategy,
+    protocol: Protocol,
+    classes: int = 20,
+    instances: int = 8,
+    target: Target = CUDA,
+    *,
+    timeline: bool = False,
+    passes_run: int | None = 2,
+    build: Callable[[], tuple[Detector, Callable[[], ActionFormer]]] | None = None,
+) -> Forecast:
+    """Return the predicted peak memory of training ``strategy`` under ``protocol``.
+
+    ``classes`` and ``instances`` (of a window) are the data set's. ``build`` replaces how the detector is
+    made; ``passes_run`` limits the passes of clips that are traced, as later ones peak no higher. Call it in a process of its own where the target is CUDA.
+    """
+    tracker = make_tracker(target, timeline=timeline)
+    host = torch.device("cpu" if target.device == "cpu" else "meta")
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        with tracker:
+            if build is None:
+                detector, fresh_head, _ = build_detector(model, None, strategy, protocol, classes, 0)
+            else:
+                detector, fresh_head = build()
+            lower_frozen_weights(detector, strategy.stages(), protocol)
+            workspace = _workspace(target, tracker)
+        sampler = traced_sampler(detector, protocol, classes, instances, host)
+        fused = target.device == "cuda" and protocol.lean.fused_optimizer
+        trainer = Trainer(detector, protocol, sampler, CPU_DEVICE, host, fused, passes_run)
+        with tracker:
+            stages = tuple(forecast_stages(detector, fresh_head, strategy.stages(), trainer, tracker))
+        del workspace
+    reserved = tracker.allocator.reserved if tracker.allocator else None
+    return Forecast(max(stage.peak_bytes for stage in stages), reserved, stages)
+
+
+def _workspace(target: Target, tracker: StorageTracker) -> Tensor | None:
+    """Return a tensor as large as the workspaces, or None where there are none."""
+    if not target.workspace_bytes:
+        return None
+    workspace = torch.empty(target.workspace_bytes, dtype=torch.uint8)
+    tracker.label(workspace, "temporary")
+    return workspace

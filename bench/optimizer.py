@@ -1,0 +1,132 @@
+"""The optimizer of a stage: AdamW in groups, its schedule, clipping, and averaged weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from bench.protocol import NO_CLIPPING, Protocol
+
+
+def parameter_groups(
+    parameters: Mapping[str, nn.Parameter], factors: Mapping[str, float], protocol: Protocol
+) -> list[dict[str, object]]:
+    """Return a group for each factor of the learning rate; vectors (norms, biases, gates) do not decay."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        if name in factors:
+            groups.setdefault((factors[name], parameter.squeeze().ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": members,
+            "lr": protocol.learning_rate * factor,
+            "base_lr": protocol.learning_rate * factor,
+            "weight_decay": protocol.weight_decay if decays else 0.0,
+        }
+        for (factor, decays), members in groups.items()
+    ]
+
+
+class StageOptimizer:
+    """AdamW over what a stage trains.
+
+    With ``release_gradients`` every parameter has an AdamW of its own that steps inside the backward pass,
+    as soon as the gradient is whole, and frees it: AdamW treats parameters one by one, so this is the same
+    step. ``close`` takes the hooks off.
+    """
+
+    def __init__(self, groups: list[dict[str, object]], protocol: Protocol, *, fused: bool) -> None:
+        self.clip = protocol.gradient_clip
+        self._handles = []
+        # Off CUDA the library's default is kept, which is not the fused kernel.
+        options = {"fused": True} if fused else {}
+        if protocol.lean.release_gradients:
+            self.parts = [
+                torch.optim.AdamW([{**group, "params": [parameter]}], **options)  # type: ignore[arg-type]
+                for group in groups
+                for parameter in group["params"]  # type: ignore[attr-defined]
+            ]
+            for part in self.parts:
+                self._handles.append(self._step_in_backward(part))
+        else:
+            self.parts = [torch.optim.AdamW(groups, **options)]  # type: ignore[arg-type]
+
+    @staticmethod
+    def _step_in_backward(part: torch.optim.AdamW) -> torch.utils.hooks.RemovableHandle:
+        def step(parameter: Tensor) -> None:
+            part.step()
+            part.zero_grad(set_to_none=True)
+
+        parameter: Tensor = part.param_groups[0]["params"][0]
+        handle: torch.utils.hooks.RemovableHandle = parameter.register_post_accumulate_grad_hook(step)
+        return handle
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return [p for part in self.parts for group in part.param_groups for p in group["params"]]
+
+    @property
+    def state(self) -> dict[Tensor, dict[str, Tensor]]:
+        """What AdamW keeps for each parameter."""
+        return {parameter: state for part in self.parts for parameter, state in part.state.items()}
+
+    def set_factor(self, factor: float) -> None:
+        """Set every learning rate to ``factor`` times its base."""
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = group["base_lr"] * factor
+
+    def step(self) -> None:
+        """Clip the gradient, step, and free the gradients; with ``release_gradients`` all that is done."""
+        if self._handles:
+            return
+        if self.clip < NO_CLIPPING:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.parts[0].step()
+        self.parts[0].zero_grad(set_to_none=True)
+
+    def close(self) -> None:
+        """Take the hooks off the parameters."""
+        for handle in self._handles:
+            handle.remove()
+
+
+def make_optimizer(
+    module: nn.Module, factors: Mapping[str, float], protocol: Protocol, *, fused: bool
+) -> StageOptimizer:
+    """Return the optimizer of the parameters that ``factors`` names."""
+    groups = parameter_groups(dict(module.named_parameters()), factors, protocol)
+    return StageOptimizer(groups, protocol, fused=fused)
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
+    """Return the factor of the learning rate: a linear rise, then half a cosine down to zero."""
+    rising = max(1, round(steps * warmup))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+class AveragedWeights:
+    """An exponential average of what trains, and of nothing else, on the device ``where``."""
+
+    def __init__(self, module: nn.Module, decay: float, where: torch.device) -> None:
+        self.decay = decay
+        self.live = [p for p in module.parameters() if p.requires_grad]
+        self.average = [p.detach().to(where, copy=True) for p in self.live]
+        self.where = where
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self) -> None:
+        self.updates += 1
+        # Early averages follow quickly, or they would remember the initial weights.
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(self.average, [p.detach().to(self.where) for p in self.live], 1 - decay)
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        torch._foreach_copy_([p.detach() for p in self.live], self.average)

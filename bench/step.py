@@ -1,0 +1,222 @@
+"""One optimizer step of a detector on a batch of windows, and what the steps of a stage share."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+from bench.encoding import (
+    ClipPasses,
+    EncodingCache,
+    autocast,
+    batch_clips,
+    encode_frozen,
+    keep_snippets,
+    reduced_mask,
+    stretch,
+)
+from bench.memory.meter import Meter
+from bench.models.actionformer import ActionFormer
+from bench.models.backbone import Backbone, Encoded
+from bench.models.losses import Losses
+from bench.optimizer import AveragedWeights, StageOptimizer, make_optimizer
+from bench.protocol import Protocol
+from bench.streaming import encode_streamed
+from bench.windows import FrameStore, TrainingSampler, Window, window_mask
+from strategies.base import FULL, Fidelity, Stage, learning_rates
+
+HOST = torch.device("cpu")
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss became NaN or infinite."""
+
+
+class Detector(nn.Module):
+    """A backbone and a head. Rules match the names of its parameters."""
+
+    def __init__(self, backbone: Backbone, head: ActionFormer) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+
+def set_training_mode(module: nn.Module, parent_trains: bool = False) -> None:
+    """Put modules with a training parameter in training mode and all others in evaluation mode.
+
+    A module without parameters (dropout, drop path) follows the module that holds it.
+    """
+    parameters = list(module.parameters())
+    trains = any(p.requires_grad for p in parameters) if parameters else parent_trains
+    module.training = trains
+    for child in module.children():
+        set_training_mode(child, trains)
+
+
+def freeze_but(detector: Detector, stage: Stage) -> dict[str, float]:
+    """Let only what the stage's rules name require gradient; return the factors of the learning rate."""
+    factors = learning_rates(stage.rules, [name for name, _ in detector.named_parameters()])
+    for name, parameter in detector.named_parameters():
+        parameter.requires_grad_(name in factors)
+        parameter.grad = None
+    set_training_mode(detector)
+    return factors
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """What the steps of all stages share."""
+
+    detector: Detector
+    protocol: Protocol
+    sampler: TrainingSampler
+    device: torch.device
+    host: torch.device = HOST
+    """Where what is not on ``device`` lies."""
+    fused: bool = False
+    """Step with the fused optimizer."""
+    run_at_most: int | None = None
+    """For forecasts: passes of clips that are really run (``bench.encoding.ClipPasses``)."""
+
+    @property
+    def store(self) -> FrameStore:
+        return self.sampler.store
+
+    @property
+    def head_steps(self) -> int:
+        return self.protocol.window_clips * self.detector.backbone.geometry.steps_per_clip
+
+    def passes(self, clips: int, fidelity: Fidelity = FULL) -> ClipPasses:
+        """Return how clips go through the backbone, ``clips`` at a time."""
+        return ClipPasses(clips, fidelity.spatial, self.protocol.precision, self.run_at_most)
+
+    def inputs(
+        self, windows: Sequence[Window], fidelity: Fidelity, cache: EncodingCache | None
+    ) -> Tensor | Encoded:
+        """Return what the step needs: cached encodings on the device, or uint8 clips (B, S, 3, T, H, W).
+
+        ``cache`` is None where the upstream part trains. Clips stay on the host where the protocol moves
+        them pass by pass.
+        """
+        if cache is not None and cache.keep and fidelity == FULL:
+            return cache.batch(windows, self.device)
+        geometry = self.detector.backbone.geometry
+        clips = keep_snippets(batch_clips(self.store, windows), fidelity.temporal, geometry)
+        in_passes = cache is not None or self.protocol.backward == "streamed"
+        return clips if in_passes and self.protocol.lean.move_per_pass else clips.to(self.device)
+
+    def features(
+        self, inputs: Tensor | Encoded, mask: Tensor, fidelity: Fidelity, *, frozen: bool
+    ) -> tuple[Tensor, Callable[[], None]]:
+        """Return features (B, D, S*t) for the head's steps, and what completes the loss's backward pass."""
+        backbone, protocol = self.detector.backbone, self.protocol
+        finish: Callable[[], None] = _nothing_left
+        if isinstance(inputs, Tensor):
+            windows, clips = inputs.shape[:2]
+            flat = inputs.flatten(0, 1)
+            mask = reduced_mask(mask, clips * backbone.geometry.steps_per_clip)
+            if frozen:
+                encoded = encode_frozen(backbone, flat, self.passes(protocol.frozen_clips, fidelity))
+            elif protocol.backward == "streamed":
+                passes = self.passes(protocol.micro_batch_clips, fidelity)
+                encoded, finish = encode_streamed(backbone, flat, passes)
+            else:
+                encoded = self.passes(len(flat), fidelity).encode(backbone, flat)
+            inputs = tuple(part.unflatten(0, (windows, clips)) for part in encoded)
+        with autocast(self.device, protocol.precision):
+            return stretch(backbone.fuse(inputs, mask), self.head_steps), finish
+
+    def step(
+        self,
+        number: int,
+        fidelity: Fidelity,
+        cache: EncodingCache | None,
+        optimizer: StageOptimizer,
+        meter: Meter,
+    ) -> tuple[float, float]:
+        """Run one optimizer step; return the classification and the regression loss.
+
+        Raises NonFiniteLossError before the weights are touched.
+        """
+        windows = self.sampler.windows(number)
+        targets = [self.sampler.targets(window) for window in windows]
+        masks = [window_mask(w, self.store.clips[w.video], self.store.grid) for w in windows]
+        mask = torch.stack(masks).to(self.device)
+        with meter.phase("load"):
+            inputs = self.inputs(windows, fidelity, cache)
+        with meter.phase("forward"):
+            features, finish = self.features(inputs, mask, fidelity, frozen=cache is not None)
+            with autocast(self.device, self.protocol.precision):
+                outputs = self.detector.head(features, mask)
+                losses = self.detector.head.loss(
+                    outputs,
+                    [target.segments.to(self.device) for target in targets],
+                    [target.labels.to(self.device) for target in targets],
+                )
+        parts = finite_values(losses, number)
+        with meter.phase("backward"):
+            total = losses.total
+            del losses, outputs, inputs, features
+            total.backward()
+            del total
+            finish()
+        del finish
+        with meter.phase("optimizer"):
+            optimizer.step()
+            meter.optimizer_stepped(optimizer)
+        return parts
+
+
+def _nothing_left() -> None:
+    pass
+
+
+def finite_values(losses: Losses, step: int) -> tuple[float, float]:
+    """Return the classification and the regression loss; raise NonFiniteLossError for what is neither."""
+    if isinstance(losses.cls, FakeTensor):
+        return (0.0, 0.0)  # a traced step computes no values
+    parts = (float(losses.cls.detach()), float(losses.reg.detach()))
+    if not all(map(math.isfinite, parts)):
+        raise NonFiniteLossError(f"loss is not finite at step {step}: cls {parts[0]}, reg {parts[1]}")
+    return parts
+
+
+@dataclasses.dataclass(frozen=True)
+class StageSetup:
+    """What the steps of one stage share."""
+
+    optimizer: StageOptimizer
+    average: AveragedWeights | None
+    cache: EncodingCache | None
+    """Encodings that are kept; None where the upstream part trains."""
+    uncached: EncodingCache | None
+    """The same, computed anew each time."""
+
+
+def begin_stage(trainer: Trainer, stage: Stage) -> StageSetup:
+    """Freeze all but what the stage names, and return its optimizer, average and caches.
+
+    Raises InputError where streamed backward is asked for and the backbone's clips mix.
+    """
+    detector, protocol = trainer.detector, trainer.protocol
+    upstream = detector.backbone.upstream()
+    factors = freeze_but(detector, stage)
+    trains = any(p.requires_grad for p in upstream.parameters())
+    detector.backbone.set_checkpointing(
+        protocol.backward == "checkpointed"
+        or (protocol.backward == "streamed" and protocol.streamed_checkpointing)
+    )
+    passes = trainer.passes(protocol.frozen_clips)
+    cache, uncached = (
+        None if trains else EncodingCache(detector.backbone, trainer.store, passes, keep=keep)
+        for keep in (protocol.cache, False)
+    )
+    optimizer = make_optimizer(detector, factors, protocol, fused=trainer.fused)
+    where = trainer.host if protocol.lean.average_on_host else trainer.device
+    average = AveragedWeights(detector, protocol.ema_decay, where) if protocol.ema_decay else None
+    return StageSetup(optimizer, average, cache, uncached)

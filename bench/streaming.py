@@ -1,0 +1,128 @@
+"""Exact backpropagation through a backbone a few clips at a time.
+
+A backbone that treats clips independently needs the activations of one pass only. All clips go forward
+without a graph; head and loss run on their encodings, and leave a gradient at each; then the clips of one
+pass after the other go forward again, now with a graph, and backward from the stored gradient. The sum of
+what the passes add is the gradient of ordinary backpropagation: the chain rule, cut at the encodings. Random
+states are put back before a clip goes forward again, so that it drops the same branches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from bench.encoding import ClipPasses, place
+from bench.errors import InputError
+from bench.models.backbone import Backbone, Encoded
+
+RandomState = tuple[Tensor, Tensor | None]
+
+
+def random_state(device: torch.device) -> RandomState:
+    """Return the states of the host's and, on CUDA, of the device's generator."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def set_random_state(state: RandomState, device: torch.device) -> None:
+    """Put the states of ``random_state`` back."""
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
+
+
+def encode_streamed(
+    backbone: Backbone, clips: Tensor, passes: ClipPasses
+) -> tuple[Encoded, Callable[[], None]]:
+    """Return the encodings of (N, 3, T, H, W) clips of bytes, and what to call after the loss's backward.
+
+    The encodings are leaves; once each has its gradient, the function returned sends it through the
+    backbone and adds to the gradients of its parameters.
+    """
+    device = next(backbone.parameters()).device
+    states: list[RandomState] = []
+    outputs: Encoded | None = None
+    with torch.no_grad():
+        for first, part in passes.parts(clips):
+            states.append(random_state(device))
+            outputs = place(outputs, passes.encode(backbone, part), first, len(clips))
+    assert outputs is not None
+    leaves = tuple(part.requires_grad_() for part in outputs)
+
+    def backward() -> None:
+        afterwards = random_state(device)
+        for (first, part), state in zip(passes.parts(clips), states, strict=True):
+            set_random_state(state, device)
+            encoded = passes.encode(backbone, part)
+            pairs = [
+                (output, leaf.grad[first : first + len(part)])
+                for output, leaf in zip(encoded, leaves, strict=True)
+                if output.requires_grad and leaf.grad is not None
+            ]
+            del encoded
+            torch.autograd.backward([output for output, _ in pairs], [gradient for _, gradient in pairs])
+        set_random_state(afterwards, device)
+
+    return leaves, backward
+
+
+@contextlib.contextmanager
+def _without_zeros(backbone: Backbone) -> Iterator[None]:
+    """Give parameters that are all zero small values for a while: what stands behind them then shows."""
+    zero = [p for p in backbone.parameters() if not torch.count_nonzero(p.detach())]
+    generator = torch.Generator().manual_seed(0)
+    try:
+        with torch.no_grad():
+            for parameter in zero:
+                parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter in zero:
+                parameter.zero_()
+
+
+def clips_mix(backbone: Backbone) -> bool:
+    """Return whether the encoding of one clip depends on another clip.
+
+    Asks for the gradient of the first of two clips' encodings at the second one: exactly zero where clips
+    are independent. Zero-initialised layers, behind which mixing would hide, are filled for the question.
+    """
+    geometry = backbone.geometry
+    device = next(backbone.parameters()).device
+    size = min(geometry.image_size, 2 * geometry.size_multiple)
+    state = random_state(device)
+    generator = torch.Generator().manual_seed(1)
+    clips = torch.randn(2, 3, geometry.clip_frames, size, size, generator=generator).to(device)
+    clips.requires_grad_()
+    modes = [(module, module.training) for module in backbone.modules()]
+    backbone.eval()  # a branch that happens to be dropped would hide what it mixes
+    try:
+        with _without_zeros(backbone), torch.enable_grad():
+            outputs = [
+                part[0].float().square().sum() for part in backbone.encode(clips) if part.requires_grad
+            ]
+            if not outputs:
+                return False
+            (gradient,) = torch.autograd.grad(torch.stack(outputs).sum(), clips)
+            return bool(torch.count_nonzero(gradient[1]))
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        return True  # it cannot take two clips by themselves
+    finally:
+        set_random_state(state, device)
+        for module, mode in modes:
+            module.training = mode
+
+
+def check_streamable(backbone: Backbone) -> None:
+    """Raise InputError that names the backbone's class if its clips are not independent."""
+    if clips_mix(backbone):
+        raise InputError(
+            f"protocol: backward=streamed does not hold for {type(backbone).__name__}, in which clips mix; "
+            "allowed for it are plain and checkpointed"
+        )
