@@ -9,7 +9,7 @@ RESULTS ?= results/local
 VENV := .venv
 BIN := $(VENV)/bin
 OPTIONS = --model $(MODEL) --dataset $(DATASET) --strategies $(STRATEGIES) --seeds $(SEEDS) --device $(DEVICE) --results $(RESULTS)
-OPTIONS += $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(CACHE),--cache $(CACHE)) $(foreach p,$(PROTOCOL),--protocol $(p))
+OPTIONS += $(if $(DATA),--data $(DATA)) $(if $(ANNOTATIONS),--annotations $(ANNOTATIONS)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(CACHE),--cache $(CACHE)) $(foreach p,$(PROTOCOL),--protocol $(p))
 
 TEST = $(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
 
@@ -22,7 +22,7 @@ help: ## print this list
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,check]' && touch $@
 
-bench: $(VENV)/installed ## compare the strategies; MODEL= DATASET= DATA= WEIGHTS= STRATEGIES= SEEDS= DEVICE= RESULTS= CACHE= PROTOCOL=
+bench: $(VENV)/installed ## compare the strategies; MODEL= DATASET= DATA= ANNOTATIONS= WEIGHTS= STRATEGIES= SEEDS= DEVICE= RESULTS= CACHE= PROTOCOL=
 	$(BIN)/python -m bench.run $(OPTIONS)
 
 report: $(VENV)/installed ## rebuild tables and figures from the records in RESULTS

@@ -30,7 +30,10 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
     add = result.add_argument
     add("--model", default="vit-t", help="backbone (default: vit-t, the embedded one)")
-    add("--dataset", default="miniature", help="'miniature' or the path of an ActivityNet-format JSON file")
+    add(
+        "--dataset", default="miniature", help="a known name such as thumos14:211, or the path of a JSON file"
+    )
+    add("--annotations", type=Path, help="a known data set's annotations, where they are not in --data")
     add("--data", type=Path, help="folder with the data set's videos")
     add("--weights", help="checkpoint path, 'random', or 'source' (vit-t as shipped; its default)")
     add("--strategies", default="all", help="names with commas between them (default: all installed)")
@@ -156,6 +159,7 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
             device=device,
             protocol_changes=_pairs(options.protocol, "--protocol"),
             results=str(options.results.resolve()),
+            annotations=_absolute(options.annotations) if options.annotations else None,
         )
         for seed in _seeds(options.seeds)
         for name in names

@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.errors import InputError
 from bench.protocol import Protocol, default_protocol, override
-from datasets import load_dataset
+from datasets import card_protocol, load_dataset
 from datasets.annotations import Dataset
 from strategies import build_strategy
 from strategies.base import Strategy, settings
@@ -37,17 +37,22 @@ class RunSpecification:
     device: str
     protocol_changes: dict[str, str]
     results: str
+    annotations: str | None = None
+    """The annotations of a known data set, where they do not lie in ``data``."""
 
     def protocol(self) -> Protocol:
-        return override(default_protocol(self.model, self.device), self.protocol_changes)
+        """Return the model's protocol, with the subsets and tIoUs of a known data set, then what was set."""
+        changes = {**card_protocol(self.dataset), **self.protocol_changes}
+        return override(default_protocol(self.model, self.device), changes)
 
     def build_strategy(self) -> Strategy:
         return build_strategy(self.strategy, self.strategy_settings)
 
     def load_dataset(self, progress: Callable[[int, int], None] | None = None) -> Dataset:
         """Return the data set; the miniature is generated if need be, telling ``progress`` of it."""
-        data, cache = (Path(folder) if folder else None for folder in (self.data, self.cache))
-        return load_dataset(self.dataset, data, cache, progress=progress)
+        given = (self.data, self.cache, self.annotations)
+        data, cache, annotations = (Path(path) if path else None for path in given)
+        return load_dataset(self.dataset, data, cache, annotations=annotations, progress=progress)
 
     def weights_path(self) -> Path | None:
         """Return the checkpoint's path, or None for random weights."""

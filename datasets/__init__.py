@@ -7,8 +7,9 @@ used beside this one.
 from pathlib import Path
 
 from bench.errors import InputError
-from datasets.annotations import Dataset, Instance, Video, read_annotations, video_path
-from datasets.cards import Card, known_datasets, read_card
+from datasets.annotations import Dataset, Instance, SegmentPolicy, Video, read_annotations, video_path
+from datasets.cards import Card, card_protocol, known_datasets, read_card
+from datasets.known import load_known
 from datasets.miniature import MiniatureConfig, generate
 from datasets.miniature.generate import Progress
 
@@ -16,7 +17,9 @@ __all__ = [
     "Card",
     "Dataset",
     "Instance",
+    "SegmentPolicy",
     "Video",
+    "card_protocol",
     "known_datasets",
     "load_dataset",
     "read_annotations",
@@ -30,12 +33,15 @@ def load_dataset(
     data: Path | None = None,
     cache: Path | None = None,
     *,
+    annotations: Path | None = None,
     config: MiniatureConfig | None = None,
     progress: Progress | None = None,
     workers: int = 2,
 ) -> Dataset:
     """The data set of a known name, or the one that an annotation file (`.json`, `.json.gz`) describes.
 
+    A known name may end in a protocol variant, as in `thumos14:211`; `data` is then the folder of its videos
+    and, unless `annotations` names them, of its annotations (`datasets.known.load_known`).
     `miniature` is generated below `cache` unless it is there already; `config`, `progress` and `workers` are
     its generator's, and it takes no `data`. For an annotation file, `data` is the folder of its videos.
     `InputError` for an unknown name, a `data` that has no use, and whatever is wrong with the files.
@@ -44,14 +50,18 @@ def load_dataset(
     if name.endswith((".json", ".json.gz")):
         path = Path(name_or_json)
         stem = path.name.split(".")[0]
+        _refuse(annotations, "annotations", "the data set is an annotation file already; leave it out")
         # Many data sets call the file the same; their folder then says which it is.
         return read_annotations(
             path, root=data, name=path.absolute().parent.name if stem == "annotations" else stem
         )
     card = read_card(name)
-    assert card.name == "miniature", "every other card needs a reader of its own here"
-    if data is not None:
-        raise InputError(f"data: got {data}, but the miniature makes its own videos; leave it out")
+    if card.name != "miniature":
+        return load_known(name, data, annotations)
+    if ":" in name:
+        raise InputError(f"data set: got {name[:60]!r}, the miniature has no variants")
+    _refuse(data, "data", "but the miniature makes its own videos; leave it out")
+    _refuse(annotations, "annotations", "but the miniature makes its own; leave it out")
     folder = generate(config, cache, progress, workers)
     return read_annotations(
         folder / "annotations.json",
@@ -61,3 +71,8 @@ def load_dataset(
         classes=card.classes,
         exclude=card.excluded,
     )
+
+
+def _refuse(path: Path | None, option: str, reason: str) -> None:
+    if path is not None:
+        raise InputError(f"{option}: got {path}, {reason}")

@@ -1,30 +1,80 @@
 """Cards: what is fixed about each known data set, one TOML file a data set beside this module."""
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError
+from datasets.dataset import SegmentPolicy
 
 CARDS = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class Card:
-    """A data set's classes (sorted), tIoU grid, frame rate and licence.
+class Variant:
+    """One way in which papers cut and mend a data set's ground truth; its name stands in every record.
 
-    `subsets` gives the subset for each purpose, `train`, `tune` and `test`; `excluded` lists videos that are
-    known to be missing or wrongly annotated, and only those may be left out.
+    `videos` and `instances` are counts by subset, after `excluded` videos are gone and `policy` was applied,
+    as published or as counted on the real files; a subset without a count is not checked.
+    """
+
+    name: str
+    why: str
+    policy: SegmentPolicy
+    excluded: tuple[str, ...] = ()
+    videos: dict[str, int] = field(default_factory=dict)
+    instances: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A data set's classes (sorted; none if they are taken from the file), tIoU grid, frame rate and licence.
+
+    `subsets` gives the subset for each purpose, `train` and `test`, and `tune` where there is one; videos of
+    other subsets are left out. `excluded` lists videos that are known to be missing or wrongly annotated.
     """
 
     name: str
     classes: tuple[str, ...]
     subsets: dict[str, str]
     tiou: tuple[float, ...]
-    frames_per_second: float
     licence: str
+    frames_per_second: float | None = None
+    """The nominal rate of the videos; none where they differ."""
+    rates: tuple[float, ...] = ()
+    """Rates that the original files have; another one means a copy that was encoded anew."""
     excluded: tuple[str, ...] = ()
+    title: str = ""
+    printed_tiou: tuple[float, ...] = ()
+    """The thresholds that papers print, where the grid is too long for a table."""
+    home: str = ""
+    """Where to ask for videos and annotations."""
+    annotation_files: tuple[str, ...] = ()
+    """Names under which the annotations are looked for; the first that is there is read."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Subset names of other versions of the file, and what they are called here."""
+    ignored: tuple[str, ...] = ()
+    """Labels that are no class."""
+    implied: dict[str, str] = field(default_factory=dict)
+    """Classes whose every instance is, by another annotation, also one of another class."""
+    numbered: tuple[str, ...] = ()
+    """Classes by number from 1, for files that number them."""
+    unannotated: dict[str, str] = field(default_factory=dict)
+    """Videos without an instance, which files leave out, with their subsets."""
+    notes: tuple[str, ...] = ()
+    default_variant: str = ""
+    variants: tuple[Variant, ...] = ()
+
+    def variant(self, name: str = "") -> Variant:
+        """The variant of a name, by default the card's; `InputError` lists the known ones."""
+        wanted = name or self.default_variant
+        for variant in self.variants:
+            if variant.name == wanted:
+                return variant
+        known = ", ".join(f"{self.name}:{variant.name}" for variant in self.variants)
+        raise InputError(f"data set: got {f'{self.name}:{name}'[:60]!r}, known are {known or self.name}")
 
 
 def known_datasets() -> tuple[str, ...]:
@@ -32,13 +82,49 @@ def known_datasets() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in CARDS.glob("*.toml")))
 
 
+def split_name(name: str) -> tuple[str, str]:
+    """Card and variant of a data set's name such as `thumos14:211`; the variant may be empty."""
+    card, _, variant = name.partition(":")
+    return card, variant
+
+
+@lru_cache(maxsize=32)
 def read_card(name: str) -> Card:
-    """The card of a known data set; `InputError` lists the known ones."""
+    """The card of a known data set, with or without a variant after `:`; `InputError` lists the known."""
+    name = split_name(name)[0]
     if name not in known_datasets():
-        raise InputError(f"data set: got {name!r}, known are {', '.join(known_datasets())}, or a .json file")
+        raise InputError(
+            f"data set: got {name[:60]!r}, known are {', '.join(known_datasets())}, or a .json file"
+        )
     fields: dict[str, Any] = tomllib.loads((CARDS / f"{name}.toml").read_text(encoding="utf-8"))
+    variants = tuple(_variant(key, value) for key, value in fields.pop("variants", {}).items())
+    if source := fields.pop("classes_of", None):
+        fields["classes"] = read_card(source).classes
     lists = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
-    card = Card(**(fields | lists))
+    card = Card(**(fields | lists), variants=variants)
     assert card.name == name
     assert card.classes == tuple(sorted(card.classes))
+    assert not card.variants or card.default_variant in {variant.name for variant in card.variants}
     return card
+
+
+def card_protocol(name: str) -> dict[str, str]:
+    """The protocol fields that a data set's card sets, as text: subsets and tIoU grid.
+
+    None for the miniature, whose card is what the protocol's own defaults say, and for annotation files.
+    """
+    if name.endswith((".json", ".json.gz")) or split_name(name)[0] == "miniature":
+        return {}
+    if split_name(name)[0] not in known_datasets():
+        return {}
+    card = read_card(name)
+    return {
+        "training_subset": card.subsets["train"],
+        "evaluation_subset": card.subsets["test"],
+        "tiou": "+".join(f"{tiou:g}" for tiou in card.tiou),
+    }
+
+
+def _variant(name: str, fields: dict[str, Any]) -> Variant:
+    policy = SegmentPolicy(**fields.pop("policy", {}))
+    return Variant(name=name, policy=policy, excluded=tuple(fields.pop("excluded", ())), **fields)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.errors import InputError
-from datasets.annotations import Dataset, Instance, read_annotations, video_path
+from datasets.annotations import Dataset, Instance, SegmentPolicy, read_annotations, video_path
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not there")
@@ -56,10 +56,51 @@ def test_an_end_just_past_the_video_is_clipped_and_counted(tmp_path: Path) -> No
 
 
 def test_invalid_segments_are_dropped_and_counted_on_request(tmp_path: Path) -> None:
-    path = write(tmp_path, {"a": entry((3, 2, "run"), (1, 20, "run"), (1, 2, "run"))})
-    dataset = read_annotations(path, drop_invalid_segments=True)
+    path = write(tmp_path, {"a": entry((3, 2, "run"), (1, 20, "run"), (1, 2, "run"), (1, 2, "run"))})
+    dataset = read_annotations(path, policy=SegmentPolicy("drop", "drop", "drop"))
     assert dataset.videos[0].instances == (Instance(1.0, 2.0, "run"),)
-    assert dataset.dropped == 2
+    assert (dataset.mended.empty, dataset.mended.outside, dataset.mended.duplicates) == (1, 1, 1)
+    assert dataset.dropped == 3
+
+
+def test_wrong_segments_are_kept_as_they_stand_on_request(tmp_path: Path) -> None:
+    path = write(tmp_path, {"a": entry((3, 3, "run"), (1, 20, "run"), (9, 10.4, "run"), (9, 10.4, "run"))})
+    dataset = read_annotations(path, policy=SegmentPolicy("keep", "keep", "keep"))
+    kept = [(instance.start, instance.end) for instance in dataset.videos[0].instances]
+    assert kept == [(1, 20), (3, 3), (9, 10.4), (9, 10.4)]
+    assert (dataset.clipped, dataset.dropped) == (0, 0)
+
+
+def test_duplicates_are_equal_to_the_millisecond_and_of_one_class(tmp_path: Path) -> None:
+    segments = [(1, 2, "run"), (1.0005, 2, "run"), (1, 2.002, "run"), (1, 2, "jump")]
+    path = write(tmp_path, {"a": entry(*segments)})
+    dataset = read_annotations(path, policy=SegmentPolicy(duplicates="drop"))
+    assert (len(dataset.videos[0].instances), dataset.mended.duplicates) == (3, 1)
+    with pytest.raises(InputError, match=r"run from 1\.0005 to 2 s is there twice"):
+        read_annotations(path, policy=SegmentPolicy(duplicates="refuse"))
+
+
+def test_durations_come_from_a_table_beside_the_file_and_count_for_its_digest(tmp_path: Path) -> None:
+    path = write(tmp_path, {"a": {"subset": "x", "annotations": [{"segment": ["1", "2"], "label": "run"}]}})
+    with pytest.raises(InputError, match=r"database\.a\.duration: missing"):
+        read_annotations(path)
+    (tmp_path / "other.csv").write_text("name,size\na,3\n")
+    table = tmp_path / "info.csv"
+    table.write_text("video,fps,count\na,25,100\n")
+    first = read_annotations(path)
+    assert (first.videos[0].duration, first.videos[0].frames_per_second, first.videos[0].frames) == (
+        4,
+        25,
+        100,
+    )
+    table.write_text("video,duration\na,5\n")
+    second = read_annotations(path)
+    assert second.videos[0].duration == 5
+    assert len({first.sha256, second.sha256, hashlib.sha256(path.read_bytes()).hexdigest()}) == 3
+    for text in ("video,fps,count\na,0,100\n", "video,duration\na,long\n", "video,duration\na,\n"):
+        table.write_text(text)
+        with pytest.raises(InputError, match=r"info\.csv: line 2: (fps|duration): "):
+            read_annotations(path)
 
 
 def test_excluded_videos_are_left_out(tmp_path: Path) -> None:
@@ -156,7 +197,7 @@ def test_deep_values_are_shown_short(tmp_path: Path) -> None:
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.json: cannot be read"):
         read_annotations(tmp_path / "none.json")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="holds no text file of a class"):
         read_annotations(tmp_path)
     with pytest.raises(InputError, match="is no folder"):
         read_annotations(write(tmp_path, {"a": entry()}), root=tmp_path / "nowhere")
@@ -208,12 +249,5 @@ def test_real_files_are_read() -> None:
     thumos = SHARED / "annotations" / "thumos14_actionformer.json"
     with pytest.raises(InputError, match=r"database.video_test_0000270.annotations\[\d+\].segment"):
         read_annotations(thumos)
-    without = {"video_test_0000270", "video_test_0000814", "video_test_0001081"}
-    without |= {"video_validation_0000364", "video_validation_0000856"}
-    assert len(read_annotations(thumos, exclude=without).classes) == 20
-    with pytest.raises(InputError, match="duration: missing"):
-        read_annotations(SHARED / "annotations" / "thumos14_afsd.json")
-    activitynet = read_annotations(
-        SHARED / "annotations" / "activitynet13.json.gz", drop_invalid_segments=True
-    )
-    assert (len(activitynet.classes), activitynet.dropped) == (200, 13)
+    mended = read_annotations(thumos, policy=SegmentPolicy(outside="drop")).mended
+    assert (mended.outside, mended.empty, mended.clipped) == (30, 0, 0)

@@ -4,7 +4,8 @@ import pytest
 
 import datasets
 from bench.errors import InputError
-from datasets import known_datasets, load_dataset, read_card, video_path
+from bench.protocol import default_protocol, override
+from datasets import card_protocol, known_datasets, load_dataset, read_card, video_path
 from datasets.miniature import MiniatureConfig
 from datasets.miniature.config import SUBSETS
 from datasets.miniature.motions import TARGET_CLASSES
@@ -44,7 +45,19 @@ def test_the_miniature_s_card_says_what_is_generated() -> None:
 
 @pytest.mark.parametrize("name", known_datasets())
 def test_every_card_can_be_read(name: str) -> None:
-    assert set(read_card(name).subsets) == {"train", "tune", "test"}
+    card = read_card(name)
+    assert {"train", "test"} <= set(card.subsets) <= {"train", "tune", "test"}
+    assert set(card.printed_tiou) <= set(card.tiou)
+    assert set(card.aliases.values()) <= set(card.subsets.values())
+    for variant in card.variants:
+        assert set(variant.videos) | set(variant.instances) <= set(card.subsets.values())
+
+
+def test_cards_set_the_protocol_of_known_data_sets_only() -> None:
+    override(default_protocol("vit-t"), card_protocol("activitynet13:4728"))
+    assert card_protocol("thumos14:211")["tiou"] == "0.3+0.4+0.5+0.6+0.7"
+    assert card_protocol("thumos14")["evaluation_subset"] == "test"
+    assert card_protocol("miniature") == card_protocol("my/thumos14.json") == card_protocol("unknown") == {}
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:

@@ -1,0 +1,206 @@
+"""The checks of an annotation file's values: an unchecked entry of its `database` in, a `Video` out.
+
+Every mistake is an `InputError` of one line that names the file and the field.
+"""
+
+import math
+import unicodedata
+from collections.abc import Collection, Mapping
+from dataclasses import astuple, replace
+from pathlib import PurePosixPath
+from typing import Any, NoReturn
+
+from bench.errors import InputError
+from datasets.dataset import Instance, Mended, SegmentPolicy, Treatment, Video
+from datasets.formats import VideoFacts, shown
+
+END_TOLERANCE_SECONDS = 0.5
+"""Annotators' clocks and containers disagree by some frames; more than this is another video's annotation."""
+DUPLICATE_SECONDS = 1e-3
+LONGEST_ID = 200
+
+
+class EntryReader:
+    """Checks the entries of one file one by one; `mended` counts what it changed."""
+
+    def __init__(
+        self,
+        file: str,
+        classes: Collection[str] | None = None,
+        policy: SegmentPolicy | None = None,
+        ignored: Collection[str] = (),
+        facts: Mapping[str, VideoFacts] | None = None,
+    ) -> None:
+        self.file = file
+        self.classes = None if classes is None else frozenset(classes)
+        self.policy = policy or SegmentPolicy()
+        self.ignored = frozenset(ignored)
+        self.facts = facts or {}
+        self.mended = Mended()
+
+    def fail(self, field: str, problem: str) -> NoReturn:
+        raise InputError(f"{self.file}: {field}: {problem}")
+
+    def field(self, entry: Any, name: str, where: str) -> Any:
+        if not isinstance(entry, dict):
+            self.fail(where, f"got {shown(entry)}, an object is needed")
+        if name not in entry:
+            self.fail(f"{where}.{name}", "missing")
+        return entry[name]
+
+    def database(self, database: Any) -> dict[str, Any]:
+        if not isinstance(database, dict):
+            self.fail("database", f"got {shown(database)}, an object of videos is needed")
+        return database
+
+    def video(self, key: str, entry: Any) -> Video:
+        """The checked video; its instances sorted by time."""
+        if problem := unsafe_name(key, allow_folders=False):
+            self.fail("database", f"video id {shown(key)} {problem}")
+        where = f"database.{key}"
+        subset = self.text(self.field(entry, "subset", where), f"{where}.subset")
+        facts = self.facts.get(key)
+        if "duration" in entry or facts is None:
+            duration = self.positive(self.field(entry, "duration", where), f"{where}.duration")
+        else:
+            duration = facts.duration
+        rate = facts.frames_per_second if facts else None
+        if entry.get("fps") is not None:
+            rate = self.positive(entry["fps"], f"{where}.fps", "of frames per second")
+        annotations = self.field(entry, "annotations", where)
+        if not isinstance(annotations, list):
+            self.fail(f"{where}.annotations", f"got {shown(annotations)}, a list is needed")
+        found = [
+            self.instance(item, duration, f"{where}.annotations[{index}]")
+            for index, item in enumerate(annotations)
+        ]
+        instances = sorted((instance for instance in found if instance is not None), key=astuple)
+        return Video(
+            id=key,
+            subset=subset,
+            duration=duration,
+            instances=tuple(self.unique(instances, f"{where}.annotations")),
+            file=self.file_name(entry.get("file"), where),
+            frames_per_second=rate,
+            frames=facts.frames if facts else None,
+        )
+
+    def instance(self, item: Any, duration: float, where: str) -> Instance | None:
+        segment = self.field(item, "segment", where)
+        label = self.text(self.field(item, "label", where), f"{where}.label")
+        if label in self.ignored:
+            self.count("ignored")
+            return None
+        if self.classes is not None and label not in self.classes:
+            known = ", ".join(sorted(self.classes)[:20]) + (", ..." if len(self.classes) > 20 else "")
+            self.fail(f"{where}.label", f"got {shown(label)}, allowed are {known}")
+        where = f"{where}.segment"
+        if not isinstance(segment, list) or len(segment) != 2:
+            self.fail(where, f"got {shown(segment)}, [start, end] in seconds is needed")
+        start, end = (self.number(value, where) for value in segment)
+        if not start < end:
+            problem = f"start {start:g} s is not before end {end:g} s"
+            # What ends before it starts has no length that an evaluator could use.
+            treatment = "drop" if start > end and self.policy.empty == "keep" else self.policy.empty
+            return self.treated("empty", treatment, where, problem, Instance(start, end, label))
+        if start < 0 or start >= duration or end > duration + END_TOLERANCE_SECONDS:
+            problem = f"[{start:g}, {end:g}] is outside the video's [0, {duration:g}] s"
+            kept = Instance(start, end, label)
+            return self.treated("outside", self.policy.outside, where, problem, kept)
+        if end > duration and self.policy.outside != "keep":
+            self.count("clipped")
+            end = duration
+        return Instance(start, end, label)
+
+    def treated(
+        self, kind: str, treatment: Treatment, where: str, problem: str, instance: Instance
+    ) -> Instance | None:
+        """A wrong instance as the policy treats it: an error, nothing, or itself."""
+        if treatment == "refuse":
+            self.fail(where, problem)
+        if treatment == "keep":
+            return instance
+        self.count(kind)
+        return None
+
+    def unique(self, instances: list[Instance], where: str) -> list[Instance]:
+        """Instances, sorted by start, without duplicates where the policy has them dropped."""
+        if self.policy.duplicates == "keep":
+            return instances
+        kept: list[Instance] = []
+        for instance in instances:
+            if not is_duplicate(instance, kept):
+                kept.append(instance)
+            elif self.policy.duplicates == "refuse":
+                self.fail(
+                    where, f"{instance.label} from {instance.start:g} to {instance.end:g} s is there twice"
+                )
+            else:
+                self.count("duplicates")
+        return kept
+
+    def count(self, kind: str) -> None:
+        self.mended = replace(self.mended, **{kind: getattr(self.mended, kind) + 1})
+
+    def number(self, value: Any, where: str, unit: str = "of seconds") -> float:
+        """A finite number, also from a string: some published files quote their seconds."""
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            self.fail(where, f"got {shown(value)}, a finite number {unit} is needed")
+        return number
+
+    def positive(self, value: Any, where: str, unit: str = "of seconds") -> float:
+        number = self.number(value, where, unit)
+        if number <= 0:
+            self.fail(where, f"got {number:g}, more than 0 {'s ' if unit == 'of seconds' else ''}is needed")
+        return number
+
+    def text(self, value: Any, where: str) -> str:
+        if not isinstance(value, str) or not value.strip():
+            self.fail(where, f"got {shown(value)}, a string that is not empty is needed")
+        if _has_controls(value):
+            self.fail(where, f"got {shown(value)}, a string without control characters is needed")
+        return value
+
+    def file_name(self, value: Any, where: str) -> str | None:
+        if value is None:
+            return None
+        name = self.text(value, f"{where}.file")
+        if problem := unsafe_name(name, allow_folders=True):
+            self.fail(f"{where}.file", f"{shown(name)} {problem}")
+        return name
+
+
+def is_duplicate(instance: Instance, kept: list[Instance]) -> bool:
+    """Whether one of `kept`, whose starts ascend up to the instance's, has its class and ends."""
+    for other in reversed(kept):
+        if instance.start - other.start > DUPLICATE_SECONDS:
+            return False
+        if other.label == instance.label and abs(other.end - instance.end) <= DUPLICATE_SECONDS:
+            return True
+    return False
+
+
+def unsafe_name(name: str, allow_folders: bool) -> str | None:
+    """Why the name must not become part of a path, or None. Annotation files come from strangers."""
+    parts = PurePosixPath(name).parts if allow_folders else (name,)
+    if not name or name.isspace():
+        return "is empty"
+    if len(name) > LONGEST_ID:
+        return f"is longer than {LONGEST_ID} characters"
+    if "\\" in name or any("/" in part for part in parts):
+        return "must be relative, with / between" if allow_folders else "must not hold path separators"
+    if ".." in name:
+        return "must not hold '..'"
+    if any(part.startswith(".") for part in parts):
+        return "must not begin with a dot"
+    if _has_controls(name):
+        return "must not hold control characters"
+    return None
+
+
+def _has_controls(text: str) -> bool:
+    return any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)

@@ -1,0 +1,239 @@
+"""Annotation files as people have them, read into one shape: ActivityNet's `database`, still unchecked.
+
+Understood are ActivityNet's JSON (also as ActionFormer, AFSD, HACS and FineAction write it), MultiTHUMOS's
+JSON of numbered actions, and the original THUMOS folder of a text file per class. The checks of single
+values are those of `datasets.entries`.
+"""
+
+import csv
+import hashlib
+import json
+import math
+import re
+import reprlib
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.errors import InputError
+
+LARGEST_BYTES = 2**30
+NO_CLASSES = re.compile(r"(readme.*|.*class_?list|.*classes)", re.IGNORECASE)
+SUBSET_SUFFIX = re.compile(r"_(val|validation|test)$")
+
+
+@dataclass(frozen=True)
+class AnnotationFile:
+    """The unchecked `database` of a file or folder, its name for messages, the digest of its bytes, its kind.
+
+    `kind` is `activitynet`, `multithumos` or `thumos-text`.
+    """
+
+    name: str
+    database: Any
+    sha256: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What a table of videos beside the annotations says of one: seconds, rate, frames."""
+
+    duration: float
+    frames_per_second: float | None = None
+    frames: int | None = None
+
+
+def read_file(path: Path, numbered: Sequence[str] = ()) -> AnnotationFile:
+    """The database of an annotation file (`.json`, `.json.gz`) or of a folder of text files.
+
+    `numbered` names the classes of a file that numbers them from 1, unless a `class_list.txt` lies beside
+    it; a number without a name becomes `class 21`. Raises `InputError` for what cannot be read.
+    """
+    if path.is_dir():
+        return _read_folder(path)
+    content = _read_bytes(path)
+    top = _parse(path, content)
+    kind = "activitynet"
+    if isinstance(top, dict) and "database" not in top and _numbers_actions(top):
+        top, kind = {"database": _multithumos(path, top, numbered)}, "multithumos"
+    if not isinstance(top, dict):
+        raise InputError(f"{path.name}: top level: got {shown(top)}, an object is needed")
+    if "database" not in top:
+        raise InputError(f"{path.name}: database: missing")
+    return AnnotationFile(path.name, top["database"], hashlib.sha256(content).hexdigest(), kind)
+
+
+def shown(value: object) -> str:
+    """The value in quotes or brackets, cut to a length and depth that fit on a line."""
+    return reprlib.repr(value)
+
+
+def read_facts(path: Path) -> dict[str, VideoFacts]:
+    """Facts by video id from the CSV tables in the annotations' folder.
+
+    A table counts if its header has `video` and either `duration` or `fps` and `count`; others are passed
+    over. Raises `InputError` for a value in such a table that is no positive number.
+    """
+    folder = path if path.is_dir() else path.parent
+    facts: dict[str, VideoFacts] = {}
+    for table in sorted(folder.glob("*.csv")):
+        try:
+            with table.open(encoding="utf-8-sig", newline="") as file:
+                rows = csv.DictReader(file)
+                header = set(rows.fieldnames or ())
+                if "video" not in header or not ({"duration"} <= header or {"fps", "count"} <= header):
+                    continue
+                for number, row in enumerate(rows, start=2):
+                    facts[row["video"] or ""] = _facts(f"{table.name}: line {number}", row)
+        except (OSError, csv.Error, UnicodeDecodeError) as error:
+            raise InputError(f"{table.name}: cannot be read as a table: {_reason(error)}") from None
+    return facts
+
+
+def _facts(where: str, row: Mapping[str, Any]) -> VideoFacts:
+    def positive(name: str) -> float | None:
+        text = row.get(name)
+        if text in (None, ""):
+            return None
+        try:
+            value = float(str(text))
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value > 0):
+            raise InputError(f"{where}: {name}: got {shown(text)}, a positive number is needed")
+        return value
+
+    rate, count, duration = positive("fps"), positive("count"), positive("duration")
+    if duration is None and rate is not None and count is not None:
+        duration = count / rate
+    if duration is None:
+        raise InputError(f"{where}: duration: missing, or fps and count to compute it from")
+    return VideoFacts(duration, rate, None if count is None else round(count))
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        expected = "expected an ActivityNet JSON file"
+        raise InputError(f"{path}: cannot be read: {_reason(error)}; {expected}") from None
+    return content
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())[:200]
+
+
+def _parse(path: Path, content: bytes) -> Any:
+    try:
+        if path.suffix == ".gz":
+            content = _decompress(content)
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique_keys)
+    except RecursionError:
+        raise InputError(f"{path.name}: nested too deeply; expected ActivityNet JSON") from None
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path.name}: not JSON: {_reason(error)}") from None
+
+
+def _decompress(content: bytes) -> bytes:
+    """The whole of a gzip file, bounded: a few kilobytes may unpack to more than the machine holds."""
+    whole = b""
+    while content:
+        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        whole += unpacker.decompress(content, LARGEST_BYTES - len(whole) + 1)
+        if len(whole) > LARGEST_BYTES:
+            raise ValueError(f"unpacks to more than {LARGEST_BYTES >> 20} MiB")
+        if not unpacker.eof:
+            raise EOFError("the gzip file ends too early")
+        content = unpacker.unused_data.lstrip(b"\0")
+    return whole
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A dict of the pairs; a key given twice would lose a video without a word."""
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"key {shown(twice)} is given twice")
+    return result
+
+
+def _numbers_actions(top: Mapping[str, Any]) -> bool:
+    return bool(top) and all(isinstance(entry, dict) and "actions" in entry for entry in top.values())
+
+
+def _multithumos(path: Path, top: Mapping[str, Any], numbered: Sequence[str]) -> dict[str, Any]:
+    """MultiTHUMOS's `{video: {subset, duration, actions: [[number, start, end]]}}` in ActivityNet's shape."""
+    names = _class_list(path.parent / "class_list.txt") or dict(enumerate(numbered, start=1))
+
+    def annotation(video: str, index: int, action: Any) -> dict[str, Any]:
+        number = action[0] if isinstance(action, list) and len(action) == 3 else None
+        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+            where = f"{path.name}: {video}.actions[{index}]"
+            raise InputError(f"{where}: got {shown(action)}, [class number, start, end] is needed")
+        return {"label": names.get(number, f"class {number}"), "segment": action[1:]}
+
+    database = {}
+    for video, entry in top.items():
+        actions = entry["actions"]
+        if not isinstance(actions, list):
+            raise InputError(f"{path.name}: {video}.actions: got {shown(actions)}, a list is needed")
+        annotations = [annotation(video, index, action) for index, action in enumerate(actions)]
+        database[video] = {**entry, "annotations": annotations}
+    return database
+
+
+def _class_list(path: Path) -> dict[int, str]:
+    """Names by number from lines `number name`, or nothing where there is no such file."""
+    if not path.is_file():
+        return {}
+    names = {}
+    for number, line in _lines(path):
+        match line.split():
+            case [index, name] if index.isdecimal():
+                names[int(index)] = name
+            case _:
+                raise InputError(f"{path.name}: line {number}: got {shown(line)}, 'number name' is needed")
+    return names
+
+
+def _read_folder(folder: Path) -> AnnotationFile:
+    """The THUMOS challenge's folder: in `Biking_val.txt` and the like, lines of `video start end`.
+
+    The class is the file's name without `_val` or `_test`, the subset the second word of the video's id
+    (`video_test_0000004`). Videos without any line do not occur: the files cannot tell of them.
+    """
+    files = sorted(path for path in folder.rglob("*.txt") if not NO_CLASSES.fullmatch(path.stem))
+    if not files:
+        raise InputError(f"{folder}: holds no text file of a class such as Diving_val.txt, nor is it JSON")
+    digest, database = hashlib.sha256(), dict[str, Any]()
+    for path in files:
+        label = SUBSET_SUFFIX.sub("", path.stem)
+        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode(errors="replace"))
+        digest.update(_read_bytes(path))
+        for number, line in _lines(path):
+            match line.split():
+                case [video, start, end]:
+                    subset = video.split("_")[1] if video.count("_") == 2 else ""
+                    entry = database.setdefault(video, {"subset": subset, "annotations": []})
+                    entry["annotations"].append({"segment": [start, end], "label": label})
+                case _:
+                    raise InputError(
+                        f"{path.name}: line {number}: got {shown(line)}, 'video start end' is needed"
+                    )
+    return AnnotationFile(folder.name, database, digest.hexdigest(), "thumos-text")
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path.name}: not text in UTF-8") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {_reason(error)}") from None
+    return [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]

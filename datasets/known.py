@@ -1,0 +1,220 @@
+"""A known data set: its card, the annotation file that the user has, and his videos, brought together.
+
+What does not fit is said here, before anything is computed: another version of the ground truth than the
+variant asks for, videos that are not there, two files for one video.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench.errors import InputError
+from datasets.annotations import CONTAINERS, check_file
+from datasets.cards import Card, Variant, read_card, split_name
+from datasets.dataset import Dataset
+from datasets.formats import AnnotationFile, VideoFacts, read_facts, read_file
+
+MISSING_LIST = "missing.txt"
+NAMED = 5
+
+
+Probe = Callable[[Sequence[str]], Mapping[str, VideoFacts]]
+
+
+def _no_facts(videos: Sequence[str]) -> Mapping[str, VideoFacts]:
+    return {}
+
+
+def load_known(name: str, data: Path | None, annotations: Path | None = None) -> Dataset:
+    """The data set of a card, such as `thumos14` or, in a variant other than its first, `thumos14:211`.
+
+    `data` is a folder that holds the videos, at any depth, and the annotations unless `annotations` names
+    them: a file or folder called as the card says, in `data` or in its folder `annotations`. Every video of
+    the variant must be there but those that `missing.txt` in `data` lists, one id a line; the variant is then
+    called, for example, `211, 2 missing (1f0c)`. Raises `InputError` for all that does not fit.
+    """
+    card = read_card(name)
+    variant = card.variant(split_name(name)[1])
+    if data is None:
+        raise InputError(f"data set {card.name}: the folder of its videos is needed as data; ask {card.home}")
+    if not data.is_dir():
+        raise InputError(f"{data}: the folder of the videos of {card.name} is no folder")
+    path = annotations or find_annotations(card, data)
+    dataset = check_known(card, variant, path, lambda ids: probed_facts(data, ids))
+    absent = _read_missing(data / MISSING_LIST, dataset)
+    if absent:
+        digest = hashlib.sha256("\n".join(sorted(absent)).encode()).hexdigest()[:4]
+        dataset = replace(
+            dataset,
+            videos=tuple(video for video in dataset.videos if video.id not in absent),
+            variant=f"{variant.name}, {len(absent)} missing ({digest})",
+            missing=tuple(sorted(absent)),
+        )
+    files = find_videos(data)
+    videos = tuple(replace(video, file=pick_file(data, video.id, files)) for video in dataset.videos)
+    if lost := [video.id for video in videos if video.file is None]:
+        raise InputError(
+            f"{data}: {len(lost)} of {len(videos)} videos of {card.name}:{variant.name} have no file: "
+            f"{some(lost)}; list what you cannot get in {MISSING_LIST} there, or ask {card.home}"
+        )
+    return replace(dataset, videos=videos, root=data)
+
+
+def check_known(
+    card: Card, variant: Variant, path: Path, probe: Probe = _no_facts, *, counted: bool = True
+) -> Dataset:
+    """The data set of an annotation file alone, in a card's variant; `counted` compares it with the card.
+
+    `probe` is asked for the facts of videos whose duration neither the file nor a table beside it tells.
+    """
+    file, facts = read_card_file(card, path)
+    wanted = set(card.subsets.values())
+    entries = {
+        key: entry
+        for key, entry in file.database.items()
+        if not isinstance(entry, dict) or entry.get("subset") in wanted or "subset" not in entry
+    }
+    for video, subset in card.unannotated.items():
+        if video not in entries:
+            entries[video] = {"subset": subset, "annotations": []}
+    for video in (*variant.excluded, *card.excluded):
+        entries.pop(video, None)
+    facts = {**facts, **probe([key for key in entries if _lacks_duration(entries[key], key, facts)])}
+    for video in card.unannotated:
+        if video in entries and _lacks_duration(entries[video], video, facts):
+            raise InputError(
+                f"{file.name}: variant {variant.name} needs {video}, which the file lacks and no video "
+                f"file or table tells the duration of; other variants: {_others(card, variant)}"
+            )
+    dataset = check_file(
+        replace(file, database=entries),
+        path,
+        path.parent,
+        name=card.name,
+        variant=variant.name,
+        classes=card.classes or None,
+        policy=variant.policy,
+        ignored=card.ignored,
+        facts=facts,
+    )
+    if counted:
+        check_counts(card, variant, dataset)
+    return dataset
+
+
+def read_card_file(card: Card, path: Path) -> tuple[AnnotationFile, dict[str, VideoFacts]]:
+    """An annotation file with its subsets called as the card calls them, and the facts of tables by it."""
+    file = read_file(path, card.numbered)
+    if not isinstance(file.database, dict):
+        raise InputError(f"{file.name}: database: an object of videos is needed")
+    database = {key: _renamed(entry, card.aliases) for key, entry in file.database.items()}
+    return replace(file, database=database), read_facts(path)
+
+
+def _renamed(entry: Any, aliases: Mapping[str, str]) -> Any:
+    subset = entry.get("subset") if isinstance(entry, dict) else None
+    return {**entry, "subset": aliases[subset]} if isinstance(subset, str) and subset in aliases else entry
+
+
+def _lacks_duration(entry: Any, key: str, facts: Mapping[str, VideoFacts]) -> bool:
+    return isinstance(entry, dict) and "duration" not in entry and key not in facts
+
+
+def check_counts(card: Card, variant: Variant, dataset: Dataset) -> None:
+    """Raise `InputError` if the ground truth holds another number of videos or instances than the variant."""
+    for what, expected in (("videos", variant.videos), ("instances", variant.instances)):
+        for subset, count in expected.items():
+            chosen = [video for video in dataset.videos if video.subset == subset]
+            got = len(chosen) if what == "videos" else sum(len(video.instances) for video in chosen)
+            if got != count:
+                raise InputError(
+                    f"{dataset.path.name}: {got} {what} in {subset}, {card.name}:{variant.name} has {count} "
+                    f"({variant.why}); other variants: {_others(card, variant)}, or give the file's path as "
+                    "the data set to use it as it is"
+                )
+
+
+def _others(card: Card, variant: Variant) -> str:
+    return ", ".join(f"{card.name}:{each.name}" for each in card.variants if each != variant) or "none"
+
+
+def find_annotations(card: Card, data: Path) -> Path:
+    """The file or folder below `data` that is called as a card's annotations; `InputError` if none is."""
+    for folder in (data, data / "annotations"):
+        for name in card.annotation_files:
+            for candidate in (folder / name, folder / f"{name}.gz"):
+                if candidate.is_file() or (candidate.is_dir() and not name.endswith(".json")):
+                    return candidate
+    names = ", ".join(card.annotation_files)
+    raise InputError(f"{data}: no annotations of {card.name}: looked for {names}, here and in annotations/")
+
+
+def find_videos(data: Path) -> dict[str, list[str]]:
+    """Paths of video files below `data`, relative to it and sorted, by name without suffix."""
+    found: dict[str, list[str]] = {}
+    seen: set[tuple[int, int]] = set()
+    for folder, names, files in os.walk(data, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            names.clear()  # a link that leads back
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        for name in sorted(files):
+            stem, _, suffix = name.rpartition(".")
+            if stem and not name.startswith(".") and suffix.lower() in CONTAINERS:
+                found.setdefault(stem, []).append(os.path.relpath(os.path.join(folder, name), data))
+    return found
+
+
+def pick_file(data: Path, video: str, files: Mapping[str, Sequence[str]]) -> str | None:
+    """The file of a video: its id as it is, else with ActivityNet's prefix `v_`, else without it.
+
+    None if there is none. Two files of different size for one id are an `InputError`: one of them is wrong.
+    """
+    for stem in (video, f"v_{video}", video.removeprefix("v_")):
+        if stem in files:
+            if len({(data / name).stat().st_size for name in files[stem]}) > 1:
+                raise InputError(
+                    f"{data}: video {video} has files that differ: {some(files[stem])}; leave one"
+                )
+            return files[stem][0]
+    return None
+
+
+def probed_facts(data: Path, videos: Iterable[str]) -> dict[str, VideoFacts]:
+    """Duration, rate and frames of some videos by their files; those without a file are absent."""
+    wanted = list(videos)
+    if not wanted:
+        return {}
+    from datasets.video import probe
+
+    files, facts = find_videos(data), {}
+    for video in wanted:
+        if (name := pick_file(data, video, files)) is not None:
+            info = probe(data / name)
+            facts[video] = VideoFacts(info.duration, info.frames_per_second, info.frames)
+    return facts
+
+
+def _read_missing(path: Path, dataset: Dataset) -> set[str]:
+    """The ids in a list of missing videos; `InputError` for one that the data set does not have."""
+    if not path.is_file():
+        return set()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split()
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{path}: cannot be read; a video id a line is needed") from None
+    known = {video.id for video in dataset.videos}
+    if strange := [line for line in lines if line not in known]:
+        raise InputError(f"{path}: {some(strange)}: not in {dataset.name}:{dataset.variant}")
+    return set(lines)
+
+
+def some(names: Collection[str]) -> str:
+    """The first few of some names, for a message of one line."""
+    shown = ", ".join(name[:80] if name.isprintable() else repr(name)[:80] for name in list(names)[:NAMED])
+    return shown + (", ..." if len(names) > NAMED else "")
