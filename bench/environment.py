@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from datasets.video import readers_used
+
 PACKAGES = ("torch", "timm", "numpy", "decord", "av", "pandas")
 
 
@@ -79,6 +81,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "driver": driver_version() if cuda else None,
         "threads": torch.get_num_threads(),
         "attention_backends": attention_backends(device),
+        "video_reader": readers_used(),
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bench.errors import InputError
-from datasets import video as video_module
+from datasets import decord_reader
 from datasets.video import probe, read_frames
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -119,7 +119,7 @@ def test_resizing_is_antialiased(tmp_path: Path) -> None:
 
 
 def test_chunks_bound_the_memory(numbered_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video_module, "CHUNK_BYTES", 3 * 64 * 64 * 3)
+    monkeypatch.setattr(decord_reader, "CHUNK_BYTES", 3 * 64 * 64 * 3)
     indices = list(range(0, 20, 2))
     assert [spelled(frame) for frame in read_frames(numbered_video, middles(indices), size=16)] == indices
 

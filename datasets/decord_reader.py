@@ -1,0 +1,169 @@
+"""Frames by number with decord, which works in a process of its own (`datasets.decord_worker`)."""
+
+import atexit
+import contextlib
+import importlib.util
+import json
+import mmap
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.video_index import VideoIndex
+
+CHUNK_FRAMES = 32
+CHUNK_BYTES = 16 * 2**20
+"""Natively decoded frames handed over at once: at most so many, and at most so many bytes (one at least)."""
+SECONDS = 20.0
+SECONDS_PER_FRAME = 2.0
+"""After these a request is given up; a frame far from a key frame of a large video may take a second."""
+# Frames given back to the system after every chunk would be asked for again at the next: a fifth of the time.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
+WORKER = (sys.executable, "-m", "datasets.decord_worker")
+TRUSTED = ("mov", "mp4", "matroska", "webm", "avi")
+"""Containers that decord reads right; of MPEG-TS it repeats frames and gives the right times for them."""
+
+
+class DecordError(Exception):
+    """decord cannot read a file, or not rightly; another reader may."""
+
+
+@dataclass(frozen=True)
+class _Worker:
+    process: subprocess.Popen[str]
+    memory: mmap.mmap
+
+
+def decord_installed() -> bool:
+    """Whether there is a decord for this machine."""
+    return importlib.util.find_spec("decord") is not None
+
+
+def trusted(index: VideoIndex) -> bool:
+    """Whether decord is known to read such files right."""
+    return any(name in TRUSTED for name in index.container.split(","))
+
+
+def decord_frames(
+    path: Path, index: VideoIndex, needed: NDArray[np.int64], num_threads: int = 1
+) -> Iterator[NDArray[np.uint8]]:
+    """The frames (n, height, width, 3) of ascending indices, in chunks, upright: decord turns them.
+
+    A chunk is valid until the next is asked for. While the caller works on one, the next is decoded. Raises
+    `DecordError` if decord fails, hangs, or counts other frames than the demuxer did.
+    """
+    frame_bytes = index.width * index.height * 3
+    length = max(1, min(CHUNK_FRAMES, CHUNK_BYTES // frame_bytes))
+    # Without times of presentation decord lands on wrong frames after a seek: all are decoded in order.
+    listed = needed if index.ticks is not None else np.arange(needed[-1] + 1)
+    requests = [listed[begin : begin + length] for begin in range(0, len(listed), length)]
+    worker = _worker(max(CHUNK_BYTES, frame_bytes))
+    try:
+        _send(worker, path, requests[0], 0, num_threads, rewind=index.ticks is None)
+        for number, indices in enumerate(requests):
+            shape = _receive(worker, path, len(index.starts))
+            if number + 1 < len(requests):
+                _send(worker, path, requests[number + 1], number + 1, num_threads, rewind=False)
+            begin = _offset(worker, number)
+            frames = np.frombuffer(worker.memory, np.uint8, int(np.prod(shape)), begin).reshape(shape)
+            if shape[0] != len(indices) or tuple(shape[1:]) != (*index.shown, 3):
+                raise DecordError(f"{path}: frames of shape {shape}")
+            yield frames if len(listed) == len(needed) else frames[np.isin(indices, needed)]
+    except BaseException:
+        # An answer may still be under way: the next file must not take it for its own.
+        stop_worker()
+        raise
+
+
+def _offset(worker: _Worker, number: int) -> int:
+    return (number % 2) * (len(worker.memory) // 2)
+
+
+def _send(
+    worker: _Worker, path: Path, indices: NDArray[np.int64], number: int, num_threads: int, *, rewind: bool
+) -> None:
+    request = {
+        "path": str(path.absolute()),
+        "threads": num_threads,
+        "indices": indices.tolist(),
+        "offset": _offset(worker, number),
+        "rewind": rewind,
+        "seconds": SECONDS + SECONDS_PER_FRAME * len(indices),
+    }
+    assert worker.process.stdin is not None
+    try:
+        worker.process.stdin.write(json.dumps(request) + "\n")
+        worker.process.stdin.flush()
+    except OSError:
+        raise DecordError(f"{path}: decord's process has ended") from None
+
+
+def _receive(worker: _Worker, path: Path, frames: int) -> list[int]:
+    assert worker.process.stdout is not None
+    answer: dict[str, Any] = json.loads(worker.process.stdout.readline() or '{"error": "it hung or crashed"}')
+    if "error" in answer:
+        raise DecordError(f"{path}: decord: {answer['error']}")
+    if answer["frames"] != frames:
+        raise DecordError(f"{path}: decord counts {answer['frames']} frames, the container {frames}")
+    return list(answer["shape"])
+
+
+_workers: dict[int, _Worker] = {}
+"""The worker of this process, by its id, so that a forked child starts its own."""
+
+
+def _worker(slot_bytes: int) -> _Worker:
+    """The running worker if its memory is large enough and it lives, else a new one."""
+    worker = _workers.get(os.getpid())
+    if worker and worker.process.poll() is None and len(worker.memory) >= 2 * slot_bytes:
+        return worker
+    stop_worker()
+    size = 2 * slot_bytes
+    handle = _shared_memory(size)
+    try:
+        process = subprocess.Popen(
+            [*WORKER, str(handle), str(size)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            pass_fds=(handle,),
+            cwd=Path(__file__).parents[1],
+            env={**ALLOCATOR, **os.environ},
+        )
+        memory = mmap.mmap(handle, size)
+    finally:
+        os.close(handle)
+    return _workers.setdefault(os.getpid(), _Worker(process, memory))
+
+
+def _shared_memory(size: int) -> int:
+    if hasattr(os, "memfd_create"):
+        handle = os.memfd_create("frames", 0)
+    else:
+        with tempfile.TemporaryFile() as file:
+            handle = os.dup(file.fileno())
+    os.ftruncate(handle, size)
+    return handle
+
+
+@atexit.register
+def stop_worker() -> None:
+    """End the worker of this process, if there is one; the next file starts another."""
+    worker = _workers.pop(os.getpid(), None)
+    if worker is None:
+        return
+    worker.process.kill()
+    worker.process.wait()
+    for stream in (worker.process.stdin, worker.process.stdout):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()

@@ -1,0 +1,103 @@
+"""Frames by number with PyAV: where decord has no package, and for files that decord reads wrongly."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.video_index import VideoIndex, fail
+
+SEEK_FRAMES = 48
+"""A gap of so many frames is jumped over by a seek; shorter ones are decoded through."""
+
+
+class _LandedLateError(Exception):
+    """A seek went past the frame that was wanted."""
+
+
+def pyav_frames(
+    path: Path, index: VideoIndex, needed: NDArray[np.int64], num_threads: int = 1
+) -> Iterator[NDArray[np.uint8]]:
+    """The frames (height, width, 3) of ascending indices, turned upright.
+
+    A frame that cannot be decoded is replaced by the one before it if at most a hundredth of them is (one
+    may always be: encoders drop the last); otherwise `InputError`.
+    """
+    lost, previous = 0, None
+    for wanted, found in _nearest(path, index, needed, num_threads):
+        if found is None:
+            lost += 1
+        frame = previous if found is None else found
+        if frame is None or lost > max(1, len(needed) // 100):
+            fail(path, f"frame {wanted} of {len(index.starts)} cannot be decoded")
+        previous = frame
+        yield frame
+
+
+def _nearest(
+    path: Path, index: VideoIndex, needed: NDArray[np.int64], num_threads: int
+) -> Iterator[tuple[int, NDArray[np.uint8] | None]]:
+    """Each needed index with its frame, or with None if decoding passes it by."""
+    done = 0
+    for seek in (index.ticks is not None, False):
+        try:
+            for answer in _pass(path, index, needed[done:].tolist(), num_threads, seek):
+                yield answer
+                done += 1
+            return
+        except _LandedLateError:
+            continue  # as in MPEG-TS: once more from the beginning
+
+
+def _pass(
+    path: Path, index: VideoIndex, needed: list[int], num_threads: int, seek: bool
+) -> Iterator[tuple[int, NDArray[np.uint8] | None]]:
+    position, landed = -1, False
+    waiting = list(reversed(needed))
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = num_threads
+        while waiting:
+            if landed := seek and waiting[-1] - position > SEEK_FRAMES:
+                assert index.ticks is not None
+                container.seek(int(index.ticks[waiting[-1]]), stream=stream)
+            for number, frame in _decoded(container, stream, index, position):
+                if landed and number > waiting[-1]:
+                    raise _LandedLateError
+                position, landed = number, False
+                while waiting and number > waiting[-1]:
+                    yield waiting.pop(), None
+                if waiting and number == waiting[-1]:
+                    picture = frame.to_ndarray(format="rgb24")
+                    yield waiting.pop(), np.asarray(np.rot90(picture, index.rotation // 90), dtype=np.uint8)
+                    # Only here: on the way from a key frame to a target there is nothing to jump over.
+                    if waiting and seek and waiting[-1] - position > SEEK_FRAMES:
+                        break
+                if not waiting:
+                    return
+            else:
+                if landed:
+                    raise _LandedLateError
+                while waiting:
+                    yield waiting.pop(), None
+
+
+def _decoded(container: Any, stream: Any, index: VideoIndex, position: int) -> Iterator[tuple[int, Any]]:
+    """Frames in the order they are shown, with their indices: by time, else counted on from `position`."""
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            continue
+        for frame in frames:
+            if index.ticks is None or frame.pts is None:
+                position += 1
+            else:
+                found = int(np.searchsorted(index.ticks, frame.pts))
+                if found == len(index.ticks) or index.ticks[found] != frame.pts:
+                    continue  # trimmed away by the container's edit list
+                position = found
+            yield position, frame

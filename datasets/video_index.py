@@ -1,0 +1,169 @@
+"""What a video file holds, found by reading it through the demuxer once, without decoding.
+
+The demuxer's times of presentation are what frames are read by: decoders' own frame counts and times are
+trusted only where they agree with these.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.errors import InputError
+
+MAX_PIXELS = 2**27
+"""A frame larger than this (16384 x 8192) is a damaged header and not a video."""
+
+
+@dataclass(frozen=True, eq=False)
+class VideoIndex:
+    """The frames of a file in the order they are shown.
+
+    `starts` (n,) in seconds counts from the first frame's; `ticks` (n,) are the container's own times, None
+    where it has none (AVI with B-frames): frames are then counted from the beginning. `rate` is the mean
+    over the file. `offset` is the first frame's own time, `rotation` the quarter turns, in degrees
+    counter-clockwise, that show the frame upright. Width and height are those of the decoded frame.
+    """
+
+    starts: NDArray[np.float64]
+    ticks: NDArray[np.int64] | None
+    rate: float
+    duration: float
+    offset: float
+    width: int
+    height: int
+    rotation: int
+    container: str
+
+    def at(self, instants: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The frames on screen at some instants: each the last that starts no later, the first before it."""
+        # Containers keep times as single floats or coarse ticks: a start late by rounding is still on time.
+        late = 1e-3 / self.rate
+        found = np.searchsorted(self.starts, instants + late, side="right") - 1
+        return np.asarray(np.clip(found, 0, len(self.starts) - 1), dtype=np.int64)
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Height and width of the frame turned upright."""
+        return (self.width, self.height) if self.rotation % 180 else (self.height, self.width)
+
+    @property
+    def variable_rate(self) -> bool:
+        """Whether more than a hundredth of the frames lasts less than half or more than twice the usual."""
+        if len(self.starts) < 3:
+            return False
+        spans = np.diff(self.starts)
+        usual = float(np.median(spans))
+        return bool(np.mean((spans < usual / 2) | (spans > usual * 2)) > 0.01)
+
+
+def inspect(path: Path) -> VideoIndex:
+    """The index of a file, kept until the file changes; `InputError` for what is no whole video."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        fail(path, "there is no such file")
+    if not path.is_file():
+        fail(path, "it is no file")
+    if status.st_size == 0:
+        fail(path, "it is empty")
+    return _inspect(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=8192)
+def _inspect(path: Path, modified: int, size: int) -> VideoIndex:
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                fail(path, "it holds no video stream")
+            stream = container.streams.video[0]
+            return _index(path, container, stream)
+    except (av.FFmpegError, ValueError, OverflowError, MemoryError) as error:
+        if isinstance(error, InputError):
+            raise
+        fail(path, "it is no video that can be read; it may be truncated")
+
+
+def _index(path: Path, container: Any, stream: Any) -> VideoIndex:
+    shown = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
+    if not shown:
+        fail(path, "it holds no frames")
+    # Some writers declare a frame more or less; a file that was cut lacks many.
+    declared = stream.frames
+    if len(shown) < declared - max(2, declared // 100):
+        fail(path, f"it is truncated: {len(shown)} of {declared} frames are there")
+    if any(packet.is_corrupt for packet in shown):
+        fail(path, "it is damaged or truncated")
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width < 1 or height < 1 or width * height > MAX_PIXELS:
+        fail(path, f"its frames are {width} x {height} pixels")
+    nominal = float(stream.average_rate or stream.guessed_rate or 0)
+    seconds = float(stream.time_base or 0)
+    times = [packet.pts for packet in shown]
+    # AVI has no times of presentation: what stands for them is the order of decoding.
+    timed = None not in times and seconds > 0 and container.format.name != "avi"
+    ticks = np.sort(np.array(times, dtype=np.int64)) if timed else None
+    if ticks is not None and len(ticks) > 1 and not (np.diff(ticks) > 0).all():
+        ticks = None
+    if ticks is None:
+        if not (np.isfinite(nominal) and nominal > 0):
+            fail(path, f"its frame rate reads as {nominal:g}")
+        starts, rate, offset = np.arange(len(shown)) / nominal, nominal, 0.0
+        last = 1 / nominal
+    else:
+        starts, offset = (ticks - ticks[0]) * seconds, float(ticks[0] * seconds)
+        last = float((shown[-1].duration or 0) * seconds)
+        if len(ticks) > 1:
+            rate = float((len(ticks) - 1) / starts[-1])
+            last = last if 0 < last * rate < 100 else 1 / rate
+        else:
+            last = last or (1 / nominal if nominal > 0 else 0.0)
+            rate = 1 / last if last > 0 else 0.0
+        if not (np.isfinite(rate) and rate > 0):
+            fail(path, f"its frame rate reads as {rate:g}")
+    return VideoIndex(
+        starts=np.asarray(starts, dtype=np.float64),
+        ticks=ticks,
+        rate=rate,
+        duration=float(starts[-1] + last),
+        offset=offset,
+        width=width,
+        height=height,
+        rotation=_rotation(path, container, stream),
+        container=str(container.format.name),
+    )
+
+
+def _rotation(path: Path, container: Any, stream: Any) -> int:
+    """The display matrix's turn, which only a decoded frame tells; 0 where it is no quarter turn."""
+    first = first_frame(container, stream)
+    if first is None:
+        fail(path, "none of its first frames can be decoded")
+    turn = round(getattr(first, "rotation", 0) or 0) % 360
+    return turn if turn % 90 == 0 else 0
+
+
+def first_frame(container: Any, stream: Any) -> Any:
+    """The first frame that can be decoded from the beginning of a container, or None."""
+    try:
+        container.seek(0, stream=stream)
+    except av.FFmpegError:
+        return None
+    for packets, packet in enumerate(container.demux(stream)):
+        try:
+            for frame in packet.decode():
+                return frame
+        except av.FFmpegError:
+            pass
+        if packets > 256:
+            break
+    return None
+
+
+def fail(path: Path, problem: str) -> NoReturn:
+    """Raise the one-line error of a file that cannot be used."""
+    raise InputError(f"{path}: {problem}; a video file with decodable frames is needed") from None
