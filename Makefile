@@ -14,7 +14,7 @@ OPTIONS += $(if $(DATA),--data $(DATA)) $(if $(ANNOTATIONS),--annotations $(ANNO
 TEST = $(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help bench report test check gpu-check pretrain tune clean
+.PHONY: help bench doctor report test check gpu-check pretrain tune clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 bench: $(VENV)/installed ## compare the strategies; MODEL= DATASET= DATA= ANNOTATIONS= WEIGHTS= STRATEGIES= SEEDS= DEVICE= RESULTS= CACHE= PROTOCOL=
 	$(BIN)/python -m bench.run $(OPTIONS)
+
+doctor: $(VENV)/installed ## check annotations and videos before a run; DATASET= (a known name or a JSON file) DATA= ANNOTATIONS=
+	$(BIN)/python -m bench.doctor $(if $(findstring .json,$(DATASET)),$(DATASET),$(ANNOTATIONS) --card $(DATASET)) $(if $(DATA),--data $(DATA))
 
 report: $(VENV)/installed ## rebuild tables and figures from the records in RESULTS
 	$(BIN)/python -m bench.report --results $(RESULTS)

@@ -101,3 +101,17 @@ def _decoded(container: Any, stream: Any, index: VideoIndex, position: int) -> I
                     continue  # trimmed away by the container's edit list
                 position = found
             yield position, frame
+
+
+def count_decodable(path: Path) -> int:
+    """How many frames of a file can be decoded from its beginning to its end."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        count = 0
+        for packet in container.demux(stream):
+            try:
+                count += len(packet.decode())
+            except av.FFmpegError:
+                continue
+        return count

@@ -1,0 +1,142 @@
+"""Looking into many video files side by side, in processes that may hang or crash; it may be interrupted."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from bench.errors import InputError
+
+SECONDS = 60.0
+SECONDS_EVERY_FRAME = 1800.0
+WORKER = (sys.executable, "-m", "datasets.probe_worker")
+
+Facts = dict[str, Any]
+"""A `VideoInfo` as JSON values, or `{"error": why}`."""
+
+
+def probe_files(
+    files: Mapping[str, Path],
+    cache: Path | None = None,
+    workers: int = 2,
+    *,
+    every_frame: bool = False,
+    seconds: float | None = None,
+    progress: Callable[[], object] = lambda: None,
+) -> dict[str, Facts]:
+    """The facts of each file, by the key it was given under; `progress` is called after each.
+
+    A file that takes longer than `seconds` or crashes its process is an error like any other. With `cache`,
+    a file of JSON lines, what is known of a file of the same path, size and time of change is taken from
+    there, and all else is added to it as it is found.
+    """
+    limit = seconds or (SECONDS_EVERY_FRAME if every_frame else SECONDS)
+    known = _read_cache(cache)
+    lock, local = threading.Lock(), threading.local()
+    started: list[subprocess.Popen[str]] = []
+
+    def process() -> subprocess.Popen[str]:
+        running: subprocess.Popen[str] | None = getattr(local, "process", None)
+        if running is None or running.poll() is not None:
+            running = local.process = _start()
+            with lock:
+                started.append(running)
+        return running
+
+    def one(item: tuple[str, Path]) -> tuple[str, Facts]:
+        key, path = item
+        identity = _identity(path, every_frame)
+        facts = known.get(identity)
+        if facts is None:
+            facts = _ask(process(), path, every_frame, limit)
+            if cache is not None:
+                with lock, cache.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([identity, facts]) + "\n")
+        with lock:
+            progress()
+        return key, facts
+
+    if cache is not None:
+        try:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            cache.touch()
+        except OSError as error:
+            raise InputError(f"{cache}: the cache cannot be written ({error.strerror})") from None
+    pool = ThreadPoolExecutor(max(1, workers))
+    try:
+        return dict(pool.map(one, files.items()))
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    finally:
+        for running in started:
+            _end(running)
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        WORKER,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
+
+
+def _ask(process: subprocess.Popen[str], path: Path, every_frame: bool, seconds: float) -> Facts:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    request = {"path": str(path.absolute()), "every_frame": every_frame, "seconds": seconds}
+    try:
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        answer = process.stdout.readline()
+    except (OSError, ValueError):
+        answer = ""
+    if answer:
+        return dict(json.loads(answer))
+    process.wait()
+    if process.returncode == -14:  # SIGALRM: the alarm that the worker set
+        return {"error": f"reading it takes longer than {seconds:g} s"}
+    return {"error": f"reading it crashes the decoder (exit code {process.returncode})"}
+
+
+def _identity(path: Path, every_frame: bool) -> str:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return f"{path.absolute()}|gone"
+    return f"{path.absolute()}|{status.st_size}|{status.st_mtime_ns}|{every_frame}"
+
+
+def _read_cache(path: Path | None) -> dict[str, Facts]:
+    """What a cache holds; lines that an interruption cut are passed over."""
+    known: dict[str, Facts] = {}
+    if path is None or not path.is_file():
+        return known
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            identity, facts = json.loads(line)
+            if (
+                isinstance(identity, str)
+                and isinstance(facts, dict)
+                and ("error" in facts or "frames" in facts)
+            ):
+                known[identity] = facts
+        except (ValueError, TypeError):
+            continue
+    return known

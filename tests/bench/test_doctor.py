@@ -1,0 +1,231 @@
+"""The doctor: what it finds in annotations and videos, what it prints, and how it ends."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.doctor import main
+from bench.errors import InputError
+from datasets import probing
+from datasets.probing import probe_files
+from datasets.proposal import propose
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "datasets"))
+from movies import damage, write  # noqa: E402
+
+ANNOTATIONS = ROOT.parent / "shared" / "data" / "annotations"
+needs_shared = pytest.mark.skipif(not ANNOTATIONS.is_dir(), reason="../shared/data is not there")
+
+
+def entry(*segments, duration=6.0, **more):
+    annotations = [{"segment": [start, end], "label": label} for start, end, label in segments]
+    return {"subset": "training", "duration": duration, "annotations": annotations, **more}
+
+
+def saved(folder, database):
+    path = folder / "annotations.json"
+    path.write_text(json.dumps({"database": database}))
+    return path
+
+
+def examined(capsys, *arguments):
+    code = main([*map(str, arguments), "--json", "-"])
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    report = json.loads(captured.out)
+    return code, report, {(f["level"], f["kind"], f["video"]) for f in report["findings"]}
+
+
+def test_own_data_without_fault_end_well(tmp_path, capsys):
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.mp4")
+    path = saved(tmp_path, {"a": entry((1, 2, "run"), fps=10), "b": entry((1, 5, "jump"), (2, 3, "run"))})
+    code, report, found = examined(
+        capsys, path, "--data", tmp_path, "--cache", tmp_path / "c", "--every-frame"
+    )
+    assert (code, found) == (0, set())
+    assert report["files"] == {"opened": 2, "rates": {"10": 2}}
+    numbers = report["subsets"]["training"]
+    assert (numbers["videos"], numbers["instances"]) == (2, 3)
+    assert numbers["classes"] == {"jump": 1, "run": 2}
+    assert numbers["instance_seconds"]["50"] == 1.0
+    assert report["proposal"]["protocol"].startswith("frames_per_second=10 window_clips=4 ")
+
+
+def test_every_fault_of_annotations_is_found_at_once(tmp_path, capsys):
+    database = {
+        "a": entry((2, 2, "run"), (5, 9, "run"), (1, 2, "run"), (1, 2, "run")),
+        "A": entry(),
+        "c": {"subset": "training", "annotations": []},
+        "d": entry((1, "x", "run")),
+        "../e": entry(),
+    }
+    code, report, found = examined(capsys, saved(tmp_path, database))
+    assert code == 2
+    assert found == {
+        ("error", "empty segment", "a"),
+        ("error", "segment outside", "a"),
+        ("warning", "duplicate segment", "a"),
+        ("warning", "ids alike", "A"),
+        ("note", "duration unknown", ""),
+        ("error", "entry", "d"),
+        ("error", "entry", "../e"),
+    }
+    assert report["files"]["opened"] == 0
+
+
+def test_every_fault_of_videos_is_found_at_once(tmp_path, capsys):
+    good = dict.fromkeys(("short", "rate", "late", "turned", "uneven", "cut", "gone", "ends", "unknown"))
+    database = {name: entry((1, 2, "run")) for name in good}
+    database["short"] = entry((1, 2, "run"), duration=60)
+    database["rate"] = entry((1, 2, "run"), fps=30)
+    database["ends"] = entry((1, 7.5, "run"), duration=7)
+    database["uneven"] = entry((1, 2, "run"), duration=7.2)
+    del database["unknown"]["duration"]
+    for name in ("short", "rate", "ends", "unknown"):
+        write(tmp_path / f"{name}.mp4")
+    write(tmp_path / "late.mp4", milliseconds=range(1500, 7500, 100))
+    uneven = [sum(50 + 200 * (k % 2) for k in range(n)) for n in range(48)]
+    write(tmp_path / "uneven.mkv", frames=48, milliseconds=uneven)
+    write(tmp_path / "turned.mp4", turn=90)
+    damage(write(tmp_path / "cut.mp4"), 0.5, 1.0)
+    code, report, found = examined(
+        capsys, saved(tmp_path, database), "--data", tmp_path, "--cache", tmp_path / "cache"
+    )
+    assert code == 2
+    assert found == {
+        ("warning", "shorter than annotated", "short"),
+        ("warning", "rate unlike annotated", "rate"),
+        ("error", "instances after the end", "ends"),
+        ("warning", "late first frame", "late"),
+        ("warning", "variable rate", "uneven"),
+        ("note", "turned", "turned"),
+        ("error", "undecodable", "cut"),
+        ("error", "missing", "gone"),
+        ("note", "duration unknown", ""),
+    }
+    assert sorted(report["unusable"]) == ["cut", "gone"]
+
+
+def test_warnings_alone_end_in_one(tmp_path, capsys):
+    write(tmp_path / "a.mp4")
+    path = saved(tmp_path, {"a": entry((1, 2, "run"), duration=60)})
+    code, _, found = examined(capsys, path, "--data", tmp_path, "--cache", tmp_path / "cache")
+    assert (code, found) == (1, {("warning", "shorter than annotated", "a")})
+
+
+def test_text_plot_and_missing_list(tmp_path, capsys):
+    path = saved(tmp_path, {name: entry((1, 2, "run")) for name in "abcdefg"})
+    write(tmp_path / "a.mp4")
+    outputs = [tmp_path / "lengths.png", tmp_path / "report.json", tmp_path / "missing.txt"]
+    options = ["--data", tmp_path, "--cache", tmp_path / "cache", "--plot", outputs[0], "--json", outputs[1]]
+    assert main([*map(str, [path, *options, "--write-missing", outputs[2]])]) == 2
+    text = capsys.readouterr().out
+    assert "training: 7 videos (0 without instances), 7 instances of 1 classes" in text
+    assert "error: missing (6)\n  b no file\n" in text
+    assert "  and 1 more: --json lists all" in text
+    assert outputs[0].read_bytes().startswith(b"\x89PNG")
+    assert json.loads(outputs[1].read_text())["unusable"] == list("bcdefg")
+    assert outputs[2].read_text().split() == list("bcdefg")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "annotations: a file is needed"),
+        (["none.json"], "none.json: cannot be read"),
+        (["{file}", "--data", "nowhere"], "--data: nowhere is no folder"),
+        (["{file}", "--card", "thumos"], "known are"),
+        (["{file}", "--card", "thumos14:9"], "known are thumos14:213"),
+        (["{file}", "--card", "miniature"], "made on the spot"),
+        (["{file}", "--workers", "0"], "--workers: got 0"),
+        (["{file}", "--plot", "x.txt"], "--plot: got x.txt, allowed are"),
+        (["{file}", "--json", "{file}/x.json"], "cannot be written"),
+    ],
+)
+def test_wrong_options_are_one_line_and_two(tmp_path, capsys, options, message):
+    file = saved(tmp_path, {"a": entry((1, 2, "run"))})
+    assert main([option.format(file=file) for option in options]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("file", "known", "counts"),
+    [
+        ("thumos14_actionformer.json", "thumos14:212", {"validation": (200, 3007), "test": (212, 3358)}),
+        ("thumos14_afsd.json", "thumos14:210", {"validation": (200, 3007), "test": (210, 3311)}),
+        ("multithumos.json", "multithumos:213", {"validation": (200, 18482), "test": (213, 20208)}),
+    ],
+)
+def test_real_annotations_are_recognised_and_counted(capsys, file, known, counts):
+    code, report, _ = examined(capsys, ANNOTATIONS / file)
+    assert code == 0
+    assert report["card"] == known
+    shown = {name: (part["videos"], part["instances"]) for name, part in report["subsets"].items()}
+    assert shown == counts
+
+
+@needs_shared
+def test_another_variant_than_asked_for_is_an_error(capsys):
+    code, report, found = examined(capsys, ANNOTATIONS / "thumos14_afsd.json", "--card", "thumos14:211")
+    assert (code, report["annotations"]["variants"]) == (2, ["thumos14:210"])
+    assert ("error", "ground truth", "") in found
+
+
+def test_files_that_hang_or_crash_are_findings(tmp_path, monkeypatch):
+    paths = {name: write(tmp_path / f"{name}.mp4", frames=10) for name in ("hang", "crash", "good")}
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import json, os, signal, sys\nfor line in sys.stdin:\n"
+        "    request = json.loads(line); name = os.path.basename(request['path'])\n    signal.setitimer(signal.ITIMER_REAL, request['seconds'])\n"
+        "    while 'hang' in name: pass\n    if 'crash' in name: os.abort()\n"
+        "    signal.setitimer(signal.ITIMER_REAL, 0)\n    print(json.dumps({'frames': 10}), flush=True)\n"
+    )
+    monkeypatch.setattr(probing, "WORKER", (sys.executable, str(script)))
+    cache = tmp_path / "cache.jsonl"
+    done = []
+    facts = probe_files(paths, cache, 1, seconds=0.5, progress=lambda: done.append(1))
+    assert facts["hang"] == {"error": "reading it takes longer than 0.5 s"}
+    assert facts["crash"]["error"].startswith("reading it crashes the decoder")
+    assert facts["good"] == {"frames": 10}
+    assert len(done) == 3
+    # What is known is not asked again, a line that was cut is; a file that changed is, too.
+    cache.write_text("\n".join(cache.read_text().splitlines()[:2]) + '\n["half')
+    monkeypatch.setattr(probing, "WORKER", (sys.executable, "-c", "import sys; sys.exit(7)"))
+    again = probe_files(paths, cache, 1)
+    assert [again["hang"], again["crash"]] == [facts["hang"], facts["crash"]]
+    assert again["good"]["error"].endswith("(exit code 7)")
+
+
+def test_the_proposal_follows_the_lengths():
+    short, long = propose([0.5] * 100), propose([120.0] * 100)
+    assert (short.frames_per_second, long.frames_per_second) == (30.0, 5.0)
+    assert short.window_seconds < 10 < 120 < long.window_seconds
+    assert short.levels < long.levels
+    assert long.regression_steps[0] == (0, 4)
+    assert long.regression_steps[-2][1] >= 120 / 2 * 5 / 2 or long.levels == 8
+    assert short.fitting == long.fitting == long.resolved == 1.0
+    mixed = propose([1.0] * 90 + [30.0] * 10)
+    assert mixed.fitting == 1.0
+    assert propose([1.0], file_rate=12.0).frames_per_second <= 12
+    with pytest.raises(InputError, match="no instance of positive length"):
+        propose([0.0, float("inf")])
+
+
+def test_the_proposal_is_a_protocol(tmp_path):
+    from bench.protocol import default_protocol, override
+
+    changes = dict(part.split("=") for part in propose([1.0, 5.0, 20.0]).protocol.split())
+    assert override(default_protocol("vit-b"), changes).window_clips % 4 == 0
+
+
+def test_help_is_quick_and_loads_no_torch():
+    code = "import bench.doctor, sys; assert not {'torch', 'av', 'matplotlib'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
