@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
+import io
 import json
 import math
 import os
@@ -13,7 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.detection.diagnosis import KINDS, diagnose
 from bench.detection.evaluation import Evaluation, evaluate
+from bench.detection.recall import average_recall
 from bench.detection.submission import read_ground_truth, read_submission
 from bench.errors import InputError
 
@@ -33,6 +37,43 @@ def parse_tiou(text: str) -> tuple[float, ...]:
     if not thresholds or not all(0 < each <= 1 for each in thresholds):
         raise InputError(f"--tiou {text!r}: allowed are start:stop:step and a,b,c in (0, 1], as .3:.7:.1")
     return tuple(thresholds)
+
+
+def parse_numbers(text: str) -> tuple[int, ...]:
+    """Return whole numbers given with commas between them."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() and 0 < int(part) <= 10**6 for part in parts):
+        raise InputError(
+            f"--recall {text!r}: allowed are whole numbers with commas between them, as 1,10,100"
+        )
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def class_table(evaluation: Evaluation) -> str:
+    """Return a CSV table: a class a row, its AP in percent at every threshold and on average."""
+    content = io.StringIO()
+    table = csv.writer(content, lineterminator="\n")
+    table.writerow(["class", *(f"AP@{tiou:g}" for tiou in evaluation.tiou), "average"])
+    rows = zip(evaluation.classes, evaluation.ap, strict=True)
+    means = ("mean", evaluation.ap.mean(axis=0))
+    for name, values in (*rows, means):
+        table.writerow([name, *(f"{100 * value:.4f}" for value in (*values, values.mean()))])
+    return content.getvalue()
+
+
+def extra_lines(result: dict[str, Any]) -> list[str]:
+    """Return average recall and diagnosis for a reader, in percent, where they were asked for."""
+    text = [
+        f"AR@{number:<5} {100 * share:5.2f}" for number, share in result.get("average_recall", {}).items()
+    ]
+    if diagnosis := result.get("diagnosis"):
+        first = diagnosis["false_positives"][0]
+        text.append(f"the {first['detections']} best detections, as many of a class as it has instances:")
+        text += [f"  {100 * first[kind]:5.1f} % {kind}" for kind in KINDS]
+        text.append(
+            f"{100 * diagnosis['false_negatives']['all']['missed']:.1f} % of the instances are missed"
+        )
+    return text
 
 
 def document(evaluation: Evaluation) -> dict[str, Any]:
@@ -75,28 +116,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("predictions", type=Path, help="ActivityNet JSON with 'results' (.json, .json.gz)")
     parser.add_argument("--subset", required=True, help="subset of the ground truth, spelt as in the file")
     parser.add_argument("--tiou", default=".3:.7:.1", help="start:stop:step or a,b,c (default: %(default)s)")
+    parser.add_argument("--recall", metavar="AN,AN", help="average recall of so many best detections a video")
+    parser.add_argument("--diagnose", action="store_true", help="kinds of errors, after DETAD")
+    parser.add_argument("--csv", metavar="FILE", help="write the AP of every class there, in percent")
     parser.add_argument("--json", metavar="FILE", help="write JSON there; '-' prints it and nothing else")
     options = parser.parse_args(arguments)
     try:
-        evaluation = evaluate(
-            read_ground_truth(options.ground_truth, options.subset),
-            read_submission(options.predictions),
-            parse_tiou(options.tiou),
-        )
-        text = json.dumps(document(evaluation), allow_nan=False, indent=1) + "\n"
+        truth = read_ground_truth(options.ground_truth, options.subset)
+        found, tiou = read_submission(options.predictions), parse_tiou(options.tiou)
+        evaluation = evaluate(truth, found, tiou)
+        result = document(evaluation)
+        if options.recall:
+            shares = average_recall(truth, found, tiou, parse_numbers(options.recall))
+            result["average_recall"] = {str(number): share for number, share in shares.items()}
+        if options.diagnose:
+            result["diagnosis"] = diagnose(truth, found, tiou)
+        if options.csv:
+            _write("--csv", Path(options.csv), class_table(evaluation))
+        text = json.dumps(result, allow_nan=False, indent=1) + "\n"
         if options.json == "-":
             sys.stdout.write(text)
             return 0
         if options.json:
-            _write(Path(options.json), text)
+            _write("--json", Path(options.json), text)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print("\n".join(lines(evaluation)))
+    print("\n".join([*lines(evaluation), *extra_lines(result)]))
     return 0
 
 
-def _write(path: Path, text: str) -> None:
+def _write(option: str, path: Path, text: str) -> None:
     """Write by way of a draft, so that a reader never sees a part."""
     try:
         handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -105,7 +155,7 @@ def _write(path: Path, text: str) -> None:
         os.chmod(draft, 0o644)
         os.replace(draft, path)
     except OSError as error:
-        raise InputError(f"--json {path}: cannot be written ({error.strerror})") from error
+        raise InputError(f"{option} {path}: cannot be written ({error.strerror})") from error
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """From scored segments to mean average precision. Importing this package does not load torch."""
 
+from bench.detection.diagnosis import diagnose
 from bench.detection.evaluation import Evaluation, Segments, evaluate
 from bench.detection.nms import soft_nms
+from bench.detection.recall import average_recall
 from bench.detection.submission import read_ground_truth, read_submission, write_submission
 
 __all__ = [
     "Evaluation",
     "Segments",
+    "average_recall",
+    "diagnose",
     "evaluate",
     "read_ground_truth",
     "read_submission",

@@ -91,14 +91,14 @@ def evaluate(ground_truth: Segments, detections: Segments, tiou_thresholds: Sequ
 
     classes, truth_class = np.unique(ground_truth.label, return_inverse=True)
     videos, truth_video = np.unique(ground_truth.video, return_inverse=True)
-    found_class = _codes(detections.label, classes)
-    found_video = _codes(detections.video, videos)
+    found_class = codes(detections.label, classes)
+    found_video = codes(detections.video, videos)
     # From here on detections are numbered by rank, best first; those of unknown labels are gone.
     rank = np.argsort(-np.asarray(detections.score, dtype=np.float64), kind="stable")
     rank = rank[found_class[rank] >= 0]
     label = found_class[rank]
     group = np.where(found_video[rank] >= 0, found_video[rank] * len(classes) + label, -1)
-    right = _match(
+    holder = match(
         truth_video * len(classes) + truth_class,
         np.asarray(ground_truth.start, dtype=np.float64),
         np.asarray(ground_truth.end, dtype=np.float64),
@@ -107,7 +107,8 @@ def evaluate(ground_truth: Segments, detections: Segments, tiou_thresholds: Sequ
         np.asarray(detections.end, dtype=np.float64)[rank],
         np.asarray(tiou),
     )
-    ap = _average_precision(right, label, np.bincount(truth_class, minlength=len(classes)))
+    right = right_of(holder, len(rank))
+    ap = average_precision(right, label, np.bincount(truth_class, minlength=len(classes)))
     means = ap.mean(axis=0)
     counts = Counts(
         videos=len(videos),
@@ -121,13 +122,13 @@ def evaluate(ground_truth: Segments, detections: Segments, tiou_thresholds: Sequ
     return Evaluation(tiou, names, ap, tuple(map(float, means)), float(means.mean()), counts)
 
 
-def _codes(values: Names, known: Names) -> Indices:
+def codes(values: Names, known: Names) -> Indices:
     """Return the index of every value in the sorted ``known``, or -1."""
     table = {name: index for index, name in enumerate(known.tolist())}
     return np.fromiter((table.get(value, -1) for value in np.asarray(values).tolist()), np.int64, len(values))
 
 
-def _match(
+def match(
     truth_group: Indices,
     truth_start: Floats,
     truth_end: Floats,
@@ -135,8 +136,8 @@ def _match(
     start: Floats,
     end: Floats,
     tiou: Floats,
-) -> NDArray[np.bool_]:
-    """Return (thresholds, detections): which of the detections, sorted by rank, are right.
+) -> Indices:
+    """Return (thresholds, instances): the rank of the detection that takes each, their number if none does.
 
     A group is a class in a video. Visiting detections by rank, each taking its best free instance, ends in
     the only stable matching of detections that prefer by tIoU and instances that prefer by rank. So all
@@ -180,12 +181,17 @@ def _match(
         position[level, who] += 1
         more = position[level, who] < length[level, who]
         level, who = level[more], who[more]
-    right = np.zeros((len(tiou), len(group) + 1), dtype=bool)
-    right[np.arange(len(tiou))[:, None], holder] = True
+    return holder
+
+
+def right_of(holder: Indices, detections: int) -> NDArray[np.bool_]:
+    """Return (thresholds, detections): which detections, sorted by rank, took an instance."""
+    right = np.zeros((len(holder), detections + 1), dtype=bool)
+    right[np.arange(len(holder))[:, None], holder] = True
     return right[:, :-1]
 
 
-def _average_precision(right: NDArray[np.bool_], label: Indices, instances: Indices) -> Floats:
+def average_precision(right: NDArray[np.bool_], label: Indices, instances: Indices) -> Floats:
     """Return (classes, thresholds): the area under the interpolated precision of every class."""
     ap = np.zeros((len(instances), len(right)))
     order = np.argsort(label, kind="stable")

@@ -184,7 +184,8 @@ def test_files_that_hang_or_crash_are_findings(tmp_path, monkeypatch):
     script = tmp_path / "worker.py"
     script.write_text(
         "import json, os, signal, sys\nfor line in sys.stdin:\n"
-        "    request = json.loads(line); name = os.path.basename(request['path'])\n    signal.setitimer(signal.ITIMER_REAL, request['seconds'])\n"
+        "    request = json.loads(line); name = os.path.basename(request['path'])\n"
+        "    signal.setitimer(signal.ITIMER_REAL, request['seconds'])\n"
         "    while 'hang' in name: pass\n    if 'crash' in name: os.abort()\n"
         "    signal.setitimer(signal.ITIMER_REAL, 0)\n    print(json.dumps({'frames': 10}), flush=True)\n"
     )
