@@ -174,7 +174,7 @@ def _multithumos(path: Path, top: Mapping[str, Any], numbered: Sequence[str]) ->
     def annotation(video: str, index: int, action: Any) -> dict[str, Any]:
         number = action[0] if isinstance(action, list) and len(action) == 3 else None
         if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-            where = f"{path.name}: {video}.actions[{index}]"
+            where = f"{path.name}: {shown(video)}.actions[{index}]"
             raise InputError(f"{where}: got {shown(action)}, [class number, start, end] is needed")
         return {"label": names.get(number, f"class {number}"), "segment": action[1:]}
 
@@ -182,7 +182,7 @@ def _multithumos(path: Path, top: Mapping[str, Any], numbered: Sequence[str]) ->
     for video, entry in top.items():
         actions = entry["actions"]
         if not isinstance(actions, list):
-            raise InputError(f"{path.name}: {video}.actions: got {shown(actions)}, a list is needed")
+            raise InputError(f"{path.name}: {shown(video)}.actions: got {shown(actions)}, a list is needed")
         annotations = [annotation(video, index, action) for index, action in enumerate(actions)]
         database[video] = {**entry, "annotations": annotations}
     return database

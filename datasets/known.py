@@ -72,11 +72,7 @@ def check_known(
     """
     file, facts = read_card_file(card, path)
     wanted = set(card.subsets.values())
-    entries = {
-        key: entry
-        for key, entry in file.database.items()
-        if not isinstance(entry, dict) or entry.get("subset") in wanted or "subset" not in entry
-    }
+    entries = {key: entry for key, entry in file.database.items() if not _of_another_subset(entry, wanted)}
     for video, subset in card.unannotated.items():
         if video not in entries:
             entries[video] = {"subset": subset, "annotations": []}
@@ -117,6 +113,11 @@ def read_card_file(card: Card, path: Path) -> tuple[AnnotationFile, dict[str, Vi
 def _renamed(entry: Any, aliases: Mapping[str, str]) -> Any:
     subset = entry.get("subset") if isinstance(entry, dict) else None
     return {**entry, "subset": aliases[subset]} if isinstance(subset, str) and subset in aliases else entry
+
+
+def _of_another_subset(entry: Any, wanted: Collection[str]) -> bool:
+    """Whether an entry is well formed and of a subset that the card does not use; others are checked."""
+    return isinstance(entry, dict) and isinstance(entry.get("subset"), str) and entry["subset"] not in wanted
 
 
 def _lacks_duration(entry: Any, key: str, facts: Mapping[str, VideoFacts]) -> bool:

@@ -81,6 +81,8 @@ def _inspect(path: Path, modified: int, size: int) -> VideoIndex:
             if not container.streams.video:
                 fail(path, "it holds no video stream")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                fail(path, "its codec is not known")
             return _index(path, container, stream)
     except (av.FFmpegError, ValueError, OverflowError, MemoryError) as error:
         if isinstance(error, InputError):

@@ -34,13 +34,16 @@ def read_ground_truth(path: str | Path, subset: str) -> Segments:
     subsets: set[str] = set()
     for video, entry in database.items():
         if not isinstance(entry, Mapping) or not isinstance(entry.get("subset"), str):
-            raise InputError(f"{path}: database.{video}.subset: allowed is an object with a text 'subset'")
+            raise InputError(
+                f"{path}: database.{_name(video)}.subset: allowed is an object with a text 'subset'"
+            )
         subsets.add(entry["subset"])
         if entry["subset"] == subset:
             annotations = entry.get("annotations", [])
-            rows.extend(_rows(path, f"database.{video}.annotations", video, annotations, scored=False))
+            rows.extend(_rows(path, f"database.{_name(video)}.annotations", video, annotations, scored=False))
     if subset not in subsets:
-        raise InputError(f"{path}: no subset {subset!r}, allowed are {', '.join(sorted(subsets)) or 'none'}")
+        known = ", ".join(map(_name, sorted(subsets)[:20])) or "none"
+        raise InputError(f"{path}: no subset {subset!r}, allowed are {known}")
     if not rows:
         raise InputError(f"{path}: subset {subset!r} has no annotations, allowed is at least one")
     return _table(rows, scored=False)
@@ -52,7 +55,7 @@ def read_submission(path: str | Path) -> Segments:
     results = _mapping(_read_json(path), "results", path)
     rows: list[Row] = []
     for video, entries in results.items():
-        rows.extend(_rows(path, f"results.{video}", video, entries, scored=True))
+        rows.extend(_rows(path, f"results.{_name(video)}", video, entries, scored=True))
     return _table(rows, scored=True)
 
 
@@ -100,7 +103,7 @@ def _read_json(path: Path) -> Any:
         content = path.read_bytes()
         if path.suffix == ".gz":
             content = gzip.decompress(content)
-        return json.loads(content)
+        return json.loads(content, object_pairs_hook=_unique_keys)
     except OSError as error:  # BadGzipFile too
         raise InputError(f"{path}: cannot be read ({error.strerror or 'not gzip'})") from error
     except (EOFError, zlib.error) as error:
@@ -109,6 +112,18 @@ def _read_json(path: Path) -> Any:
         raise InputError(f"{path}: not text in UTF-8, allowed is JSON") from error
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: line {error.lineno}: not JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: nested too deeply, allowed is JSON by video") from error
+    except ValueError as error:  # a number of thousands of digits, a key given twice
+        raise InputError(f"{path}: not JSON ({_short(str(error))})") from error
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a dict of the pairs; a video given twice would lose its first segments without a word."""
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key is given twice in an object")
+    return result
 
 
 def _mapping(document: Any, field: str, path: Path) -> Mapping[str, Any]:
@@ -126,6 +141,8 @@ def _rows(path: Path, field: str, video: str, entries: Any, scored: bool) -> Ite
         if not isinstance(entry, Mapping):
             raise InputError(f"{place}: allowed is an object with segment and label")
         segment = entry.get("segment")
+        if not scored and isinstance(segment, list):  # AFSD's ground truth quotes its seconds
+            segment = [_unquoted(value) for value in segment]
         if not (isinstance(segment, list) and len(segment) == 2 and all(map(_is_number, segment))):
             raise InputError(f"{place}.segment: {_short(segment)}, allowed is [start, end] in finite seconds")
         if segment[1] < segment[0]:
@@ -139,7 +156,22 @@ def _rows(path: Path, field: str, video: str, entries: Any, scored: bool) -> Ite
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _unquoted(value: Any) -> Any:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _name(video: str) -> str:
+    """Return a video's id as a message of one line can hold it."""
+    return video if video.isprintable() and len(video) <= 80 else repr(video[:80])
 
 
 def _short(value: Any) -> str:

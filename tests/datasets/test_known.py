@@ -184,7 +184,8 @@ def test_a_video_without_instances_is_added_where_its_duration_is_known(
         load_known("tiny", folder)
     movie(folder / "t2.mp4", frames=30)
     added = load_known("tiny", folder).subset("test")[1]
-    assert (added.id, added.duration, added.instances) == ("t2", 3.0, ())
+    assert (added.id, added.instances) == ("t2", ())
+    assert added.duration == pytest.approx(3.0)
 
 
 def test_annotations_may_lie_elsewhere_and_must_be_somewhere(
@@ -233,7 +234,7 @@ def test_numbered_actions_are_named_by_the_card_or_a_class_list(tmp_path: Path) 
     assert check_known(card, card.variant(), path).classes == ("Diving", "Jump")
     content["t1"]["actions"] = [["x", 1, 2]]
     path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"t1\.actions\[0\]: got .*class number, start, end"):
+    with pytest.raises(InputError, match=r"'t1'\.actions\[0\]: got .*class number, start, end"):
         check_known(card, card.variant(), path)
 
 

@@ -69,7 +69,7 @@ def test_the_verb_prints_and_writes_them(tmp_path, capsys):
     assert "AR@1     50.00" in printed
     assert "50.0 % true positive" in printed
     assert "50.0 % of the instances are missed" in printed
-    rows = list(csv.reader((tmp_path / "classes.csv").open()))
+    rows = list(csv.reader((tmp_path / "classes.csv").read_text().splitlines()))
     assert rows == [
         ["class", "AP@0.5", "AP@0.95", "average"],
         ["a, b", "100.0000", "0.0000", "50.0000"],
