@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from datasets.entries import END_TOLERANCE_SECONDS, EntryReader, is_duplicate
 from datasets.formats import AnnotationFile, VideoFacts, read_facts, read_file
 from datasets.known import check_known, read_card_file
 from datasets.probing import Facts
+from datasets.video import VideoInfo, probe
 
 Level = Literal["note", "warning", "error"]
 KEEP_ALL = SegmentPolicy("keep", "keep", "keep")
@@ -219,3 +220,15 @@ def _file(video: Video, facts: Facts, card: Card | None) -> list[tuple[Level, st
     if facts["rotation"]:
         found.append(("note", "turned", f"shown turned by {facts['rotation']} degrees"))
     return found
+
+
+def require_fit(path: Path, video: Video) -> VideoInfo:
+    """The facts of a video's file; `InputError` if it cannot be read or instances lie past its end.
+
+    A run would otherwise show the last frame for all that is missing, without a word.
+    """
+    info = probe(path)
+    for level, kind, text in _file(video, asdict(info), None):
+        if level == "error":
+            raise InputError(f"{path}: {kind}: {text}; is it the file that was annotated?")
+    return info

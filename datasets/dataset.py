@@ -66,7 +66,8 @@ class Mended:
 class Dataset:
     """The videos of one annotation file, and where their files lie.
 
-    `sha256` is that of the annotation file's bytes, and of durations where they came from elsewhere.
+    `sha256` is that of the annotation file's bytes, of durations where they came from elsewhere, and of
+    a known data set's variant and missing videos: one digest, one ground truth.
     `missing` lists videos that the user declared absent; the variant's name then says so. `mended` counts
     what reading changed.
     """

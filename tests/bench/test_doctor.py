@@ -10,6 +10,8 @@ import pytest
 from bench.doctor import main
 from bench.errors import InputError
 from datasets import probing
+from datasets.annotations import read_annotations
+from datasets.checking import require_fit
 from datasets.probing import probe_files
 from datasets.proposal import propose
 
@@ -109,6 +111,17 @@ def test_every_fault_of_videos_is_found_at_once(tmp_path, capsys):
         ("note", "duration unknown", ""),
     }
     assert sorted(report["unusable"]) == ["cut", "gone"]
+
+
+def test_a_file_that_ends_before_its_instances_is_refused(tmp_path):
+    path = write(tmp_path / "a.mp4")
+    video = read_annotations(saved(tmp_path, {"a": entry((1, 5.9, "run"))})).videos[0]
+    assert require_fit(path, video).frames == 60
+    late = read_annotations(saved(tmp_path, {"a": entry((1, 9, "run"), duration=9)})).videos[0]
+    with pytest.raises(
+        InputError, match=r"a\.mp4: instances after the end: 1 instances end after the file's 6"
+    ):
+        require_fit(path, late)
 
 
 def test_warnings_alone_end_in_one(tmp_path, capsys):

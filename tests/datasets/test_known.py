@@ -76,6 +76,26 @@ def test_every_cliff_diving_is_also_a_diving() -> None:
         assert spans <= {(i.start, i.end) for i in video.instances if i.label == "Diving"}
 
 
+@needs_shared
+def test_the_real_annotations_and_a_folder_of_files_are_a_data_set(tmp_path: Path) -> None:
+    content = movie(tmp_path / "one.mp4").read_bytes()
+    card = read_card("thumos14")
+    path = ANNOTATIONS / "thumos14_actionformer.json"
+    for video in check_known(card, card.variant("211"), path).videos:
+        file = tmp_path / video.subset / f"{video.id}.mp4"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content)
+    digests = set()
+    for variant, count in (("211", 211), ("210", 210)):
+        dataset = load_dataset(f"thumos14:{variant}", data=tmp_path, annotations=path)
+        assert (dataset.variant, len(dataset.subset("test"))) == (variant, count)
+        assert all(video_path(dataset, video).is_file() for video in dataset.videos)
+        digests.add(dataset.sha256)
+    assert len(digests) == 2
+    with pytest.raises(InputError, match=r"1 of 412 videos of thumos14:212 have no file: video_test_0000270"):
+        load_dataset("thumos14", data=tmp_path, annotations=path)
+
+
 def tiny_card(**changes: Any) -> Card:
     fields: dict[str, Any] = {
         "name": "tiny",
@@ -164,6 +184,9 @@ def test_missing_videos_are_an_error_unless_listed_and_then_in_the_variant(card:
     dataset = load_known("tiny", folder)
     assert dataset.missing == ("v1",)
     assert dataset.variant.startswith("2, 1 missing (")
+    movie(folder / "validation" / "v1.mp4")
+    (folder / "missing.txt").unlink()
+    assert load_known("tiny", folder).sha256 != dataset.sha256
     (folder / "missing.txt").write_text("v1\nv9\n")
     with pytest.raises(InputError, match=r"missing\.txt: v9: not in tiny:2"):
         load_known("tiny", folder)

@@ -60,6 +60,16 @@ def test_cards_set_the_protocol_of_known_data_sets_only() -> None:
     assert card_protocol("miniature") == card_protocol("my/thumos14.json") == card_protocol("unknown") == {}
 
 
+def test_the_guide_names_every_variant_and_its_counts() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    for name in known_datasets():
+        for variant in read_card(name).variants:
+            assert f"`{variant.name}`" in next(row for row in guide.splitlines() if f"`{name}`" in row)
+    for variant in read_card("thumos14").variants:
+        counts = f"| {variant.name} | {variant.videos['test']} | {variant.instances['test']} |"
+        assert counts in guide
+
+
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"got 'thumos', known are .*miniature"):
         load_dataset("thumos", cache=tmp_path)

@@ -52,7 +52,7 @@ CARD = Card(
     aliases={"train": "training", "validation": "training"},
     numbered=("run", "jump"),
     default_variant="1",
-    variants=(Variant("1", "all", SegmentPolicy("drop", "keep", "drop"), videos={"training": 2}),),
+    variants=(Variant("1", "all", SegmentPolicy("drop", "keep", "drop")),),
 )
 
 
