@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from datasets.video_index import VideoIndex
 
-CHUNK_FRAMES = 32
+CHUNK_FRAMES = 64
 CHUNK_BYTES = 16 * 2**20
 """Natively decoded frames handed over at once: at most so many, and at most so many bytes (one at least)."""
 SECONDS = 20.0

@@ -7,7 +7,9 @@ Requests are JSON lines on standard input, answers on standard output; pixels go
 behind the file descriptor.
 """
 
+import ctypes
 import json
+import math
 import mmap
 import os
 import signal
@@ -57,11 +59,14 @@ def read(reader: Any, request: dict[str, Any], memory: mmap.mmap) -> dict[str, A
     """Put the frames of a request into memory at its offset; the answer is their shape and the count."""
     if request["rewind"]:
         reader.seek(0)
-    frames = reader.get_batch(request["indices"]).asnumpy()
-    if request["offset"] + frames.nbytes > len(memory):
+    frames = reader.get_batch(request["indices"])
+    size = math.prod(frames.shape)
+    if request["offset"] + size > len(memory):
         raise ValueError(f"frames of {frames.shape} are larger than expected")
-    target = np.frombuffer(memory, np.uint8, frames.size, request["offset"])
-    np.copyto(target, frames.reshape(-1))
+    # decord's own way to NumPy copies once more, a tenth of the whole time.
+    array = frames.handle.contents
+    source = (ctypes.c_uint8 * size).from_address(array.data + array.byte_offset)
+    np.copyto(np.frombuffer(memory, np.uint8, size, request["offset"]), np.ctypeslib.as_array(source))
     return {"shape": frames.shape, "frames": len(reader)}
 
 
