@@ -75,14 +75,19 @@ def describe(device: torch.device) -> dict[str, Any]:
         "packages": packages,
         "device": torch.cuda.get_device_name(device) if cuda else processor_name(),
         "device_type": device.type,
-        "capacity_bytes": torch.cuda.get_device_properties(device).total_memory
-        if cuda
-        else physical_memory(),
+        "capacity_bytes": capacity_bytes(device),
         "driver": driver_version() if cuda else None,
         "threads": torch.get_num_threads(),
         "attention_backends": attention_backends(device),
         "video_reader": readers_used(),
     }
+
+
+def capacity_bytes(device: torch.device) -> int | None:
+    """Return the bytes of memory that ``device`` has, where the system tells."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return physical_memory()
 
 
 def physical_memory() -> int | None:

@@ -20,6 +20,7 @@ from bench.detector import build_detector, lower_frozen_weights
 from bench.environment import describe
 from bench.errors import InputError
 from bench.experiment_record import cost, empty_record, failure, memory, metrics, thinned
+from bench.foresight import check_possible, predict
 from bench.inference import VideoDetections, detect_all
 from bench.models.checkpoints import LoadAudit
 from bench.record import Record, detections_path, ground_truth_path, write_atomically
@@ -57,16 +58,27 @@ def weights_entry(spec: RunSpecification, audit: LoadAudit | None) -> dict[str, 
     }
 
 
-def run(spec: RunSpecification, progress: Progress, announce: Callable[[list[str]], None]) -> Record:
+def run(
+    spec: RunSpecification,
+    progress: Progress,
+    announce: Callable[[list[str]], None],
+    foretell: Callable[[dict[str, Any]], None],
+) -> Record:
     """Return the record of a run that went well. Writes the detections; raises what went wrong.
 
-    ``announce`` is told what loading the weights did.
+    ``announce`` is told what loading the weights did, ``foretell`` the forecast of the memory.
     """
     started = time.perf_counter()
     device = torch.device(spec.device)
     protocol, dataset = spec.protocol(), spec.load_dataset()
     torch.set_num_threads(protocol.threads)
     record = empty_record(spec, dataset)
+    progress("forecast", 0, 1)
+    record["forecast"] = predict(spec, dataset)
+    foretell(record["forecast"])
+    if not spec.force:
+        check_possible(record["forecast"], device)
+    progress("load", 0, 1)
     strategy = spec.build_strategy()
     detector, fresh_head, audit = build_detector(
         spec.model, spec.weights_path(), strategy, protocol, len(dataset.classes), spec.seed
@@ -99,7 +111,7 @@ def run(spec: RunSpecification, progress: Progress, announce: Callable[[list[str
     )
     record["status"] = "ok"
     record["metrics"] = metrics(evaluation)
-    record["memory"] = memory(log, inference)
+    record["memory"] = memory(log, inference, record["forecast"]["predicted_peak_bytes"])
     record["cost"] = cost(detector, log, before)
     record["cost"]["wall_seconds"] = round(time.perf_counter() - started, 2)
     record["training"] = {"loss": thinned(log.losses)}
@@ -154,7 +166,13 @@ def main() -> int:
             report(phase=phase, done=done, total=total)
 
     try:
-        report(record=run(spec, progress, lambda lines: report(audit=lines)))
+        record = run(
+            spec,
+            progress,
+            announce=lambda lines: report(audit=lines),
+            foretell=lambda forecast: report(forecast=forecast),
+        )
+        report(record=record)
     except InputError as error:
         report(input_error=str(error))
         return 2

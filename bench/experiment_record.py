@@ -42,6 +42,7 @@ def empty_record(spec: RunSpecification, dataset: Dataset) -> Record:
         "seed": spec.seed,
         "metrics": None,
         "memory": None,
+        "forecast": None,
         "cost": None,
         "training": None,
         "weights": {
@@ -67,12 +68,12 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def memory(log: TrainingLog, inference: MemoryReading) -> dict[str, Any]:
-    """Return the peaks: the largest training step of any stage, and inference apart from it."""
+def memory(log: TrainingLog, inference: MemoryReading, predicted_peak_bytes: int | None) -> dict[str, Any]:
+    """Return the peaks: the largest training step of any stage, the forecast of it, and inference."""
     highest = max(log.memory, key=lambda entry: entry.reading.peak_allocated_bytes).reading
     return {
         **{name: value for name, value in dataclasses.asdict(highest).items() if name != "phases"},
-        "predicted_peak_bytes": None,
+        "predicted_peak_bytes": predicted_peak_bytes,
         "phases": {**highest.phases, "inference": inference.phases["inference"]},
         "inference": {"peak_allocated_bytes": inference.peak_allocated_bytes, "kinds": inference.kinds},
         "stages": [

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
+from bench.options import device_of, pairs, seeds_of, strategy_names
 
 if TYPE_CHECKING:
     from bench.specification import RunSpecification
@@ -58,6 +59,12 @@ def parser() -> argparse.ArgumentParser:
         help="a field of the protocol, for all runs",
     )
     add("--workers", type=int, help="runs side by side (default: one for each core on CPU, 1 on a GPU)")
+    add(
+        "--force",
+        action="store_true",
+        help="train also where the forecast exceeds the memory, or without a GPU",
+    )
+    add("--fit", type=float, metavar="GIB", help="stream backward, by as many clips at once as fit a card")
     add("--timeout", type=float, metavar="SECONDS", help="a run that takes longer becomes a 'timeout' row")
     add(
         "--redo",
@@ -68,60 +75,6 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def _pairs(items: Sequence[str], option: str) -> dict[str, str]:
-    pairs = {}
-    for item in items:
-        for part in item.split(","):
-            key, equals, value = part.partition("=")
-            if not equals or not key:
-                raise InputError(f"{option}: got '{part}', allowed is NAME=VALUE")
-            pairs[key.strip()] = value.strip()
-    return pairs
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        seeds = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(
-            f"--seeds: got '{text}', allowed are whole numbers with commas between them"
-        ) from None
-    if any(seed < 0 or seed >= 2**31 for seed in seeds):
-        raise InputError(f"--seeds: got '{text}', allowed are 0 to 2147483647")
-    return list(dict.fromkeys(seeds))
-
-
-def _strategies(text: str) -> list[str]:
-    from strategies import installed
-
-    known = installed()
-    if text == "all":
-        return list(known)
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in known:
-            raise InputError(f"--strategies: unknown '{name}', known are {', '.join(known)}")
-    if not names:
-        raise InputError(f"--strategies: none given, known are {', '.join(known)}")
-    return list(dict.fromkeys(names))
-
-
-def _device(text: str) -> str:
-    import torch
-
-    if text == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(text)
-    except RuntimeError:
-        raise InputError(f"--device: got '{text}', allowed are auto, cpu, cuda and cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"--device: got '{text}', allowed are auto, cpu, cuda and cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"--device: got '{text}', this machine has {torch.cuda.device_count()} CUDA devices")
-    return text
-
-
 def _absolute(path: Path | str) -> str:
     """Return the path as a run's process, which works in another folder, finds it."""
     return str(Path(path).absolute())
@@ -129,23 +82,20 @@ def _absolute(path: Path | str) -> str:
 
 def specifications(options: argparse.Namespace) -> list[RunSpecification]:
     """Return the runs of the matrix, checked as far as that is possible without reading data."""
-    from bench.models import MODEL_NAMES
     from bench.specification import RunSpecification
 
-    if options.model not in MODEL_NAMES:
-        raise InputError(f"--model: unknown '{options.model}', known are {', '.join(MODEL_NAMES)}")
     if options.weights is None and options.model != "vit-t":
         raise InputError(f"--weights: {options.model} needs the path of its checkpoint, or 'random'")
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers: got {options.workers}, allowed is 1 or more")
-    names = _strategies(options.strategies)
+    names = strategy_names(options.strategies)
     changed: dict[str, dict[str, str]] = {name: {} for name in names}
-    for key, value in _pairs(options.set, "--set").items():
+    for key, value in pairs(options.set, "--set").items():
         name, _, field = key.partition(".")
         if name not in changed:
             raise InputError(f"--set: '{name}' is not among the strategies of this run ({', '.join(names)})")
         changed[name][field] = value
-    device, weights = _device(options.device), options.weights or "source"
+    device, weights = device_of(options.device), options.weights or "source"
     specs = [
         RunSpecification(
             model=options.model,
@@ -157,11 +107,12 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
             weights=weights if weights in ("source", "random") else _absolute(weights),
             seed=seed,
             device=device,
-            protocol_changes=_pairs(options.protocol, "--protocol"),
+            protocol_changes=pairs(options.protocol, "--protocol"),
             results=str(options.results.resolve()),
             annotations=_absolute(options.annotations) if options.annotations else None,
+            force=options.force,
         )
-        for seed in _seeds(options.seeds)
+        for seed in seeds_of(options.seeds)
         for name in names
     ]
     for spec in specs:
@@ -229,6 +180,7 @@ def pending(
 
 def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int:
     """Run what is missing, rebuild the report, and return the exit code: 1 if a run of the matrix failed."""
+    from bench.foresight import fitted
     from bench.record import read_record
     from bench.report import build
     from bench.runner import run_matrix
@@ -236,6 +188,8 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
 
     check_writable(options.results)
     dataset = load_dataset(specs[0])
+    if options.fit is not None:
+        specs = fitted(specs, dataset, options.fit)
     records = options.results / "records"
     todo = pending(specs, dataset, records, options.redo)
     if todo:
@@ -252,6 +206,30 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
     print(report.text)
     mine = [read_record(records / f"{run_id(spec, dataset)}.json") for spec in specs]
     return 0 if all(record["status"] == "ok" for record in mine) else 1
+
+
+def plan_instead(options: argparse.Namespace) -> int | None:
+    """Print the memory plan where a model of published size was asked for and there is no GPU; else None."""
+    from bench.models import MODEL_NAMES
+    from bench.protocol import STANDARD, default_protocol
+
+    if options.model not in MODEL_NAMES:
+        raise InputError(f"--model: unknown '{options.model}', known are {', '.join(MODEL_NAMES)}")
+    wanted = options.device == "auto" and not options.force and default_protocol(options.model) == STANDARD
+    if not wanted or device_of("auto") != "cpu":
+        return None
+    from bench import plan
+
+    words = ["--model", options.model, "--strategy", options.strategies]
+    words += [word for text in options.protocol for word in ("--protocol", text)]
+    words += [word for text in options.set for word in ("--set", text)]
+    code = plan.plan(plan.parser().parse_args(words))
+    print(
+        f"bench.run: nothing was trained: {options.model} wants a GPU and this machine has none; "
+        "--force (make: FORCE=1) trains on the CPU all the same",
+        file=sys.stderr,
+    )
+    return code
 
 
 def exit_code(verb: str, action: Callable[[], int]) -> int:
@@ -274,7 +252,12 @@ def exit_code(verb: str, action: Callable[[], int]) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb."""
     options = parser().parse_args(arguments)
-    return exit_code("bench.run", lambda: bench(specifications(options), options))
+
+    def action() -> int:
+        planned = plan_instead(options)
+        return bench(specifications(options), options) if planned is None else planned
+
+    return exit_code("bench.run", action)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ class Running:
     started: float
     phase: str = "start"
     result: dict[str, Any] | None = None
+    forecast: dict[str, Any] | None = None
 
 
 def start(
@@ -156,6 +157,9 @@ def _hear(running: Running, message: dict[str, Any], said: set[str]) -> None:
             said.add(text)
             tqdm.write(text, file=sys.stderr)
         return
+    if "forecast" in message:
+        running.forecast = message["forecast"]
+        return
     if "record" in message or "status" in message:
         running.result = message
         return
@@ -206,6 +210,7 @@ def conclude(running: Running, dataset: Dataset) -> Record:
     record = empty_record(running.spec, dataset)
     return {
         **record,
+        "forecast": running.forecast,
         **{key: result[key] for key in ("status", "phase", "message")},
         "environment": result.get("environment", {}),
     }

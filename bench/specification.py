@@ -39,6 +39,8 @@ class RunSpecification:
     results: str
     annotations: str | None = None
     """The annotations of a known data set, where they do not lie in ``data``."""
+    force: bool = False
+    """Try the run even if its forecast exceeds the device's memory."""
 
     def protocol(self) -> Protocol:
         """Return the model's protocol, with the subsets and tIoUs of a known data set, then what was set."""

@@ -10,6 +10,7 @@ states are put back before a clip goes forward again, so that it drops the same 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 
 import torch
@@ -45,8 +46,10 @@ def encode_streamed(
     device = next(backbone.parameters()).device
     states: list[RandomState] = []
     outputs: Encoded | None = None
+    # All passes of this loop peak alike, so that a forecast needs one.
+    first_passes = dataclasses.replace(passes, run_at_most=passes.run_at_most and 1)
     with torch.no_grad():
-        for first, part in passes.parts(clips):
+        for first, part in first_passes.parts(clips):
             states.append(random_state(device))
             outputs = place(outputs, passes.encode(backbone, part), first, len(clips))
     assert outputs is not None
@@ -54,8 +57,8 @@ def encode_streamed(
 
     def backward() -> None:
         afterwards = random_state(device)
-        for (first, part), state in zip(passes.parts(clips), states, strict=True):
-            set_random_state(state, device)
+        for number, (first, part) in enumerate(passes.parts(clips)):
+            set_random_state(states[min(number, len(states) - 1)], device)
             encoded = passes.encode(backbone, part)
             pairs = [
                 (output, leaf.grad[first : first + len(part)])

@@ -28,7 +28,6 @@ from bench.windows import FrameStore, TrainingSampler, VideoClips, time_grid
 from datasets.annotations import Instance, Video
 from strategies.base import Fidelity, Stage, Strategy
 
-MEBIBYTE = 2**20
 CPU_DEVICE = torch.device("cpu")
 
 
@@ -38,18 +37,12 @@ class Target:
 
     device: str = "cuda"
     workspace_bytes: int = 2 * 8320 * 1024
-    """cuBLAS workspaces (of the forward and the backward thread), which the caching allocator holds: PyTorch's
-    default of 8320 KiB each, 32 MiB each on compute capability 9.0."""
-    exact_sizes: bool = False
-    """Count storages at their exact sizes, as the meter on a CPU does."""
+    """cuBLAS workspaces (of the forward and the backward thread), which the caching allocator holds: 
+    PyTorch's default of 8320 KiB each, 32 MiB each on compute capability 9.0."""
 
 
 CUDA = Target()
-HOPPER = Target(workspace_bytes=2 * 32 * MEBIBYTE)
-CPU = Target("cpu", 0, exact_sizes=True)
-
-CONTEXT_BYTES = 500_000_000
-"""What a CUDA context and loaded kernels take of a card outside of the allocator, about."""
+CPU = Target("cpu", 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +68,7 @@ class Forecast:
     reserved_bytes: int | None
     """What the caching allocator will have taken from the device by then; None for a CPU."""
     stages: tuple[StageForecast, ...]
+    clip_frames: int
 
     @property
     def highest(self) -> StageForecast:
@@ -95,7 +89,7 @@ class ForecastMeter:
 
 
 def make_tracker(target: Target, *, timeline: bool = False) -> StorageTracker:
-    """Return a tracker of the target's rules. For CUDA this changes the process (``follow_cuda_autocast``)."""
+    """Return a tracker of the target's rules; for CUDA, ``follow_cuda_autocast`` changes the process."""
     if target.device == "cpu":
         return StorageTracker(timeline=timeline)
     follow_cuda_autocast()
@@ -145,6 +139,7 @@ def forecast_stages(
         first = dataclasses.replace(trainer, run_at_most=trainer.run_at_most and 1)
         first.step(0, stage.fidelities[0], setup.uncached, setup.optimizer, meter)
         for fidelity in dict.fromkeys(stage.fidelities):
+            tracker.label_buffers(detector)
             tracker.forget_peaks()
             trainer.step(1, fidelity, setup.uncached, setup.optimizer, meter)
             highest = max(tracker.peaks.values(), key=lambda moment: moment.total)
@@ -175,7 +170,8 @@ def forecast(
     """Return the predicted peak memory of training ``strategy`` under ``protocol``.
 
     ``classes`` and ``instances`` (of a window) are the data set's. ``build`` replaces how the detector is
-    made; ``passes_run`` limits the passes of clips that are traced, as later ones peak no higher. Call it in a process of its own where the target is CUDA.
+    made; ``passes_run`` limits the passes of clips that are traced, as later ones peak no higher. Call it
+    in a process of its own where the target is CUDA.
     """
     tracker = make_tracker(target, timeline=timeline)
     host = torch.device("cpu" if target.device == "cpu" else "meta")
@@ -193,8 +189,9 @@ def forecast(
         with tracker:
             stages = tuple(forecast_stages(detector, fresh_head, strategy.stages(), trainer, tracker))
         del workspace
+    clip_frames = detector.backbone.geometry.clip_frames
     reserved = tracker.allocator.reserved if tracker.allocator else None
-    return Forecast(max(stage.peak_bytes for stage in stages), reserved, stages)
+    return Forecast(max(stage.peak_bytes for stage in stages), reserved, stages, clip_frames)
 
 
 def _workspace(target: Target, tracker: StorageTracker) -> Tensor | None:

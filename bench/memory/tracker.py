@@ -116,6 +116,11 @@ class StorageTracker(TorchDispatchMode):
             if parameter.requires_grad:
                 self._handles.append(parameter.register_post_accumulate_grad_hook(self._gradient_ready))
 
+    def label_buffers(self, module: nn.Module) -> None:
+        """Count a module's buffers as parameters: some are new tensors after a step."""
+        for tensor in module.buffers():
+            self.label(tensor, "parameter")
+
     def label_optimizer(self, optimizer: HasState) -> None:
         """Count the tensors of the optimizer's state as optimizer state."""
         for state in optimizer.state.values():

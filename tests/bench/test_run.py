@@ -33,7 +33,11 @@ def test_four_strategies_end_as_ok_rows(finished):
         assert set(record["metrics"]["map"]) == {"0.3", "0.4", "0.5", "0.6", "0.7"}
         assert record["memory"]["meter"] == "cpu-tensors"
         assert {"forward", "backward", "optimizer", "inference"} <= set(record["memory"]["phases"])
-        assert record["memory"]["predicted_peak_bytes"] is None
+        predicted, measured = (
+            record["memory"][name] for name in ("predicted_peak_bytes", "peak_allocated_bytes")
+        )
+        assert abs(predicted / measured - 1) < 0.01
+        assert record["forecast"]["predicted_peak_bytes"] == predicted
         assert record["weights"]["name"] == "random"
         assert record["dataset"]["videos"] == {"training": 4, "testing": 2}
         assert record["cost"]["trainable_parameters"] <= record["cost"]["total_parameters"]

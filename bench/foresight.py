@@ -1,0 +1,109 @@
+"""What is known of a run's memory before it starts: its forecast, whether it can fit, what would."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from bench.environment import capacity_bytes
+from bench.errors import InputError
+from bench.memory.rows import (
+    CONTEXT_BYTES,
+    GIBIBYTE,
+    Question,
+    answer,
+    answer_all,
+    forecasters,
+    needed_bytes,
+)
+from bench.specification import RunSpecification
+from datasets.annotations import Dataset
+
+HOPPER_WORKSPACES = 2 * 32 * 2**20
+"""cuBLAS workspaces of PyTorch on compute capability 9.0: 32 MiB for each of two threads."""
+
+
+class PredictedOutOfMemoryError(MemoryError):
+    """The forecast exceeds the device's memory, so that the run was not tried."""
+
+
+def question_of(spec: RunSpecification, dataset: Dataset) -> Question:
+    """Return the question that a run's forecast answers."""
+    protocol = spec.protocol()
+    videos = dataset.subset(protocol.training_subset)
+    workspace = None
+    if spec.device != "cpu" and torch.cuda.get_device_capability(spec.device)[0] >= 9:
+        workspace = HOPPER_WORKSPACES
+    return Question(
+        spec.model,
+        spec.strategy,
+        spec.strategy_settings,
+        spec.protocol_changes,
+        torch.device(spec.device).type,
+        workspace,
+        len(dataset.classes),
+        # A window's number of instances moves a few bytes only; the typical video's will do.
+        max(1, round(statistics.median(len(video.instances) for video in videos))),
+    )
+
+
+def predict(spec: RunSpecification, dataset: Dataset) -> dict[str, Any]:
+    """Return the record's part on what is predicted: bytes, or the reason why there is no forecast."""
+    names = ("predicted_peak_bytes", "predicted_reserved_bytes", "kinds", "phases", "stages")
+    try:
+        row = answer(question_of(spec, dataset))
+    except Exception as error:  # a strategy that cannot be traced, or that fails: the run itself will tell
+        return {**dict.fromkeys(names), "reason": f"{type(error).__name__}: {error}"[:300]}
+    return {**{name: row[name] for name in names}, "reason": None}
+
+
+def check_possible(prediction: dict[str, Any], device: torch.device) -> None:
+    """Raise PredictedOutOfMemoryError where the predicted tensors cannot lie on the device at all.
+
+    What the allocator reserves beyond them does not count: it gives that back before it fails.
+    """
+    peak, capacity = prediction["predicted_peak_bytes"], capacity_bytes(device)
+    if peak is None or capacity is None:
+        return
+    if peak + (CONTEXT_BYTES if device.type == "cuda" else 0) > capacity:
+        sizes = f"{peak / 1e9:.0f} GB on {capacity / 1e9:.0f}"
+        raise PredictedOutOfMemoryError(f"predicted out of memory ({sizes}); --force tries it")
+
+
+def fitted(specs: Sequence[RunSpecification], dataset: Dataset, gib: float) -> list[RunSpecification]:
+    """Return the runs with streamed backward and the largest micro-batch (a power of two) that fits a card.
+
+    The same for all of them, since they share a table. Raises InputError where one clip does not fit.
+    """
+    limit = int(gib * GIBIBYTE)
+    firsts = list({spec.strategy: spec for spec in reversed(specs)}.values())
+    chosen: list[RunSpecification] | None = None
+    clips = 1
+    with forecasters(2) as pool:
+        while clips <= specs[0].protocol().window_clips:
+            tried = [_streamed(spec, clips) for spec in firsts]
+            rows = answer_all([question_of(spec, dataset) for spec in tried], pool)
+            needed = {
+                row["strategy"]: needed_bytes(row) if row["device"] == "cuda" else row["predicted_peak_bytes"]
+                for row in rows
+            }
+            if max(needed.values()) > limit:
+                break
+            chosen = [_streamed(spec, clips) for spec in specs]
+            clips *= 2
+    if chosen is None:
+        most = max(needed, key=lambda name: needed[name])
+        raise InputError(
+            f"--fit: {gib:g} GiB are too little: {most} needs {needed[most] / GIBIBYTE:.1f} GiB "
+            "with one clip at a time"
+        )
+    return chosen
+
+
+def _streamed(spec: RunSpecification, clips: int) -> RunSpecification:
+    changes = {**spec.protocol_changes, "backward": "streamed", "micro_batch_clips": str(clips)}
+    return dataclasses.replace(spec, protocol_changes=changes)

@@ -1,0 +1,65 @@
+"""Options that several verbs share, from text. All raise InputError that names the option."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.errors import InputError
+
+
+def pairs(items: Sequence[str], option: str) -> dict[str, str]:
+    """Return NAME=VALUE words, also with commas between them, as a mapping."""
+    found = {}
+    for item in items:
+        for part in item.split(","):
+            key, equals, value = part.partition("=")
+            if not equals or not key:
+                raise InputError(f"{option}: got '{part}', allowed is NAME=VALUE")
+            found[key.strip()] = value.strip()
+    return found
+
+
+def seeds_of(text: str) -> list[int]:
+    """Return the seeds, each once."""
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(
+            f"--seeds: got '{text}', allowed are whole numbers with commas between them"
+        ) from None
+    if any(seed < 0 or seed >= 2**31 for seed in found):
+        raise InputError(f"--seeds: got '{text}', allowed are 0 to 2147483647")
+    return list(dict.fromkeys(found))
+
+
+def strategy_names(text: str, option: str = "--strategies") -> list[str]:
+    """Return the names of strategies, each once; ``all`` is all that are installed."""
+    from strategies import installed
+
+    known = installed()
+    if text == "all":
+        return list(known)
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise InputError(f"{option}: unknown '{name}', known are {', '.join(known)}")
+    if not names:
+        raise InputError(f"{option}: none given, known are {', '.join(known)}")
+    return list(dict.fromkeys(names))
+
+
+def device_of(text: str) -> str:
+    """Return the device's name; ``auto`` is CUDA where there is one."""
+    import torch
+
+    if text == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        raise InputError(f"--device: got '{text}', allowed are auto, cpu, cuda and cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device: got '{text}', allowed are auto, cpu, cuda and cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device: got '{text}', this machine has {torch.cuda.device_count()} CUDA devices")
+    return text

@@ -1,0 +1,203 @@
+"""``python -m bench.plan``: the peak memory of training, predicted on any machine, and what fits a card.
+
+Every row traces real training steps on tensors without data (``bench.memory.forecast``). Nothing is read,
+downloaded or trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.errors import InputError
+from bench.memory.rows import (
+    CARDS,
+    GIBIBYTE,
+    MODES,
+    Question,
+    answer_all,
+    forecasters,
+    in_order,
+    needed_bytes,
+    what_fits,
+)
+
+KINDS = ("parameter", "gradient", "optimizer", "activation", "temporary", "input")
+MOST_FRAMES = 2**16
+MOST_PIXELS = 1024
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the verb's options."""
+    result = argparse.ArgumentParser(prog="python -m bench.plan", description=__doc__)
+    add = result.add_argument
+    add("--model", default="vit-g", help="backbone (default: vit-g)")
+    add("--strategy", default="all", help="names with commas between them (default: all installed)")
+    add("--frames", type=int, help="frames of a window (default: the model's protocol)")
+    add("--size", type=int, help="height and width of a frame in pixels (default: the model's protocol)")
+    add("--batch", type=int, help="windows in a step (default: the model's protocol)")
+    add("--precision", choices=("float32", "bfloat16"), help="default: the model's protocol on the device")
+    add("--backward", default="all", help=f"{', '.join(MODES)}, or all that make a difference (default)")
+    add("--classes", type=int, default=20, help="classes of the data set (default: 20)")
+    add("--device", choices=("cuda", "cpu"), default="cuda", help="what is forecast for (default: cuda)")
+    add("--gpu", type=float, metavar="GIB", help="what fits a card: the most frames, and the largest size")
+    add("--set", action="append", default=[], metavar="STRATEGY.FIELD=VALUE", help="as in bench.run")
+    add("--protocol", action="append", default=[], metavar="FIELD=VALUE", help="as in bench.run")
+    add("--json", metavar="FILE", help="write the rows as JSON; '-' is standard output, which then holds it")
+    add("--workers", type=int, default=2, help="forecasts side by side, 0.8 GB each (default: 2)")
+    return result
+
+
+def questions(options: argparse.Namespace) -> list[Question]:
+    """Return what is to be forecast; raises InputError for what cannot be. Imports torch."""
+    import torch
+
+    from bench.models import build_backbone
+    from bench.options import pairs, strategy_names
+    from bench.protocol import default_protocol, override
+    from strategies import build_strategy
+
+    with torch.device("meta"):
+        clip = build_backbone(options.model).geometry.clip_frames
+    names = strategy_names(options.strategy, "--strategy")
+    changes = pairs(options.protocol, "--protocol")
+    if options.frames is not None:
+        if options.frames < clip or options.frames % clip:
+            allowed = f"multiples of {clip} for {options.model}"
+            raise InputError(f"--frames: got {options.frames}, allowed are {allowed}")
+        changes["window_clips"] = str(options.frames // clip)
+    given = {"image_size": options.size, "batch_size": options.batch, "precision": options.precision}
+    changes |= {field: str(value) for field, value in given.items() if value is not None}
+    if options.classes < 1:
+        raise InputError(f"--classes: got {options.classes}, allowed is 1 or more")
+    protocol = override(default_protocol(options.model, options.device), changes)
+    settings: dict[str, dict[str, str]] = {name: {} for name in names}
+    for key, value in pairs(options.set, "--set").items():
+        name, _, field = key.partition(".")
+        if name not in settings:
+            raise InputError(f"--set: '{name}' is not among the strategies asked for ({', '.join(names)})")
+        settings[name][field] = value
+    return [
+        Question(
+            options.model,
+            name,
+            settings[name],
+            {**changes, "backward": mode},
+            options.device,
+            None,
+            options.classes,
+        )
+        for name in names
+        for mode in modes(build_strategy(name, settings[name]), options.backward, protocol.backward)
+    ]
+
+
+def modes(strategy: Any, wanted: str, given: str) -> Sequence[str]:
+    """Return the backward modes to forecast: one where only the head trains, as all are then the same."""
+    if wanted != "all":
+        if wanted not in MODES:
+            raise InputError(f"--backward: got '{wanted}', allowed are {', '.join(MODES)} and all")
+        return (wanted,)
+    adapts = any(not rule.pattern.startswith("head") for stage in strategy.stages() for rule in stage.rules)
+    return MODES if adapts else (given,)
+
+
+def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 2) -> str:
+    """Return a markdown table whose first columns hold text and the others numbers."""
+    rule = ["---"] * text_columns + ["---:"] * (len(titles) - text_columns)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (titles, rule, *rows))
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the rows as a markdown table, in GB of 10^9 bytes."""
+    cuda = rows[0]["device"] == "cuda"
+    titles = ["strategy", "backward", "predicted peak", *(["reserved"] if cuda else []), *KINDS]
+    titles += [f"fits {card}" for card in CARDS] if cuda else []
+    lines = []
+    for row in rows:
+        sizes = [row["predicted_peak_bytes"], *([row["predicted_reserved_bytes"]] if cuda else [])]
+        sizes += [row["kinds"].get(kind, 0) for kind in KINDS]
+        fits = ["yes" if needed_bytes(row) <= size else "no" for size in CARDS.values()] if cuda else []
+        lines.append([row["strategy"], row["backward"], *(f"{size / 1e9:.2f}" for size in sizes), *fits])
+    return markdown(titles, lines)
+
+
+def heading(row: dict[str, Any]) -> str:
+    """Return one sentence on what the table holds."""
+    sentence = (
+        f"Predicted peak memory of a training step in GB (10^9 bytes): {row['model']}, {row['frames']} "
+        f"frames as {row['clips']} clips, {row['image_size']} x {row['image_size']} pixels, batch "
+        f"{row['batch_size']}, {row['precision']}, {row['device']}. Kinds as they are at the peak."
+    )
+    if row["device"] != "cuda":
+        return sentence
+    return sentence + " A card fits what the allocator reserves and half a GB of context."
+
+
+def add_what_fits(
+    asked: Sequence[Question], rows: list[dict[str, Any]], gib: float, pool: concurrent.futures.Executor
+) -> str:
+    """Add to every row the most frames and the largest size that fit; return them as a markdown table."""
+    limit = int(gib * GIBIBYTE)
+    fields = (("window_clips", MOST_FRAMES), ("image_size", MOST_PIXELS))
+    searches = [
+        pool.submit(what_fits, question, field, limit, most) for question in asked for field, most in fields
+    ]
+    found = in_order(searches, "searches")
+    lines = []
+    for row, clips, pixels in zip(rows, found[::2], found[1::2], strict=True):
+        frames = clips * row["frames"] // row["clips"] if clips else None
+        row["fits"] = {"gib": gib, "frames": frames, "image_size": pixels}
+        words = [
+            "none" if value is None else f"{value} or more" if value >= most else str(value)
+            for value, (_, most) in zip((frames, pixels), fields, strict=True)
+        ]
+        lines.append([row["strategy"], row["backward"], *words])
+    titles = ["strategy", "backward", f"most frames at {rows[0]['image_size']} pixels"]
+    return markdown([*titles, f"largest size at {rows[0]['frames']} frames"], lines)
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Print the table and, if asked, what fits a card; return the exit code."""
+    from bench.models import MODEL_NAMES
+
+    if options.model not in MODEL_NAMES:
+        raise InputError(f"--model: unknown '{options.model}', known are {', '.join(MODEL_NAMES)}")
+    if options.workers < 1:
+        raise InputError(f"--workers: got {options.workers}, allowed is 1 or more")
+    if options.gpu is not None and not 1 <= options.gpu <= 10000:
+        raise InputError(f"--gpu: got {options.gpu:g}, allowed is 1 to 10000 (GiB)")
+    with forecasters(options.workers) as pool:
+        asked = pool.submit(questions, options).result()
+        rows = answer_all(asked, pool)
+        texts = [heading(rows[0]), table(rows)]
+        if options.gpu is not None:
+            fitting = add_what_fits(asked, rows, options.gpu, pool)
+            texts += [f"What a card of {options.gpu:g} GiB can run:", fitting]
+    text = json.dumps(rows, indent=1, allow_nan=False)
+    if options.json == "-":
+        print(text)
+        return 0
+    if options.json:
+        from bench.record import write_atomically
+
+        write_atomically(Path(options.json), text.encode())
+    print("\n\n".join(texts))
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the verb."""
+    from bench.run import exit_code
+
+    options = parser().parse_args(arguments)
+    return exit_code("bench.plan", lambda: plan(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
