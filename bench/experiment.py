@@ -17,16 +17,20 @@ import torch
 from bench.detection.evaluation import evaluate
 from bench.detection.submission import read_ground_truth, read_submission, write_submission
 from bench.detector import build_detector, lower_frozen_weights
+from bench.encoding import ClipPasses
+from bench.encoding_cache import DiskCache
 from bench.environment import describe
 from bench.errors import InputError
 from bench.experiment_record import cost, empty_record, failure, memory, metrics, thinned
 from bench.inference import VideoDetections, detect_all
+from bench.models.backbone import Backbone
 from bench.models.checkpoints import LoadAudit
 from bench.record import Record, detections_path, ground_truth_path, write_atomically
 from bench.specification import RunSpecification
 from bench.training import train
 from bench.windows import FrameStore, TrainingSampler, read_store
 from datasets.annotations import Dataset
+from datasets.miniature.config import default_cache_dir
 
 Progress = Callable[[str, int, int], None]
 
@@ -57,6 +61,23 @@ def weights_entry(spec: RunSpecification, audit: LoadAudit | None) -> dict[str, 
     }
 
 
+def open_disk_cache(
+    spec: RunSpecification, dataset: Dataset, backbone: Backbone, announce: Callable[[list[str]], None]
+) -> DiskCache | None:
+    """Return the encodings on disk for the loaded ``backbone``, or None where the protocol keeps nothing."""
+    protocol = spec.protocol()
+    if not protocol.cache:
+        return None
+    return DiskCache(
+        Path(spec.cache) if spec.cache else default_cache_dir(),
+        backbone,
+        ClipPasses(protocol.frozen_clips, precision=protocol.precision),
+        lambda line: announce([line]),
+        model=spec.model,
+        annotations=dataset.sha256,
+    )
+
+
 def run(spec: RunSpecification, progress: Progress, announce: Callable[[list[str]], None]) -> Record:
     """Return the record of a run that went well. Writes the detections; raises what went wrong.
 
@@ -85,9 +106,11 @@ def run(spec: RunSpecification, progress: Progress, announce: Callable[[list[str
     before = (
         {name: p.detach().clone() for name, p in detector.named_parameters()} if device.type == "cpu" else {}
     )
+    disk = open_disk_cache(spec, dataset, detector.backbone, announce)
     sampler = TrainingSampler(store(protocol.training_subset), protocol, dataset.classes, spec.seed)
-    log = train(detector, strategy.stages(), protocol, sampler, fresh_head, device, progress)
-    results, inference = detect_all(detector, store(protocol.evaluation_subset), protocol, device, progress)
+    log = train(detector, strategy.stages(), protocol, sampler, fresh_head, device, progress, disk)
+    evaluated = store(protocol.evaluation_subset)
+    results, inference = detect_all(detector, evaluated, protocol, device, progress, disk)
     progress("evaluation", 0, 1)
     path = detections_path(Path(spec.results), record["id"])
     truth = ground_truth_path(Path(spec.results), record)
@@ -101,6 +124,7 @@ def run(spec: RunSpecification, progress: Progress, announce: Callable[[list[str
     record["metrics"] = metrics(evaluation)
     record["memory"] = memory(log, inference)
     record["cost"] = cost(detector, log, before)
+    record["cost"]["encoded_videos_read"] = disk.read_videos if disk else 0
     record["cost"]["wall_seconds"] = round(time.perf_counter() - started, 2)
     record["training"] = {"loss": thinned(log.losses)}
     record["environment"] = describe(device)
