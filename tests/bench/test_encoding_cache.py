@@ -2,14 +2,19 @@
 
 import collections
 import dataclasses
+import json
 
 import pytest
 import torch
+from conftest import run_bench
 
 from bench.encoding import ClipPasses, EncodingCache
 from bench.encoding_cache import DiskCache, state_digest
 from bench.inference import detect_all
+from bench.record import read_folder
+from bench.specification import RunSpecification, run_id
 from bench.step import Detector
+from datasets.annotations import read_annotations
 from strategies.head_only import HeadOnly
 from strategies.lofi import LoFi
 from strategies.losa import LoSA
@@ -186,3 +191,34 @@ def test_precision_holds_whatever_the_callers_autocast():
     plain = cache.video("video0")
     with torch.autocast("cpu", torch.bfloat16):
         equal({"video0": cache.video("video0")}, {"video0": plain})
+
+
+def test_a_second_seed_reads_what_the_first_computed(tiny_dataset, tmp_path):
+    options = ("--weights", "source", "--seeds", "0,1", "--workers", "1")
+    process = run_bench(tiny_dataset, tmp_path / "one", *options, "--cache", str(tmp_path / "cache"))
+    assert process.returncode == 0, process.stderr
+    process = run_bench(tiny_dataset, tmp_path / "two", *options, "--protocol", "cache=false")
+    assert process.returncode == 0, process.stderr
+    first, again = (
+        {record["seed"]: record for record in read_folder(tmp_path / name / "records").records}
+        for name in ("one", "two")
+    )
+    # Four videos to train on and two to test on, of which the first is measured.
+    assert [first[seed]["cost"]["encoded_videos_read"] for seed in (0, 1)] == [0, 5]
+    assert [again[seed]["cost"]["encoded_videos_read"] for seed in (0, 1)] == [0, 0]
+    for seed in (0, 1):
+        assert first[seed]["metrics"] == again[seed]["metrics"]
+        assert first[seed]["training"] == again[seed]["training"]
+        assert first[seed]["memory"] == again[seed]["memory"]
+        assert str(tmp_path) not in json.dumps(first[seed])
+
+
+def test_where_the_cache_lies_is_no_part_of_a_run(tiny_dataset):
+    dataset = read_annotations(tiny_dataset / "annotations.json", root=tiny_dataset / "videos")
+    fields = {"model": "vit-t", "strategy": "head-only", "strategy_settings": {}, "weights": "random"}
+    fields |= {"dataset": "unused", "data": None, "seed": 0, "device": "cpu", "results": "unused"}
+    ids = {
+        run_id(RunSpecification(**fields, cache=cache, protocol_changes={}), dataset)
+        for cache in (None, "here", "/there")
+    }
+    assert len(ids) == 1
