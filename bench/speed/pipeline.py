@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bench.encoding import EncodingCache
-    from bench.training import Trainer
+    from bench.step import Trainer
     from bench.windows import TrainingSampler
 
 FILES = BESIDE / "videos"
@@ -28,11 +28,10 @@ def caching(scale: float, cache: Path | None) -> list[Measurement]:
     """An epoch of the miniature with cached encodings against one that encodes again, for what is cached."""
     import torch
 
-    from bench.encoding import EncodingCache
-    from bench.experiment import build_detector
+    from bench.detector import build_detector
     from bench.memory.meter import NoMeter
     from bench.specification import RunSpecification
-    from bench.training import Trainer, freeze_but, make_optimizer
+    from bench.step import StageSetup, Trainer, begin_stage
     from bench.windows import TrainingSampler, read_store
     from strategies.base import FULL
 
@@ -43,33 +42,30 @@ def caching(scale: float, cache: Path | None) -> list[Measurement]:
             *("vit-t", name, {}, "miniature", None, str(cache) if cache else None),
             *("source", 0, "cpu", {}, "unused"),
         )
-        protocol, dataset = spec.protocol(), spec.load_dataset()
+        protocol, dataset, strategy = spec.protocol(), spec.load_dataset(), spec.build_strategy()
         chosen = dataset.subset(protocol.training_subset)[: max(2, round(24 * scale))]
         dataset = dataclasses.replace(dataset, videos=chosen)
-        detector, _, _ = build_detector(spec, dataset)
-        factors = freeze_but(detector, spec.build_strategy().stages()[0])
+        classes = len(dataset.classes)
+        detector, _, _ = build_detector("vit-t", spec.weights_path(), strategy, protocol, classes, 0)
         store = read_store(dataset, protocol.training_subset, protocol, detector.backbone.geometry)
         sampler = TrainingSampler(store, protocol, dataset.classes, 0)
         trainer = Trainer(detector, protocol, sampler, torch.device("cpu"))
-        optimizer = make_optimizer(detector, factors, protocol)
+        setup = begin_stage(trainer, strategy.stages()[0])
+        kept, bypass = setup.cache, setup.uncached
+        assert kept is not None
+        assert bypass is not None
         epoch = range(sampler.steps_per_epoch)
 
         def train(
-            cache: EncodingCache,
-            trainer: Trainer = trainer,
-            optimizer: torch.optim.Optimizer = optimizer,
-            epoch: range = epoch,
+            cache: EncodingCache, trainer: Trainer = trainer, setup: StageSetup = setup, epoch: range = epoch
         ) -> None:
             for step in epoch:
-                trainer.step(step, FULL, cache, optimizer, NoMeter())
+                trainer.step(step, FULL, cache, setup.optimizer, NoMeter())
 
         def encode(cache: EncodingCache, sampler: TrainingSampler = sampler, epoch: range = epoch) -> None:
             for step in epoch:
                 cache.batch(sampler.windows(step), torch.device("cpu"))
 
-        kept, bypass = (
-            EncodingCache(detector.backbone, store, protocol, keep=keep) for keep in (True, False)
-        )
         train(kept)  # fills the cache
         taken = {
             (what, way): seconds_of(functools.partial(action, held), 2)
