@@ -72,7 +72,6 @@ def encoder_digest(backbone: Backbone, passes: ClipPasses, state: str, **also: o
         "modules": [f"{type(each).__module__}.{type(each).__qualname__}" for each in backbone.modules()],
         "geometry": repr(geometry),
         "chunk": passes.size,
-        "spatial": passes.spatial,
         "precision": passes.precision,
         "threads": torch.get_num_threads(),
         "device": [
