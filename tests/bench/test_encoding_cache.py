@@ -194,10 +194,10 @@ def test_precision_holds_whatever_the_callers_autocast():
 
 
 def test_a_second_seed_reads_what_the_first_computed(tiny_dataset, tmp_path):
-    options = ("--weights", "source", "--seeds", "0,1", "--workers", "1")
-    process = run_bench(tiny_dataset, tmp_path / "one", *options, "--cache", str(tmp_path / "cache"))
+    options = ("--weights", "source", "--workers", "1", "--cache", str(tmp_path / "cache"))
+    process = run_bench(tiny_dataset, tmp_path / "one", *options, "--seeds", "0,1")
     assert process.returncode == 0, process.stderr
-    process = run_bench(tiny_dataset, tmp_path / "two", *options, "--protocol", "cache=false")
+    process = run_bench(tiny_dataset, tmp_path / "two", *options, "--seeds", "1", "--protocol", "cache=false")
     assert process.returncode == 0, process.stderr
     first, again = (
         {record["seed"]: record for record in read_folder(tmp_path / name / "records").records}
@@ -205,12 +205,10 @@ def test_a_second_seed_reads_what_the_first_computed(tiny_dataset, tmp_path):
     )
     # Four videos to train on and two to test on, of which the first is measured.
     assert [first[seed]["cost"]["encoded_videos_read"] for seed in (0, 1)] == [0, 5]
-    assert [again[seed]["cost"]["encoded_videos_read"] for seed in (0, 1)] == [0, 0]
-    for seed in (0, 1):
-        assert first[seed]["metrics"] == again[seed]["metrics"]
-        assert first[seed]["training"] == again[seed]["training"]
-        assert first[seed]["memory"] == again[seed]["memory"]
-        assert str(tmp_path) not in json.dumps(first[seed])
+    assert again[1]["cost"]["encoded_videos_read"] == 0
+    for part in ("metrics", "training", "memory"):
+        assert first[1][part] == again[1][part]
+    assert str(tmp_path) not in json.dumps(first[1])
 
 
 def test_where_the_cache_lies_is_no_part_of_a_run(tiny_dataset):
