@@ -14,7 +14,7 @@ OPTIONS += $(if $(DATA),--data $(DATA)) $(if $(ANNOTATIONS),--annotations $(ANNO
 TEST = $(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help bench plan doctor report test check gpu-check pretrain tune clean
+.PHONY: help bench plan doctor report test check gpu-check pretrain tune speed clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ pretrain: $(VENV)/installed ## train vit-t's shipped weights on the miniature's 
 
 tune: $(VENV)/installed ## choose hyper-parameters on the tuning videos, equal trials for every strategy
 	$(BIN)/python -m bench.tune
+
+speed: $(VENV)/installed ## time the parts of the bench against their bars
+	$(BIN)/python -m bench.speed $(if $(CACHE),--cache $(CACHE))
 
 clean: ## remove the virtual environment and local results
 	rm -rf $(VENV) results/local

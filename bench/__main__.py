@@ -9,6 +9,7 @@ VERBS = {
     "tune": "choose hyper-parameters on the tuning videos",
     "convert_i3d": "turn the published I3D weights into a checkpoint",
     "pretrain": "train vit-t's shipped weights",
+    "speed": "time the parts of the bench",
 }
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import io
+import json
 import pickle
 import sys
 import tarfile
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from bench.errors import InputError
 
@@ -153,6 +154,16 @@ def _bounded(stream: Any, path: Path) -> bytes:
     return content
 
 
+def serialised(tensors: dict[str, np.ndarray], notes: dict[str, str]) -> bytes:
+    """Return a safetensors file with ``notes`` in their order: the library shuffles them, and with them the
+    file's sha256."""
+    content = save(tensors, metadata=notes)
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = {**json.loads(content[8:end]), "__metadata__": notes}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return content[:8] + text.ljust(end - 8) + content[end:]
+
+
 def run(source: str, output: Path) -> tuple[str, ...]:
     """Convert, and return the lines of the load audit.
 
@@ -166,7 +177,7 @@ def run(source: str, output: Path) -> tuple[str, ...]:
 
     draft = output.with_name(f".draft-{output.name}")
     try:
-        save_file(tensors, draft, metadata={"licence": LICENCE, "source": Path(where).name})
+        draft.write_bytes(serialised(tensors, {"source": Path(where).name, "licence": LICENCE}))
         draft.chmod(0o644)
         audit = load_classifier(draft).load_audit
         draft.replace(output)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +16,9 @@ from torch.nn import functional as F
 from bench.models.backbone import Backbone, BackboneGeometry, Encoded
 from bench.windows import FrameStore, Window
 from strategies.base import Fidelity
+
+if TYPE_CHECKING:
+    from bench.encoding_cache import DiskCache
 
 
 def keep_snippets(clips: Tensor, temporal: float, geometry: BackboneGeometry) -> Tensor:
@@ -126,19 +131,26 @@ def encode_frozen(backbone: Backbone, clips: Tensor, passes: ClipPasses) -> Enco
 
 
 class EncodingCache:
-    """Encodings of whole videos, kept in host memory, computed when first asked for.
+    """Encodings of whole videos, kept in host memory, read from disk or computed when first asked for.
 
     Valid as long as nothing that ``backbone.upstream()`` holds is trained; the training loop makes a new
-    one whenever that may have changed.
+    one whenever that may have changed. ``disk`` is asked only if it serves the upstream as it is now.
     """
 
     def __init__(
-        self, backbone: Backbone, store: FrameStore, passes: ClipPasses, *, keep: bool = True
+        self,
+        backbone: Backbone,
+        store: FrameStore,
+        passes: ClipPasses,
+        *,
+        keep: bool = True,
+        disk: DiskCache | None = None,
     ) -> None:
         self.backbone = backbone
         self.store = store
         self.passes = passes
         self.keep = keep
+        self.disk = disk.serving(backbone) if disk and keep else None
         self._videos: dict[str, Encoded] = {}
 
     def window(self, window: Window) -> Encoded:
@@ -153,10 +165,25 @@ class EncodingCache:
         """Return the encodings of all clips of a video."""
         if name in self._videos:
             return self._videos[name]
-        encoded = encode_frozen(self.backbone, self.store.clips[name].frames, self.passes)
-        encoded = tuple(part.cpu() for part in encoded)
+        encoded = self._found(name) or self._computed(name)
         if self.keep:
             self._videos[name] = encoded
+        return encoded
+
+    def drop(self, name: str) -> None:
+        """Forget a video that is not asked for again."""
+        self._videos.pop(name, None)
+
+    def _found(self, name: str) -> Encoded | None:
+        return self.disk.read(self.store.clips[name].source) if self.disk else None
+
+    def _computed(self, name: str) -> Encoded:
+        clips, started = self.store.clips[name], time.perf_counter()
+        encoded = encode_frozen(self.backbone, clips.frames, self.passes)
+        encoded = tuple(part.cpu() for part in encoded)
+        if self.disk:
+            share = clips.count / sum(each.count for each in self.store.clips.values())
+            self.disk.write(clips.source, encoded, time.perf_counter() - started, share)
         return encoded
 
     def batch(self, windows: Sequence[Window], device: torch.device) -> Encoded:

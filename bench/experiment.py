@@ -14,20 +14,24 @@ from typing import Any
 
 import torch
 
-from bench.detection.evaluation import evaluate
+from bench.detection import diagnose, evaluate
 from bench.detection.submission import read_ground_truth, read_submission, write_submission
 from bench.detector import build_detector, lower_frozen_weights
+from bench.encoding import ClipPasses
+from bench.encoding_cache import DiskCache
 from bench.environment import describe
 from bench.errors import InputError
 from bench.experiment_record import cost, empty_record, failure, memory, metrics, thinned
 from bench.foresight import check_possible, predict
 from bench.inference import VideoDetections, detect_all
+from bench.models.backbone import Backbone
 from bench.models.checkpoints import LoadAudit
 from bench.record import Record, detections_path, ground_truth_path, write_atomically
 from bench.specification import RunSpecification
 from bench.training import train
 from bench.windows import FrameStore, TrainingSampler, read_store
 from datasets.annotations import Dataset
+from datasets.miniature.config import default_cache_dir
 
 Progress = Callable[[str, int, int], None]
 
@@ -56,6 +60,23 @@ def weights_entry(spec: RunSpecification, audit: LoadAudit | None) -> dict[str, 
         "licence": "Apache-2.0" if spec.weights == "source" else audit.licence if audit else None,
         "audit": list(audit.lines()) if audit else ["random weights: nothing was loaded"],
     }
+
+
+def open_disk_cache(
+    spec: RunSpecification, dataset: Dataset, backbone: Backbone, announce: Callable[[list[str]], None]
+) -> DiskCache | None:
+    """Return the encodings on disk for the loaded ``backbone``, or None where the protocol keeps nothing."""
+    protocol = spec.protocol()
+    if not protocol.cache:
+        return None
+    return DiskCache(
+        Path(spec.cache) if spec.cache else default_cache_dir(),
+        backbone,
+        ClipPasses(protocol.frozen_clips, precision=protocol.precision),
+        lambda line: announce([line]),
+        model=spec.model,
+        annotations=dataset.sha256,
+    )
 
 
 def run(
@@ -97,22 +118,27 @@ def run(
     before = (
         {name: p.detach().clone() for name, p in detector.named_parameters()} if device.type == "cpu" else {}
     )
+    disk = open_disk_cache(spec, dataset, detector.backbone, announce)
     sampler = TrainingSampler(store(protocol.training_subset), protocol, dataset.classes, spec.seed)
-    log = train(detector, strategy.stages(), protocol, sampler, fresh_head, device, progress)
-    results, inference = detect_all(detector, store(protocol.evaluation_subset), protocol, device, progress)
+    log = train(detector, strategy.stages(), protocol, sampler, fresh_head, device, progress, disk)
+    evaluated = store(protocol.evaluation_subset)
+    results, inference = detect_all(detector, evaluated, protocol, device, progress, disk)
     progress("evaluation", 0, 1)
     path = detections_path(Path(spec.results), record["id"])
     truth = ground_truth_path(Path(spec.results), record)
     write_ground_truth(truth, dataset, protocol.evaluation_subset)
     write_detections(path, results, dataset.classes)
     # Evaluated as read back from the files, so that anybody computes the same numbers from them.
-    evaluation = evaluate(
-        read_ground_truth(truth, protocol.evaluation_subset), read_submission(path), protocol.tiou
-    )
+    wanted, found = read_ground_truth(truth, protocol.evaluation_subset), read_submission(path)
+    evaluation = evaluate(wanted, found, protocol.tiou)
     record["status"] = "ok"
     record["metrics"] = metrics(evaluation)
+    durations = {video.id: video.duration for video in dataset.subset(protocol.evaluation_subset)}
+    # A detection that overlaps by less than 0.1 counts as background, so the diagnosis starts above it.
+    record["diagnosis"] = diagnose(wanted, found, [t for t in protocol.tiou if t > 0.1], durations)
     record["memory"] = memory(log, inference, record["forecast"]["predicted_peak_bytes"])
     record["cost"] = cost(detector, log, before)
+    record["cost"]["encoded_videos_read"] = disk.read_videos if disk else 0
     record["cost"]["wall_seconds"] = round(time.perf_counter() - started, 2)
     record["training"] = {"loss": thinned(log.losses)}
     record["environment"] = describe(device)

@@ -41,6 +41,7 @@ def empty_record(spec: RunSpecification, dataset: Dataset) -> Record:
         "protocol": {**dataclasses.asdict(protocol), "digest": protocol.digest()},
         "seed": spec.seed,
         "metrics": None,
+        "diagnosis": None,
         "memory": None,
         "forecast": None,
         "cost": None,

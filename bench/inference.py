@@ -10,6 +10,7 @@ import torch
 
 from bench.detection import soft_nms
 from bench.encoding import ClipPasses, EncodingCache, autocast
+from bench.encoding_cache import DiskCache
 from bench.memory.meter import MemoryMeter, MemoryReading
 from bench.protocol import Protocol
 from bench.step import Detector
@@ -64,19 +65,24 @@ def detect_all(
     protocol: Protocol,
     device: torch.device,
     progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
+    disk: DiskCache | None = None,
 ) -> tuple[list[VideoDetections], MemoryReading]:
     """Return the detections of every video of ``store`` and the memory peak of the first video."""
     detector.eval()
     results: list[VideoDetections] = []
     meter = MemoryMeter(device)
     passes = ClipPasses(protocol.frozen_clips, precision=protocol.precision)
+    # The first video is measured, so the backbone runs on it whatever lies on disk.
+    measured = EncodingCache(detector.backbone, store, passes)
+    cache = EncodingCache(detector.backbone, store, passes, disk=disk)
     for number, name in enumerate(sorted(store.videos)):
-        # Each video is visited once: its encodings serve all of its windows and are then dropped.
-        cache = EncodingCache(detector.backbone, store, passes)
         if number == 0:
             with meter.watching(detector), meter.phase("inference"):
-                results.append(detect(detector, store, protocol, device, cache, name))
+                results.append(detect(detector, store, protocol, device, measured, name))
         else:
             results.append(detect(detector, store, protocol, device, cache, name))
+        # Each video is visited once: its encodings serve all of its windows and are then dropped.
+        for each in (measured, cache):
+            each.drop(name)
         progress("inference", number + 1, len(store.videos))
     return results, meter.reading()

@@ -150,16 +150,16 @@ def load_dataset(spec: RunSpecification) -> Dataset:
 
 
 def check_data(dataset: Dataset, spec: RunSpecification) -> None:
-    """Raise InputError for a subset that does not exist or a video that cannot be opened."""
+    """Raise InputError for a subset that does not exist, or a video that cannot be opened or is too short."""
     from tqdm import tqdm
 
     from datasets.annotations import video_path
-    from datasets.video import probe
+    from datasets.checking import require_fit
 
     protocol = spec.protocol()
     videos = [*dataset.subset(protocol.training_subset), *dataset.subset(protocol.evaluation_subset)]
     for video in tqdm(videos, desc="checking videos", leave=False, disable=not sys.stderr.isatty()):
-        probe(video_path(dataset, video))
+        require_fit(video_path(dataset, video), video)
 
 
 def pending(

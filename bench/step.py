@@ -20,6 +20,7 @@ from bench.encoding import (
     reduced_mask,
     stretch,
 )
+from bench.encoding_cache import DiskCache
 from bench.memory.meter import Meter
 from bench.models.actionformer import ActionFormer
 from bench.models.backbone import Backbone, Encoded
@@ -82,6 +83,8 @@ class Trainer:
     """Step with the fused optimizer."""
     run_at_most: int | None = None
     """For forecasts: passes of clips that are really run (``bench.encoding.ClipPasses``)."""
+    disk: DiskCache | None = None
+    """Encodings of the upstream as it was loaded, from other runs."""
 
     @property
     def store(self) -> FrameStore:
@@ -213,7 +216,9 @@ def begin_stage(trainer: Trainer, stage: Stage) -> StageSetup:
     )
     passes = trainer.passes(protocol.frozen_clips)
     cache, uncached = (
-        None if trains else EncodingCache(detector.backbone, trainer.store, passes, keep=keep)
+        None
+        if trains
+        else EncodingCache(detector.backbone, trainer.store, passes, keep=keep, disk=trainer.disk)
         for keep in (protocol.cache, False)
     )
     optimizer = make_optimizer(detector, factors, protocol, fused=trainer.fused)

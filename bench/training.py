@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 
+from bench.encoding_cache import DiskCache
 from bench.memory.meter import MemoryMeter, MemoryReading, NoMeter
 from bench.models.actionformer import ActionFormer
 from bench.optimizer import schedule
@@ -56,6 +57,7 @@ def train(
     fresh_head: Callable[[], ActionFormer],
     device: torch.device,
     progress: Progress = lambda phase, done, total: None,
+    disk: DiskCache | None = None,
 ) -> TrainingLog:
     """Train ``detector`` in place, stage after stage, and return what was measured.
 
@@ -68,7 +70,7 @@ def train(
     seconds: dict[str, float] = {}
     trainable: dict[str, int] = {}
     fused = device.type == "cuda" and protocol.lean.fused_optimizer
-    trainer = Trainer(detector, protocol, sampler, device, fused=fused)
+    trainer = Trainer(detector, protocol, sampler, device, fused=fused, disk=disk)
     ends = [round(sum(s.share for s in stages[: i + 1]) * protocol.steps) for i in range(len(stages))]
     for index, (stage, end) in enumerate(zip(stages, ends, strict=True)):
         first = len(losses)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,9 +12,10 @@ from torch import Tensor
 
 from bench.models.backbone import BackboneGeometry
 from bench.protocol import Protocol
+from bench.specification import file_sha256
 from datasets.annotations import Dataset, Video, video_path
 from datasets.clips import frame_times
-from datasets.video import read_frames
+from datasets.video import READER, read_frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,8 @@ class VideoClips:
 
     frames: Tensor
     valid_steps: int
+    source: str | None = None
+    """What the pixels follow from: a digest of the file, the instants, the size and the reader."""
 
     @property
     def count(self) -> int:
@@ -60,11 +64,14 @@ def read_clips(dataset: Dataset, video: Video, protocol: Protocol, geometry: Bac
     Raises InputError that names the file when it is missing or cannot be decoded.
     """
     grid = frame_times(video.duration, protocol.frames_per_second, geometry.clip_frames)
-    pixels = read_frames(video_path(dataset, video), grid.times, protocol.image_size)
+    path = video_path(dataset, video)
+    pixels = read_frames(path, grid.times, protocol.image_size)
     frames = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     clips = frames.unflatten(0, (-1, geometry.clip_frames)).transpose(1, 2).contiguous()
     # A step counts if any of its frames does.
-    return VideoClips(clips, -(-int(grid.valid.sum()) // geometry.frames_per_step))
+    source = f"{file_sha256(path)} {protocol.image_size} {READER} ".encode() + grid.times.tobytes()
+    valid_steps = -(-int(grid.valid.sum()) // geometry.frames_per_step)
+    return VideoClips(clips, valid_steps, hashlib.sha256(source).hexdigest())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,12 +10,14 @@ Each check trains a tiny detector on synthetic clips on the CPU and raises Asser
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
+from bench.encoding_cache import DiskCache
 from bench.models import build_head
 from bench.models.actionformer import ActionFormer
 from bench.models.backbone import Backbone
@@ -75,7 +77,8 @@ def tiny_store(geometry_of: Backbone, protocol: Protocol = TINY_PROTOCOL, videos
         )
         name = f"video{number}"
         known[name] = Video(name, "training", length, instances)
-        clips[name] = VideoClips(pixels, count * geometry.steps_per_clip - number % 2)
+        source = hashlib.sha256(pixels.numpy().tobytes()).hexdigest()
+        clips[name] = VideoClips(pixels, count * geometry.steps_per_clip - number % 2, source)
     grid = TimeGrid(protocol.frames_per_second, geometry.frames_per_step, geometry.steps_per_clip)
     return FrameStore(known, clips, grid)
 
@@ -89,28 +92,41 @@ class Trained:
     before: dict[str, torch.Tensor]
 
 
+def tiny_detector(
+    strategy: Strategy,
+    protocol: Protocol = TINY_PROTOCOL,
+    make_backbone: Callable[[], Backbone] = tiny_vit,
+    seed: int = 0,
+) -> tuple[Detector, Callable[[], ActionFormer]]:
+    """Return the detector that the checks train, and a function that makes its head anew."""
+    torch.manual_seed(derived_seed(seed, "backbone"))
+    backbone = strategy.adapt(make_backbone())
+    keywords = protocol.head.keywords(protocol.window_clips * backbone.geometry.steps_per_clip)
+
+    def fresh_head() -> ActionFormer:
+        torch.manual_seed(derived_seed(seed, "head"))
+        return build_head(input_dim=backbone.geometry.width, num_classes=len(CLASSES), **keywords)
+
+    return Detector(backbone, fresh_head()), fresh_head
+
+
 def train_tiny(
     strategy: Strategy,
     protocol: Protocol = TINY_PROTOCOL,
     make_backbone: Callable[[], Backbone] = tiny_vit,
     seed: int = 0,
+    open_disk: Callable[[Backbone, Protocol], DiskCache] | None = None,
 ) -> Trained:
-    """Train the strategy on synthetic videos with one thread."""
+    """Train the strategy on synthetic videos with one thread; ``open_disk`` may keep encodings on disk."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        torch.manual_seed(derived_seed(seed, "backbone"))
-        backbone = strategy.adapt(make_backbone())
-        keywords = protocol.head.keywords(protocol.window_clips * backbone.geometry.steps_per_clip)
-
-        def fresh_head() -> ActionFormer:
-            torch.manual_seed(derived_seed(seed, "head"))
-            return build_head(input_dim=backbone.geometry.width, num_classes=len(CLASSES), **keywords)
-
-        detector = Detector(backbone, fresh_head())
+        detector, fresh_head = tiny_detector(strategy, protocol, make_backbone, seed)
+        disk = open_disk(detector.backbone, protocol) if open_disk else None
         before = {name: value.detach().clone() for name, value in detector.state_dict().items()}
-        sampler = TrainingSampler(tiny_store(backbone, protocol), protocol, CLASSES, seed)
-        log = train(detector, strategy.stages(), protocol, sampler, fresh_head, torch.device("cpu"))
+        sampler = TrainingSampler(tiny_store(detector.backbone, protocol), protocol, CLASSES, seed)
+        device = torch.device("cpu")
+        log = train(detector, strategy.stages(), protocol, sampler, fresh_head, device, disk=disk)
         return Trained(detector, log, before)
     finally:
         torch.set_num_threads(threads)
@@ -119,17 +135,9 @@ def train_tiny(
 def check_stages_are_sound(strategy: Strategy) -> None:
     """Stages have names of their own and shares that add up to 1; every rule matches something."""
     check_stages(strategy.stages())
-    trained_names = [name for name, _ in train_tiny_names(strategy)]
+    trained_names = [name for name, _ in tiny_detector(strategy)[0].named_parameters()]
     for stage in strategy.stages():
         assert learning_rates(stage.rules, trained_names), f"stage {stage.name} trains nothing"
-
-
-def train_tiny_names(strategy: Strategy) -> list[tuple[str, torch.nn.Parameter]]:
-    """Return the parameters of the tiny detector by name."""
-    backbone = strategy.adapt(tiny_vit())
-    keywords = TINY_PROTOCOL.head.keywords(TINY_PROTOCOL.window_clips * backbone.geometry.steps_per_clip)
-    head = build_head(input_dim=backbone.geometry.width, num_classes=len(CLASSES), **keywords)
-    return list(Detector(backbone, head).named_parameters())
 
 
 def check_shapes_are_kept(strategy: Strategy, make_backbone: Callable[[], Backbone] = tiny_vit) -> None:

@@ -97,13 +97,12 @@ def _suppress(
 ) -> tuple[Floats, Floats, Indices]:
     if chosen["multiclass_nms"]:
         order = np.argsort(labels, kind="stable")
-        starts = np.flatnonzero(np.diff(labels[order])) + 1
-        groups = np.split(order, starts)
+        group = np.cumsum(np.diff(labels[order], prepend=labels[order[:1]]) != 0)
     else:
-        groups = [np.arange(len(labels))]
-    parts = [_one_group(segments, scores, group, chosen) for group in groups]
-    kept = np.concatenate([indices for indices, _ in parts])
-    kept_scores = np.concatenate([values for _, values in parts])
+        order = np.arange(len(labels))
+        group = np.zeros(len(labels), dtype=np.int64)
+    taken, kept_scores = _take(segments[order], scores[order], group, chosen)
+    kept = order[taken]
     kept_segments = segments[kept]
     if not chosen["multiclass_nms"] and chosen["voting_thresh"] > 0:
         kept_segments = _vote(kept_segments, segments, scores, chosen["voting_thresh"])
@@ -111,29 +110,38 @@ def _suppress(
     return kept_segments[best], kept_scores[best], kept[best]
 
 
-def _one_group(
-    segments: Floats, scores: Floats, group: Indices, chosen: dict[str, Any]
-) -> tuple[Indices, Floats]:
-    """Return the indices that remain of one group, in the order they were taken, and their scores."""
+def _take(segments: Floats, scores: Floats, group: Indices, chosen: dict[str, Any]) -> tuple[Indices, Floats]:
+    """Return the indices that remain, group by group in the order they were taken, and their scores.
+
+    ``group`` ascends. Every round takes the best of each group, so that many small groups cost as many array
+    operations as the largest. Scores that are no numbers are dropped.
+    """
     soft = chosen["nms_method"] == "soft"
     least, threshold, sigma = chosen["min_score"], chosen["iou_threshold"], chosen["nms_sigma"]
-    if not soft and least > 0:
-        group = group[scores[group] > least]
-    most = chosen["max_seg_num"] if chosen["max_seg_num"] > 0 else len(group)
+    place = np.flatnonzero(scores > least if not soft and least > 0 else ~np.isnan(scores))
     # Scores only fall, so what is taken comes in order of score, and the first ``most`` are the best.
-    start, end = np.ascontiguousarray(segments[group].T)
-    score = scores[group]
+    most = chosen["max_seg_num"] if chosen["max_seg_num"] > 0 else len(place)
+    start, end = np.ascontiguousarray(segments[place].T)
+    score, own = scores[place], group[place]
     length = end - start + LENGTH_EPSILON
-    taken: list[int] = []
-    values: list[float] = []
-    while len(group) and len(taken) < most:
-        best = int(score.argmax())
-        taken.append(int(group[best]))
-        values.append(float(score[best]))
-        overlap = np.minimum(end, end[best])
-        overlap -= np.maximum(start, start[best])
+    taken: list[Indices] = []
+    values: list[Floats] = []
+    while len(place) and len(taken) < most:
+        if own[0] == own[-1]:
+            best = np.array([score.argmax()])
+            rival = best
+        else:
+            new = np.diff(own, prepend=-1) != 0
+            first, number = np.flatnonzero(new), np.cumsum(new) - 1
+            highest = np.flatnonzero(score == np.maximum.reduceat(score, first)[number])
+            best = highest[np.searchsorted(highest, first)]
+            rival = best[number]
+        taken.append(place[best])
+        values.append(score[best])
+        overlap = np.minimum(end, end[rival])
+        overlap -= np.maximum(start, start[rival])
         np.maximum(overlap, 0.0, out=overlap)
-        overlap /= length + length[best] - overlap
+        overlap /= length + length[rival] - overlap
         if soft:
             # exp() is most of the time, and most segments do not touch: their factor is 1.
             near = overlap.nonzero()[0]
@@ -142,8 +150,14 @@ def _one_group(
         else:
             stay = overlap < threshold
         stay[best] = False
-        group, score, start, end, length = (each[stay] for each in (group, score, start, end, length))
-    return np.asarray(taken, dtype=np.int64), np.asarray(values, dtype=np.float64)
+        place, own, score, start, end, length = (
+            each[stay] for each in (place, own, score, start, end, length)
+        )
+    if not taken:
+        return np.zeros(0, dtype=np.int64), np.zeros(0)
+    found = np.concatenate(taken)
+    by_group = np.argsort(group[found], kind="stable")
+    return found[by_group], np.concatenate(values)[by_group]
 
 
 def _vote(kept: Floats, segments: Floats, scores: Floats, threshold: float) -> Floats:

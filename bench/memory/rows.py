@@ -11,6 +11,7 @@ import dataclasses
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -99,6 +100,18 @@ def answer(question: Question) -> dict[str, Any]:
     }
 
 
+def _end_with_parent() -> None:
+    """End this process when its parent is gone, however it went; it would wait for questions for ever."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 @contextlib.contextmanager
 def forecasters(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
     """Give a pool of processes for forecasts, one thread each.
@@ -110,7 +123,7 @@ def forecasters(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor
     os.environ.update(dict.fromkeys(names, "1"))
     try:
         context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
+        with concurrent.futures.ProcessPoolExecutor(workers, context, _end_with_parent) as pool:
             yield pool
     finally:
         for name, value in before.items():

@@ -139,6 +139,8 @@ def bench_command(dataset, results, *options, strategies="head-only"):
         str(dataset / "videos"),
         "--results",
         str(results),
+        "--cache",
+        str(dataset / "cache"),
         "--strategies",
         strategies,
         "--device",

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load
 
-from bench.convert_i3d import BRANCHES, MEMBER, main
+from bench.convert_i3d import BRANCHES, MEMBER, main, serialised
 from bench.models import build_backbone
 from bench.models.i3d import CONFIGS, I3DClassifier, load_classifier
 
@@ -75,6 +76,18 @@ def test_a_converted_pickle_loads_whole(
     assert audit.share == 1
     assert dict(audit.left_out) == dict.fromkeys(("logits.conv3d.weight", "logits.conv3d.bias"), "classifier")
     assert audit.licence.startswith("MIT")
+
+
+def test_the_same_source_gives_the_same_bytes() -> None:
+    tensors = {"b": np.arange(3, dtype=np.float32), "a": np.ones((2, 2), np.float32)}
+    notes = {"z": "1", "a": "2 é", "m": "3"}
+    files = {serialised(tensors, notes) for _ in range(20)}
+    assert len(files) == 1
+    (content,) = files
+    assert b'{"__metadata__":{"z":"1","a":"2 \xc3\xa9","m":"3"},' in content
+    loaded = load(content)
+    assert loaded.keys() == tensors.keys()
+    assert all(np.array_equal(loaded[name], tensors[name]) for name in tensors)
 
 
 def test_wheels_and_source_archives_are_read(

@@ -1,6 +1,7 @@
 """Streamed backpropagation gives plain backpropagation's gradient, and is refused where it would not."""
 
 import dataclasses
+from typing import ClassVar
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ EVERYTHING = Stage("all", (Rule(".*"),))
 class KeptGradients:
     """In place of the optimizer: the gradient as the backward pass left it."""
 
-    state = {}
+    state: ClassVar = {}
 
     def step(self):
         pass
@@ -41,7 +42,7 @@ class NoMeter:
 
 
 def gradients(protocol, dtype, fidelity, make_backbone):
-    """Return the gradient of every parameter after one step with drop path, and what the generator then gives."""
+    """Return the gradient of every parameter after a step with drop path, and the generator's next draw."""
     torch.manual_seed(3)
     backbone = make_backbone()
     keywords = protocol.head.keywords(protocol.window_clips * backbone.geometry.steps_per_clip)
@@ -177,7 +178,7 @@ def test_released_gradients_make_the_same_step():
 def test_released_gradients_need_an_unclipped_step():
     from bench.protocol import override
 
-    with pytest.raises(InputError, match="lean.release_gradients"):
+    with pytest.raises(InputError, match=r"lean\.release_gradients"):
         override(TINY_PROTOCOL, {"lean.release_gradients": "true"})
     changed = override(TINY_PROTOCOL, {"gradient_clip": "1e30", "lean.release_gradients": "true"})
     assert changed.lean.release_gradients

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from small import SMALL
 
 import datasets
 from bench.errors import InputError
@@ -11,14 +12,6 @@ from datasets.miniature.config import SUBSETS
 from datasets.miniature.motions import TARGET_CLASSES
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
-TINY = MiniatureConfig(
-    training_videos=1,
-    tuning_videos=1,
-    testing_videos=1,
-    video_seconds=(6.0, 8.0),
-    short_video_seconds=(5.0, 6.0),
-    instance_seconds=(1.0, 3.0),
-)
 
 
 def test_the_package_imported_is_this_repository_s() -> None:
@@ -29,9 +22,9 @@ def test_the_package_imported_is_this_repository_s() -> None:
 
 
 def test_the_miniature_is_loaded_with_its_videos(tmp_path: Path) -> None:
-    dataset = load_dataset("miniature", cache=tmp_path, config=TINY, workers=1)
-    assert (dataset.name, len(dataset.videos), dataset.dropped) == ("miniature", 3, 0)
-    assert dataset.variant == f"miniature-{TINY.version}-{TINY.digest}"
+    dataset = load_dataset("miniature", cache=tmp_path, config=SMALL, workers=1)
+    assert (dataset.name, len(dataset.videos), dataset.dropped) == ("miniature", 4, 0)
+    assert dataset.variant == f"miniature-{SMALL.version}-{SMALL.digest}"
     assert all(video_path(dataset, video).is_file() for video in dataset.videos)
 
 

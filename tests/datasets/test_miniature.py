@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small import SMALL
 
 from bench.errors import InputError
 from datasets.miniature import MiniatureConfig, default_cache_dir, generate, generate_source, read_source
@@ -20,16 +21,6 @@ from datasets.miniature.rendering import render
 from datasets.miniature.scenes import Scene, source_label, source_scene, target_scene
 from datasets.video import probe, read_frames
 
-SMALL = MiniatureConfig(
-    training_videos=2,
-    tuning_videos=1,
-    testing_videos=1,
-    video_seconds=(6.0, 9.0),
-    short_video_seconds=(5.0, 6.0),
-    instance_seconds=(1.0, 3.0),
-    source_training_clips=12,
-    source_validation_clips=12,
-)
 SMALL_ANNOTATIONS_SHA256 = "cff776a0c0fd762474ca8342f2efd601e999fb71da8bc4d5d47563561900b573"
 
 

@@ -82,9 +82,7 @@ def logged_protocol(image_size: int) -> Protocol:
 
     Half precision is bfloat16 here and float16 there: the same bytes.
     """
-    lean = Lean(
-        fused_optimizer=False, low_precision_frozen=False, average_on_host=False, move_per_pass=False
-    )
+    lean = Lean(fused_optimizer=False, low_precision_frozen=False, average_on_host=False, move_per_pass=False)
     return dataclasses.replace(
         STANDARD, image_size=image_size, ema_decay=None, backward="checkpointed", lean=lean
     )

@@ -147,3 +147,15 @@ def test_a_data_set_takes_seconds() -> None:
             segments, generator.uniform(0.01, 1, count), generator.integers(0, 20, count), max_seg_num=200
         )
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("multiclass", [True, False])
+@pytest.mark.parametrize("method", ["soft", "hard"])
+def test_scores_that_are_no_numbers_are_dropped(method: str, multiclass: bool) -> None:
+    segments = np.array([[0.0, 1.0], [5.0, 6.0], [9.0, 10.0], [20.0, 21.0]])
+    scores = np.array([np.nan, 0.5, np.nan, 0.7])
+    got = soft_nms(
+        segments, scores, np.array([0, 1, 1, 2]), nms_method=method, multiclass_nms=multiclass, min_score=0.0
+    )
+    assert got[1].tolist() == [0.7, 0.5]
+    assert got[2].tolist() == [2, 1]

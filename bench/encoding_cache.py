@@ -1,0 +1,168 @@
+"""Frozen encodings on disk, shared by runs and seeds: one file a video.
+
+A file is found by two digests. ``encoder_digest`` stands for all that turns a clip into an encoding: the
+state of the upstream weights as they are in memory, what the network makes of one random clip (so taps,
+pooling and code count without being listed), chunk, precision, versions and device.
+``bench.windows.VideoClips.source`` stands for the pixels. Only the upstream that a run has loaded is served:
+one that was trained is computed, and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from bench.encoding import ClipPasses, encode_frozen
+from bench.environment import processor_name
+from bench.models.backbone import Backbone, Encoded
+from bench.record import write_atomically
+
+FORMAT = 1
+RESERVE_BYTES = 2**30
+"""Free space that is left to others."""
+WORTH_BYTES_PER_SECOND = 50e6
+"""Encodings that are computed faster than this are not written: reading them back would gain little."""
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """Return the tensor's bytes on the host, whatever its type."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def state_digest(module: nn.Module) -> str:
+    """Return the sha256 of a module's parameters and buffers: names, types, shapes and bits."""
+    digest = hashlib.sha256()
+    for kind in (module.named_parameters(), module.named_buffers()):
+        for name, tensor in kind:
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def encoder_digest(backbone: Backbone, passes: ClipPasses, state: str, **also: object) -> str:
+    """Return the sha256 of all that decides an encoding but the clip. Encodes one random clip.
+
+    ``state`` is the upstream's ``state_digest``; ``also`` are JSON values to tell apart what else differs.
+    """
+    geometry = backbone.geometry
+    size = (1, 3, geometry.clip_frames, geometry.image_size, geometry.image_size)
+    # NumPy's bytes for a seed are the same on every machine.
+    clip = torch.from_numpy(np.random.Generator(np.random.PCG64(0)).integers(0, 256, size, dtype=np.uint8))
+    probe = hashlib.sha256()
+    for part in encode_frozen(backbone, clip, dataclasses.replace(passes, size=1)):
+        probe.update(f"{part.dtype} {tuple(part.shape)}\n".encode())
+        probe.update(_bytes(part))
+    device = next(backbone.parameters()).device
+    facts = {
+        **also,
+        "format": FORMAT,
+        "state": state,
+        "probe": probe.hexdigest(),
+        "modules": [f"{type(each).__module__}.{type(each).__qualname__}" for each in backbone.modules()],
+        "geometry": repr(geometry),
+        "chunk": passes.size,
+        "precision": passes.precision,
+        "threads": torch.get_num_threads(),
+        "device": [
+            device.type,
+            torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
+        ],
+        "packages": [version("torch"), version("timm")],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+class DiskCache:
+    """The encodings that one loaded upstream makes, in ``folder``. Whatever goes wrong with it is told by
+    ``warn`` in one line, once, and costs time, never a result."""
+
+    def __init__(
+        self,
+        folder: Path,
+        backbone: Backbone,
+        passes: ClipPasses,
+        warn: Callable[[str], None],
+        *,
+        worth: float = WORTH_BYTES_PER_SECOND,
+        **also: object,
+    ) -> None:
+        backbone.eval()
+        self.state = state_digest(backbone.upstream())
+        self.encoder = encoder_digest(backbone, passes, self.state, **also)
+        self.folder = folder / "encodings" / self.encoder[:16]
+        self.warn = warn
+        self.worth = worth
+        self.read_videos = 0
+        self.writing = True
+
+    def serving(self, backbone: Backbone) -> DiskCache | None:
+        """Return this cache if the upstream of ``backbone`` is still the one that was loaded, else None."""
+        return self if state_digest(backbone.upstream()) == self.state else None
+
+    def _path(self, source: str) -> Path:
+        return self.folder / f"{source}.encoding"
+
+    def _key(self, source: str) -> str:
+        return f"{self.encoder} {source}"
+
+    def read(self, source: str | None) -> Encoded | None:
+        """Return the encodings of a video, or None where there are none that are whole and its own."""
+        if source is None:
+            return None
+        path = self._path(source)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._tell_spoilt(path, error.strerror or "unreadable")
+            return None
+        first, _, body = content.partition(b"\n")
+        head = f"{self._key(source)} {hashlib.sha256(body).hexdigest()}"
+        if first != head.encode():
+            self._tell_spoilt(path, "damaged, or another video's")
+            return None
+        try:
+            parts = load(body)
+        except SafetensorError:
+            self._tell_spoilt(path, "damaged")
+            return None
+        self.read_videos += 1
+        return tuple(parts[name] for name in sorted(parts))
+
+    def _tell_spoilt(self, path: Path, reason: str) -> None:
+        self.warn(f"cache: {path.name[:16]}: {reason}; it is computed again")
+
+    def write(self, source: str | None, encoded: Encoded, seconds: float, share: float = 1.0) -> None:
+        """Keep the encodings of a video, which took ``seconds`` to compute.
+
+        They are ``share`` of what is to come: where that does not fit the disk, nothing more is written.
+        """
+        size = sum(part.numel() * part.element_size() for part in encoded)
+        if source is None or not self.writing or size > self.worth * seconds:
+            return
+        body = save({f"{number:04d}": part.contiguous() for number, part in enumerate(encoded)})
+        head = f"{self._key(source)} {hashlib.sha256(body).hexdigest()}\n"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self.folder).free
+            if free < size / share + RESERVE_BYTES:
+                needed, left = int(size / share) >> 20, free >> 20
+                raise OSError(
+                    0, f"about {needed} MiB are needed beside {RESERVE_BYTES >> 20}, {left} are free"
+                )
+            write_atomically(self._path(source), head.encode() + body)
+        except OSError as error:
+            self.writing = False
+            self.warn(f"cache: {self.folder}: encodings are not kept on disk: {error.strerror}")

@@ -1,0 +1,81 @@
+"""``python -m bench.speed``: how fast the parts are, against bars and against plain versions of themselves.
+
+One thread. Every ratio is taken within one run on one machine, and the seconds of Python code are the
+processor's, not the wall's. What is scaled up from a sample says so. The plain versions are those that the
+tests compare results with, so that part needs a checkout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bench.errors import InputError
+from bench.speed import Measurement
+from bench.speed.detection import evaluation, suppression
+from bench.speed.pipeline import caching, loading, starting
+
+
+def table(rows: Sequence[Measurement]) -> str:
+    """Return the measurements for a reader."""
+    width = max(len(row.what) for row in rows)
+    lines = []
+    for row in rows:
+        value = f"{row.value:9.3f} {row.unit}" if row.unit == "s" else f"{row.value:9.2f} {row.unit}"
+        sign = "<=" if row.unit == "s" else ">="
+        verdict = "" if row.met is None else f"{sign} {row.bar:g}: {'yes' if row.met else 'NO'}"
+        lines.append(f"{row.part:<11}{row.what:<{width}} {value}  {verdict:<12} {row.note}".rstrip())
+    return "\n".join(lines)
+
+
+PARTS: dict[str, Callable[[float, Path | None], list[Measurement]]] = {
+    "nms": suppression,
+    "evaluation": evaluation,
+    "cache": caching,
+    "loader": loading,
+    "start": starting,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the verb."""
+    from bench.run import exit_code
+
+    parser = argparse.ArgumentParser(prog="python -m bench.speed", description=__doc__)
+    parser.add_argument("--parts", default=",".join(PARTS), help="with commas between them (default: all)")
+    parser.add_argument("--scale", type=float, default=1.0, help="size of the inputs; bars hold at 1")
+    parser.add_argument("--cache", type=Path, help="folder for generated data")
+    parser.add_argument("--json", metavar="FILE", help="write JSON there; '-' prints it and nothing else")
+    return exit_code("bench.speed", lambda: measure(parser.parse_args(arguments)))
+
+
+def measure(options: argparse.Namespace) -> int:
+    """Measure the parts, print or write the result, and return 0: a missed bar is a finding, not an error."""
+    from bench.record import write_atomically
+
+    names = options.parts.split(",")
+    for name in names:
+        if name not in PARTS:
+            raise InputError(f"--parts: unknown '{name}', known are {', '.join(PARTS)}")
+    if not 0 < options.scale <= 1:
+        raise InputError(f"--scale: got {options.scale}, allowed is more than 0, at most 1")
+    rows = [row for name in names for row in PARTS[name](options.scale, options.cache)]
+    text = json.dumps([{**dataclasses.asdict(row), "met": row.met} for row in rows], indent=1) + "\n"
+    if options.json == "-":
+        sys.stdout.write(text)
+        return 0
+    if options.json:
+        try:
+            write_atomically(Path(options.json), text.encode())
+        except OSError as error:
+            raise InputError(f"--json: {options.json} cannot be written ({error.strerror})") from None
+    print(table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

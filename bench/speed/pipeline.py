@@ -1,0 +1,137 @@
+"""How fast frames are read, encodings come out of the cache, and verbs start."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.speed import BESIDE, ROOT, Measurement, seconds_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from bench.encoding import EncodingCache
+    from bench.step import Trainer
+    from bench.windows import TrainingSampler
+
+FILES = BESIDE / "videos"
+
+
+def caching(scale: float, cache: Path | None) -> list[Measurement]:
+    """An epoch of the miniature with cached encodings against one that encodes again, for what is cached."""
+    import torch
+
+    from bench.detector import build_detector
+    from bench.memory.meter import NoMeter
+    from bench.specification import RunSpecification
+    from bench.step import StageSetup, Trainer, begin_stage
+    from bench.windows import TrainingSampler, read_store
+    from strategies.base import FULL
+
+    torch.set_num_threads(1)
+    rows = []
+    for name in ("head-only", "losa"):
+        spec = RunSpecification(
+            *("vit-t", name, {}, "miniature", None, str(cache) if cache else None),
+            *("source", 0, "cpu", {}, "unused"),
+        )
+        protocol, dataset, strategy = spec.protocol(), spec.load_dataset(), spec.build_strategy()
+        chosen = dataset.subset(protocol.training_subset)[: max(2, round(24 * scale))]
+        dataset = dataclasses.replace(dataset, videos=chosen)
+        classes = len(dataset.classes)
+        detector, _, _ = build_detector("vit-t", spec.weights_path(), strategy, protocol, classes, 0)
+        store = read_store(dataset, protocol.training_subset, protocol, detector.backbone.geometry)
+        sampler = TrainingSampler(store, protocol, dataset.classes, 0)
+        trainer = Trainer(detector, protocol, sampler, torch.device("cpu"))
+        setup = begin_stage(trainer, strategy.stages()[0])
+        kept, bypass = setup.cache, setup.uncached
+        assert kept is not None
+        assert bypass is not None
+        epoch = range(sampler.steps_per_epoch)
+
+        def train(
+            cache: EncodingCache, trainer: Trainer = trainer, setup: StageSetup = setup, epoch: range = epoch
+        ) -> None:
+            for step in epoch:
+                trainer.step(step, FULL, cache, setup.optimizer, NoMeter())
+
+        def encode(cache: EncodingCache, sampler: TrainingSampler = sampler, epoch: range = epoch) -> None:
+            for step in epoch:
+                cache.batch(sampler.windows(step), torch.device("cpu"))
+
+        train(kept)  # fills the cache
+        taken = {
+            (what, way): seconds_of(functools.partial(action, held), 2)
+            for what, action in (("encodings", encode), ("whole steps", train))
+            for way, held in (("cached", kept), ("again", bypass))
+        }
+        for what, bar in (("encodings", 10.0), ("whole steps", None)):
+            again, cached = taken[what, "again"], taken[what, "cached"]
+            note = f"{again:.2f} s against {cached:.3f} s for {len(chosen)} videos"
+            rows.append(
+                Measurement("cache", f"{name}, an epoch's {what}", again / max(cached, 1e-6), "x", bar, note)
+            )
+    return rows
+
+
+def loading(scale: float, cache: Path | None) -> list[Measurement]:
+    """Frames a second of the reader against decord's own decoding of the same file from front to back."""
+    import decord
+    import numpy as np
+
+    from datasets import load_dataset, video_path
+    from datasets.video import probe, read_frames
+
+    dataset = load_dataset("miniature", None, cache)
+    paths = [video_path(dataset, dataset.videos[0])]
+    paths += sorted(FILES.glob("*.mp4")) if FILES.is_dir() and scale == 1 else []
+    rows = []
+    for path in paths:
+        info = probe(path)
+        times = (np.arange(info.frames) + 0.5) / info.frames_per_second
+
+        def bare(path: Path = path, frames: int = info.frames) -> None:
+            reader = decord.VideoReader(str(path), num_threads=1)
+            for _ in range(frames):
+                reader.next().asnumpy()
+
+        def ours(path: Path = path, times: np.ndarray = times) -> None:
+            read_frames(path, times)
+
+        taken: dict[Callable[[], None], list[float]] = {ours: [], bare: []}
+        for action in (ours, bare) * 5:
+            taken[action].append(seconds_of(action))
+        ratio = min(taken[bare]) / min(taken[ours])
+        note = f"{info.frames / min(taken[ours]):.0f} frames/s of {info.width} x {info.height}"
+        name = "a video of the miniature" if path == paths[0] else path.name
+        rows.append(Measurement("loader", f"over bare decoding, {name}", ratio, "x", 0.8, note))
+    return rows
+
+
+def starting(scale: float, cache: Path | None) -> list[Measurement]:
+    """Wall seconds of every verb with ``--help``, the least of three."""
+    from bench.__main__ import VERBS
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    rows = []
+    for verb in VERBS if scale == 1 else list(VERBS)[:1]:
+        taken = []
+        for _ in range(3):
+            started = time.perf_counter()
+            subprocess.run(
+                [sys.executable, "-m", f"bench.{verb}", "--help"],
+                cwd=ROOT,
+                env=environment,
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+            taken.append(time.perf_counter() - started)
+        rows.append(Measurement("start", f"python -m bench.{verb} --help", min(taken), "s", 1.0))
+    return rows
