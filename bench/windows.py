@@ -15,7 +15,7 @@ from bench.protocol import Protocol
 from bench.specification import file_sha256
 from datasets.annotations import Dataset, Video, video_path
 from datasets.clips import frame_times
-from datasets.video import READER, read_frames
+from datasets.video import read_frames, readers_installed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class VideoClips:
     frames: Tensor
     valid_steps: int
     source: str | None = None
-    """What the pixels follow from: a digest of the file, the instants, the size and the reader."""
+    """What the pixels follow from: a digest of the file, the instants, the size and the readers."""
 
     @property
     def count(self) -> int:
@@ -69,7 +69,8 @@ def read_clips(dataset: Dataset, video: Video, protocol: Protocol, geometry: Bac
     frames = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     clips = frames.unflatten(0, (-1, geometry.clip_frames)).transpose(1, 2).contiguous()
     # A step counts if any of its frames does.
-    source = f"{file_sha256(path)} {protocol.image_size} {READER} ".encode() + grid.times.tobytes()
+    decoded = f"{file_sha256(path)} {protocol.image_size} {readers_installed()} "
+    source = decoded.encode() + grid.times.tobytes()
     valid_steps = -(-int(grid.valid.sum()) // geometry.frames_per_step)
     return VideoClips(clips, valid_steps, hashlib.sha256(source).hexdigest())
 

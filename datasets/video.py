@@ -49,6 +49,11 @@ def decord_name() -> str:
     return f"decord {version('decord')}"
 
 
+def readers_installed() -> str:
+    """Return the readers that may decode a file here, by name and version."""
+    return ", ".join([*([decord_name()] if decord_installed() else []), PYAV])
+
+
 def readers_used() -> str | None:
     """Who decoded the videos that this process has read, with the number of files, or None before any."""
     if len(_served) < 2:
