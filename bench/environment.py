@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from bench.memory.card import allocator_settings
 from datasets.video import readers_used
 
 PACKAGES = ("torch", "timm", "numpy", "decord", "av", "pandas")
@@ -44,6 +45,11 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def device_name(device: torch.device) -> str:
+    """Return the card's or the processor's model name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
+
+
 def attention_backends(device: torch.device) -> list[str]:
     """Return the kernels that scaled dot product attention may use on ``device``."""
     if device.type != "cuda":
@@ -73,10 +79,11 @@ def describe(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "packages": packages,
-        "device": torch.cuda.get_device_name(device) if cuda else processor_name(),
+        "device": device_name(device),
         "device_type": device.type,
         "capacity_bytes": capacity_bytes(device),
         "driver": driver_version() if cuda else None,
+        "allocator": allocator_settings() if cuda else None,
         "threads": torch.get_num_threads(),
         "attention_backends": attention_backends(device),
         "video_reader": readers_used(),

@@ -63,3 +63,16 @@ def device_of(text: str) -> str:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device: got '{text}', this machine has {torch.cuda.device_count()} CUDA devices")
     return text
+
+
+def numbers(text: str, option: str) -> list[int]:
+    """Return whole numbers of 1 or more, given with commas between them."""
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(
+            f"{option}: got '{text}', allowed are whole numbers with commas between them"
+        ) from None
+    if min(found) < 1:
+        raise InputError(f"{option}: got '{text}', allowed is 1 or more")
+    return found

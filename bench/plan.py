@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from bench.memory.rows import (
     what_fits,
 )
 
+CONFIGURATION = ("model", "frames", "image_size")
 KINDS = ("parameter", "gradient", "optimizer", "activation", "temporary", "input")
 MOST_FRAMES = 2**16
 MOST_PIXELS = 1024
@@ -36,10 +38,10 @@ def parser() -> argparse.ArgumentParser:
     """Return the verb's options."""
     result = argparse.ArgumentParser(prog="python -m bench.plan", description=__doc__)
     add = result.add_argument
-    add("--model", default="vit-g", help="backbone (default: vit-g)")
+    add("--model", default="vit-g", help="backbones with commas between them (default: vit-g)")
     add("--strategy", default="all", help="names with commas between them (default: all installed)")
-    add("--frames", type=int, help="frames of a window (default: the model's protocol)")
-    add("--size", type=int, help="height and width of a frame in pixels (default: the model's protocol)")
+    add("--frames", help="frames of a window, or several with commas (default: the model's protocol)")
+    add("--size", help="pixels of a frame's side, or several with commas (default: the model's protocol)")
     add("--batch", type=int, help="windows in a step (default: the model's protocol)")
     add("--precision", choices=("float32", "bfloat16"), help="default: the model's protocol on the device")
     add("--backward", default="all", help=f"{', '.join(MODES)}, or all that make a difference (default)")
@@ -54,7 +56,34 @@ def parser() -> argparse.ArgumentParser:
 
 
 def questions(options: argparse.Namespace) -> list[Question]:
-    """Return what is to be forecast; raises InputError for what cannot be. Imports torch."""
+    """Return what is to be forecast: every model with every number of frames, size and strategy.
+
+    Raises InputError for what cannot be. Imports torch.
+    """
+    from bench.models import MODEL_NAMES
+    from bench.options import numbers
+
+    models = [name.strip() for name in options.model.split(",") if name.strip()]
+    for name in models:
+        if name not in MODEL_NAMES:
+            raise InputError(f"--model: unknown '{name}', known are {', '.join(MODEL_NAMES)}")
+    if options.classes < 1:
+        raise InputError(f"--classes: got {options.classes}, allowed is 1 or more")
+    lengths = numbers(options.frames, "--frames") if options.frames else [None]
+    sizes = numbers(options.size, "--size") if options.size else [None]
+    return [
+        question
+        for model in models
+        for frames in lengths
+        for size in sizes
+        for question in model_questions(options, model, frames, size)
+    ]
+
+
+def model_questions(
+    options: argparse.Namespace, model: str, frames: int | None, size: int | None
+) -> list[Question]:
+    """Return the questions of one model at one number of frames and one size."""
     import torch
 
     from bench.models import build_backbone
@@ -63,19 +92,16 @@ def questions(options: argparse.Namespace) -> list[Question]:
     from strategies import build_strategy
 
     with torch.device("meta"):
-        clip = build_backbone(options.model).geometry.clip_frames
+        clip = build_backbone(model).geometry.clip_frames
     names = strategy_names(options.strategy, "--strategy")
     changes = pairs(options.protocol, "--protocol")
-    if options.frames is not None:
-        if options.frames < clip or options.frames % clip:
-            allowed = f"multiples of {clip} for {options.model}"
-            raise InputError(f"--frames: got {options.frames}, allowed are {allowed}")
-        changes["window_clips"] = str(options.frames // clip)
-    given = {"image_size": options.size, "batch_size": options.batch, "precision": options.precision}
+    if frames is not None:
+        if frames < clip or frames % clip:
+            raise InputError(f"--frames: got {frames}, allowed are multiples of {clip} for {model}")
+        changes["window_clips"] = str(frames // clip)
+    given = {"image_size": size, "batch_size": options.batch, "precision": options.precision}
     changes |= {field: str(value) for field, value in given.items() if value is not None}
-    if options.classes < 1:
-        raise InputError(f"--classes: got {options.classes}, allowed is 1 or more")
-    protocol = override(default_protocol(options.model, options.device), changes)
+    protocol = override(default_protocol(model, options.device), changes)
     settings: dict[str, dict[str, str]] = {name: {} for name in names}
     for key, value in pairs(options.set, "--set").items():
         name, _, field = key.partition(".")
@@ -84,7 +110,7 @@ def questions(options: argparse.Namespace) -> list[Question]:
         settings[name][field] = value
     return [
         Question(
-            options.model,
+            model,
             name,
             settings[name],
             {**changes, "backward": mode},
@@ -157,17 +183,14 @@ def add_what_fits(
             "none" if value is None else f"{value} or more" if value >= most else str(value)
             for value, (_, most) in zip((frames, pixels), fields, strict=True)
         ]
-        lines.append([row["strategy"], row["backward"], *words])
-    titles = ["strategy", "backward", f"most frames at {rows[0]['image_size']} pixels"]
-    return markdown([*titles, f"largest size at {rows[0]['frames']} frames"], lines)
+        given = [f"{row['frames']} x {row['image_size']}"]
+        lines.append([row["model"], row["strategy"], row["backward"], *given, *words])
+    titles = ["model", "strategy", "backward", "frames x size", "most frames at this size"]
+    return markdown([*titles, "largest size at these frames"], lines, text_columns=4)
 
 
 def plan(options: argparse.Namespace) -> int:
     """Print the table and, if asked, what fits a card; return the exit code."""
-    from bench.models import MODEL_NAMES
-
-    if options.model not in MODEL_NAMES:
-        raise InputError(f"--model: unknown '{options.model}', known are {', '.join(MODEL_NAMES)}")
     if options.workers < 1:
         raise InputError(f"--workers: got {options.workers}, allowed is 1 or more")
     if options.gpu is not None and not 1 <= options.gpu <= 10000:
@@ -175,7 +198,10 @@ def plan(options: argparse.Namespace) -> int:
     with forecasters(options.workers) as pool:
         asked = pool.submit(questions, options).result()
         rows = answer_all(asked, pool)
-        texts = [heading(rows[0]), table(rows)]
+        texts = []
+        for _, group in itertools.groupby(rows, lambda row: [row[name] for name in CONFIGURATION]):
+            alike = list(group)
+            texts += [heading(alike[0]), table(alike)]
         if options.gpu is not None:
             fitting = add_what_fits(asked, rows, options.gpu, pool)
             texts += [f"What a card of {options.gpu:g} GiB can run:", fitting]

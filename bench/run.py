@@ -162,6 +162,17 @@ def check_data(dataset: Dataset, spec: RunSpecification) -> None:
         require_fit(video_path(dataset, video), video)
 
 
+def check_card(name: str) -> None:
+    """Raise InputError where other processes hold memory of the card."""
+    import torch
+
+    from bench.environment import capacity_bytes
+    from bench.memory.card import check_clean, used_bytes
+
+    device = torch.device(name)
+    check_clean(device, used_bytes(device), capacity_bytes(device) or 0)
+
+
 def pending(
     specs: Sequence[RunSpecification], dataset: Dataset, records: Path, redo: str
 ) -> list[RunSpecification]:
@@ -194,6 +205,8 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
     todo = pending(specs, dataset, records, options.redo)
     if todo:
         check_data(dataset, todo[0])
+        if specs[0].device != "cpu" and not options.force:
+            check_card(specs[0].device)
         threads = specs[0].protocol().threads
         workers = options.workers or (
             max(1, (os.cpu_count() or 1) // threads) if specs[0].device == "cpu" else 1

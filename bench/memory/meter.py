@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from bench.memory.card import nvml_handle
 from bench.memory.tracker import HasState, StorageTracker
 
 TRAINING_PHASES = ("forward", "backward", "optimizer")
@@ -137,10 +138,7 @@ def process_device_bytes(device: torch.device) -> int | None:
     import pynvml
 
     try:
-        pynvml.nvmlInit()
-        uuid = str(torch.cuda.get_device_properties(device).uuid)
-        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
-        processes: list[Any] = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        processes: list[Any] = pynvml.nvmlDeviceGetComputeRunningProcesses(nvml_handle(device))
     except pynvml.NVMLError:
         return None
     used = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]

@@ -1,0 +1,97 @@
+"""``python -m bench.measure``: memory and time of real training steps beside their forecast.
+
+Takes the questions of ``bench.plan`` and runs a few steps of each on this machine's device, with random
+weights and frames, on which neither depends. Every row is written as soon as it is there; rows that exist are
+not measured again, and one that runs out of memory is a row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import hashlib
+import json
+import multiprocessing
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench import plan
+from bench.errors import InputError
+from bench.memory.rows import Question
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the options: those of ``bench.plan``, and where the rows go."""
+    result = plan.parser()
+    result.prog, result.description = "python -m bench.measure", __doc__
+    result.add_argument(
+        "--results", type=Path, default=Path("results") / "local", help="rows go to its folder 'memory'"
+    )
+    result.add_argument("--redo", action="store_true", help="measure also what has a row")
+    result.add_argument("--force", action="store_true", help="measure also on a card that others use")
+    return result
+
+
+def row_path(results: Path, question: Question, device_name: str) -> Path:
+    """Return where a question's row lies: a readable name and a digest of all that it asks."""
+    asked = [question.model, question.strategy, question.settings, sorted(question.protocol.items())]
+    text = json.dumps([*asked, question.device, device_name, question.classes, question.instances])
+    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+    return results / "memory" / f"{question.model}_{question.strategy}_{digest}.json"
+
+
+def measure_all(options: argparse.Namespace) -> int:
+    """Measure what has no row yet; return 1 if any row is of a run that failed."""
+    import torch
+    from tqdm import tqdm
+
+    from bench.environment import capacity_bytes, device_name
+    from bench.memory.card import check_clean, used_bytes
+    from bench.memory.measuring import measure
+    from bench.record import write_atomically
+
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device: got 'cuda', this machine has none; allowed here is cpu")
+    device = torch.device(options.device)
+    if device.type == "cuda" and not options.force:
+        check_clean(device, used_bytes(device), capacity_bytes(device) or 0)
+    asked = {row_path(options.results, q, device_name(device)): q for q in plan.questions(options)}
+    context = multiprocessing.get_context("spawn")
+    failed = 0
+    for path, question in tqdm(asked.items(), desc="measuring", disable=not sys.stderr.isatty()):
+        if options.redo or not path.exists():
+            # A process each: peaks, and what an error leaves behind, stay its own.
+            with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
+                row = pool.submit(measure, question, options.device).result()
+            write_atomically(path, json.dumps(row, indent=1, allow_nan=False).encode())
+        row = json.loads(path.read_text())
+        failed += row["status"] != "ok"
+        tqdm.write(line(row), file=sys.stderr)
+    return 1 if failed else 0
+
+
+def line(row: dict[str, object]) -> str:
+    """Return one line on a row: predicted and measured peak in GB and their difference, or what failed."""
+    name = f"{row['model']} {row['strategy']} {row['backward']} {row['frames']} x {row['image_size']}"
+    predicted, measured = row["predicted_peak_bytes"], row["measured"]
+    assert isinstance(predicted, int)
+    if not isinstance(measured, dict):
+        return f"{name}: predicted {predicted / 1e9:.3f} GB, {row['status']}: {row['message']}"
+    peak = measured["peak_allocated_bytes"]
+    return (
+        f"{name}: predicted {predicted / 1e9:.3f} GB, measured {peak / 1e9:.3f} "
+        f"({100 * (predicted / peak - 1):+.2f} %), {measured['seconds_per_step']:.3f} s per step"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the verb."""
+    from bench.run import exit_code
+
+    options = parser().parse_args(arguments)
+    return exit_code("bench.measure", lambda: measure_all(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

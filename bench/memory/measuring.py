@@ -1,0 +1,101 @@
+"""The peak memory and the time of real training steps, on random weights and random frames.
+
+Neither depends on what the numbers are. The row is that of a forecast (``bench.memory.rows``) with what was
+measured beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import time
+from typing import Any
+
+import torch
+
+from bench.detector import build_detector, lower_frozen_weights
+from bench.environment import describe
+from bench.experiment_record import failure
+from bench.memory.forecast import traced_sampler
+from bench.memory.meter import MemoryMeter, MemoryReading, NoMeter
+from bench.memory.rows import Question, answer
+from bench.protocol import default_protocol, override
+from bench.step import HOST, Trainer, begin_stage
+from strategies import build_strategy
+from strategies.base import Fidelity
+
+TIMED_STEPS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class StageMeasurement:
+    """A step of one stage at one fidelity as it runs the second time, and the seconds of later ones."""
+
+    stage: str
+    fidelity: Fidelity
+    reading: MemoryReading
+    seconds_per_step: float
+
+
+def measure_steps(question: Question, device: torch.device) -> list[StageMeasurement]:
+    """Return what every stage and fidelity needs; raises what goes wrong, out of memory too."""
+    protocol = override(default_protocol(question.model, question.device), question.protocol)
+    torch.set_num_threads(protocol.threads)
+    strategy = build_strategy(question.strategy, question.settings)
+    detector, fresh_head, _ = build_detector(question.model, None, strategy, protocol, question.classes, 0)
+    lower_frozen_weights(detector, strategy.stages(), protocol)
+    detector.to(device)
+    sampler = traced_sampler(detector, protocol, question.classes, question.instances, HOST)
+    for clips in sampler.store.clips.values():
+        clips.frames.random_(0, 256)
+    fused = device.type == "cuda" and protocol.lean.fused_optimizer
+    trainer = Trainer(detector, protocol, sampler, device, fused=fused)
+    found = []
+    for stage in strategy.stages():
+        if stage.fresh_head:
+            detector.head = fresh_head().to(device)
+        setup = begin_stage(trainer, stage)
+        for fidelity in dict.fromkeys(stage.fidelities):
+            for number in range(2):
+                meter = MemoryMeter(device)
+                with meter.watching(detector, setup.optimizer):
+                    trainer.step(number, fidelity, setup.uncached, setup.optimizer, meter)
+            seconds = []
+            for number in range(TIMED_STEPS):
+                started = time.perf_counter()
+                trainer.step(number, fidelity, setup.uncached, setup.optimizer, NoMeter())
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                seconds.append(time.perf_counter() - started)
+            median = sorted(seconds)[len(seconds) // 2]
+            found.append(StageMeasurement(stage.name, fidelity, meter.reading(), median))
+        setup.optimizer.close()
+    return found
+
+
+def measure(question: Question, device_name: str) -> dict[str, Any]:
+    """Return the row of a question: the forecast, and what was measured or why it was not."""
+    device = torch.device(device_name)
+    row = {**answer(question), "status": "ok", "message": None, "weights": "random", "measured": None}
+    try:
+        stages = measure_steps(question, device)
+        highest = max(stages, key=lambda stage: stage.reading.peak_allocated_bytes)
+        slowest = max(stage.seconds_per_step for stage in stages)
+        row["measured"] = {
+            **dataclasses.asdict(highest.reading),
+            "seconds_per_step": slowest,
+            "clips_per_second": row["clips"] * row["batch_size"] / slowest,
+            "stages": [
+                {
+                    "stage": stage.stage,
+                    "fidelity": dataclasses.asdict(stage.fidelity),
+                    "peak_allocated_bytes": stage.reading.peak_allocated_bytes,
+                    "seconds_per_step": stage.seconds_per_step,
+                }
+                for stage in stages
+            ],
+        }
+    except Exception as error:
+        row["status"], row["message"] = failure(error)
+    gc.collect()
+    return {**row, "environment": describe(device)}
