@@ -180,7 +180,7 @@ def add_what_fits(
         frames = clips * row["frames"] // row["clips"] if clips else None
         row["fits"] = {"gib": gib, "frames": frames, "image_size": pixels}
         words = [
-            "none" if value is None else f"{value} or more" if value >= most else str(value)
+            "none" if value is None else f"{value} or more" if value > 0.98 * most else str(value)
             for value, (_, most) in zip((frames, pixels), fields, strict=True)
         ]
         given = [f"{row['frames']} x {row['image_size']}"]

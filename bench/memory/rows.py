@@ -166,8 +166,11 @@ def largest(
     ``ask`` gives the bytes needed. They grow about linearly in the ``power``-th power of the argument, so a
     line through two answers says where to ask next; what is returned was itself asked for and found to fit.
     """
-    known = {argument: ask(argument) for argument in (first, min(2 * first, most))}
+    most = most // step * step
+    known = {argument: ask(argument) for argument in (min(first, most), min(2 * first, most))}
     for _ in range(6):
+        if len(known) < 2:
+            break
         low = max((a for a, need in known.items() if need <= limit), default=0)
         high = min((a for a, need in known.items() if need > limit), default=most + step)
         if high - low <= step:

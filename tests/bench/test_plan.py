@@ -15,7 +15,7 @@ from bench.run import parser, specifications
 KINDS = {"parameter", "gradient", "optimizer", "activation", "temporary", "input"}
 
 
-def run_module(name, *options, timeout=240):
+def run_module(name, *options, timeout=900):
     return subprocess.run(
         [sys.executable, "-m", name, *options], capture_output=True, text=True, cwd=ROOT, timeout=timeout
     )
@@ -41,7 +41,7 @@ def rows():
 def test_rows_hold_what_was_asked_for(rows):
     asked = [(row["frames"], row["strategy"], row["backward"]) for row in rows]
     modes = [("full-finetune", mode) for mode in ("plain", "checkpointed", "streamed")]
-    assert asked == [(n, *each) for n in (64, 128) for each in [*modes, ("head-only", "plain")]]
+    assert asked == [(n, *each) for n in (64, 128) for each in [("head-only", "plain"), *modes]]
     for row in rows:
         assert set(row["kinds"]) <= KINDS
         assert sum(row["kinds"].values()) == row["predicted_peak_bytes"] <= row["predicted_reserved_bytes"]
@@ -148,7 +148,7 @@ def test_fitting_chooses_one_micro_batch_for_all(tiny_dataset, tmp_path):
     assert {spec.strategy for spec in chosen} == {"head-only", "full-finetune"}
     for spec in chosen:
         assert (spec.protocol().backward, spec.protocol().micro_batch_clips) == ("streamed", 4)
-    with pytest.raises(InputError, match=r"--fit: 0\.0001 GiB are too little: full-finetune needs"):
+    with pytest.raises(InputError, match=r"--fit: 0\.0001 GiB are too little: [a-z-]+ needs .* one clip at a time"):
         fitted(specs, specs[0].load_dataset(), 0.0001)
 
 
