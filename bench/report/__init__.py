@@ -34,6 +34,7 @@ def build(results: Path) -> Report:
     contents = {
         "comparison.csv": tables.comparison_csv(comparisons),
         "comparison.md": tables.comparison_markdown(comparisons),
+        "comparison.tex": tables.comparison_latex(comparisons),
         "runs.csv": tables.runs_csv(folder.records),
     }
     files = []
