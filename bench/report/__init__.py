@@ -18,11 +18,11 @@ class Report:
 
 
 def build(results: Path) -> Report:
-    """Rebuild ``results/tables`` and ``results/figures`` from ``results/records``.
+    """Rebuild ``results/tables`` and ``results/figures`` from ``results/records`` and ``results/forecasts``.
 
     Raises InputError when there is no readable record.
     """
-    from bench.report import figures, tables
+    from bench.report import figures, forecast_rows, memory_figures, tables
 
     folder = read_folder(results / "records")
     problems = [f"skipped {problem}" for problem in folder.problems]
@@ -31,18 +31,24 @@ def build(results: Path) -> Report:
             "; ".join([f"{results / 'records'}: holds no record, run `make bench` first", *problems])
         )
     comparisons = tables.comparisons(folder.records)
+    forecasts, wrong = forecast_rows.read_forecasts(results / "forecasts")
+    problems += [f"skipped {problem}" for problem in wrong]
     contents = {
         "comparison.csv": tables.comparison_csv(comparisons),
         "comparison.md": tables.comparison_markdown(comparisons),
         "comparison.tex": tables.comparison_latex(comparisons),
         "runs.csv": tables.runs_csv(folder.records),
     }
+    if forecasts:
+        contents["forecasts.csv"] = forecast_rows.forecasts_csv(forecasts)
+        contents["forecasts.md"] = forecast_rows.forecasts_markdown(forecasts)
     files = []
     for name, content in contents.items():
         files.append(results / "tables" / name)
         write_atomically(files[-1], content.encode())
     for comparison in comparisons:
         files += figures.draw(comparison, results)
+    files += memory_figures.draw(forecasts, folder.records, results)
     text = "\n\n".join(tables.plain_text(comparison) for comparison in comparisons)
     lines = [text, "", f"tables and figures: {results / 'tables'}, {results / 'figures'}", *problems]
     return Report("\n".join(lines), tuple(files))
