@@ -18,11 +18,11 @@ class Report:
 
 
 def build(results: Path) -> Report:
-    """Rebuild ``results/tables`` and ``results/figures`` from ``results/records`` and ``results/forecasts``.
+    """Rebuild ``results/tables`` and ``results/figures`` from its records, forecasts and published numbers.
 
     Raises InputError when there is no readable record.
     """
-    from bench.report import figures, forecast_rows, memory_figures, tables
+    from bench.report import figures, forecast_rows, memory_figures, published, tables
 
     folder = read_folder(results / "records")
     problems = [f"skipped {problem}" for problem in folder.problems]
@@ -39,6 +39,7 @@ def build(results: Path) -> Report:
         "comparison.tex": tables.comparison_latex(comparisons),
         "runs.csv": tables.runs_csv(folder.records),
     }
+    contents |= published.contents(published.read_published(results / "published"), comparisons)
     if forecasts:
         contents["forecasts.csv"] = forecast_rows.forecasts_csv(forecasts)
         contents["forecasts.md"] = forecast_rows.forecasts_markdown(forecasts)

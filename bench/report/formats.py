@@ -14,6 +14,7 @@ LATEX = {
     "^": r"\textasciicircum{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     "±": r"$\pm$",
+    "²": "$^2$",
     "×": r"$\times$",
     "≥": r"$\geq$",
     "†": r"$\dagger$",
