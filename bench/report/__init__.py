@@ -22,7 +22,7 @@ def build(results: Path) -> Report:
 
     Raises InputError when there is no readable record.
     """
-    from bench.report import figures, forecast_rows, memory_figures, published, tables
+    from bench.report import detection_errors, figures, forecast_rows, memory_figures, published, tables
 
     folder = read_folder(results / "records")
     problems = [f"skipped {problem}" for problem in folder.problems]
@@ -39,6 +39,7 @@ def build(results: Path) -> Report:
         "comparison.tex": tables.comparison_latex(comparisons),
         "runs.csv": tables.runs_csv(folder.records),
     }
+    contents |= detection_errors.contents(comparisons)
     contents |= published.contents(published.read_published(results / "published"), comparisons)
     if forecasts:
         contents["forecasts.csv"] = forecast_rows.forecasts_csv(forecasts)
@@ -49,6 +50,7 @@ def build(results: Path) -> Report:
         write_atomically(files[-1], content.encode())
     for comparison in comparisons:
         files += figures.draw(comparison, results)
+        files += detection_errors.draw(comparison, results)
     files += memory_figures.draw(forecasts, folder.records, results)
     text = "\n\n".join(tables.plain_text(comparison) for comparison in comparisons)
     lines = [text, "", f"tables and figures: {results / 'tables'}, {results / 'figures'}", *problems]

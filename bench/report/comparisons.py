@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -48,13 +49,14 @@ class Comparison:
     device: str
     tious: tuple[str, ...]
     rows: tuple[Row, ...]
+    mark: str = ""
+    """Tells comparisons apart that would otherwise share their file names, as of two devices."""
 
     @property
     def slug(self) -> str:
         """A file name of its own for the comparison."""
-        text = "_".join(
-            (self.dataset, self.model, self.weights.removesuffix(".safetensors"), self.digest[:6])
-        )
+        parts = [self.dataset, self.model, self.weights.removesuffix(".safetensors"), self.digest[:6]]
+        text = "_".join([*parts, *([self.mark] if self.mark else [])])
         return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
 
     @property
@@ -91,7 +93,10 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
         for device in devices:
             members = [r for r in group if r["environment"].get("device", devices[0]) == device]
             tious = tuple(f"{tiou:g}" for tiou in members[0]["protocol"]["tiou"])
-            found.append(Comparison(key[0], key[1], key[3], key[4], key[6], device, tious, _rows(members)))
+            item = Comparison(key[0], key[1], key[3], key[4], key[6], device, tious, _rows(members))
+            mark = hashlib.sha256(json.dumps([*key, device]).encode()).hexdigest()[:6]
+            taken = {other.slug for other in found}
+            found.append(dataclasses.replace(item, mark=mark) if item.slug in taken else item)
     return found
 
 

@@ -127,3 +127,9 @@ def test_backward_is_a_column_of_the_runs():
     first["protocol"]["backward"] = "streamed"
     shown = rows(tables.runs_csv([first, record(seed=1)]))
     assert [line["backward"] for line in shown] == ["streamed", ""]
+
+
+def test_two_devices_share_no_file_name():
+    first, second = tables.comparisons([record(), record(seed=1, environment={"device": "a card"})])
+    assert first.slug != second.slug
+    assert second.slug.startswith(first.slug)
