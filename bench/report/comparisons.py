@@ -84,7 +84,7 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
     groups: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
         groups.setdefault(_key(record), []).append(record)
-    found = []
+    found: list[Comparison] = []
     for key in sorted(groups):
         group = groups[key]
         devices = sorted({r["environment"]["device"] for r in group if r["environment"].get("device")}) or [

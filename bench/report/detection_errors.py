@@ -56,7 +56,7 @@ def gained(kind: str) -> Callable[[dict[str, Any]], float | None]:
 
 
 def lengths(rows: Sequence[Row]) -> dict[str, tuple[str, int]]:
-    """Return of every group of instances by length that has any: its range and number, as people read them."""
+    """Return of every group of instances by length that has any: its range in words, and their number."""
     found: dict[str, tuple[str, int]] = {}
     for row in rows:
         for record in row.finished:

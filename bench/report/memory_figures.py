@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -62,7 +62,7 @@ def draw(rows: Sequence[Forecast], records: Iterable[Record], results: Path) -> 
     files = []
     for axis in AXES:
         others = tuple(name for name in FIXED if name != axis.field)
-        for key, group in _groups(rows, lambda row, o=others: _fields(row, o)):
+        for key, group in _groups(rows, others):
             if len({getattr(row, axis.field) for row in group}) > 1:
                 mine = [point for point in points if _fields(point, others) == key]
                 name = f"memory_{axis.field.replace('_', '-')}_{_words(others, key, '_')}"
@@ -102,7 +102,7 @@ def measured(records: Iterable[Record], rows: Sequence[Forecast]) -> list[Point]
 
 def largest_common(rows: Sequence[Forecast]) -> list[Forecast]:
     """Return the rows of the configuration that most strategies and modes share; of those the largest."""
-    groups = [group for _, group in _groups(rows, lambda row: _fields(row, FIXED))]
+    groups = [group for _, group in _groups(rows, FIXED)]
     return max(groups, key=lambda group: (len(group), group[0].key), default=[])
 
 
@@ -117,7 +117,7 @@ def peak_along(
         return float(values.index(value) if categories else value)
 
     with canvas(6.6, 3.9) as (figure, axes):
-        for _, line in _groups(rows, lambda row: (row.label, row.backward)):
+        for _, line in _groups(rows, ("label", "backward")):
             look = look_of(line[0].strategy)
             line = sorted(line, key=lambda row: place(getattr(row, axis.field)))
             axes.plot(
@@ -162,7 +162,7 @@ def peak_along(
 def _legend(rows: Sequence[Forecast], points: Sequence[Point]) -> list[matplotlib.lines.Line2D]:
     line = matplotlib.lines.Line2D
     names = sorted({row.strategy for row in rows}, key=lambda name: (name != "head-only", name))
-    marks = {"markersize": 4, "linestyle": "none"}
+    marks: dict[str, Any] = {"markersize": 4, "linestyle": "none"}
     handles = [
         line([], [], color=look_of(name).colour, marker=look_of(name).marker, label=name, **marks)
         for name in names
@@ -174,7 +174,12 @@ def _legend(rows: Sequence[Forecast], points: Sequence[Point]) -> list[matplotli
         if mode in used
     ]
     if points:
-        ring = {"marker": "o", "markersize": 8, "markerfacecolor": "none", "linestyle": "none"}
+        ring: dict[str, Any] = {
+            "marker": "o",
+            "markersize": 8,
+            "markerfacecolor": "none",
+            "linestyle": "none",
+        }
         handles.append(line([], [], color="0.3", label="measured", **ring))
     return handles
 
@@ -279,13 +284,11 @@ def _fields(item: Forecast | Point, names: Sequence[str]) -> tuple[Any, ...]:
     return tuple(getattr(item, name) for name in names)
 
 
-def _groups(
-    rows: Sequence[Forecast], key: Callable[[Forecast], Hashable]
-) -> list[tuple[Any, list[Forecast]]]:
-    """Return the rows by key, keys and rows in the order in which they come."""
+def _groups(rows: Sequence[Forecast], names: Sequence[str]) -> list[tuple[Any, list[Forecast]]]:
+    """Return the rows by these fields, groups and rows in the order in which they come."""
     groups: dict[Any, list[Forecast]] = {}
     for row in rows:
-        groups.setdefault(key(row), []).append(row)
+        groups.setdefault(_fields(row, names), []).append(row)
     return list(groups.items())
 
 
