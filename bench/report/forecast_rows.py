@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from bench.report.formats import comma_separated, markdown
 GIGABYTE = 1e9
 SIZES = ("vit-t", "vit-s", "vit-b", "vit-l", "vit-h", "vit-g")
 """Models by their total parameters; others follow by name."""
+FIXED = ("model", "frames", "image_size", "batch_size", "precision", "device")
+"""The fields that say what is trained, whatever the strategy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +141,12 @@ def parse(entry: Any) -> Forecast:
         named("phases"),
         tuple((phase, number("timeline", size)) for phase, size in line or []),
     )
+
+
+def words(names: Sequence[str], values: Sequence[Any], between: str) -> str:
+    """Return a configuration for readers."""
+    units = {"frames": "{} frames", "image_size": "{} px", "batch_size": "batch {}"}
+    return between.join(units.get(n, "{}").format(v) for n, v in zip(names, values, strict=True))
 
 
 def _cells(rows: Iterable[Forecast]) -> tuple[list[str], list[list[str]]]:

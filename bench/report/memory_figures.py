@@ -1,4 +1,4 @@
-"""Figures of predicted memory: over frames, sizes and models, by kind, and through a training step."""
+"""Figures of predicted memory: over frames, sizes and models, with measured runs as points, and by kind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import matplotlib.ticker
 from bench.memory.rows import CARDS
 from bench.plan import KINDS
 from bench.record import Record
-from bench.report.forecast_rows import GIGABYTE, SIZES, Forecast
+from bench.report.forecast_rows import FIXED, GIGABYTE, SIZES, Forecast, words
+from bench.report.step_figure import through_a_step
 from bench.report.style import HATCHES, canvas, look_of, plain_ticks, save
 
 if TYPE_CHECKING:
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
 
 BACKWARD_DASHES: dict[str, Any] = {"plain": "-", "checkpointed": "--", "streamed": (0, (1, 1.2))}
 KIND_COLOURS = ("#0072B2", "#D55E00", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
-PHASE_COLOURS = {"load": "#E0E0E0", "forward": "#CFE6F5", "backward": "#FBE3CF", "optimizer": "#D5EFE4"}
 NUMBERS = tuple(digit * 10.0**power for power in range(-3, 6) for digit in (1, 2, 5))
-MOST_POINTS = 1500
 
 
 class Point(NamedTuple):
@@ -52,7 +51,6 @@ AXES = (
     Axis("image_size", "height and width of a frame (pixels)"),
     Axis("model", "backbone"),
 )
-FIXED = ("model", "frames", "image_size", "batch_size", "precision", "device")
 
 
 def draw(rows: Sequence[Forecast], records: Iterable[Record], results: Path) -> list[Path]:
@@ -65,13 +63,13 @@ def draw(rows: Sequence[Forecast], records: Iterable[Record], results: Path) -> 
         for key, group in _groups(rows, others):
             if len({getattr(row, axis.field) for row in group}) > 1:
                 mine = [point for point in points if _fields(point, others) == key]
-                name = f"memory_{axis.field.replace('_', '-')}_{_words(others, key, '_')}"
-                files += peak_along(axis, group, mine, _words(others, key, ", "), folder / _slug(name))
+                name = f"memory_{axis.field.replace('_', '-')}_{words(others, key, '_')}"
+                files += peak_along(axis, group, mine, words(others, key, ", "), folder / _slug(name))
     if largest := largest_common(rows):
         files += split_by_kind(largest, folder / "memory_kinds")
     for row in rows:
         if row.timeline:
-            name = _words(FIXED, _fields(row, FIXED), "_")
+            name = words(FIXED, _fields(row, FIXED), "_")
             name = f"memory_timeline_{row.label}_{row.backward}_{name}"
             files += through_a_step(row, folder / _slug(name))
     return files
@@ -228,56 +226,10 @@ def split_by_kind(rows: Sequence[Forecast], path: Path) -> list[Path]:
         axes.tick_params(axis="y", labelsize=8)
         axes.set_xlim(0, 1.03 * max(ends))
         _card_lines(axes, "x")
-        fixed = _words(FIXED, _fields(rows[0], FIXED), ", ")
+        fixed = words(FIXED, _fields(rows[0], FIXED), ", ")
         axes.set_xlabel(f"predicted bytes at the peak (GB; grey lines: cards of so many GB)\n{fixed}")
         figure.legend(loc="outside upper center", ncols=6, fontsize=7)
         return save(figure, path)
-
-
-def through_a_step(row: Forecast, path: Path) -> list[Path]:
-    """Predicted live bytes after every change in one training step, with its phases shaded."""
-    phases, sizes = [phase for phase, _ in row.timeline], [size / GIGABYTE for _, size in row.timeline]
-    starts = [i for i in range(len(phases)) if i == 0 or phases[i] != phases[i - 1]]
-    ends = [*starts[1:], len(phases)]
-    with canvas(6.6, 3.0) as (figure, axes):
-        named: set[str] = set()
-        for start, end in zip(starts, ends, strict=True):
-            phase = phases[start]
-            colour = PHASE_COLOURS.get(phase, "#F0E6F4")
-            axes.axvspan(
-                start, end, color=colour, linewidth=0, zorder=0, label=None if phase in named else phase
-            )
-            named.add(phase)
-        axes.plot(*thinned(sizes), color="black", linewidth=0.8)
-        top = max(range(len(sizes)), key=lambda i: sizes[i])
-        axes.plot([top], [sizes[top]], color="#D55E00", marker="v", markersize=5, linestyle="none")
-        axes.annotate(
-            f"{sizes[top]:.2f} GB",
-            (top, sizes[top]),
-            xytext=(6 if top < len(sizes) / 2 else -6, 0),
-            textcoords="offset points",
-            ha="left" if top < len(sizes) / 2 else "right",
-            va="bottom",
-            fontsize=8,
-        )
-        axes.set_xlim(0, len(sizes))
-        axes.set_ylim(0, 1.12 * max(sizes))
-        fixed = _words(FIXED, _fields(row, FIXED), ", ")
-        axes.set_xlabel(f"allocations and releases of one step\n{row.label}, {row.backward}, {fixed}")
-        axes.set_ylabel("predicted live memory (GB)")
-        figure.legend(loc="outside upper center", ncols=6, fontsize=7)
-        return save(figure, path)
-
-
-def thinned(sizes: Sequence[float]) -> tuple[list[int], list[float]]:
-    """Return positions and values with the lowest and highest of every stretch, so that no peak is lost."""
-    width = max(1, -(-2 * len(sizes) // MOST_POINTS))
-    kept: set[int] = set()
-    for first in range(0, len(sizes), width):
-        stretch = range(first, min(first + width, len(sizes)))
-        kept |= {min(stretch, key=lambda i: sizes[i]), max(stretch, key=lambda i: sizes[i])}
-    positions = sorted(kept)
-    return positions, [sizes[i] for i in positions]
 
 
 def _fields(item: Forecast | Point, names: Sequence[str]) -> tuple[Any, ...]:
@@ -294,12 +246,6 @@ def _groups(rows: Sequence[Forecast], names: Sequence[str]) -> list[tuple[Any, l
 
 def _order(value: Any) -> tuple[int, Any]:
     return (SIZES.index(value) if value in SIZES else len(SIZES), value)
-
-
-def _words(names: Sequence[str], values: Sequence[Any], between: str) -> str:
-    """Return a configuration for readers."""
-    units = {"frames": "{} frames", "image_size": "{} px", "batch_size": "batch {}"}
-    return between.join(units.get(n, "{}").format(v) for n, v in zip(names, values, strict=True))
 
 
 def _slug(text: str) -> str:

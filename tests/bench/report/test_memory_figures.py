@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bench.errors import InputError
-from bench.report import forecast_rows, memory_figures
+from bench.report import forecast_rows, memory_figures, step_figure
 
 
 def row(strategy="head-only", backward="plain", frames=128, **changes):
@@ -112,7 +112,7 @@ def test_the_configuration_that_most_share_is_split_by_kind():
 def test_thinning_loses_no_peak():
     sizes = [float(i % 7) for i in range(20000)]
     sizes[12345] = 99.0
-    positions, kept = memory_figures.thinned(sizes)
+    positions, kept = step_figure.thinned(sizes)
     assert max(kept) == 99.0
     assert 12345 in positions
-    assert len(kept) <= memory_figures.MOST_POINTS + 2
+    assert len(kept) <= step_figure.MOST_POINTS + 2
