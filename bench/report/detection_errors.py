@@ -17,6 +17,13 @@ KIND_COLOURS = ("#009E73", "#56B4E9", "#CC79A7", "#E69F00", "#D55E00", "#7F7F7F"
 """In the order of KINDS; hatches say the same in print."""
 
 
+PREFACE = (
+    "After DETAD: what the best detections are, as many of a class as it has instances; what average mAP "
+    "would gain, in points, without the errors of a kind; and the share of instances missed, by their length. "
+    "Means over n seeds and the protocol's thresholds above 0.1."
+)
+
+
 def diagnosed(comparison: Comparison) -> list[Row]:
     """Return the rows of which at least one finished run was diagnosed."""
     return [row for row in comparison.rows if any(record.get("diagnosis") for record in row.finished)]
@@ -161,11 +168,7 @@ def contents(comparisons: Sequence[Comparison]) -> dict[str, str]:
     items = [item for item in comparisons if diagnosed(item)]
     if not items:
         return {}
-    parts = [
-        "# Detection errors\n\nAfter DETAD: what the best detections are, as many of a class as it has "
-        "instances; what average mAP would gain, in points, without the errors of a kind; and the share of "
-        "instances missed, by their length. Means over n seeds and the protocol's thresholds above 0.1."
-    ]
+    parts = [f"# Detection errors\n\n{PREFACE}"]
     result = {}
     for item in items:
         title = f"## {escape_markdown(item.title)}\n\nDevice: {escape_markdown(item.device)}"

@@ -15,6 +15,11 @@ from bench.plan import KINDS
 from bench.report.formats import comma_separated, markdown
 
 GIGABYTE = 1e9
+TITLE = "Predicted memory of a training step"
+PREFACE = (
+    "Forecasts of `python -m bench.plan`, not measurements. Peak: the most bytes alive at once; reserved: "
+    "what PyTorch's caching allocator takes for that; kinds as they are at the peak. 1 GB is 10^9 bytes."
+)
 SIZES = ("vit-t", "vit-s", "vit-b", "vit-l", "vit-h", "vit-g")
 """Models by their total parameters; others follow by name."""
 FIXED = ("model", "frames", "image_size", "batch_size", "precision", "device")
@@ -149,7 +154,7 @@ def words(names: Sequence[str], values: Sequence[Any], between: str) -> str:
     return between.join(units.get(n, "{}").format(v) for n, v in zip(names, values, strict=True))
 
 
-def _cells(rows: Iterable[Forecast]) -> tuple[list[str], list[list[str]]]:
+def cells(rows: Iterable[Forecast]) -> tuple[list[str], list[list[str]]]:
     header = ["model", "strategy", "backward", "frames", "size (px)", "batch", "precision", "device"]
     header += [
         "predicted peak (GB)",
@@ -168,13 +173,9 @@ def _cells(rows: Iterable[Forecast]) -> tuple[list[str], list[list[str]]]:
 
 def forecasts_csv(rows: Iterable[Forecast]) -> str:
     """Return the rows as CSV."""
-    return comma_separated(*_cells(rows))
+    return comma_separated(*cells(rows))
 
 
 def forecasts_markdown(rows: Iterable[Forecast]) -> str:
     """Return the rows as markdown, under a title that says that they are predicted."""
-    return (
-        "# Predicted memory of a training step\n\nForecasts of `python -m bench.plan`, not measurements. "
-        "Peak: the most bytes alive at once; reserved: what PyTorch's caching allocator takes for that; "
-        f"kinds as they are at the peak. 1 GB is 10^9 bytes.\n\n{markdown(*_cells(rows), text_columns=3)}\n"
-    )
+    return f"# {TITLE}\n\n{PREFACE}\n\n{markdown(*cells(rows), text_columns=3)}\n"

@@ -7,6 +7,7 @@ import dataclasses
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.errors import InputError
 from bench.report.comparisons import MEGABYTE, Comparison, Row, at_tiou
@@ -19,6 +20,11 @@ SOURCE = ("memory", "source", "grade", "note")
 GRADES = ("read", "copied", "log")
 MEASURABLE = {"THUMOS-14": "thumos14", "ActivityNet-1.3": "activitynet13", "HACS-1.1": "hacs"}
 """A data set's name in papers, and here."""
+PREFACE = (
+    "mAP in percent. Kind: published by others, or measured here on the same data set at the same "
+    "thresholds; protocols differ. Grade: read at the source, copied by a later paper, or from a public "
+    "training log. Empty: not published."
+)
 TITLES = {
     "losa": "LoSA and head-only training on the same backbone",
     "lofi_t1_pretraining": "LoFi, table 1: pre-training",
@@ -126,33 +132,33 @@ def contents(tables: Sequence[Published], comparisons: Sequence[Comparison]) -> 
     """Return the text of every ``published_*`` file by its name: markdown, CSV and LaTeX."""
     result = {}
     for table in tables:
-        sections = [
-            (dataset, *_section(table, dataset, comparisons))
-            for dataset in dict.fromkeys(row["dataset"] for row in table.rows)
-        ]
-        everything = [
-            [kind, *(row[name] for name in table.header)] for _, _, _, rows in sections for kind, row in rows
-        ]
-        parts = [
-            f"# {escape_markdown(table.title)}\n\nmAP in percent. Kind: published by others, or "
-            "measured here on the same data set at the same thresholds; protocols differ. Grade: read at the "
-            "source, copied by a later paper, or from a public training log. Empty: not published."
-        ]
-        texts = []
-        for dataset, header, lines, _ in sections:
-            name = dataset or "data set not stated"
+        parts, texts, everything = [f"# {escape_markdown(table.title)}\n\n{PREFACE}"], [], []
+        for name, header, lines, rows in sections(table, comparisons):
             parts.append(f"## {escape_markdown(name)}\n\n{markdown(header, lines, text_columns=4)}")
             texts.append(latex(header, lines, f"{table.title}: {name}.", text_columns=4))
+            everything += [[kind, *(row[column] for column in table.header)] for kind, row in rows]
         result[f"published_{table.name}.csv"] = comma_separated(["kind", *table.header], everything)
         result[f"published_{table.name}.md"] = "\n\n".join(parts) + "\n"
         result[f"published_{table.name}.tex"] = "\n".join(texts)
     return result
 
 
-def _section(
-    table: Published, dataset: str, comparisons: Sequence[Comparison]
-) -> tuple[list[str], list[list[str]], list[tuple[str, dict[str, str]]]]:
-    """Return the rows on a data set: header and cells without the columns that are empty, and all of it."""
+class DatasetSection(NamedTuple):
+    """The rows on one data set: without the columns that are empty, and whole with their kind."""
+
+    name: str
+    header: list[str]
+    lines: list[list[str]]
+    rows: list[tuple[str, dict[str, str]]]
+
+
+def sections(table: Published, comparisons: Sequence[Comparison]) -> list[DatasetSection]:
+    """Return a table's rows by data set, the published ones before the measured ones."""
+    names = dict.fromkeys(row["dataset"] for row in table.rows)
+    return [_section(table, name, comparisons) for name in names]
+
+
+def _section(table: Published, dataset: str, comparisons: Sequence[Comparison]) -> DatasetSection:
     rows = [("published", row) for row in table.rows if row["dataset"] == dataset]
     rows += [("measured", row) for row in measured_rows(comparisons, dataset, table.header)]
     used = [
@@ -162,4 +168,5 @@ def _section(
     ]
     # Kind stands beside the method, so that nobody reads a row without it.
     header = ["kind", *used]
-    return header, [[kind, *(row[name] for name in used)] for kind, row in rows], rows
+    lines = [[kind, *(row[name] for name in used)] for kind, row in rows]
+    return DatasetSection(dataset or "data set not stated", header, lines, rows)

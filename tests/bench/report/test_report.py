@@ -63,7 +63,7 @@ def test_settings_that_differ_are_named_in_the_label():
 def test_building_twice_changes_no_byte(tmp_path):
     folder(tmp_path, record(), record("losa", average=0.4, peak=9_000_000), record("lofi", status="nan"))
     first = {path: path.read_bytes() for path in build(tmp_path).files}
-    assert {path.suffix for path in first} == {".csv", ".md", ".tex", ".png", ".pdf"}
+    assert {path.suffix for path in first} == {".csv", ".md", ".tex", ".png", ".pdf", ".html"}
     assert {path: path.read_bytes() for path in build(tmp_path).files} == first
 
 
