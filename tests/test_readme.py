@@ -27,7 +27,7 @@ def test_the_table_is_the_generated_one():
     shown = re.search(r"<!-- table -->\n(.*?)<!-- /table -->", README, re.DOTALL).group(1)
     comparisons = tables.comparisons(read_folder(ROOT / "results" / "records").records)
     [miniature] = [item for item in comparisons if item.dataset == "miniature"]
-    assert shown.strip() == tables.markdown_table(miniature)
+    assert shown.strip() == tables.short_markdown_table(miniature)
 
 
 def test_the_figures_exist():

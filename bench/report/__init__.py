@@ -18,11 +18,13 @@ class Report:
 
 
 def build(results: Path) -> Report:
-    """Rebuild ``results/tables`` and ``results/figures`` from ``results/records``.
+    """Rebuild tables, figures and ``index.html`` of ``results`` from its records and forecasts.
 
-    Raises InputError when there is no readable record.
+    Published numbers are those of ``results/published``, or the shipped ones. Raises InputError when there
+    is no readable record, and for a file of published numbers that is none.
     """
-    from bench.report import figures, tables
+    from bench.report import detection_errors, figures, forecast_rows, memory_figures, published, tables
+    from bench.report.page import Section, page
 
     folder = read_folder(results / "records")
     problems = [f"skipped {problem}" for problem in folder.problems]
@@ -31,17 +33,50 @@ def build(results: Path) -> Report:
             "; ".join([f"{results / 'records'}: holds no record, run `make bench` first", *problems])
         )
     comparisons = tables.comparisons(folder.records)
+    forecasts, wrong = forecast_rows.read_forecasts(results / "forecasts")
+    problems += [f"skipped {problem}" for problem in wrong]
+    printed = published.read_published(results / "published")
     contents = {
         "comparison.csv": tables.comparison_csv(comparisons),
         "comparison.md": tables.comparison_markdown(comparisons),
+        "comparison.tex": tables.comparison_latex(comparisons),
         "runs.csv": tables.runs_csv(folder.records),
+        **detection_errors.contents(comparisons),
+        **published.contents(printed, comparisons),
     }
-    files = []
+    if forecasts:
+        contents["forecasts.csv"] = forecast_rows.forecasts_csv(forecasts)
+        contents["forecasts.md"] = forecast_rows.forecasts_markdown(forecasts)
+    files, sections = [], []
     for name, content in contents.items():
         files.append(results / "tables" / name)
         write_atomically(files[-1], content.encode())
-    for comparison in comparisons:
-        files += figures.draw(comparison, results)
+    for item in comparisons:
+        drawn = figures.draw(item, results)
+        failed = [f"Failed: {text}" for text in tables.failed_lines(item)]
+        remarks = (f"Device: {item.device}", tables.PREFACE, *failed)
+        sections.append(Section(item.title, remarks, *tables.cells(item), tuple(drawn)))
+        files += drawn
+        if wrongs := detection_errors.draw(item, results):
+            title, remarks = (
+                f"Detection errors: {item.title}",
+                (f"Device: {item.device}", detection_errors.PREFACE),
+            )
+            sections.append(Section(title, remarks, *detection_errors.cells(item), tuple(wrongs)))
+            files += wrongs
+    if forecasts:
+        drawn = memory_figures.draw(forecasts, folder.records, results)
+        header_and_lines = forecast_rows.cells(forecasts)
+        sections.append(
+            Section(forecast_rows.TITLE, (forecast_rows.PREFACE,), *header_and_lines, tuple(drawn))
+        )
+        files += drawn
+    for table in printed:
+        for part in published.sections(table, comparisons):
+            title = f"{table.title}: {part.name}"
+            sections.append(Section(title, (published.PREFACE,), part.header, part.lines))
+    files.append(results / "index.html")
+    write_atomically(files[-1], page(sections).encode())
     text = "\n\n".join(tables.plain_text(comparison) for comparison in comparisons)
-    lines = [text, "", f"tables and figures: {results / 'tables'}, {results / 'figures'}", *problems]
-    return Report("\n".join(lines), tuple(files))
+    places = f"tables, figures, all on one page: {results / 'tables'}, {results / 'figures'}, {files[-1]}"
+    return Report("\n".join([text, "", places, *problems]), tuple(files))

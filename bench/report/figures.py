@@ -3,60 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
-import matplotlib
 import matplotlib.patches
 
 from bench.detection.evaluation import Segments
 from bench.detection.submission import read_ground_truth, read_submission
 from bench.errors import InputError
 from bench.record import detections_path, ground_truth_path
-from bench.report.tables import MEGABYTE, Comparison, Row, at_tiou
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# Okabe and Ito's colours, which colour-blind readers can tell apart; markers and dashes say the same.
-COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
-
-STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.dpi": 100,
-    "savefig.dpi": 200,
-    "savefig.facecolor": "white",
-    "figure.constrained_layout.use": True,
-    "pdf.fonttype": 42,
-    "legend.frameon": False,
-}
-
-
-@contextmanager
-def _canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height))
-        FigureCanvasAgg(figure)
-        yield figure, figure.subplots()
-
-
-def _save(figure: Figure, path: Path) -> list[Path]:
-    """Write PNG and PDF without dates, so that equal figures are equal files."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files = [path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.pdf")]
-    figure.savefig(files[0], metadata={"Software": None})
-    figure.savefig(files[1], metadata={"CreationDate": None, "Producer": None, "Creator": None})
-    return files
+from bench.report.comparisons import MEGABYTE, Comparison, Row, at_tiou
+from bench.report.style import COLOURS, Look, canvas, looks, save
 
 
 def draw(comparison: Comparison, results: Path) -> list[Path]:
@@ -69,6 +26,10 @@ def draw(comparison: Comparison, results: Path) -> list[Path]:
     files += map_over_tiou(comparison, rows, base.with_name(f"{base.name}_map-tiou"))
     files += training_loss(comparison, rows, base.with_name(f"{base.name}_loss"))
     return files + timeline(comparison, rows, results, base.with_name(f"{base.name}_timeline"))
+
+
+def _looks(rows: list[Row]) -> list[Look]:
+    return looks([row.strategy for row in rows])
 
 
 def _average(row: Row) -> list[float]:
@@ -85,14 +46,15 @@ def map_against_memory(comparison: Comparison, rows: list[Row], path: Path) -> l
     for row in rows:
         peaks = row.values(lambda record: record["memory"]["peak_allocated_bytes"] / MEGABYTE)
         points.append((max(peaks), statistics.fmean(_average(row)), _spread(_average(row))))
-    with _canvas(4.6, 3.2) as (figure, axes):
-        for number, (row, (peak, mean, spread)) in enumerate(zip(rows, points, strict=True)):
+    with canvas(4.6, 3.2) as (figure, axes):
+        for row, look, (peak, mean, spread) in zip(rows, _looks(rows), points, strict=True):
             axes.errorbar(
                 peak,
                 mean,
                 yerr=spread or None,
-                color=COLOURS[number % 8],
-                marker=MARKERS[number % 8],
+                color=look.colour,
+                marker=look.marker,
+                markerfacecolor=look.colour if look.filled else "white",
                 linestyle="none",
                 capsize=3,
                 label=f"{row.label} (n = {len(row.finished)})",
@@ -113,22 +75,23 @@ def map_against_memory(comparison: Comparison, rows: list[Row], path: Path) -> l
         axes.set_xlabel("measured peak memory of a training step (MB)")
         axes.set_ylabel("average mAP (%)")
         axes.legend(loc="best", fontsize=7)
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def map_over_tiou(comparison: Comparison, rows: list[Row], path: Path) -> list[Path]:
     """Mean mAP over seeds at every tIoU threshold."""
-    with _canvas(4.6, 3.2) as (figure, axes):
-        for number, row in enumerate(rows):
+    with canvas(4.6, 3.2) as (figure, axes):
+        for row, look in zip(rows, _looks(rows), strict=True):
             columns = [row.values(at_tiou(tiou)) for tiou in comparison.tious]
             x = [float(tiou) for tiou in comparison.tious]
             axes.errorbar(
                 x,
                 [statistics.fmean(c) for c in columns],
                 yerr=[_spread(c) for c in columns],
-                color=COLOURS[number % 8],
-                marker=MARKERS[number % 8],
-                linestyle=DASHES[number % 8],
+                color=look.colour,
+                marker=look.marker,
+                markerfacecolor=look.colour if look.filled else "white",
+                linestyle=look.dashes,
                 capsize=2,
                 markersize=4,
                 linewidth=1.2,
@@ -139,19 +102,19 @@ def map_over_tiou(comparison: Comparison, rows: list[Row], path: Path) -> list[P
         axes.set_xlabel("temporal IoU threshold")
         axes.set_ylabel("mAP (%)")
         axes.legend(fontsize=7)
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def training_loss(comparison: Comparison, rows: list[Row], path: Path) -> list[Path]:
     """Training loss (classification and regression) over steps, for the first seed of each row."""
-    with _canvas(4.6, 3.2) as (figure, axes):
-        for number, row in enumerate(rows):
+    with canvas(4.6, 3.2) as (figure, axes):
+        for row, look in zip(rows, _looks(rows), strict=True):
             points = row.finished[0]["training"]["loss"]
             axes.plot(
                 [p[0] for p in points],
                 [p[1] + p[2] for p in points],
-                color=COLOURS[number % 8],
-                linestyle=DASHES[number % 8],
+                color=look.colour,
+                linestyle=look.dashes,
                 linewidth=1.1,
                 label=f"{row.label} (seed {row.finished[0]['seed']})",
             )
@@ -160,10 +123,23 @@ def training_loss(comparison: Comparison, rows: list[Row], path: Path) -> list[P
         ticks = [t for t in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 20) if low <= t <= high]
         axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
         axes.minorticks_off()
-        axes.set_xlabel("training step (a jump: a stage began with a fresh head)")
+        axes.set_xlabel("\n".join(["training step", *_jumps(rows)]))
         axes.set_ylabel("training loss")
         axes.legend(fontsize=7)
-        return _save(figure, path)
+        return save(figure, path)
+
+
+def _jumps(rows: list[Row]) -> list[str]:
+    """Return what makes the loss of these rows jump."""
+    lines: dict[str, None] = {}
+    for row in rows:
+        entries = row.finished[0]["memory"].get("stages", ())
+        stages = [entry["stage"] for entry in entries]
+        if len(set(stages)) > 1:
+            lines["a high jump: a stage began with a fresh head"] = None
+        if len({(entry["stage"], str(entry["fidelity"])) for entry in entries}) > len(set(stages)):
+            lines[f"a small jump of {row.strategy}: its cycle went on to another fidelity"] = None
+    return list(lines)
 
 
 def timeline(comparison: Comparison, rows: list[Row], results: Path, path: Path) -> list[Path]:
@@ -187,7 +163,7 @@ def timeline(comparison: Comparison, rows: list[Row], results: Path, path: Path)
     bars = [Bar(*bar, 1.0) for bar in zip(truth.start[mine], truth.end[mine], truth.label[mine], strict=True)]
     lanes = [("ground truth", bars)]
     lanes += [(row.label, strongest(part, video, len(bars))) for row, part in zip(rows, found, strict=True)]
-    with _canvas(7.0, 0.42 * len(lanes) + 1.0) as (figure, axes):
+    with canvas(7.0, 0.42 * len(lanes) + 1.0) as (figure, axes):
         for lane, (_, drawn) in enumerate(lanes):
             for bar in drawn:
                 colour = COLOURS[1:][labels.index(bar.label) % 7] if bar.label in labels else "0.5"
@@ -207,7 +183,7 @@ def timeline(comparison: Comparison, rows: list[Row], results: Path, path: Path)
             matplotlib.patches.Patch(color=COLOURS[1:][i % 7], label=label) for i, label in enumerate(labels)
         ]
         figure.legend(handles=patches, loc="outside upper center", ncols=min(7, len(labels)), fontsize=7)
-        return _save(figure, path)
+        return save(figure, path)
 
 
 class Bar(NamedTuple):

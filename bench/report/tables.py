@@ -1,120 +1,30 @@
-"""Comparison tables: what shares a table, its rows over seeds, and their CSV, markdown and plain text."""
+"""Comparison tables: what rows measured, gained and were predicted, as CSV, markdown, LaTeX and text."""
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
-import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from bench.record import Record
+from bench.report.comparisons import MEGABYTE, Comparison, Row, at_tiou, comparisons
+from bench.report.formats import escape_markdown, latex, markdown, plain
+from bench.report.significance import Gain, paired_gain
 
-MEGABYTE = 1e6
+__all__ = ["Comparison", "Row", "comparison_csv", "comparison_markdown", "comparisons", "runs_csv"]
 
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One strategy with one set of hyper-parameters, over its seeds."""
-
-    label: str
-    records: tuple[Record, ...]
-
-    @property
-    def finished(self) -> tuple[Record, ...]:
-        return tuple(record for record in self.records if record["status"] == "ok")
-
-    @property
-    def failed(self) -> tuple[Record, ...]:
-        return tuple(record for record in self.records if record["status"] != "ok")
-
-    def values(self, pick: Callable[[Record], float | None]) -> list[float]:
-        """Return a figure of every finished run that has it."""
-        return [value for record in self.finished if (value := pick(record)) is not None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """Rows that may be compared: same data, model, weights, protocol and device."""
-
-    dataset: str
-    variant: str
-    model: str
-    weights: str
-    digest: str
-    device: str
-    tious: tuple[str, ...]
-    rows: tuple[Row, ...]
-
-    @property
-    def slug(self) -> str:
-        """A file name of its own for the comparison."""
-        text = "_".join(
-            (self.dataset, self.model, self.weights.removesuffix(".safetensors"), self.digest[:6])
-        )
-        return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
-
-    @property
-    def title(self) -> str:
-        parts = (f"{self.dataset} ({self.variant})", self.model, f"weights {self.weights}")
-        return ", ".join((*parts, f"protocol {self.digest[:8]}"))
-
-
-def _key(record: Record) -> tuple[str, ...]:
-    # A run that died early does not know its device; it belongs to the comparison of its protocol.
-    dataset, weights = record["dataset"], record["weights"]
-    return (
-        dataset["name"],
-        dataset["variant"],
-        dataset["annotation_sha256"],
-        record["model"],
-        weights["name"],
-        str(weights["sha256"]),
-        record["protocol"]["digest"],
-    )
-
-
-def comparisons(records: Sequence[Record]) -> list[Comparison]:
-    """Return the comparisons in the order of their names; each record is in exactly one."""
-    groups: dict[tuple[str, ...], list[Record]] = {}
-    for record in records:
-        groups.setdefault(_key(record), []).append(record)
-    found = []
-    for key in sorted(groups):
-        group = groups[key]
-        devices = sorted({r["environment"]["device"] for r in group if r["environment"].get("device")}) or [
-            "unknown"
-        ]
-        for device in devices:
-            members = [r for r in group if r["environment"].get("device", devices[0]) == device]
-            tious = tuple(f"{tiou:g}" for tiou in members[0]["protocol"]["tiou"])
-            found.append(Comparison(key[0], key[1], key[3], key[4], key[6], device, tious, _rows(members)))
-    return found
-
-
-def _rows(records: Sequence[Record]) -> tuple[Row, ...]:
-    """Return the rows: strategies by name, head-only (the baseline) first."""
-    by_settings: dict[str, list[Record]] = {}
-    for record in records:
-        by_settings.setdefault(json.dumps(record["strategy"], sort_keys=True), []).append(record)
-    strategies = [json.loads(text) for text in by_settings]
-    rows = []
-    for settings, members in zip(strategies, by_settings.values(), strict=True):
-        alike = [other for other in strategies if other["name"] == settings["name"]]
-        differing = sorted(k for k in settings if any(other.get(k) != settings[k] for other in alike))
-        label = settings["name"]
-        if differing:
-            label += f" ({', '.join(f'{k}={settings[k]}' for k in differing)})"
-        rows.append(Row(label, tuple(sorted(members, key=lambda r: int(r["seed"])))))
-    return tuple(sorted(rows, key=lambda row: (row.records[0]["strategy"]["name"] != "head-only", row.label)))
-
-
-def at_tiou(tiou: str) -> Callable[[Record], float]:
-    return lambda record: 100 * float(record["metrics"]["map"][tiou])
+BASELINE = "head-only"
+PREFACE = (
+    "Measured values: means over n seeds, ± the sample standard deviation; s/step is the median over seeds. "
+    "Peaks are the largest over seeds; 1 MB is 10^6 bytes. Gain: average mAP over head-only, the mean of the "
+    "differences seed by seed; its 95 % interval is Student's t on these differences, from three seeds on. "
+    "Predicted peak: the forecast made before the run, no measurement; forecast error: what it is off the "
+    "measured training peak, where both are there."
+)
 
 
 def _summary(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -122,32 +32,82 @@ def _summary(values: Sequence[float]) -> tuple[float | None, float | None]:
     return mean, statistics.stdev(values) if len(values) > 1 else None
 
 
+def averages(row: Row) -> dict[int, float]:
+    """Return average mAP in percent by seed."""
+    return {int(record["seed"]): 100 * record["metrics"]["map_average"] for record in row.finished}
+
+
+def gain(comparison: Comparison, row: Row) -> Gain | None:
+    """Return a row's gain over the head-only row; None for that row, or where there is none or several."""
+    baselines = [each for each in comparison.rows if each.strategy == BASELINE]
+    if len(baselines) != 1 or row is baselines[0]:
+        return None
+    return paired_gain(averages(row), averages(baselines[0]))
+
+
+def predicted_peak(record: Record) -> int | None:
+    """Return the predicted bytes of a run's training peak, if there was a forecast."""
+    for part in ("forecast", "memory"):
+        value = (record.get(part) or {}).get("predicted_peak_bytes")
+        if value is not None:
+            return int(value)
+    return None
+
+
+def forecast_error(record: Record) -> float | None:
+    """Return by how many percent the forecast was above (below: negative) the measured peak."""
+    predicted = predicted_peak(record)
+    measured = (record["memory"] or {}).get("peak_allocated_bytes")
+    return 100 * (predicted / measured - 1) if predicted is not None and measured else None
+
+
+def failures(row: Row) -> str:
+    """Return why runs failed, one clause for each reason, naming its seeds."""
+    reasons: dict[str, list[str]] = {}
+    for record in row.failed:
+        status, message = record["status"], record["message"]
+        reason = f"{status} in {record['phase']} ({message})"
+        if record["phase"] == "forecast" and status == "out-of-memory" and message:
+            # Its exception's name says nothing that the message does not.
+            reason = str(message).removeprefix("PredictedOutOfMemoryError: ")
+        reasons.setdefault(reason, []).append(str(record["seed"]))
+    return "; ".join(f"seed{'s' * (len(s) > 1)} {', '.join(s)}: {reason}" for reason, s in reasons.items())
+
+
 def frame(comparison: Comparison) -> pd.DataFrame:
     """Return one line a row: means over seeds, the spread (sample standard deviation) and n."""
     lines = []
     for row in comparison.rows:
-        average, spread = _summary(row.values(lambda r: 100 * r["metrics"]["map_average"]))
+        average, spread = _summary(list(averages(row).values()))
+        gained = gain(comparison, row)
         line: dict[str, Any] = {"strategy": row.label, "n": len(row.finished)}
         for tiou in comparison.tious:
             line[f"mAP@{tiou} (%)"] = _summary(row.values(at_tiou(tiou)))[0]
         line["average mAP (%)"], line["sd"] = average, spread
+        line["gain"] = gained.mean if gained else None
+        line["95 % interval"] = gained.interval if gained else ""
         megabytes = row.values(lambda r: r["memory"]["peak_allocated_bytes"] / MEGABYTE)
         line["training peak, measured (MB)"] = max(megabytes, default=None)
         line["inference peak, measured (MB)"] = max(
             row.values(lambda r: r["memory"]["inference"]["peak_allocated_bytes"] / MEGABYTE), default=None
         )
+        predicted = [peak for record in row.records if (peak := predicted_peak(record)) is not None]
+        line["predicted peak (MB)"] = max(predicted) / MEGABYTE if predicted else None
+        line["forecast error (%)"] = max(row.values(forecast_error), key=abs, default=None)
         # The median: one run that shared its machine must not make a strategy look slow.
         seconds = row.values(lambda r: r["cost"]["seconds_per_step"])
         line["s/step"] = statistics.median(seconds) if seconds else None
         line["trainable parameters"] = max(
             row.values(lambda r: r["cost"]["trainable_parameters"]), default=None
         )
-        line["failed"] = "; ".join(
-            f"seed {r['seed']}: {r['status']} in {r['phase']} ({r['message']})" for r in row.failed
-        )
+        line["failed"] = failures(row)
         lines.append(line)
     table = pd.DataFrame(lines)
     table["trainable parameters"] = table["trainable parameters"].astype("Int64")
+    numbers = [name for name in table.columns if name not in ("strategy", "95 % interval", "failed")]
+    # Columns without any value would otherwise be of no type.
+    floats = [name for name in numbers if name not in ("n", "trainable parameters")]
+    table[floats] = table[floats].astype("float64")
     return table
 
 
@@ -181,10 +141,11 @@ def runs_csv(records: Sequence[Record]) -> str:
                 "phase": record["phase"],
                 "message": record["message"],
                 "strategy": json.dumps(record["strategy"], sort_keys=True),
+                "backward": record["protocol"].get("backward"),
                 "seed": record["seed"],
                 "map_average": metrics.get("map_average"),
                 "peak_allocated_bytes": memory.get("peak_allocated_bytes"),
-                "predicted_peak_bytes": memory.get("predicted_peak_bytes"),
+                "predicted_peak_bytes": predicted_peak(record),
                 "seconds_per_step": cost.get("seconds_per_step"),
                 "wall_seconds": cost.get("wall_seconds"),
                 "device": record["environment"].get("device"),
@@ -197,19 +158,30 @@ def runs_csv(records: Sequence[Record]) -> str:
     return _csv(table)
 
 
-def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the text cells that people read; empty where nothing was measured."""
+def cells(comparison: Comparison, *, thresholds: bool = True) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the text cells that people read; empty where nothing was measured.
+
+    Without ``thresholds`` the columns of single tIoUs are left out.
+    """
 
     def show(value: Any, digits: int) -> str:
         return "" if value is None or pd.isna(value) else f"{value:,.{digits}f}"
 
+    def signed(value: Any) -> str:
+        return "" if pd.isna(value) else f"{value:+.1f}"
+
+    tious = comparison.tious if thresholds else ()
     header = [
         "strategy",
         "n",
-        *(f"mAP@{tiou}" for tiou in comparison.tious),
+        *(f"mAP@{tiou}" for tiou in tious),
         "average mAP (%)",
+        "gain",
+        "95 % interval",
         "training peak (MB)",
         "inference peak (MB)",
+        "predicted peak (MB)",
+        "forecast error (%)",
         "s/step",
         "trainable",
     ]
@@ -219,51 +191,47 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         if not pd.isna(line["sd"]):
             average += f" ± {line['sd']:.1f}"
         texts = [line["strategy"], str(line["n"])]
-        texts += [show(line[f"mAP@{tiou} (%)"], 1) for tiou in comparison.tious]
-        texts += [average, show(line["training peak, measured (MB)"], 1)]
-        texts += [show(line["inference peak, measured (MB)"], 1), show(line["s/step"], 3)]
+        texts += [show(line[f"mAP@{tiou} (%)"], 1) for tiou in tious]
+        texts += [average, signed(line["gain"]), line["95 % interval"]]
+        texts += [show(line["training peak, measured (MB)"], 1)]
+        texts += [show(line["inference peak, measured (MB)"], 1), show(line["predicted peak (MB)"], 1)]
+        texts += [signed(line["forecast error (%)"]), show(line["s/step"], 3)]
         lines.append([*texts, show(line["trainable parameters"], 0)])
     return header, lines
 
 
-def _failures(comparison: Comparison) -> list[str]:
-    table = frame(comparison)
-    return [f"{line['strategy']}: {line['failed']}" for _, line in table.iterrows() if line["failed"]]
+def failed_lines(comparison: Comparison) -> list[str]:
+    """Return one line for each row with runs that failed."""
+    return [f"{row.label}: {failures(row)}" for row in comparison.rows if row.failed]
 
 
 def markdown_table(item: Comparison) -> str:
     """Return a comparison's rows as a markdown table."""
-    header, lines = cells(item)
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join("| " + " | ".join(map(_escape, line)) + " |" for line in (header, rule, *lines))
+    return markdown(*cells(item))
+
+
+def short_markdown_table(item: Comparison) -> str:
+    """Return the same without the columns of single tIoUs, as the README shows it."""
+    return markdown(*cells(item, thresholds=False))
 
 
 def comparison_markdown(items: Sequence[Comparison]) -> str:
     """Return all comparisons as markdown, one section each."""
-    parts = [
-        "# Comparisons\n\nMeasured values: means over n seeds, ± the sample standard deviation; "
-        "s/step is the median over seeds. Peaks are the largest over seeds; 1 MB is 10^6 bytes."
-    ]
+    parts = [f"# Comparisons\n\n{PREFACE}"]
     for item in items:
-        failures = "".join(f"\n\nFailed: {_escape(text)}" for text in _failures(item))
-        title = f"## {_escape(item.title)}\n\nDevice: {_escape(item.device)}"
-        parts.append(f"{title}\n\n{markdown_table(item)}{failures}")
+        failed = "".join(f"\n\nFailed: {escape_markdown(text)}" for text in failed_lines(item))
+        title = f"## {escape_markdown(item.title)}\n\nDevice: {escape_markdown(item.device)}"
+        parts.append(f"{title}\n\n{markdown_table(item)}{failed}")
     return "\n\n".join(parts) + "\n"
 
 
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+def comparison_latex(items: Sequence[Comparison]) -> str:
+    """Return all comparisons as LaTeX tables (booktabs)."""
+    return "\n".join(latex(*cells(item), f"{item.title}. Device: {item.device}.") for item in items)
 
 
 def plain_text(comparison: Comparison) -> str:
     """Return a comparison for the terminal."""
-    header, lines = cells(comparison)
-    widths = [max(len(line[i]) for line in (header, *lines)) for i in range(len(header))]
-    rows = [
-        "  ".join(
-            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in (header, *lines)
-    ]
-    failures = [f"failed: {text}" for text in _failures(comparison)]
-    return "\n".join([comparison.title, f"device: {comparison.device}", "", *rows, *failures])
+    failed = [f"failed: {text}" for text in failed_lines(comparison)]
+    title = [comparison.title, f"device: {comparison.device}", ""]
+    return "\n".join([*title, plain(*cells(comparison)), *failed])

@@ -1,65 +1,14 @@
 """Tables and figures from records made up here, with numbers that can be worked out by hand."""
 
-import csv
-import io
 import json
 import statistics
 
 import pytest
+from made_records import folder, record, rows
 
 from bench.errors import InputError
-from bench.record import write_record
 from bench.report import build, tables
 from bench.report.__main__ import main
-
-TIOU = (0.3, 0.5)
-
-
-def record(
-    strategy="head-only", seed=0, average=0.3, peak=5_000_000, status="ok", digest="d" * 64, **changes
-):
-    ok = status == "ok"
-    settings = {"name": strategy, "lr": 1.0, **changes.pop("settings", {})}
-    return {
-        "schema": 1,
-        "id": f"mini_vit-t_{strategy}_seed{seed}_{digest[:4]}{len(str(settings))}",
-        "status": status,
-        "phase": None if ok else "end-to-end",
-        "message": None if ok else "too <big> | much",
-        "model": "vit-t",
-        "strategy": settings,
-        "dataset": {"name": "mini", "variant": "v1", "annotation_sha256": "a" * 64},
-        "protocol": {"digest": digest, "tiou": list(TIOU), "evaluation_subset": "testing"},
-        "seed": seed,
-        "metrics": {"map": {"0.3": average + 0.1, "0.5": average - 0.1}, "map_average": average}
-        if ok
-        else None,
-        "memory": {
-            "meter": "cpu-tensors",
-            "peak_allocated_bytes": peak,
-            "predicted_peak_bytes": None,
-            "inference": {"peak_allocated_bytes": peak // 2},
-        }
-        if ok
-        else None,
-        "cost": {"seconds_per_step": 0.1, "trainable_parameters": 1234, "total_parameters": 9999}
-        if ok
-        else None,
-        "training": {"loss": [[10, 1.0, 0.5], [20, 0.5, 0.2]]} if ok else None,
-        "weights": {"name": "source.safetensors", "sha256": "b" * 64},
-        "environment": {"device": "test processor"} if ok else {},
-        **changes,
-    }
-
-
-def folder(tmp_path, *records):
-    for item in records:
-        write_record(tmp_path / "records", item)
-    return tmp_path
-
-
-def rows(text):
-    return list(csv.DictReader(io.StringIO(text)))
 
 
 def test_mean_spread_and_n_over_seeds():
@@ -114,7 +63,7 @@ def test_settings_that_differ_are_named_in_the_label():
 def test_building_twice_changes_no_byte(tmp_path):
     folder(tmp_path, record(), record("losa", average=0.4, peak=9_000_000), record("lofi", status="nan"))
     first = {path: path.read_bytes() for path in build(tmp_path).files}
-    assert {path.suffix for path in first} == {".csv", ".md", ".png", ".pdf"}
+    assert {path.suffix for path in first} == {".csv", ".md", ".tex", ".png", ".pdf", ".html"}
     assert {path: path.read_bytes() for path in build(tmp_path).files} == first
 
 
@@ -131,3 +80,56 @@ def test_no_record_is_one_line_and_exit_2(tmp_path, capsys):
     assert "holds no record" in capsys.readouterr().err
     with pytest.raises(InputError):
         build(tmp_path)
+
+
+def foretold(peak):
+    return {"predicted_peak_bytes": peak, "predicted_reserved_bytes": None, "reason": None}
+
+
+def test_forecasts_stand_beside_measurements():
+    measured = record(peak=8_000_000, forecast=foretold(10_000_000))
+    [comparison] = tables.comparisons([measured, record("losa")])
+    first, second = rows(tables.comparison_csv([comparison]))
+    assert float(first["predicted peak (MB)"]) == 10.0
+    assert float(first["training peak, measured (MB)"]) == 8.0
+    assert float(first["forecast error (%)"]) == pytest.approx(25.0)
+    assert (second["predicted peak (MB)"], second["forecast error (%)"]) == ("", "")
+
+
+def test_a_run_that_was_predicted_not_to_fit_says_so():
+    message = "PredictedOutOfMemoryError: predicted out of memory (225 GB on 141); --force tries it"
+    refused = [
+        record("losa", s, status="out-of-memory", forecast=foretold(225 * 10**9))
+        | {"phase": "forecast", "message": message}
+        for s in (0, 1)
+    ]
+    [comparison] = tables.comparisons([record(), *refused])
+    losa = rows(tables.comparison_csv([comparison]))[1]
+    assert losa["failed"] == "seeds 0, 1: predicted out of memory (225 GB on 141); --force tries it"
+    assert float(losa["predicted peak (MB)"]) == 225000.0
+    assert losa["forecast error (%)"] == ""
+
+
+def test_gains_are_paired_by_seed():
+    base = [record(seed=s, average=a) for s, a in enumerate((0.30, 0.40, 0.50))]
+    better = [record("losa", s, a) for s, a in enumerate((0.31, 0.42, 0.53))]
+    [comparison] = tables.comparisons([*base, *better, record("lofi", 0, 0.2)])
+    head_only, lofi, losa = rows(tables.comparison_csv([comparison]))
+    assert (head_only["gain"], head_only["95 % interval"]) == ("", "")
+    # Differences 1, 2, 3: mean 2, deviation 1, and t(0.975, 2) = 4.303.
+    assert float(losa["gain"]) == pytest.approx(2.0)
+    assert losa["95 % interval"] == "-0.5 to +4.5"
+    assert (float(lofi["gain"]), lofi["95 % interval"]) == (-10.0, "n = 1")
+
+
+def test_backward_is_a_column_of_the_runs():
+    first = record()
+    first["protocol"]["backward"] = "streamed"
+    shown = rows(tables.runs_csv([first, record(seed=1)]))
+    assert [line["backward"] for line in shown] == ["streamed", ""]
+
+
+def test_two_devices_share_no_file_name():
+    first, second = tables.comparisons([record(), record(seed=1, environment={"device": "a card"})])
+    assert first.slug != second.slug
+    assert second.slug.startswith(first.slug)

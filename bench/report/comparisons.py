@@ -1,0 +1,121 @@
+"""What shares a table: the records of one comparison, and its rows over seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+
+from bench.record import Record
+
+MEGABYTE = 1e6
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One strategy with one set of hyper-parameters, over its seeds."""
+
+    label: str
+    records: tuple[Record, ...]
+
+    @property
+    def strategy(self) -> str:
+        return str(self.records[0]["strategy"]["name"])
+
+    @property
+    def finished(self) -> tuple[Record, ...]:
+        return tuple(record for record in self.records if record["status"] == "ok")
+
+    @property
+    def failed(self) -> tuple[Record, ...]:
+        return tuple(record for record in self.records if record["status"] != "ok")
+
+    def values(self, pick: Callable[[Record], float | None]) -> list[float]:
+        """Return a figure of every finished run that has it."""
+        return [value for record in self.finished if (value := pick(record)) is not None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Rows that may be compared: same data, model, weights, protocol and device."""
+
+    dataset: str
+    variant: str
+    model: str
+    weights: str
+    digest: str
+    device: str
+    tious: tuple[str, ...]
+    rows: tuple[Row, ...]
+    mark: str = ""
+    """Tells comparisons apart that would otherwise share their file names, as of two devices."""
+
+    @property
+    def slug(self) -> str:
+        """A file name of its own for the comparison."""
+        parts = [self.dataset, self.model, self.weights.removesuffix(".safetensors"), self.digest[:6]]
+        text = "_".join([*parts, *([self.mark] if self.mark else [])])
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
+
+    @property
+    def title(self) -> str:
+        parts = (f"{self.dataset} ({self.variant})", self.model, f"weights {self.weights}")
+        return ", ".join((*parts, f"protocol {self.digest[:8]}"))
+
+
+def _key(record: Record) -> tuple[str, ...]:
+    # A run that died early does not know its device; it belongs to the comparison of its protocol.
+    dataset, weights = record["dataset"], record["weights"]
+    return (
+        dataset["name"],
+        dataset["variant"],
+        dataset["annotation_sha256"],
+        record["model"],
+        weights["name"],
+        str(weights["sha256"]),
+        record["protocol"]["digest"],
+    )
+
+
+def comparisons(records: Sequence[Record]) -> list[Comparison]:
+    """Return the comparisons in the order of their names; each record is in exactly one."""
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for record in records:
+        groups.setdefault(_key(record), []).append(record)
+    found: list[Comparison] = []
+    for key in sorted(groups):
+        group = groups[key]
+        devices = sorted({r["environment"]["device"] for r in group if r["environment"].get("device")}) or [
+            "unknown"
+        ]
+        for device in devices:
+            members = [r for r in group if r["environment"].get("device", devices[0]) == device]
+            tious = tuple(f"{tiou:g}" for tiou in members[0]["protocol"]["tiou"])
+            item = Comparison(key[0], key[1], key[3], key[4], key[6], device, tious, _rows(members))
+            mark = hashlib.sha256(json.dumps([*key, device]).encode()).hexdigest()[:6]
+            taken = {other.slug for other in found}
+            found.append(dataclasses.replace(item, mark=mark) if item.slug in taken else item)
+    return found
+
+
+def _rows(records: Sequence[Record]) -> tuple[Row, ...]:
+    """Return the rows: strategies by name, head-only (the baseline) first."""
+    by_settings: dict[str, list[Record]] = {}
+    for record in records:
+        by_settings.setdefault(json.dumps(record["strategy"], sort_keys=True), []).append(record)
+    strategies = [json.loads(text) for text in by_settings]
+    rows = []
+    for settings, members in zip(strategies, by_settings.values(), strict=True):
+        alike = [other for other in strategies if other["name"] == settings["name"]]
+        differing = sorted(k for k in settings if any(other.get(k) != settings[k] for other in alike))
+        label = settings["name"]
+        if differing:
+            label += f" ({', '.join(f'{k}={settings[k]}' for k in differing)})"
+        rows.append(Row(label, tuple(sorted(members, key=lambda r: int(r["seed"])))))
+    return tuple(sorted(rows, key=lambda row: (row.records[0]["strategy"]["name"] != "head-only", row.label)))
+
+
+def at_tiou(tiou: str) -> Callable[[Record], float]:
+    return lambda record: 100 * float(record["metrics"]["map"][tiou])

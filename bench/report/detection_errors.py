@@ -1,0 +1,177 @@
+"""What the strategies of a comparison get wrong, side by side: a figure of each kind and a table."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.detection.diagnosis import KINDS, MULTIPLES
+from bench.report.comparisons import Comparison, Row
+from bench.report.formats import comma_separated, escape_markdown, markdown
+from bench.report.style import HATCHES, canvas, looks, save
+
+KIND_COLOURS = ("#009E73", "#56B4E9", "#CC79A7", "#E69F00", "#D55E00", "#7F7F7F")
+"""In the order of KINDS; hatches say the same in print."""
+
+
+PREFACE = (
+    "After DETAD: what the best detections are, as many of a class as it has instances; what average mAP "
+    "would gain, in points, without the errors of a kind; and the share of instances missed, by their length. "
+    "Means over n seeds and the protocol's thresholds above 0.1."
+)
+
+
+def diagnosed(comparison: Comparison) -> list[Row]:
+    """Return the rows of which at least one finished run was diagnosed."""
+    return [row for row in comparison.rows if any(record.get("diagnosis") for record in row.finished)]
+
+
+def mean(row: Row, pick: Callable[[dict[str, Any]], float | None]) -> float | None:
+    """Return the mean of a figure over a row's diagnosed runs, None where none has it."""
+    values = [pick(record["diagnosis"]) for record in row.finished if record.get("diagnosis")]
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def share(kind: str, multiple: int = 0) -> Callable[[dict[str, Any]], float | None]:
+    """Return what picks a kind's share, in percent, of the ``multiple + 1``-th G detections."""
+
+    def pick(diagnosis: dict[str, Any]) -> float | None:
+        part = diagnosis["false_positives"][multiple]
+        return 100 * float(part[kind]) if part["detections"] else None
+
+    return pick
+
+
+def missed(group: str | None) -> Callable[[dict[str, Any]], float | None]:
+    """Return what picks the share of instances missed, in percent, of a group by length or of all."""
+
+    def pick(diagnosis: dict[str, Any]) -> float | None:
+        found = diagnosis["false_negatives"]
+        entry = found["all"] if group is None else found["length_seconds"].get(group, {})
+        return 100 * float(entry["missed"]) if entry.get("missed") is not None else None
+
+    return pick
+
+
+def gained(kind: str) -> Callable[[dict[str, Any]], float | None]:
+    """Return what picks the points of average mAP that a row would gain without errors of a kind."""
+    return lambda diagnosis: 100 * float(diagnosis["gain"][kind])
+
+
+def lengths(rows: Sequence[Row]) -> dict[str, tuple[str, int]]:
+    """Return of every group of instances by length that has any: its range in words, and their number."""
+    found: dict[str, tuple[str, int]] = {}
+    for row in rows:
+        for record in row.finished:
+            low = ""
+            parts = (record.get("diagnosis") or {}).get("false_negatives", {}).get("length_seconds", {})
+            for group, entry in parts.items():
+                sign, _, bound = group.partition(" ")
+                title = f"{low} to {bound} s" if low and sign == "<=" else f"{group} s"
+                low = bound
+                if entry["instances"]:
+                    found.setdefault(group, (title, int(entry["instances"])))
+    return found
+
+
+def draw(comparison: Comparison, results: Path) -> list[Path]:
+    """Draw the figures of a comparison with diagnosed runs; none otherwise."""
+    rows = diagnosed(comparison)
+    if not rows:
+        return []
+    base = results / "figures" / comparison.slug
+    files = false_positives(rows, base.with_name(f"{base.name}_false-positives"))
+    return files + false_negatives(rows, base.with_name(f"{base.name}_false-negatives"))
+
+
+def false_positives(rows: Sequence[Row], path: Path) -> list[Path]:
+    """What the detections are, in groups of G by rank, G being the number of instances; a panel a row."""
+    with canvas(max(4.0, 1.55 * len(rows) + 0.9), 3.1, len(rows)) as (figure, panels):
+        for panel, row in zip([panels] if len(rows) == 1 else panels, rows, strict=True):
+            below = [0.0] * MULTIPLES
+            for kind, colour, hatch in zip(KINDS, KIND_COLOURS, HATCHES, strict=False):
+                heights = [mean(row, share(kind, multiple)) or 0.0 for multiple in range(MULTIPLES)]
+                panel.bar(
+                    range(1, MULTIPLES + 1),
+                    heights,
+                    bottom=below,
+                    width=0.85,
+                    color=colour,
+                    edgecolor="white",
+                    linewidth=0.3,
+                    hatch=hatch,
+                    label=kind,
+                )
+                below = [low + height for low, height in zip(below, heights, strict=True)]
+            panel.set_title(f"{row.label}\n(n = {len(row.finished)})", fontsize=8)
+            panel.set_xticks([1, 5, 10], ["1", "5", "10"])
+            panel.set_ylim(0, 100)
+        first = panels if len(rows) == 1 else panels[0]
+        first.set_ylabel("share of the detections (%)")
+        handles, labels = first.get_legend_handles_labels()
+        figure.supxlabel("the best detections, in groups of as many as there are instances", fontsize=9)
+        columns = 3 if len(rows) < 4 else 6
+        figure.legend(handles, labels, loc="outside upper center", ncols=columns, fontsize=7)
+        return save(figure, path)
+
+
+def false_negatives(rows: Sequence[Row], path: Path) -> list[Path]:
+    """The share of instances that each row misses, by their length in seconds."""
+    groups = lengths(rows)
+    width = 0.8 / len(rows)
+    with canvas(6.0, 3.2) as (figure, axes):
+        for number, (row, look) in enumerate(zip(rows, looks([row.strategy for row in rows]), strict=True)):
+            values = [mean(row, missed(group)) for group in (None, *groups)]
+            axes.bar(
+                [place + (number - (len(rows) - 1) / 2) * width for place in range(len(values))],
+                [math.nan if value is None else value for value in values],
+                width=width,
+                color=look.colour,
+                edgecolor="white",
+                linewidth=0.3,
+                hatch=HATCHES[number % len(HATCHES)],
+                label=f"{row.label} (n = {len(row.finished)})",
+            )
+        counts = [("all", sum(count for _, count in groups.values())), *groups.values()]
+        names = [f"{title}\n({count})" for title, count in counts]
+        axes.set_xticks(range(len(names)), names)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("length of an instance (number of instances)")
+        axes.set_ylabel("missed instances (%)")
+        figure.legend(loc="outside upper center", ncols=3, fontsize=7)
+        return save(figure, path)
+
+
+def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Return header and text cells of a comparison's diagnosed rows; means over seeds, in percent."""
+    rows = diagnosed(comparison)
+    groups = lengths(rows)
+    header = ["strategy", "n", *(f"{kind} (%)" for kind in KINDS)]
+    header += [f"gain without {kind}" for kind in KINDS[1:]]
+    header += ["missed (%)", *(f"missed, {title} (%)" for title, _ in groups.values())]
+    lines = []
+    for row in rows:
+        count = sum(bool(record.get("diagnosis")) for record in row.finished)
+        values = [mean(row, share(kind)) for kind in KINDS]
+        values += [mean(row, gained(kind)) for kind in KINDS[1:]]
+        values += [mean(row, missed(group)) for group in (None, *groups)]
+        lines.append([row.label, str(count), *("" if v is None else f"{v:.1f}" for v in values)])
+    return header, lines
+
+
+def contents(comparisons: Sequence[Comparison]) -> dict[str, str]:
+    """Return the text of the tables by file name: one markdown file, and a CSV file for each comparison."""
+    items = [item for item in comparisons if diagnosed(item)]
+    if not items:
+        return {}
+    parts = [f"# Detection errors\n\n{PREFACE}"]
+    result = {}
+    for item in items:
+        title = f"## {escape_markdown(item.title)}\n\nDevice: {escape_markdown(item.device)}"
+        parts.append(f"{title}\n\n{markdown(*cells(item))}")
+        result[f"errors_{item.slug}.csv"] = comma_separated(*cells(item))
+    return {"errors.md": "\n\n".join(parts) + "\n", **result}

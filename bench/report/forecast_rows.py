@@ -1,0 +1,181 @@
+"""Forecasts as ``python -m bench.plan --json`` writes them: read, checked, and as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.errors import InputError
+from bench.memory.rows import MODES
+from bench.plan import KINDS
+from bench.report.formats import comma_separated, markdown
+
+GIGABYTE = 1e9
+TITLE = "Predicted memory of a training step"
+PREFACE = (
+    "Forecasts of `python -m bench.plan`, not measurements. Peak: the most bytes alive at once; reserved: "
+    "what PyTorch's caching allocator takes for that; kinds as they are at the peak. 1 GB is 10^9 bytes."
+)
+SIZES = ("vit-t", "vit-s", "vit-b", "vit-l", "vit-h", "vit-g")
+"""Models by their total parameters; others follow by name."""
+FIXED = ("model", "frames", "image_size", "batch_size", "precision", "device")
+"""The fields that say what is trained, whatever the strategy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """One row: what would be trained, and its predicted bytes."""
+
+    model: str
+    strategy: str
+    settings: tuple[tuple[str, str], ...]
+    backward: str
+    frames: int
+    clips: int
+    image_size: int
+    batch_size: int
+    precision: str
+    device: str
+    peak_bytes: int
+    reserved_bytes: int | None
+    kinds: tuple[tuple[str, int], ...]
+    """Bytes of every kind at the peak."""
+    phases: tuple[tuple[str, int], ...]
+    """The peak of every phase."""
+    timeline: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The strategy, and its settings where they are not the defaults."""
+        changed = ", ".join(f"{name}={value}" for name, value in self.settings)
+        return f"{self.strategy} ({changed})" if changed else self.strategy
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What the row is about; sorts rows as the table has them."""
+        place = SIZES.index(self.model) if self.model in SIZES else len(SIZES)
+        work = (self.device, self.precision, self.batch_size, self.image_size, self.frames)
+        how = (self.strategy != "head-only", self.label, MODES.index(self.backward))
+        return (place, self.model, *work, *how)
+
+
+def read_forecasts(folder: Path) -> tuple[list[Forecast], list[str]]:
+    """Return the rows of all ``*.json`` in ``folder``, sorted and each once, and a line for what is none.
+
+    Of rows about the same the one with a timeline stays; if they disagree that is named.
+    """
+    rows: dict[tuple[Any, ...], Forecast] = {}
+    problems = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(document, list):
+                raise InputError("a list of rows is expected, as bench.plan --json writes it")
+        except (OSError, ValueError, RecursionError) as error:
+            problems.append(f"{path.name}: {str(error).splitlines()[0] if str(error) else error}")
+            continue
+        for number, entry in enumerate(document):
+            try:
+                row = parse(entry)
+            except InputError as error:
+                problems.append(f"{path.name}: row {number}: {error}")
+                continue
+            known = rows.setdefault(row.key, row)
+            if known.peak_bytes != row.peak_bytes:
+                problems.append(
+                    f"{path.name}: row {number}: field 'predicted_peak_bytes' is {row.peak_bytes}, "
+                    f"another row about the same has {known.peak_bytes}"
+                )
+            elif row.timeline and not known.timeline:
+                rows[row.key] = row
+    return [rows[key] for key in sorted(rows)], problems
+
+
+def parse(entry: Any) -> Forecast:
+    """Return a row; raise InputError that names the field which is missing or wrong."""
+    if not isinstance(entry, dict):
+        raise InputError("an object is expected")
+
+    def word(name: str, allowed: str = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,59}") -> str:
+        value = entry.get(name)
+        if not isinstance(value, str) or not re.fullmatch(allowed, value):
+            raise InputError(f"field '{name}' is {str(value)[:60]!r}, allowed is {allowed}")
+        return value
+
+    def number(name: str, value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise InputError(f"field '{name}' is {str(value)[:60]!r}, allowed is a whole number from 0 on")
+        return value
+
+    def positive(name: str) -> int:
+        if number(name, entry.get(name)) == 0:
+            raise InputError(f"field '{name}' is 0, allowed is a whole number from 1 on")
+        return int(entry[name])
+
+    def named(name: str) -> tuple[tuple[str, int], ...]:
+        value = entry.get(name)
+        if not isinstance(value, dict):
+            raise InputError(f"field '{name}' is missing, allowed is an object of bytes")
+        return tuple((key, number(f"{name}.{key}", size)) for key, size in value.items())
+
+    settings, line, reserved = (entry.get(n) for n in ("settings", "timeline", "predicted_reserved_bytes"))
+    if not isinstance(settings, dict):
+        raise InputError("field 'settings' is missing, allowed is an object")
+    if not isinstance(line or [], list) or not all(
+        isinstance(p, list) and len(p) == 2 and isinstance(p[0], str) for p in line or []
+    ):
+        raise InputError("field 'timeline' is wrong, allowed is a list of [phase, bytes]")
+    return Forecast(
+        word("model"),
+        word("strategy"),
+        tuple(sorted((str(name), str(value)) for name, value in settings.items())),
+        word("backward", "|".join(MODES)),
+        positive("frames"),
+        positive("clips"),
+        positive("image_size"),
+        positive("batch_size"),
+        word("precision"),
+        word("device"),
+        positive("predicted_peak_bytes"),
+        None if reserved is None else number("predicted_reserved_bytes", reserved),
+        named("kinds"),
+        named("phases"),
+        tuple((phase, number("timeline", size)) for phase, size in line or []),
+    )
+
+
+def words(names: Sequence[str], values: Sequence[Any], between: str) -> str:
+    """Return a configuration for readers."""
+    units = {"frames": "{} frames", "image_size": "{} px", "batch_size": "batch {}"}
+    return between.join(units.get(n, "{}").format(v) for n, v in zip(names, values, strict=True))
+
+
+def cells(rows: Iterable[Forecast]) -> tuple[list[str], list[list[str]]]:
+    header = ["model", "strategy", "backward", "frames", "size (px)", "batch", "precision", "device"]
+    header += [
+        "predicted peak (GB)",
+        "predicted reserved (GB)",
+        *(f"predicted {kind} (GB)" for kind in KINDS),
+    ]
+    lines = []
+    for row in rows:
+        kinds = dict(row.kinds)
+        sizes = [row.peak_bytes, row.reserved_bytes, *(kinds.get(kind, 0) for kind in KINDS)]
+        what = [row.model, row.label, row.backward, str(row.frames), str(row.image_size)]
+        what += [str(row.batch_size), row.precision, row.device]
+        lines.append(what + ["" if size is None else f"{size / GIGABYTE:.3f}" for size in sizes])
+    return header, lines
+
+
+def forecasts_csv(rows: Iterable[Forecast]) -> str:
+    """Return the rows as CSV."""
+    return comma_separated(*cells(rows))
+
+
+def forecasts_markdown(rows: Iterable[Forecast]) -> str:
+    """Return the rows as markdown, under a title that says that they are predicted."""
+    return f"# {TITLE}\n\n{PREFACE}\n\n{markdown(*cells(rows), text_columns=3)}\n"

@@ -1,0 +1,172 @@
+"""Published numbers beside measured ones, only where data set and tIoU thresholds are the same."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.errors import InputError
+from bench.report.comparisons import MEGABYTE, Comparison, Row, at_tiou
+from bench.report.formats import comma_separated, escape_markdown, latex, markdown
+from datasets.cards import read_card
+
+SHIPPED = Path(__file__).parents[2] / "results" / "published"
+WHAT = ("method", "backbone", "dataset", "protocol")
+SOURCE = ("memory", "source", "grade", "note")
+GRADES = ("read", "copied", "log")
+MEASURABLE = {"THUMOS-14": "thumos14", "ActivityNet-1.3": "activitynet13", "HACS-1.1": "hacs"}
+"""A data set's name in papers, and here."""
+PREFACE = (
+    "mAP in percent. Kind: published by others, or measured here on the same data set at the same "
+    "thresholds; protocols differ. Grade: read at the source, copied by a later paper, or from a public "
+    "training log. Empty: not published."
+)
+TITLES = {
+    "losa": "LoSA and head-only training on the same backbone",
+    "lofi_t1_pretraining": "LoFi, table 1: pre-training",
+    "lofi_t2_configurations": "LoFi, table 2: configurations",
+    "lofi_t3_t4_systems": "LoFi, tables 3 and 4: systems",
+    "lofi_t5_t6_encoders": "LoFi, tables 5 and 6: encoders",
+    "lofi_t7_self_supervised": "LoFi, table 7: self-supervised pre-training",
+    "adatad": "AdaTAD",
+    "landscape": "Ways to adapt a backbone",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """One table: a column's name to its text in every row; empty where nothing was printed."""
+
+    name: str
+    header: tuple[str, ...]
+    rows: tuple[dict[str, str], ...]
+
+    @property
+    def title(self) -> str:
+        return TITLES.get(self.name, self.name)
+
+
+def read_published(folder: Path) -> list[Published]:
+    """Return the tables of ``folder``, or the shipped ones where it holds none, by name.
+
+    Raises InputError for a file that is no such table.
+    """
+    paths = sorted(folder.glob("*.csv")) or sorted(SHIPPED.glob("*.csv"))
+    return [read_table(path) for path in paths]
+
+
+def read_table(path: Path) -> Published:
+    """Return one table; raise InputError that names file, line and field."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows = list(reader)
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path.name}: {str(error).splitlines()[0]}") from None
+    header = tuple(reader.fieldnames or ())
+    if missing := [name for name in (*WHAT, "average mAP", *SOURCE) if name not in header]:
+        raise InputError(f"{path.name}: column '{missing[0]}' is missing")
+    for line, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise InputError(f"{path.name}: line {line} has not {len(header)} fields")
+        if row["grade"] not in GRADES:
+            raise InputError(
+                f"{path.name}: line {line}: field 'grade' is {row['grade'][:40]!r}, allowed: {GRADES}"
+            )
+        for name in header:
+            if "mAP" in name and row[name]:
+                _check_number(path, line, name, row[name])
+    return Published(path.stem, header, tuple(rows))
+
+
+def _check_number(path: Path, line: int, name: str, text: str) -> None:
+    try:
+        good = 0 <= float(text) <= 100
+    except ValueError:
+        good = False
+    if not good:
+        raise InputError(f"{path.name}: line {line}: field '{name}' is {text[:40]!r}, allowed is 0 to 100")
+
+
+def measured_rows(
+    comparisons: Sequence[Comparison], dataset: str, header: Sequence[str]
+) -> list[dict[str, str]]:
+    """Return our rows on a data set, as rows of a published table.
+
+    None that were evaluated on another subset, on part of the videos, or at other thresholds than papers use.
+    """
+    if dataset not in MEASURABLE:
+        return []
+    card = read_card(MEASURABLE[dataset])
+    return [
+        _measured(comparison, row, dataset, header)
+        for comparison in comparisons
+        if comparison.dataset == card.name
+        and comparison.variant in {variant.name for variant in card.variants}
+        and comparison.tious == tuple(f"{tiou:g}" for tiou in card.tiou)
+        for row in comparison.rows
+        if row.finished and row.finished[0]["protocol"]["evaluation_subset"] == card.subsets["test"]
+    ]
+
+
+def _measured(comparison: Comparison, row: Row, dataset: str, header: Sequence[str]) -> dict[str, str]:
+    line = dict.fromkeys(header, "")
+    line |= {"method": row.label, "backbone": comparison.model, "dataset": dataset, "source": "this bench"}
+    line["protocol"] = f"variant {comparison.variant}; protocol {comparison.digest[:8]}; {comparison.device}"
+    for column in header:
+        if column.startswith("mAP@") and column[4:] in comparison.tious:
+            line[column] = f"{statistics.fmean(row.values(at_tiou(column[4:]))):.2f}"
+    averages = row.values(lambda record: 100 * record["metrics"]["map_average"])
+    line["average mAP"] = f"{statistics.fmean(averages):.2f}"
+    peak = max(row.values(lambda record: record["memory"]["peak_allocated_bytes"] / MEGABYTE))
+    line["memory"] = f"{peak:.1f} MB"
+    line["note"] = f"mean of n = {len(row.finished)}"
+    return line
+
+
+def contents(tables: Sequence[Published], comparisons: Sequence[Comparison]) -> dict[str, str]:
+    """Return the text of every ``published_*`` file by its name: markdown, CSV and LaTeX."""
+    result = {}
+    for table in tables:
+        parts, texts, everything = [f"# {escape_markdown(table.title)}\n\n{PREFACE}"], [], []
+        for name, header, lines, rows in sections(table, comparisons):
+            parts.append(f"## {escape_markdown(name)}\n\n{markdown(header, lines, text_columns=4)}")
+            texts.append(latex(header, lines, f"{table.title}: {name}.", text_columns=4))
+            everything += [[kind, *(row[column] for column in table.header)] for kind, row in rows]
+        result[f"published_{table.name}.csv"] = comma_separated(["kind", *table.header], everything)
+        result[f"published_{table.name}.md"] = "\n\n".join(parts) + "\n"
+        result[f"published_{table.name}.tex"] = "\n".join(texts)
+    return result
+
+
+class DatasetSection(NamedTuple):
+    """The rows on one data set: without the columns that are empty, and whole with their kind."""
+
+    name: str
+    header: list[str]
+    lines: list[list[str]]
+    rows: list[tuple[str, dict[str, str]]]
+
+
+def sections(table: Published, comparisons: Sequence[Comparison]) -> list[DatasetSection]:
+    """Return a table's rows by data set, the published ones before the measured ones."""
+    names = dict.fromkeys(row["dataset"] for row in table.rows)
+    return [_section(table, name, comparisons) for name in names]
+
+
+def _section(table: Published, dataset: str, comparisons: Sequence[Comparison]) -> DatasetSection:
+    rows = [("published", row) for row in table.rows if row["dataset"] == dataset]
+    rows += [("measured", row) for row in measured_rows(comparisons, dataset, table.header)]
+    used = [
+        name
+        for name in table.header
+        if name != "dataset" and (name in WHAT or any(row[name] for _, row in rows))
+    ]
+    # Kind stands beside the method, so that nobody reads a row without it.
+    header = ["kind", *used]
+    lines = [[kind, *(row[name] for name in used)] for kind, row in rows]
+    return DatasetSection(dataset or "data set not stated", header, lines, rows)

@@ -1,0 +1,66 @@
+"""Is a difference more than the seeds' chance: confidence intervals on differences paired by seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping
+
+import numpy as np
+
+LEAST_PAIRS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Gain:
+    """Mean of the differences of ``pairs`` seeds, and half the width of its 95 % interval if they suffice."""
+
+    mean: float
+    pairs: int
+    half_width: float | None
+
+    @property
+    def interval(self) -> str:
+        """The interval as text, or why there is none."""
+        if self.half_width is None:
+            return f"n = {self.pairs}"
+        return f"{self.mean - self.half_width:+.1f} to {self.mean + self.half_width:+.1f}"
+
+
+def student_quantile(probability: float, freedom: int) -> float:
+    """Return the quantile of Student's t distribution, for a probability in [0.5, 1).
+
+    The density is integrated by Simpson's rule and the integral inverted by bisection; over tan's range,
+    which makes the domain finite: with t = sqrt(n) tan(u) the density is proportional to cos(u)^(n-1).
+    """
+    if not 0.5 <= probability < 1 or freedom < 1:
+        raise ValueError(f"probability {probability}, freedom {freedom}: allowed are [0.5, 1) and 1 or more")
+    constant = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
+    weights = np.ones(2001)
+    weights[1:-1:2], weights[2:-1:2] = 4, 2
+
+    def below(angle: float) -> float:
+        density = np.cos(np.linspace(0, angle, 2001)) ** (freedom - 1)
+        return 0.5 + constant * angle / 6000 * float(density @ weights)
+
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if below(middle) < probability else (low, middle)
+    return math.sqrt(freedom) * math.tan(low)
+
+
+def paired_gain(values: Mapping[int, float], baseline: Mapping[int, float]) -> Gain | None:
+    """Return the gain of ``values`` by seed over ``baseline`` by seed, None where no seed has both.
+
+    The interval is mean ± t(0.975, n - 1) · s / sqrt(n) of the n differences, from three pairs on.
+    """
+    differences = [values[seed] - baseline[seed] for seed in sorted(values.keys() & baseline.keys())]
+    if not differences:
+        return None
+    pairs = len(differences)
+    half = None
+    if pairs >= LEAST_PAIRS:
+        half = student_quantile(0.975, pairs - 1) * statistics.stdev(differences) / math.sqrt(pairs)
+    return Gain(statistics.fmean(differences), pairs, half)

@@ -1,0 +1,112 @@
+"""How figures look: one colour and marker for a strategy in all of them, and files without dates."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import matplotlib
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart; markers and dashes say the same.
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
+HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "ooo", "---")
+
+STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "savefig.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "pdf.fonttype": 42,
+    "legend.frameon": False,
+    "hatch.linewidth": 0.5,
+}
+
+
+class Look(NamedTuple):
+    """Colour, marker and dashes of a row."""
+
+    colour: str
+    marker: str
+    dashes: Any
+    filled: bool = True
+
+
+KNOWN = {
+    "head-only": Look("#000000", "o", "-"),
+    "lofi": Look("#009E73", "^", ":"),
+    "full-finetune": Look("#D55E00", "s", "-."),
+    "losa": Look("#CC79A7", "D", (0, (5, 1))),
+    "capacity-control": Look("#0072B2", "v", "--"),
+}
+"""The same in every comparison, whatever its other rows are."""
+FREE_COLOURS = ("#E69F00", "#56B4E9", "#7F7F7F")
+FREE_MARKERS = ("P", "X", "*", "<", ">", "p", "h")
+
+
+def look_of(strategy: str) -> Look:
+    """Return a strategy's look: a fixed one, or one that follows from its name."""
+    if strategy in KNOWN:
+        return KNOWN[strategy]
+    number = int.from_bytes(hashlib.sha256(strategy.encode()).digest()[:4], "big")
+    colour, rest = number % len(FREE_COLOURS), number // len(FREE_COLOURS)
+    return Look(FREE_COLOURS[colour], FREE_MARKERS[rest % len(FREE_MARKERS)], DASHES[1 + rest % 7])
+
+
+def looks(strategies: Sequence[str]) -> list[Look]:
+    """Return a look for each of these rows' strategies.
+
+    Rows of one strategy with other settings share its colour and marker; the first is filled and has the
+    strategy's dashes, the others are hollow and have other ones.
+    """
+    seen: dict[str, int] = {}
+    found = []
+    for name in strategies:
+        number = seen.get(name, 0)
+        seen[name] = number + 1
+        look = look_of(name)
+        if number:
+            others = [dashes for dashes in DASHES if dashes != look.dashes]
+            look = look._replace(dashes=others[(number - 1) % len(others)], filled=False)
+        found.append(look)
+    return found
+
+
+@contextmanager
+def canvas(width: float, height: float, columns: int = 1) -> Iterator[tuple[Figure, Any]]:
+    """Give a figure of ``width`` by ``height`` inches and its axes, an array of them for several columns."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height))
+        FigureCanvasAgg(figure)
+        yield figure, figure.subplots(1, columns, sharey=columns > 1)
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write PNG and PDF without dates, so that equal figures are equal files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = [path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.pdf")]
+    figure.savefig(files[0], metadata={"Software": None})
+    figure.savefig(files[1], metadata={"CreationDate": None, "Producer": None, "Creator": None})
+    return files
+
+
+def plain_ticks(axis_of: Axes, direction: str, ticks: Sequence[float]) -> None:
+    """Set a logarithmic axis's ticks, in plain numbers, to those of ``ticks`` inside its limits."""
+    low, high = axis_of.get_xlim() if direction == "x" else axis_of.get_ylim()
+    inside = [tick for tick in ticks if low <= tick <= high]
+    (axis_of.set_xticks if direction == "x" else axis_of.set_yticks)(inside, [f"{t:g}" for t in inside])
+    (axis_of.xaxis if direction == "x" else axis_of.yaxis).set_minor_locator(matplotlib.ticker.NullLocator())
+    (axis_of.set_xlim if direction == "x" else axis_of.set_ylim)(low, high)

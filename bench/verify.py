@@ -1,0 +1,252 @@
+"""``python -m bench.verify``: which tables of a folder hold only what may be compared, and is it intact.
+
+A table is closed if nothing but the strategy differs between its rows: one protocol (head, steps and the
+rule that selects the evaluated weights with it), one data hash, one set of seeds, equally many trials. Any
+other is open, and what differs is named. Every record is checked against itself and its detections.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.errors import InputError
+from bench.record import Record, detections_path, ground_truth_path, read_folder
+
+DEVICES = ("cpu", "cuda", *(f"cuda:{number}" for number in range(16)))
+"""What a run may have been told; the id follows from it, and the record keeps its type only."""
+TOLERANCE = 1e-9
+
+
+def protocol_digest(protocol: dict[str, Any]) -> str:
+    """Return the digest of a recorded protocol's fields, as ``Protocol.digest`` makes it."""
+    fields = {name: value for name, value in protocol.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def identifiers(record: Record) -> set[str]:
+    """Return the ids that follow from a record's parts, one for each device that it may have been told."""
+    dataset, strategy = record["dataset"], record["strategy"]
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", dataset["name"])[:40]
+    found = set()
+    for device in DEVICES:
+        identity = {
+            "model": record["model"],
+            "weights": record["weights"].get("sha256"),
+            "strategy": strategy,
+            "dataset": [dataset["name"], dataset.get("variant"), dataset.get("annotation_sha256")],
+            "protocol": record["protocol"]["digest"],
+            "device": device,
+            "seed": record["seed"],
+        }
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+        found.add(f"{name}_{record['model']}_{strategy['name']}_seed{record['seed']}_{digest}")
+    return found
+
+
+def edited(record: Record, results: Path) -> Iterator[str]:
+    """Give one line for each part of a record that does not follow from the others."""
+    if protocol_digest(record["protocol"]) != record["protocol"]["digest"]:
+        yield "field 'protocol.digest' is not that of the protocol's fields"
+    if record["id"] not in identifiers(record):
+        yield "field 'id' does not follow from model, weights, strategy, data, protocol and seed"
+    if not re.fullmatch("[0-9a-f]{64}", str(record["dataset"].get("annotation_sha256"))):
+        yield "field 'dataset.annotation_sha256' is no sha256"
+        return  # it names the file of the ground truth
+    if record["status"] == "ok":
+        yield from _wrong_metrics(record, results)
+        yield from _wrong_memory(record)
+    elif record["metrics"] is not None:
+        yield f"field 'metrics' is set, though the status is '{record['status']}'"
+
+
+def _wrong_metrics(record: Record, results: Path) -> Iterator[str]:
+    """Compare the metrics with each other, and with detections and ground truth where both are there."""
+    from bench.detection.evaluation import evaluate
+    from bench.detection.submission import read_ground_truth, read_submission
+
+    metrics, protocol = record["metrics"], record["protocol"]
+    try:
+        tious = [f"{tiou:g}" for tiou in protocol["tiou"]]
+        values = [float(metrics["map"][tiou]) for tiou in tious]
+        average = float(metrics["map_average"])
+    except (KeyError, TypeError, ValueError):
+        yield "field 'metrics' lacks mAP at the protocol's thresholds"
+        return
+    if not abs(sum(values) / len(values) - average) <= TOLERANCE:  # NaN too
+        yield "field 'metrics.map_average' is not the mean over the thresholds"
+    truth, found = ground_truth_path(results, record), detections_path(results, record["id"])
+    if not (truth.exists() and found.exists()):
+        return
+    wanted = read_ground_truth(truth, protocol["evaluation_subset"])
+    instances = record["dataset"].get("instances", {}).get(protocol["evaluation_subset"])
+    if instances is not None and instances != len(wanted):
+        yield f"field 'dataset.instances' is {instances}, {truth.name} holds {len(wanted)}"
+    evaluation = evaluate(wanted, read_submission(found), protocol["tiou"])
+    for tiou, recorded, value in zip(tious, values, evaluation.map, strict=True):
+        if not abs(recorded - value) <= TOLERANCE:
+            yield f"field 'metrics.map.{tiou}' is {recorded:.4f}, its detections give {value:.4f}"
+
+
+def _wrong_memory(record: Record) -> Iterator[str]:
+    """Compare the peak with those of the stages and with its split by kind."""
+    memory = record["memory"]
+    peak = memory.get("peak_allocated_bytes")
+    stages = [stage.get("peak_allocated_bytes") for stage in memory.get("stages") or ()]
+    if stages and peak != max(stages):
+        yield "field 'memory.peak_allocated_bytes' is not the highest of the stages"
+    kinds = memory.get("kinds")
+    if memory.get("meter") == "cpu-tensors" and kinds and sum(kinds.values()) != peak:
+        yield "field 'memory.kinds' does not add up to the peak"
+    predicted = (record.get("forecast") or {}).get("predicted_peak_bytes")
+    if "forecast" in record and memory.get("predicted_peak_bytes") != predicted:
+        yield "field 'memory.predicted_peak_bytes' is not the forecast's"
+
+
+def differences(first: Any, other: Any, name: str = "protocol") -> list[str]:
+    """Return the fields in which two recorded protocols differ, with both values."""
+    if isinstance(first, dict) and isinstance(other, dict):
+        return [
+            line
+            for key in sorted(first.keys() | other.keys())
+            if key != "digest"
+            for line in differences(first.get(key), other.get(key), f"{name}.{key}")
+        ]
+    return [] if first == other else [f"{name}: {first} and {other}"]
+
+
+def open_reasons(comparison: Any, trials: Sequence[Record]) -> list[str]:
+    """Return why the rows of a table may not be compared; none if the table is closed."""
+    records = [record for row in comparison.rows for record in row.records]
+    reasons = []
+    if len({row.strategy for row in comparison.rows}) < 2:
+        reasons.append(f"only {comparison.rows[0].strategy} is there, nothing to compare it with")
+    for name, pick in (
+        ("dataset", lambda record: {k: v for k, v in record["dataset"].items() if k != "name"}),
+        ("protocol", lambda record: record["protocol"]),
+    ):
+        for record in records[1:]:
+            lines = differences(pick(records[0]), pick(record), name)
+            reasons += [f"{records[0]['id']}, {record['id']}: {line}" for line in lines]
+    seeds = {row.label: sorted({r["seed"] for r in row.records}) for row in comparison.rows}
+    if len({str(each) for each in seeds.values()}) > 1:
+        reasons.append("seeds differ: " + "; ".join(f"{label} {each}" for label, each in seeds.items()))
+    reasons += [
+        f"{row.label}: {len(row.failed)} of {len(row.records)} seeds failed"
+        for row in comparison.rows
+        if row.failed and row.finished
+    ]
+    return reasons + _unequal_trials(comparison, records, trials)
+
+
+def _unequal_trials(comparison: Any, records: Sequence[Record], trials: Sequence[Record]) -> list[str]:
+    """Return how the selection of hyper-parameters broke its rule, where trials are recorded."""
+    mine = [
+        trial
+        for trial in trials
+        if trial["model"] == comparison.model
+        and trial["dataset"].get("annotation_sha256") == records[0]["dataset"].get("annotation_sha256")
+    ]
+    if not mine:
+        return []
+    reasons = []
+    names = sorted({row.strategy for row in comparison.rows})
+    counts = {name: sum(trial["strategy"]["name"] == name for trial in mine) for name in names}
+    if len(set(counts.values())) > 1:
+        shown = ", ".join(f"{name} {count}" for name, count in counts.items())
+        reasons.append(f"numbers of tuning trials differ: {shown}")
+    subset = records[0]["protocol"]["evaluation_subset"]
+    if any(trial["protocol"].get("evaluation_subset") == subset for trial in mine):
+        reasons.append(f"a tuning trial was evaluated on the subset '{subset}', which the table reports")
+    if shared := {trial["seed"] for trial in mine} & {record["seed"] for record in records}:
+        reasons.append(f"tuning trials used seeds of the table: {sorted(shared)}")
+    return reasons
+
+
+def nearest(comparison: Any, others: Sequence[Any]) -> str:
+    """Return how a table differs from the largest one of the same data set and model."""
+
+    def runs(item: Any) -> int:
+        return sum(len(row.records) for row in item.rows)
+
+    alike = [
+        o
+        for o in others
+        if o is not comparison and (o.dataset, o.model) == (comparison.dataset, comparison.model)
+    ]
+    if not alike:
+        return ""
+    other = max(alike, key=runs)
+    mine, theirs = comparison.rows[0].records[0], other.rows[0].records[0]
+    lines = [
+        *differences(theirs["dataset"], mine["dataset"], "dataset"),
+        *differences(theirs["weights"].get("sha256"), mine["weights"].get("sha256"), "weights.sha256"),
+        *differences(theirs["protocol"], mine["protocol"]),
+        *differences(other.device, comparison.device, "device"),
+    ]
+    return f"differs from the table of protocol {other.digest[:8]}: " + "; ".join(lines)
+
+
+def verify(results: Path) -> tuple[list[str], int]:
+    """Return the lines to print, and the exit code: 0 if all tables are closed and all records intact."""
+    from bench.report.comparisons import comparisons
+
+    folder = read_folder(results / "records")
+    if not folder.records:
+        named = "; ".join(["holds no record", *folder.problems])
+        raise InputError(f"{results / 'records'}: {named}")
+    wrong = [f"foreign: {problem}" for problem in folder.problems]
+    checked = 0
+    for record in folder.records:
+        try:
+            wrong += [f"edited: {record['id']}: {line}" for line in edited(record, results)]
+            checked += detections_path(results, record["id"]).exists()
+        except (InputError, KeyError, TypeError, AttributeError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            wrong.append(f"foreign: {record['id']}: cannot be checked ({reason[:200]})")
+    trials = read_folder(results / "tuning" / "records").records
+    tables = comparisons(folder.records)
+    closed, opened = [], []
+    for table in tables:
+        title = f"{table.title}, {table.device}"
+        reasons = open_reasons(table, trials)
+        if reasons:
+            apart = nearest(table, tables)
+            opened += [f"open: {title}", *(f"  {line}" for line in (*reasons, *([apart] if apart else [])))]
+        else:
+            seeds = sorted({record["seed"] for record in table.rows[0].records})
+            closed.append(f"closed: {title}: {len(table.rows)} rows, seeds {', '.join(map(str, seeds))}")
+    summary = f"{len(folder.records)} records, of {checked} of them detections are there and were evaluated"
+    lines = [*closed, *opened, *wrong, summary]
+    return lines, 1 if opened or wrong else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return the exit code: 0, 1 where a table is open or a record was edited, 2 for bad input."""
+    from bench.report.__main__ import default_results
+
+    parser = argparse.ArgumentParser(prog="python -m bench.verify", description=__doc__)
+    parser.add_argument(
+        "--results",
+        type=Path,
+        help="folder that holds records/ (default: results/local if it has runs, else results)",
+    )
+    options = parser.parse_args(arguments)
+
+    try:
+        lines, code = verify(options.results or default_results())
+    except InputError as error:
+        print(f"bench.verify: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(lines))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,20 @@
+"""A strategy looks the same in every figure."""
+
+from bench.report.style import KNOWN, looks
+
+
+def test_the_other_rows_do_not_matter():
+    assert looks(["losa"])[0] == looks(["head-only", "lofi", "losa"])[2]
+    assert looks(["mine"])[0] == looks(["head-only", "other", "mine"])[2]
+
+
+def test_known_ones_differ_in_colour_marker_and_dashes():
+    for part in range(3):
+        assert len({str(look[part]) for look in KNOWN.values()}) == len(KNOWN)
+
+
+def test_settings_of_one_strategy_keep_its_colour_but_not_its_dashes():
+    first, second = looks(["lofi", "lofi"])
+    assert (first.colour, first.marker) == (second.colour, second.marker)
+    assert first.dashes != second.dashes
+    assert (first.filled, second.filled) == (True, False)

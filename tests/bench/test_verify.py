@@ -1,0 +1,147 @@
+"""The rule checker on some of the committed records, whole and spoilt."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bench.record import detections_path, ground_truth_path, read_folder
+from bench.verify import main
+
+RESULTS = Path(__file__).parents[2] / "results"
+RECORDS = [
+    record
+    for record in read_folder(RESULTS / "records").records
+    if record["dataset"]["name"] == "miniature"
+    and record["strategy"]["name"] in ("head-only", "losa")
+    and record["seed"] in (0, 1)
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for record in RECORDS:
+        for part in (detections_path(RESULTS, record["id"]), ground_truth_path(RESULTS, record)):
+            target = tmp_path / part.relative_to(RESULTS)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(part, target)
+        write(tmp_path, record)
+    return tmp_path
+
+
+def write(folder, record):
+    (folder / "records").mkdir(parents=True, exist_ok=True)
+    (folder / "records" / f"{record['id']}.json").write_text(json.dumps(record))
+
+
+def spoilt(number=0):
+    return json.loads(json.dumps(RECORDS[number]))
+
+
+def check(folder, capsys):
+    code = main(["--results", str(folder)])
+    return code, capsys.readouterr().out
+
+
+def test_whole_records_of_one_protocol_are_closed(folder, capsys):
+    code, text = check(folder, capsys)
+    assert len(RECORDS) == 4
+    assert (code, text.count("closed: ")) == (0, 1)
+    assert "2 rows, seeds 0, 1" in text
+    assert "4 records, of 4 of them detections" in text
+
+
+def raise_map(record):
+    record["metrics"]["map"]["0.5"] += 0.05
+    record["metrics"]["map_average"] += 0.01
+
+
+def lower_average(record):
+    record["metrics"]["map_average"] = float("nan")
+
+
+def fewer_steps(record):
+    record["protocol"]["steps"] = 400
+
+
+def another_seed(record):
+    record["seed"] = 7
+
+
+def less_memory(record):
+    record["memory"]["peak_allocated_bytes"] -= 1
+
+
+def fewer_instances(record):
+    record["dataset"]["instances"]["testing"] -= 1
+
+
+def another_data_hash(record):
+    record["dataset"]["annotation_sha256"] = "../../../etc"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (raise_map, "field 'metrics.map.0.5' is"),
+        (lower_average, "field 'metrics.map_average'"),
+        (fewer_steps, "field 'protocol.digest'"),
+        (another_seed, "field 'id'"),
+        (less_memory, "field 'memory.peak_allocated_bytes'"),
+        (fewer_instances, "field 'dataset.instances'"),
+        (another_data_hash, "field 'dataset.annotation_sha256'"),
+    ],
+)
+def test_an_edited_record_is_named(folder, capsys, spoil, named):
+    record = spoilt()
+    spoil(record)
+    write(folder, record)
+    code, text = check(folder, capsys)
+    assert code == 1
+    assert f"edited: {record['id']}: {named}" in text
+
+
+def test_a_missing_seed_opens_the_table(folder, capsys):
+    (folder / "records" / f"{RECORDS[0]['id']}.json").unlink()
+    code, text = check(folder, capsys)
+    assert code == 1
+    assert "closed: " not in text
+    assert "seeds differ: head-only [1]; losa [0, 1]" in text
+
+
+def test_another_protocol_stands_apart_with_its_difference(folder, capsys):
+    from bench.verify import identifiers, protocol_digest
+
+    record = spoilt()
+    record["protocol"]["steps"] = 400
+    record["protocol"]["digest"] = protocol_digest(record["protocol"])
+    record["id"] = min(identifiers(record))
+    record["status"], record["metrics"] = "nan", None
+    write(folder, record)
+    code, text = check(folder, capsys)
+    assert code == 1
+    assert text.count("closed: ") == 1
+    assert "only head-only is there" in text
+    assert "protocol.steps: 800 and 400" in text
+    assert "edited" not in text
+
+
+def test_unequal_trials_open_the_table(folder, capsys):
+    trials = folder / "tuning"
+    trial = spoilt()
+    trial["protocol"]["evaluation_subset"] = "tuning"
+    write(trials, trial | {"id": "trial", "seed": 100})
+    assert "numbers of tuning trials differ: head-only 1, losa 0" in check(folder, capsys)[1]
+
+
+def test_a_foreign_file_is_named(folder, capsys):
+    (folder / "records" / "other.json").write_text('{"schema": 9}')
+    code, text = check(folder, capsys)
+    assert code == 1
+    assert "foreign: other.json" in text
+
+
+def test_no_record_is_bad_input(tmp_path, capsys):
+    assert main(["--results", str(tmp_path)]) == 2
+    assert "holds no record" in capsys.readouterr().err
