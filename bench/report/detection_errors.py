@@ -19,7 +19,7 @@ KIND_COLOURS = ("#009E73", "#56B4E9", "#CC79A7", "#E69F00", "#D55E00", "#7F7F7F"
 
 PREFACE = (
     "After DETAD: what the best detections are, as many of a class as it has instances; what average mAP "
-    "would gain, in points, without the errors of a kind; and the share of instances missed, by their length. "
+    "would gain, in points, without the errors of a kind; and the share of instances missed, by length. "
     "Means over n seeds and the protocol's thresholds above 0.1."
 )
 

@@ -148,7 +148,7 @@ def test_fitting_chooses_one_micro_batch_for_all(tiny_dataset, tmp_path):
     assert {spec.strategy for spec in chosen} == {"head-only", "full-finetune"}
     for spec in chosen:
         assert (spec.protocol().backward, spec.protocol().micro_batch_clips) == ("streamed", 4)
-    with pytest.raises(InputError, match=r"--fit: 0\.0001 GiB are too little: [a-z-]+ needs .* one clip at a time"):
+    with pytest.raises(InputError, match=r"--fit: 0\.0001 GiB are too little: [a-z-]+ needs"):
         fitted(specs, specs[0].load_dataset(), 0.0001)
 
 
