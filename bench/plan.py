@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     add("--set", action="append", default=[], metavar="STRATEGY.FIELD=VALUE", help="as in bench.run")
     add("--protocol", action="append", default=[], metavar="FIELD=VALUE", help="as in bench.run")
     add("--json", metavar="FILE", help="write the rows as JSON; '-' is standard output, which then holds it")
+    add("--timeline", action="store_true", help="with --json: the live bytes through a step as well")
     add("--workers", type=int, default=2, help="forecasts side by side, 0.8 GB each (default: 2)")
     return result
 
@@ -117,6 +118,7 @@ def model_questions(
             options.device,
             None,
             options.classes,
+            timeline=options.timeline,
         )
         for name in names
         for mode in modes(build_strategy(name, settings[name]), options.backward, protocol.backward)

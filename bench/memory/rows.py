@@ -8,6 +8,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import multiprocessing
 import os
 import sys
@@ -96,7 +97,7 @@ def answer(question: Question) -> dict[str, Any]:
             for stage in found.stages
         ],
         "trace_seconds": round(time.perf_counter() - started, 2),
-        **({"timeline": highest.timeline} if question.timeline else {}),
+        **({"timeline": thinned(highest.timeline)} if question.timeline else {}),
     }
 
 
@@ -110,6 +111,17 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def thinned(timeline: Sequence[tuple[str, int]], points: int = 800) -> list[tuple[str, int]]:
+    """Return about ``points`` of a timeline's points, of each stretch the highest: no peak is lost."""
+    length = max(1, len(timeline) // points)
+    kept: list[tuple[str, int]] = []
+    for _, phase in itertools.groupby(timeline, lambda point: point[0]):
+        within = list(phase)
+        for first in range(0, len(within), length):
+            kept.append(max(within[first : first + length], key=lambda point: point[1]))
+    return kept
 
 
 @contextlib.contextmanager
