@@ -58,18 +58,14 @@ def build(results: Path) -> Report:
         sections.append(Section(item.title, remarks, *tables.cells(item), tuple(drawn)))
         files += drawn
         if wrongs := detection_errors.draw(item, results):
-            title, remarks = (
-                f"Detection errors: {item.title}",
-                (f"Device: {item.device}", detection_errors.PREFACE),
-            )
-            sections.append(Section(title, remarks, *detection_errors.cells(item), tuple(wrongs)))
+            remarks = (f"Device: {item.device}", detection_errors.PREFACE)
+            cells = detection_errors.cells(item)
+            sections.append(Section(f"Detection errors: {item.title}", remarks, *cells, tuple(wrongs)))
             files += wrongs
     if forecasts:
         drawn = memory_figures.draw(forecasts, folder.records, results)
-        header_and_lines = forecast_rows.cells(forecasts)
-        sections.append(
-            Section(forecast_rows.TITLE, (forecast_rows.PREFACE,), *header_and_lines, tuple(drawn))
-        )
+        cells = forecast_rows.cells(forecasts)
+        sections.append(Section(forecast_rows.TITLE, (forecast_rows.PREFACE,), *cells, tuple(drawn)))
         files += drawn
     for table in printed:
         for part in published.sections(table, comparisons):
