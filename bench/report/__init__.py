@@ -20,8 +20,8 @@ class Report:
 def build(results: Path) -> Report:
     """Rebuild tables, figures and ``index.html`` of ``results`` from its records and forecasts.
 
-    Published numbers are those of ``results/published``, or the shipped ones. Raises InputError when there
-    is no readable record, and for a file of published numbers that is none.
+    Published numbers are those of ``results/published``, or shipped ones beside which its runs may stand.
+    Raises InputError when there is no readable record, and for a file of published numbers that is none.
     """
     from bench.report import detection_errors, figures, forecast_rows, memory_figures, published, tables
     from bench.report.page import Section, page
@@ -35,7 +35,7 @@ def build(results: Path) -> Report:
     comparisons = tables.comparisons(folder.records)
     forecasts, wrong = forecast_rows.read_forecasts(results / "forecasts")
     problems += [f"skipped {problem}" for problem in wrong]
-    printed = published.read_published(results / "published")
+    printed = published.read_published(results / "published", comparisons)
     contents = {
         "comparison.csv": tables.comparison_csv(comparisons),
         "comparison.md": tables.comparison_markdown(comparisons),
