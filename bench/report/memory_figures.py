@@ -152,7 +152,7 @@ def peak_along(
         _card_lines(axes, "y")
         plain_ticks(axes, "y", NUMBERS)
         axes.set_xlabel(f"{axis.title}\n{fixed}")
-        axes.set_ylabel("predicted peak of a training step (GB)")
+        axes.set_ylabel("peak of a training step (GB)")
         figure.legend(handles=_legend(rows, shown), loc="outside right upper", fontsize=7, handlelength=2.6)
         return save(figure, path)
 
