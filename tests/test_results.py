@@ -65,7 +65,7 @@ def test_detections_give_the_recorded_map(record):
 
 
 def test_regenerating_changes_no_table(tmp_path):
-    for name in ("records", "ground_truth", "detections", "forecasts", "published"):
+    for name in ("records", "ground_truth", "detections", "forecasts", "memory", "published"):
         if (RESULTS / name).exists():
             shutil.copytree(RESULTS / name, tmp_path / name)
     files = build(tmp_path).files

@@ -14,6 +14,7 @@ from bench.memory.rows import CARDS
 from bench.plan import KINDS
 from bench.record import Record
 from bench.report.forecast_rows import FIXED, GIGABYTE, SIZES, Forecast, words
+from bench.report.measured_memory import MeasuredStep
 from bench.report.step_figure import through_a_step
 from bench.report.style import HATCHES, canvas, look_of, plain_ticks, save
 
@@ -53,10 +54,17 @@ AXES = (
 )
 
 
-def draw(rows: Sequence[Forecast], records: Iterable[Record], results: Path) -> list[Path]:
-    """Draw all figures that the rows allow and return the files."""
+def draw(
+    rows: Sequence[Forecast], records: Iterable[Record], results: Path, steps: Iterable[MeasuredStep] = ()
+) -> list[Path]:
+    """Draw all figures that the rows allow, with the runs and single steps measured, and return the files."""
     folder = results / "figures"
     points = measured(records, rows)
+    points += [
+        Point(*_fields(step.forecast, Point._fields[:-1]), step.peak_bytes)
+        for step in steps
+        if step.peak_bytes is not None
+    ]
     files = []
     for axis in AXES:
         others = tuple(name for name in FIXED if name != axis.field)
