@@ -14,8 +14,8 @@ from bench.report.formats import comma_separated, markdown
 
 TITLE = "Measured memory of a training step"
 PREFACE = (
-    "Steps of `python -m bench.measure` on random weights and frames. Predicted peak: the forecast of the same "
-    "step; error: what it is off the measured peak. Empty where the step failed. 1 GB is 10^9 bytes."
+    "Steps of `python -m bench.measure` on random weights and frames. Predicted peak: the forecast of the "
+    "same step; error: what it is off the measured peak. Empty where the step failed. 1 GB is 10^9 bytes."
 )
 
 

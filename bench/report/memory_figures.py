@@ -61,7 +61,7 @@ def draw(
     folder = results / "figures"
     points = measured(records, rows)
     points += [
-        Point(*_fields(step.forecast, Point._fields[:-1]), step.peak_bytes)
+        Point._make((*_fields(step.forecast, Point._fields[:-1]), step.peak_bytes))
         for step in steps
         if step.peak_bytes is not None
     ]
