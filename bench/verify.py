@@ -202,16 +202,18 @@ def verify(results: Path) -> tuple[list[str], int]:
         named = "; ".join(["holds no record", *folder.problems])
         raise InputError(f"{results / 'records'}: {named}")
     wrong = [f"foreign: {problem}" for problem in folder.problems]
-    checked = 0
+    checked, records = 0, []
     for record in folder.records:
         try:
+            comparisons([record])
             wrong += [f"edited: {record['id']}: {line}" for line in edited(record, results)]
             checked += detections_path(results, record["id"]).exists()
+            records.append(record)
         except (InputError, KeyError, TypeError, AttributeError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
             wrong.append(f"foreign: {record['id']}: cannot be checked ({reason[:200]})")
     trials = read_folder(results / "tuning" / "records").records
-    tables = comparisons(folder.records)
+    tables = comparisons(records)
     closed, opened = [], []
     for table in tables:
         title = f"{table.title}, {table.device}"

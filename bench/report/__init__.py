@@ -18,12 +18,20 @@ class Report:
 
 
 def build(results: Path) -> Report:
-    """Rebuild tables, figures and ``index.html`` of ``results`` from its records and forecasts.
+    """Rebuild tables, figures and ``index.html`` of ``results`` from its records, forecasts and steps.
 
-    Published numbers are those of ``results/published``, or the shipped ones. Raises InputError when there
-    is no readable record, and for a file of published numbers that is none.
+    Published numbers are those of ``results/published``, or shipped ones beside which its runs may stand.
+    Raises InputError when there is no readable record, and for a file of published numbers that is none.
     """
-    from bench.report import detection_errors, figures, forecast_rows, memory_figures, published, tables
+    from bench.report import (
+        detection_errors,
+        figures,
+        forecast_rows,
+        measured_memory,
+        memory_figures,
+        published,
+        tables,
+    )
     from bench.report.page import Section, page
 
     folder = read_folder(results / "records")
@@ -34,14 +42,16 @@ def build(results: Path) -> Report:
         )
     comparisons = tables.comparisons(folder.records)
     forecasts, wrong = forecast_rows.read_forecasts(results / "forecasts")
-    problems += [f"skipped {problem}" for problem in wrong]
-    printed = published.read_published(results / "published")
+    steps, unread = measured_memory.read_steps(results / "memory")
+    problems += [f"skipped {problem}" for problem in (*wrong, *unread)]
+    printed = published.read_published(results / "published", comparisons)
     contents = {
         "comparison.csv": tables.comparison_csv(comparisons),
         "comparison.md": tables.comparison_markdown(comparisons),
         "comparison.tex": tables.comparison_latex(comparisons),
         "runs.csv": tables.runs_csv(folder.records),
         **detection_errors.contents(comparisons),
+        **measured_memory.contents(steps),
         **published.contents(printed, comparisons),
     }
     if forecasts:
@@ -58,19 +68,18 @@ def build(results: Path) -> Report:
         sections.append(Section(item.title, remarks, *tables.cells(item), tuple(drawn)))
         files += drawn
         if wrongs := detection_errors.draw(item, results):
-            title, remarks = (
-                f"Detection errors: {item.title}",
-                (f"Device: {item.device}", detection_errors.PREFACE),
-            )
-            sections.append(Section(title, remarks, *detection_errors.cells(item), tuple(wrongs)))
+            remarks = (f"Device: {item.device}", detection_errors.PREFACE)
+            cells = detection_errors.cells(item)
+            sections.append(Section(f"Detection errors: {item.title}", remarks, *cells, tuple(wrongs)))
             files += wrongs
     if forecasts:
-        drawn = memory_figures.draw(forecasts, folder.records, results)
-        header_and_lines = forecast_rows.cells(forecasts)
-        sections.append(
-            Section(forecast_rows.TITLE, (forecast_rows.PREFACE,), *header_and_lines, tuple(drawn))
-        )
+        drawn = memory_figures.draw(forecasts, folder.records, results, steps)
+        cells = forecast_rows.cells(forecasts)
+        sections.append(Section(forecast_rows.TITLE, (forecast_rows.PREFACE,), *cells, tuple(drawn)))
         files += drawn
+    if steps:
+        cells = measured_memory.cells(steps)
+        sections.append(Section(measured_memory.TITLE, (measured_memory.PREFACE,), *cells))
     for table in printed:
         for part in published.sections(table, comparisons):
             title = f"{table.title}: {part.name}"

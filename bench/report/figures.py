@@ -123,13 +123,13 @@ def training_loss(comparison: Comparison, rows: list[Row], path: Path) -> list[P
         ticks = [t for t in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 20) if low <= t <= high]
         axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
         axes.minorticks_off()
-        axes.set_xlabel("\n".join(["training step", *_jumps(rows)]))
+        axes.set_xlabel("\n".join(["training step", *jumps(rows)]))
         axes.set_ylabel("training loss")
         axes.legend(fontsize=7)
         return save(figure, path)
 
 
-def _jumps(rows: list[Row]) -> list[str]:
+def jumps(rows: list[Row]) -> list[str]:
     """Return what makes the loss of these rows jump."""
     lines: dict[str, None] = {}
     for row in rows:

@@ -14,6 +14,7 @@ from bench.memory.rows import CARDS
 from bench.plan import KINDS
 from bench.record import Record
 from bench.report.forecast_rows import FIXED, GIGABYTE, SIZES, Forecast, words
+from bench.report.measured_memory import MeasuredStep
 from bench.report.step_figure import through_a_step
 from bench.report.style import HATCHES, canvas, look_of, plain_ticks, save
 
@@ -53,10 +54,17 @@ AXES = (
 )
 
 
-def draw(rows: Sequence[Forecast], records: Iterable[Record], results: Path) -> list[Path]:
-    """Draw all figures that the rows allow and return the files."""
+def draw(
+    rows: Sequence[Forecast], records: Iterable[Record], results: Path, steps: Iterable[MeasuredStep] = ()
+) -> list[Path]:
+    """Draw all figures that the rows allow, with the runs and single steps measured, and return the files."""
     folder = results / "figures"
     points = measured(records, rows)
+    points += [
+        Point._make((*_fields(step.forecast, Point._fields[:-1]), step.peak_bytes))
+        for step in steps
+        if step.peak_bytes is not None
+    ]
     files = []
     for axis in AXES:
         others = tuple(name for name in FIXED if name != axis.field)
@@ -152,7 +160,7 @@ def peak_along(
         _card_lines(axes, "y")
         plain_ticks(axes, "y", NUMBERS)
         axes.set_xlabel(f"{axis.title}\n{fixed}")
-        axes.set_ylabel("predicted peak of a training step (GB)")
+        axes.set_ylabel("peak of a training step (GB)")
         figure.legend(handles=_legend(rows, shown), loc="outside right upper", fontsize=7, handlelength=2.6)
         return save(figure, path)
 

@@ -50,13 +50,19 @@ class Published:
         return TITLES.get(self.name, self.name)
 
 
-def read_published(folder: Path) -> list[Published]:
-    """Return the tables of ``folder``, or the shipped ones where it holds none, by name.
+def read_published(folder: Path, comparisons: Sequence[Comparison]) -> list[Published]:
+    """Return the tables of ``folder`` by name; where it holds none, the shipped ones that have measured rows.
 
     Raises InputError for a file that is no such table.
     """
-    paths = sorted(folder.glob("*.csv")) or sorted(SHIPPED.glob("*.csv"))
-    return [read_table(path) for path in paths]
+    if paths := sorted(folder.glob("*.csv")):
+        return [read_table(path) for path in paths]
+    tables = [read_table(path) for path in sorted(SHIPPED.glob("*.csv"))]
+    return [
+        table
+        for table in tables
+        if any(kind == "measured" for part in sections(table, comparisons) for kind, _ in part.rows)
+    ]
 
 
 def read_table(path: Path) -> Published:

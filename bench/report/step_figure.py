@@ -41,7 +41,9 @@ def through_a_step(row: Forecast, path: Path) -> list[Path]:
         axes.set_xlim(0, len(sizes))
         axes.set_ylim(0, 1.12 * max(sizes))
         fixed = words(FIXED, [getattr(row, name) for name in FIXED], ", ")
-        axes.set_xlabel(f"allocations and releases of one step\n{row.label}, {row.backward}, {fixed}")
+        axes.set_xlabel(
+            f"course of one step, in allocations and releases\n{row.label}, {row.backward}, {fixed}"
+        )
         axes.set_ylabel("predicted live memory (GB)")
         figure.legend(loc="outside upper center", ncols=6, fontsize=7)
         return save(figure, path)

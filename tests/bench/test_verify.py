@@ -145,3 +145,21 @@ def test_a_foreign_file_is_named(folder, capsys):
 def test_no_record_is_bad_input(tmp_path, capsys):
     assert main(["--results", str(tmp_path)]) == 2
     assert "holds no record" in capsys.readouterr().err
+
+
+def lose_weights(record):
+    del record["weights"]["sha256"]
+
+
+def lose_thresholds(record):
+    record["protocol"]["tiou"] = None
+
+
+@pytest.mark.parametrize("spoil", [lose_weights, lose_thresholds])
+def test_a_record_that_cannot_be_checked_is_named(folder, capsys, spoil):
+    record = spoilt()
+    spoil(record)
+    write(folder, record)
+    code, text = check(folder, capsys)
+    assert code == 1
+    assert f"foreign: {record['id']}: cannot be checked" in text

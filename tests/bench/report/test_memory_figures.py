@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bench.errors import InputError
-from bench.report import forecast_rows, memory_figures, step_figure
+from bench.report import forecast_rows, measured_memory, memory_figures, step_figure
 
 
 def row(strategy="head-only", backward="plain", frames=128, **changes):
@@ -116,3 +116,35 @@ def test_thinning_loses_no_peak():
     assert max(kept) == 99.0
     assert 12345 in positions
     assert len(kept) <= step_figure.MOST_POINTS + 2
+
+
+def step(peak=8 * 10**8, **changes):
+    made = {"peak_allocated_bytes": peak, "seconds_per_step": 0.5}
+    return {
+        **row(),
+        "status": "ok",
+        "message": None,
+        "measured": made,
+        "environment": {"device": "a card"},
+        **changes,
+    }
+
+
+def test_measured_steps_stand_beside_their_forecast(tmp_path):
+    failed = step(strategy="losa", status="out-of-memory", message="no <room>", measured=None)
+    for number, each in enumerate((step(), failed, {"model": "vit-s"}, step(measured={}))):
+        (tmp_path / f"{number}.json").write_text(json.dumps(each))
+    steps, problems = measured_memory.read_steps(tmp_path)
+    assert [line.split(":")[0] for line in problems] == ["2.json", "3.json"]
+    text = measured_memory.contents(steps)["memory.md"]
+    assert "| a card | 0.800 | 1.000 | +25.00 | 0.500 | ok |" in text
+    assert "| a card |  | 1.000 |  |  | out-of-memory: no &lt;room> |" in text
+    assert measured_memory.contents([]) == {}
+
+
+def test_measured_steps_are_points_of_the_figures(tmp_path):
+    rows = [forecast_rows.parse(row(frames=n)) for n in (128, 256)]
+    (tmp_path / "step.json").write_text(json.dumps(step()))
+    steps, _ = measured_memory.read_steps(tmp_path)
+    without = [path.read_bytes() for path in memory_figures.draw(rows, [], tmp_path)]
+    assert [path.read_bytes() for path in memory_figures.draw(rows, [], tmp_path, steps)] != without

@@ -11,7 +11,7 @@ from bench.report import published, tables
 from bench.report.formats import escape_latex
 from bench.report.published import SHIPPED, contents, read_published, read_table
 
-SHIPPED_TABLES = {table.name: table for table in read_published(SHIPPED)}
+SHIPPED_TABLES = {table.name: table for table in read_published(SHIPPED, [])}
 
 
 def test_values_that_the_papers_print():
@@ -94,3 +94,9 @@ def test_latex_has_no_bare_signs():
     assert escape_latex(r"50 % of a_b & {c} ± ~^\ #1 $") == (
         r"50 \% of a\_b \& \{c\} $\pm$ \textasciitilde{}\textasciicircum{}\textbackslash{} \#1 \$"
     )
+
+
+def test_a_folder_without_published_numbers_gets_those_that_its_runs_may_stand_beside(tmp_path):
+    assert read_published(tmp_path, tables.comparisons([record()])) == []
+    names = [table.name for table in read_published(tmp_path, tables.comparisons([thumos()]))]
+    assert names == ["adatad", "landscape", "losa"]

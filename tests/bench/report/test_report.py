@@ -7,7 +7,7 @@ import pytest
 from made_records import folder, record, rows
 
 from bench.errors import InputError
-from bench.report import build, tables
+from bench.report import build, figures, tables
 from bench.report.__main__ import main
 
 
@@ -133,3 +133,16 @@ def test_two_devices_share_no_file_name():
     first, second = tables.comparisons([record(), record(seed=1, environment={"device": "a card"})])
     assert first.slug != second.slug
     assert second.slug.startswith(first.slug)
+
+
+def test_jumps_of_the_loss_are_explained():
+    full, quarter = {"temporal": 1.0, "spatial": 1.0}, {"temporal": 0.25, "spatial": 1.0}
+    cycle = [{"stage": "joint", "fidelity": quarter}, {"stage": "joint", "fidelity": full | {"spatial": 0.5}}]
+    lofi = record("lofi")
+    lofi["memory"]["stages"] = [*cycle, {"stage": "head", "fidelity": full}]
+    [comparison] = tables.comparisons([record(), lofi])
+    fresh, switched = figures.jumps(list(comparison.rows))
+    assert "fresh head" in fresh
+    assert "lofi" in switched
+    assert "another fidelity" in switched
+    assert figures.jumps([comparison.rows[0]]) == []

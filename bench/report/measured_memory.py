@@ -1,0 +1,86 @@
+"""Measured training steps as ``python -m bench.measure`` writes them, beside their forecasts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.errors import InputError
+from bench.report.forecast_rows import GIGABYTE, Forecast, parse
+from bench.report.formats import comma_separated, markdown
+
+TITLE = "Measured memory of a training step"
+PREFACE = (
+    "Steps of `python -m bench.measure` on random weights and frames. Predicted peak: the forecast of the "
+    "same step; error: what it is off the measured peak. Empty where the step failed. 1 GB is 10^9 bytes."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasuredStep:
+    """What was trained, with its forecast, and what it took; no bytes and seconds where it failed."""
+
+    forecast: Forecast
+    peak_bytes: int | None
+    seconds_per_step: float | None
+    device_name: str
+    outcome: str
+    """``ok``, or the status and its message."""
+
+
+def read_steps(folder: Path) -> tuple[list[MeasuredStep], list[str]]:
+    """Return the rows of ``folder``, one a file, sorted, and a line for each file that holds none."""
+    steps, problems = [], []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            steps.append(_step(json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, RecursionError) as error:
+            problems.append(f"{path.name}: {str(error).splitlines()[0] if str(error) else error}")
+    return sorted(steps, key=lambda step: (step.forecast.key, step.device_name)), problems
+
+
+def _step(entry: Any) -> MeasuredStep:
+    forecast = parse(entry)
+    measured, environment, status = (entry.get(name) for name in ("measured", "environment", "status"))
+    peak = seconds = None
+    if measured is not None:
+        peak, seconds = (
+            measured.get(name) if isinstance(measured, dict) else None
+            for name in ("peak_allocated_bytes", "seconds_per_step")
+        )
+        if not isinstance(peak, int) or peak < 1 or not isinstance(seconds, float):
+            raise InputError("field 'measured' lacks its peak or its seconds")
+    if not isinstance(environment, dict) or not isinstance(status, str):
+        raise InputError("field 'environment' or 'status' is missing")
+    outcome = status if status == "ok" else f"{status}: {entry.get('message')}"
+    return MeasuredStep(forecast, peak, seconds, str(environment.get("device")), outcome)
+
+
+def cells(steps: Sequence[MeasuredStep]) -> tuple[list[str], list[list[str]]]:
+    """Return header and text cells."""
+    header = ["model", "strategy", "backward", "frames", "size (px)", "batch", "precision", "device"]
+    header += ["measured peak (GB)", "predicted peak (GB)", "forecast error (%)", "s/step", "outcome"]
+    lines = []
+    for step in steps:
+        row = step.forecast
+        line = [row.model, row.label, row.backward, str(row.frames), str(row.image_size), str(row.batch_size)]
+        line += [row.precision, step.device_name]
+        line.append("" if step.peak_bytes is None else f"{step.peak_bytes / GIGABYTE:.3f}")
+        line.append(f"{row.peak_bytes / GIGABYTE:.3f}")
+        line.append("" if step.peak_bytes is None else f"{100 * (row.peak_bytes / step.peak_bytes - 1):+.2f}")
+        line.append("" if step.seconds_per_step is None else f"{step.seconds_per_step:.3f}")
+        lines.append([*line, step.outcome])
+    return header, lines
+
+
+def contents(steps: Sequence[MeasuredStep]) -> dict[str, str]:
+    """Return the tables by file name; none without rows."""
+    if not steps:
+        return {}
+    return {
+        "memory.csv": comma_separated(*cells(steps)),
+        "memory.md": f"# {TITLE}\n\n{PREFACE}\n\n{markdown(*cells(steps), text_columns=3)}\n",
+    }
