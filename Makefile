@@ -14,7 +14,7 @@ OPTIONS += $(if $(DATA),--data $(DATA)) $(if $(ANNOTATIONS),--annotations $(ANNO
 TEST = $(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help bench plan doctor report test check gpu-check pretrain tune speed clean
+.PHONY: help bench plan doctor report test check gpu-check gpu-measure pretrain tune speed clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,10 @@ check: $(VENV)/installed ## lint, format, types, tests
 
 gpu-check: $(VENV)/installed ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
+
+gpu-measure: $(VENV)/installed ## memory and seconds of published models on this GPU, beside their forecasts; RESULTS=
+	-$(BIN)/python -m bench.measure --results $(RESULTS) --model vit-g,vit-s,vit-b,vit-l,vit-h
+	-$(BIN)/python -m bench.measure --results $(RESULTS) --model vit-b --frames 96,384,1536,3072 --size 112,224,336
 
 pretrain: $(VENV)/installed ## train vit-t's shipped weights on the miniature's source clips
 	$(BIN)/python -m bench.pretrain

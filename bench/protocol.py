@@ -32,6 +32,7 @@ class HeadSize:
 
     def keywords(self, window_steps: int) -> dict[str, Any]:
         """Return the keyword arguments of ``build_head`` for windows of ``window_steps`` steps."""
+        coarsest = 2 ** (self.levels - 1)
         bounds = [0, *(2 ** (level + 2) for level in range(self.levels - 1)), 10000]
         return {
             "embd_dim": self.embd_dim,
@@ -41,7 +42,8 @@ class HeadSize:
             "n_mha_win_size": self.n_mha_win_size,
             "backbone_arch": (2, self.stem_layers, self.levels - 1),
             "regression_range": tuple(itertools.pairwise(bounds)),
-            "max_seq_len": window_steps,
+            # A window that the pyramid does not divide is padded.
+            "max_seq_len": -(-window_steps // coarsest) * coarsest,
             "train_cfg": {
                 "droppath": self.droppath,
                 "cls_prior_prob": self.cls_prior_prob,

@@ -3,9 +3,11 @@
 import dataclasses
 
 import pytest
+import torch
 
 from bench.errors import InputError
-from bench.protocol import MINIATURE, STANDARD, default_protocol, override
+from bench.models import build_head
+from bench.protocol import MINIATURE, STANDARD, HeadSize, default_protocol, override
 
 
 def test_every_field_changes_the_digest():
@@ -66,3 +68,12 @@ def test_regression_ranges_double_and_the_last_is_open():
     keywords = MINIATURE.head.keywords(128)
     assert keywords["regression_range"] == ((0, 4), (4, 8), (8, 16), (16, 10000))
     assert keywords["backbone_arch"][2] == 3
+
+
+def test_the_head_takes_windows_that_its_pyramid_does_not_divide():
+    size = HeadSize(levels=6)
+    assert [size.keywords(steps)["max_seq_len"] for steps in (1, 32, 48, 384)] == [32, 32, 64, 384]
+    head = build_head(input_dim=4, num_classes=2, **size.keywords(48))
+    outputs = head(torch.zeros(1, 4, 48), torch.ones(1, 48, dtype=torch.bool))
+    assert [level[0].shape[1] for level in outputs] == [64, 32, 16, 8, 4, 2]
+    assert [int(level[2].sum()) for level in outputs] == [48, 24, 12, 6, 3, 2]
