@@ -38,11 +38,11 @@ class StageOptimizer:
     step. ``close`` takes the hooks off.
     """
 
-    def __init__(self, groups: list[dict[str, object]], protocol: Protocol, *, fused: bool) -> None:
+    def __init__(self, groups: list[dict[str, object]], protocol: Protocol, *, fused: bool | None) -> None:
         self.clip = protocol.gradient_clip
         self._handles = []
-        # Off CUDA the library's default is kept, which is not the fused kernel.
-        options = {"fused": True} if fused else {}
+        # None keeps the library's default, which off CUDA is one parameter after the other.
+        options = {} if fused is None else {"fused": True} if fused else {"foreach": True}
         if protocol.lean.release_gradients:
             self.parts = [
                 torch.optim.AdamW([{**group, "params": [parameter]}], **options)  # type: ignore[arg-type]
@@ -95,9 +95,12 @@ class StageOptimizer:
 
 
 def make_optimizer(
-    module: nn.Module, factors: Mapping[str, float], protocol: Protocol, *, fused: bool
+    module: nn.Module, factors: Mapping[str, float], protocol: Protocol, *, fused: bool | None
 ) -> StageOptimizer:
-    """Return the optimizer of the parameters that ``factors`` names."""
+    """Return the optimizer of the parameters that ``factors`` names.
+
+    ``fused`` chooses CUDA's kernels: the fused one, or one for each operation over all parameters.
+    """
     groups = parameter_groups(dict(module.named_parameters()), factors, protocol)
     return StageOptimizer(groups, protocol, fused=fused)
 

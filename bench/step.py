@@ -79,8 +79,8 @@ class Trainer:
     device: torch.device
     host: torch.device = HOST
     """Where what is not on ``device`` lies."""
-    fused: bool = False
-    """Step with the fused optimizer."""
+    fused: bool | None = None
+    """Step with CUDA's fused optimizer, or without; None for a CPU."""
     run_at_most: int | None = None
     """For forecasts: passes of clips that are really run (``bench.encoding.ClipPasses``)."""
     disk: DiskCache | None = None

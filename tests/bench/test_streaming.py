@@ -164,7 +164,7 @@ def test_released_gradients_make_the_same_step():
         torch.manual_seed(0)
         layers = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8))
         factors = {"0.weight": 1.0, "0.bias": 1.0, "2.weight": 0.5, "2.bias": 0.5}
-        optimizer = make_optimizer(layers, factors, protocol, fused=False)
+        optimizer = make_optimizer(layers, factors, protocol, fused=None)
         for step in range(3):
             optimizer.set_factor(1 - step / 3)
             layers(torch.full((4, 8), 0.1 * step)).square().sum().backward()
