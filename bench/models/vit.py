@@ -10,7 +10,6 @@ Shape legend: N clips, T frames, H W pixels, t h w the token grid, L = t*h*w tok
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -22,13 +21,13 @@ from torch.utils.checkpoint import checkpoint
 
 from bench.errors import InputError
 from bench.models.backbone import Backbone, BackboneGeometry
+from bench.models.positions import Grid, flat_positions, grid_positions
 
 if TYPE_CHECKING:
     from bench.models.checkpoints import LoadAudit
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-Grid = tuple[int, int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,41 +72,6 @@ CONFIGS: dict[str, ViTConfig] = {
     "vit-h": ViTConfig(width=1280, depth=32, heads=16, drop_path=0.1),
     "vit-g": ViTConfig(width=1408, depth=40, heads=16, patch_size=14, mlp_ratio=48 / 11, drop_path=0.1),
 }
-
-
-def flat_positions(grid: Grid, width: int, device: torch.device) -> Tensor:
-    """Return (L, width) float32: the sin-cos table over the flattened token index, as VideoMAE adds it.
-
-    Channel j holds sin (even j) or cos (odd j) of index / 10000^(2 * floor(j / 2) / width).
-    """
-    # Double precision, because an index of 2047 in single precision moves the angle by 1e-4.
-    index = torch.arange(math.prod(grid), dtype=torch.float64, device=device)
-    pair = torch.div(torch.arange(width, device=device), 2, rounding_mode="floor")
-    angle = index[:, None] * torch.pow(10000.0, -2.0 * pair.double() / width)
-    odd = (torch.arange(width, device=device) % 2).bool()
-    return torch.where(odd, angle.cos(), angle.sin()).float()
-
-
-def grid_positions(grid: Grid, full: Grid, width: int, device: torch.device) -> Tensor:
-    """Return (L, width) float32: sin-cos of time, row and column, each in channels of its own.
-
-    Coordinates are cell centres measured in cells of ``full``: the tokens of a smaller input spread over the
-    same field and so meet the positions that training saw. Wavelengths run from about four cells to about
-    four times the field. Rows and columns get a third of the channels each (rounded down to an even number),
-    time the rest.
-    """
-    spatial = 2 * (width // 6)
-    shares = (width - 2 * spatial, spatial, spatial)
-    parts = []
-    for axis, (count, whole, channels) in enumerate(zip(grid, full, shares, strict=True)):
-        cell = (torch.arange(count, dtype=torch.float64, device=device) + 0.5) * (whole / count)
-        pairs = channels // 2
-        step = torch.arange(pairs, dtype=torch.float64, device=device) / max(pairs - 1, 1)
-        angle = cell[:, None] * (math.pi / 2) * torch.pow(1.0 / max(whole, 2), step)
-        shape = [1, 1, 1, channels]
-        shape[axis] = count
-        parts.append(torch.cat((angle.sin(), angle.cos()), dim=1).view(shape).expand(*grid, channels))
-    return torch.cat(parts, dim=3).reshape(-1, width).float()
 
 
 class LinearStem(nn.Module):

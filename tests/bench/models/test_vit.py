@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.errors import InputError
-from bench.models.vit import CONFIGS, Attention, VideoViT, ViTConfig, grid_positions
+from bench.models.positions import grid_positions
+from bench.models.vit import CONFIGS, Attention, VideoViT, ViTConfig
 
 
 def small(**changes: object) -> VideoViT:
