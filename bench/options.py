@@ -19,6 +19,17 @@ def pairs(items: Sequence[str], option: str) -> dict[str, str]:
     return found
 
 
+def settings_of(items: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return for each of the strategies ``names`` its fields from ``--set STRATEGY.FIELD=VALUE`` words."""
+    settings: dict[str, dict[str, str]] = {name: {} for name in names}
+    for key, value in pairs(items, "--set").items():
+        name, _, field = key.partition(".")
+        if name not in settings:
+            raise InputError(f"--set: '{name}' is not among the strategies of this run ({', '.join(names)})")
+        settings[name][field] = value
+    return settings
+
+
 def seeds_of(text: str) -> list[int]:
     """Return the seeds, each once."""
     try:

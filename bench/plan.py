@@ -88,7 +88,7 @@ def model_questions(
     import torch
 
     from bench.models import build_backbone
-    from bench.options import pairs, strategy_names
+    from bench.options import pairs, settings_of, strategy_names
     from bench.protocol import default_protocol, override
     from strategies import build_strategy
 
@@ -103,12 +103,7 @@ def model_questions(
     given = {"image_size": size, "batch_size": options.batch, "precision": options.precision}
     changes |= {field: str(value) for field, value in given.items() if value is not None}
     protocol = override(default_protocol(model, options.device), changes)
-    settings: dict[str, dict[str, str]] = {name: {} for name in names}
-    for key, value in pairs(options.set, "--set").items():
-        name, _, field = key.partition(".")
-        if name not in settings:
-            raise InputError(f"--set: '{name}' is not among the strategies asked for ({', '.join(names)})")
-        settings[name][field] = value
+    settings = settings_of(options.set, names)
     return [
         Question(
             model,

@@ -81,6 +81,10 @@ class Lean:
     """Apply each gradient as soon as it is whole, and free it. Only without gradient clipping, which needs
     the norm of all of them, and not with streamed backward, which adds them up over the passes."""
 
+    def fused_on(self, device_type: str) -> bool | None:
+        """Return whether the optimizer takes CUDA's fused kernel; None where there is no such choice."""
+        return self.fused_optimizer if device_type == "cuda" else None
+
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:

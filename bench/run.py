@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
-from bench.options import device_of, pairs, seeds_of, strategy_names
+from bench.options import device_of, pairs, seeds_of, settings_of, strategy_names
 
 if TYPE_CHECKING:
     from bench.specification import RunSpecification
@@ -89,12 +89,7 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers: got {options.workers}, allowed is 1 or more")
     names = strategy_names(options.strategies)
-    changed: dict[str, dict[str, str]] = {name: {} for name in names}
-    for key, value in pairs(options.set, "--set").items():
-        name, _, field = key.partition(".")
-        if name not in changed:
-            raise InputError(f"--set: '{name}' is not among the strategies of this run ({', '.join(names)})")
-        changed[name][field] = value
+    changed = settings_of(options.set, names)
     device, weights = device_of(options.device), options.weights or "source"
     specs = [
         RunSpecification(

@@ -69,7 +69,7 @@ def train(
     memory: list[StageMemory] = []
     seconds: dict[str, float] = {}
     trainable: dict[str, int] = {}
-    fused = protocol.lean.fused_optimizer if device.type == "cuda" else None
+    fused = protocol.lean.fused_on(device.type)
     trainer = Trainer(detector, protocol, sampler, device, fused=fused, disk=disk)
     ends = [round(sum(s.share for s in stages[: i + 1]) * protocol.steps) for i in range(len(stages))]
     for index, (stage, end) in enumerate(zip(stages, ends, strict=True)):

@@ -231,14 +231,10 @@ def verify(results: Path) -> tuple[list[str], int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit code: 0, 1 where a table is open or a record was edited, 2 for bad input."""
-    from bench.report.__main__ import default_results
+    from bench.report.__main__ import add_results, default_results
 
     parser = argparse.ArgumentParser(prog="python -m bench.verify", description=__doc__)
-    parser.add_argument(
-        "--results",
-        type=Path,
-        help="folder that holds records/ (default: results/local if it has runs, else results)",
-    )
+    add_results(parser)
     options = parser.parse_args(arguments)
 
     try:

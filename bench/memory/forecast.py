@@ -184,7 +184,7 @@ def forecast(
             lower_frozen_weights(detector, strategy.stages(), protocol)
             workspace = _workspace(target, tracker)
         sampler = traced_sampler(detector, protocol, classes, instances, host)
-        fused = protocol.lean.fused_optimizer if target.device == "cuda" else None
+        fused = protocol.lean.fused_on(target.device)
         trainer = Trainer(detector, protocol, sampler, CPU_DEVICE, host, fused, passes_run)
         with tracker:
             stages = tuple(forecast_stages(detector, fresh_head, strategy.stages(), trainer, tracker))

@@ -48,7 +48,7 @@ def measure_steps(question: Question, device: torch.device) -> list[StageMeasure
     sampler = traced_sampler(detector, protocol, question.classes, question.instances, HOST)
     for clips in sampler.store.clips.values():
         clips.frames.random_(0, 256)
-    fused = protocol.lean.fused_optimizer if device.type == "cuda" else None
+    fused = protocol.lean.fused_on(device.type)
     trainer = Trainer(detector, protocol, sampler, device, fused=fused)
     found = []
     for stage in strategy.stages():

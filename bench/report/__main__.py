@@ -16,14 +16,19 @@ def default_results() -> Path:
     return own if any((own / "records").glob("*.json")) else Path("results")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the verb; bad input is one line and exit code 2."""
-    parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the folder to read; where it is not given, ``default_results`` is meant."""
     parser.add_argument(
         "--results",
         type=Path,
         help="folder that holds records/ (default: results/local if it has runs, else results)",
     )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the verb; bad input is one line and exit code 2."""
+    parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
+    add_results(parser)
     options = parser.parse_args(arguments)
     from bench.report import build
 
