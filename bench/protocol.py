@@ -136,9 +136,23 @@ class Protocol:
     threads: int = 1
 
     def digest(self) -> str:
-        """Return the sha256 of all fields."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True, allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Return the sha256 of all fields (``digest_of``)."""
+        return digest_of(dataclasses.asdict(self))
+
+
+LATER: Mapping[str, Any] = {}
+"""Fields that came after the first records, with the value under which all goes as before them."""
+
+
+def digest_of(fields: Mapping[str, Any]) -> str:
+    """Return the sha256 of a protocol's fields as JSON has them.
+
+    A field of ``LATER`` counts only where it leaves that value, so that older records stay comparable.
+    """
+    counted = {
+        name: value for name, value in fields.items() if not (name in LATER and LATER[name] == value)
+    }
+    return hashlib.sha256(json.dumps(counted, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 MINIATURE = Protocol(

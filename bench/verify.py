@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError
+from bench.protocol import digest_of
 from bench.record import Record, detections_path, ground_truth_path, read_folder
 
 DEVICES = ("cpu", "cuda", *(f"cuda:{number}" for number in range(16)))
@@ -25,9 +26,8 @@ TOLERANCE = 1e-9
 
 
 def protocol_digest(protocol: dict[str, Any]) -> str:
-    """Return the digest of a recorded protocol's fields, as ``Protocol.digest`` makes it."""
-    fields = {name: value for name, value in protocol.items() if name != "digest"}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+    """Return the digest of a recorded protocol's fields."""
+    return digest_of({name: value for name, value in protocol.items() if name != "digest"})
 
 
 def identifiers(record: Record) -> set[str]:
