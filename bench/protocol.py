@@ -149,9 +149,7 @@ def digest_of(fields: Mapping[str, Any]) -> str:
 
     A field of ``LATER`` counts only where it leaves that value, so that older records stay comparable.
     """
-    counted = {
-        name: value for name, value in fields.items() if not (name in LATER and LATER[name] == value)
-    }
+    counted = {name: value for name, value in fields.items() if not (name in LATER and LATER[name] == value)}
     return hashlib.sha256(json.dumps(counted, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
