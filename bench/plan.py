@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
 from bench.memory.rows import (
@@ -27,6 +27,9 @@ from bench.memory.rows import (
     needed_bytes,
     what_fits,
 )
+
+if TYPE_CHECKING:
+    from strategies.base import Strategy
 
 CONFIGURATION = ("model", "frames", "image_size")
 KINDS = ("parameter", "gradient", "optimizer", "activation", "temporary", "input")
@@ -116,18 +119,37 @@ def model_questions(
             timeline=options.timeline,
         )
         for name in names
-        for mode in modes(build_strategy(name, settings[name]), options.backward, protocol.backward)
+        for mode in modes(model, build_strategy(name, settings[name]), options.backward, protocol.backward)
     ]
 
 
-def modes(strategy: Any, wanted: str, given: str) -> Sequence[str]:
-    """Return the backward modes to forecast: one where only the head trains, as all are then the same."""
+def modes(model: str, strategy: Strategy, wanted: str, given: str) -> Sequence[str]:
+    """Return the backward modes to forecast: each that makes a difference, or the one ``wanted``.
+
+    Where only the head trains, all are the same; where the part that encodes clips is frozen, nothing is
+    streamed, and the streamed mode is the checkpointed one. Imports torch.
+    """
+    import torch
+
+    from bench.models import build_backbone, build_head
+    from bench.step import Detector
+    from strategies.base import learning_rates
+
     if wanted != "all":
         if wanted not in MODES:
             raise InputError(f"--backward: got '{wanted}', allowed are {', '.join(MODES)} and all")
         return (wanted,)
-    adapts = any(not rule.pattern.startswith("head") for stage in strategy.stages() for rule in stage.rules)
-    return MODES if adapts else (given,)
+    with torch.device("meta"):
+        backbone = strategy.adapt(build_backbone(model))
+        detector = Detector(backbone, build_head(input_dim=backbone.geometry.width, num_classes=1))
+    upstream = {id(parameter) for parameter in backbone.upstream().parameters()}
+    parameters = dict(detector.named_parameters())
+    rules = [learning_rates(stage.rules, parameters) for stage in strategy.stages()]
+    training = [parameters[name] for name in set().union(*rules) if name.startswith("backbone.")]
+    if not training:
+        return (given,)
+    streams = any(id(parameter) in upstream for parameter in training)
+    return MODES if streams else tuple(mode for mode in MODES if mode != "streamed")
 
 
 def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 2) -> str:

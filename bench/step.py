@@ -83,6 +83,8 @@ class Trainer:
     """Step with CUDA's fused optimizer, or without; None for a CPU."""
     run_at_most: int | None = None
     """For forecasts: passes of clips that are really run (``bench.encoding.ClipPasses``)."""
+    make_gradients: Callable[[], None] | None = None
+    """For forecasts: makes the gradients that a streamed pass finds (``bench.streaming``)."""
     disk: DiskCache | None = None
     """Encodings of the upstream as it was loaded, from other runs."""
 
@@ -127,7 +129,7 @@ class Trainer:
                 encoded = encode_frozen(backbone, flat, self.passes(protocol.frozen_clips, fidelity))
             elif protocol.backward == "streamed":
                 passes = self.passes(protocol.micro_batch_clips, fidelity)
-                encoded, finish = encode_streamed(backbone, flat, passes)
+                encoded, finish = encode_streamed(backbone, flat, passes, self.make_gradients)
             else:
                 encoded = self.passes(len(flat), fidelity).encode(backbone, flat)
             inputs = tuple(part.unflatten(0, (windows, clips)) for part in encoded)

@@ -36,12 +36,13 @@ def set_random_state(state: RandomState, device: torch.device) -> None:
 
 
 def encode_streamed(
-    backbone: Backbone, clips: Tensor, passes: ClipPasses
+    backbone: Backbone, clips: Tensor, passes: ClipPasses, make_gradients: Callable[[], None] | None = None
 ) -> tuple[Encoded, Callable[[], None]]:
     """Return the encodings of (N, 3, T, H, W) clips of bytes, and what to call after the loss's backward.
 
     The encodings are leaves; once each has its gradient, the function returned sends it through the
-    backbone and adds to the gradients of its parameters.
+    backbone and adds to the gradients of its parameters. For forecasts: ``make_gradients`` puts gradients
+    where the first pass leaves some; one pass then stands for all that come after the first.
     """
     device = next(backbone.parameters()).device
     states: list[RandomState] = []
@@ -57,7 +58,10 @@ def encode_streamed(
 
     def backward() -> None:
         afterwards = random_state(device)
-        for number, (first, part) in enumerate(passes.parts(clips)):
+        if make_gradients is not None:
+            make_gradients()
+        later_passes = passes if make_gradients is None else first_passes
+        for number, (first, part) in enumerate(later_passes.parts(clips)):
             set_random_state(states[min(number, len(states) - 1)], device)
             encoded = passes.encode(backbone, part)
             pairs = [
@@ -67,6 +71,7 @@ def encode_streamed(
             ]
             del encoded
             torch.autograd.backward([output for output, _ in pairs], [gradient for _, gradient in pairs])
+            del pairs
         set_random_state(afterwards, device)
 
     return leaves, backward

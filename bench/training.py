@@ -90,7 +90,7 @@ def train(
             if measured.get(fidelity, 0) < MEASURED_STEPS:
                 measured[fidelity] = measured.get(fidelity, 0) + 1
                 meter = MemoryMeter(device)
-                with meter.watching(detector, setup.optimizer):
+                with meter.watching(detector, setup.optimizer, setup.average):
                     losses.append(trainer.step(number, fidelity, setup.uncached, setup.optimizer, meter))
                 if measured[fidelity] == MEASURED_STEPS:
                     memory.append(StageMemory(stage.name, fidelity, meter.reading()))

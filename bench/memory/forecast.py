@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.detector import build_detector, lower_frozen_weights
@@ -119,6 +120,56 @@ def traced_sampler(
     return TrainingSampler(store, protocol, names, 0)
 
 
+@dataclasses.dataclass(frozen=True)
+class NotedGradient:
+    """How a parameter's gradient lay in memory: it may be a part of a storage that others share."""
+
+    parameter: nn.Parameter
+    storage: int
+    elements: int
+    stride: tuple[int, ...]
+    offset: int
+
+
+@contextlib.contextmanager
+def noted_gradients(module: nn.Module) -> Iterator[list[NotedGradient]]:
+    """Give a list that the gradients of the module's parameters come into as they are completed."""
+    noted: list[NotedGradient] = []
+
+    def note(parameter: Tensor) -> None:
+        assert isinstance(parameter, nn.Parameter)
+        if parameter.grad is None:  # released by then, as no streamed pass allows
+            return
+        storage = parameter.grad.untyped_storage()
+        elements = storage.nbytes() // parameter.grad.element_size()
+        stride, offset = parameter.grad.stride(), parameter.grad.storage_offset()
+        noted.append(NotedGradient(parameter, storage._cdata, elements, stride, int(offset)))
+
+    handles = [
+        parameter.register_post_accumulate_grad_hook(note)
+        for parameter in module.parameters()
+        if parameter.requires_grad
+    ]
+    try:
+        yield noted
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def give_gradients(noted: list[NotedGradient], tracker: StorageTracker) -> None:
+    """Give parameters without a gradient one without values that lies as the noted one did."""
+    storages: dict[int, Tensor] = {}
+    for each in noted:
+        parameter = each.parameter
+        if parameter.grad is None:
+            if each.storage not in storages:
+                storages[each.storage] = torch.empty(each.elements, dtype=parameter.dtype)
+            whole = storages[each.storage]
+            parameter.grad = whole.as_strided(parameter.shape, each.stride, each.offset)
+            tracker.label(parameter.grad, "gradient")
+
+
 def forecast_stages(
     detector: Detector,
     fresh_head: Callable[[], ActionFormer],
@@ -137,11 +188,16 @@ def forecast_stages(
         tracker.label_module(detector)
         # The stage's first step makes the optimizer's states; one pass of clips leaves every gradient.
         first = dataclasses.replace(trainer, run_at_most=trainer.run_at_most and 1)
-        first.step(0, stage.fidelities[0], setup.uncached, setup.optimizer, meter)
+        with noted_gradients(detector.backbone) as noted:
+            first.step(0, stage.fidelities[0], setup.uncached, setup.optimizer, meter)
+        later = trainer
+        if trainer.run_at_most:
+            make_gradients = functools.partial(give_gradients, noted, tracker)
+            later = dataclasses.replace(trainer, make_gradients=make_gradients)
         for fidelity in dict.fromkeys(stage.fidelities):
             tracker.label_buffers(detector)
             tracker.forget_peaks()
-            trainer.step(1, fidelity, setup.uncached, setup.optimizer, meter)
+            later.step(1, fidelity, setup.uncached, setup.optimizer, meter)
             highest = max(tracker.peaks.values(), key=lambda moment: moment.total)
             yield StageForecast(
                 stage.name,

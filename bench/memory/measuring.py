@@ -58,7 +58,7 @@ def measure_steps(question: Question, device: torch.device) -> list[StageMeasure
         for fidelity in dict.fromkeys(stage.fidelities):
             for number in range(2):
                 meter = MemoryMeter(device)
-                with meter.watching(detector, setup.optimizer):
+                with meter.watching(detector, setup.optimizer, setup.average):
                     trainer.step(number, fidelity, setup.uncached, setup.optimizer, meter)
             seconds = []
             for number in range(TIMED_STEPS):

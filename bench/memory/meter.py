@@ -17,6 +17,7 @@ from torch import nn
 
 from bench.memory.card import nvml_handle
 from bench.memory.tracker import HasState, StorageTracker
+from bench.optimizer import AveragedWeights
 
 TRAINING_PHASES = ("forward", "backward", "optimizer")
 
@@ -63,9 +64,16 @@ class MemoryMeter:
         self.cuda_peaks: dict[str, dict[str, int | None]] = {}
 
     @contextlib.contextmanager
-    def watching(self, module: nn.Module, optimizer: HasState | None = None) -> Iterator[MemoryMeter]:
-        """Count ``module``, its gradients and the optimizer's state as what they are, and watch the rest."""
+    def watching(
+        self, module: nn.Module, optimizer: HasState | None = None, average: AveragedWeights | None = None
+    ) -> Iterator[MemoryMeter]:
+        """Count ``module``, its gradients and the optimizer's state as what they are, and watch the rest.
+
+        Averaged weights that lie on the device count as parameters.
+        """
         self.tracker.label_module(module)
+        for tensor in average.average if average is not None else ():
+            self.tracker.label(tensor, "parameter")
         if optimizer is not None:
             self.tracker.label_optimizer(optimizer)
         try:

@@ -8,9 +8,10 @@ import sys
 import pytest
 from conftest import ROOT, TINY, bench_command, records_of, run_bench
 
-from bench.memory.rows import largest
-from bench.plan import table
+from bench.memory.rows import Question, answer, forecasters, largest, needed_bytes, what_fits
+from bench.plan import modes, table
 from bench.run import parser, specifications
+from strategies import build_strategy
 
 KINDS = {"parameter", "gradient", "optimizer", "activation", "temporary", "input"}
 
@@ -104,6 +105,32 @@ def test_the_largest_that_fits(power, step, most, limit):
         assert found in fitting
         assert found >= 0.9 * max(fitting)
     assert len(asked) - len(range(step, most + 1, step)) <= 8
+
+
+def test_the_largest_window_of_a_real_strategy_fits_and_a_larger_one_does_not():
+    question, limit = Question("vit-t", "head-only", {}, {}), 2**30
+    with forecasters(1) as pool:
+        found = pool.submit(what_fits, question, "window_clips", limit, 2**16).result()
+        larger = round(1.12 * found)
+        fitting, exceeding = (
+            pool.submit(answer, Question("vit-t", "head-only", {}, {"window_clips": str(clips)})).result()
+            for clips in (found, larger)
+        )
+    assert needed_bytes(fitting) <= limit < needed_bytes(exceeding)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [
+        ("head-only", ("plain",)),
+        ("losa", ("plain", "checkpointed")),
+        ("full-finetune", ("plain", "checkpointed", "streamed")),
+        ("lofi", ("plain", "checkpointed", "streamed")),
+    ],
+)
+def test_only_modes_that_differ_are_forecast(strategy, expected):
+    assert modes("vit-t", build_strategy(strategy), "all", "plain") == expected
+    assert modes("vit-t", build_strategy(strategy), "streamed", "plain") == ("streamed",)
 
 
 def test_a_bench_of_a_published_model_without_a_gpu_is_its_plan(tmp_path):

@@ -67,3 +67,33 @@ def test_the_same_bytes_as_the_tracker_on_real_tensors(name, backward):
         assert stage.peak_bytes == reading.peak_allocated_bytes, stage
         assert stage.kinds == reading.kinds, stage
     assert not measured
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+def test_averaged_weights_are_counted_by_both(on_host):
+    lean = dataclasses.replace(TINY_PROTOCOL.lean, average_on_host=on_host)
+    protocol = dataclasses.replace(TINY_PROTOCOL, ema_decay=0.9, lean=lean)
+    strategy = build_strategy("full-finetune")
+    [entry] = train_tiny(strategy, protocol).log.memory
+    made = build(strategy, protocol)
+    with_average, without = (
+        forecast("tiny", strategy, each, len(CLASSES), INSTANCES, CPU, passes_run=None, build=made)
+        for each in (protocol, dataclasses.replace(protocol, ema_decay=None))
+    )
+    assert with_average.peak_bytes == entry.reading.peak_allocated_bytes
+    assert with_average.highest.kinds == entry.reading.kinds
+    weights = sum(p.numel() * p.element_size() for p in made()[0].parameters() if p.requires_grad)
+    assert with_average.peak_bytes == without.peak_bytes + weights
+
+
+@pytest.mark.parametrize("name", ["full-finetune", "lofi"])
+def test_one_pass_over_made_gradients_stands_for_all_later_ones(name):
+    protocol = dataclasses.replace(TINY_PROTOCOL, backward="streamed")
+    strategy = build_strategy(name)
+    arguments = ("tiny", strategy, protocol, len(CLASSES), INSTANCES, CPU)
+    short, whole = (
+        forecast(*arguments, passes_run=passes, build=build(strategy, protocol)) for passes in (2, None)
+    )
+    for traced, real in zip(short.stages, whole.stages, strict=True):
+        assert (traced.peak_bytes, traced.kinds) == (real.peak_bytes, real.kinds)
+        assert traced.phases["backward"] == real.phases["backward"]
