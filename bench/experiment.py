@@ -21,7 +21,7 @@ from bench.encoding import ClipPasses
 from bench.encoding_cache import DiskCache
 from bench.environment import describe
 from bench.errors import InputError
-from bench.experiment_record import cost, empty_record, failure, memory, metrics, thinned
+from bench.experiment_record import cost, empty_record, failure, memory, metrics, training
 from bench.foresight import check_possible, predict
 from bench.inference import VideoDetections, detect_all
 from bench.models.backbone import Backbone
@@ -140,7 +140,7 @@ def run(
     record["cost"] = cost(detector, log, before)
     record["cost"]["encoded_videos_read"] = disk.read_videos if disk else 0
     record["cost"]["wall_seconds"] = round(time.perf_counter() - started, 2)
-    record["training"] = {"loss": thinned(log.losses)}
+    record["training"] = training(detector, log)
     record["environment"] = describe(device)
     return record
 

@@ -102,6 +102,18 @@ def cost(detector: Detector, log: TrainingLog, before: dict[str, torch.Tensor]) 
     }
 
 
+def training(detector: Detector, log: TrainingLog) -> dict[str, Any]:
+    """Return the course of the training: losses, what was trained from which step on, and what was learnt."""
+    return {
+        "loss": thinned(log.losses),
+        "schedule": [
+            {"first_step": first, "stage": stage, "fidelity": dataclasses.asdict(fidelity)}
+            for first, stage, fidelity in log.schedule
+        ],
+        "learned": detector.backbone.learned(),
+    }
+
+
 def thinned(losses: tuple[tuple[float, float], ...], points: int = 100) -> list[list[float]]:
     """Return at most ``points`` rows: step, mean classification and mean regression loss up to it."""
     block = max(1, -(-len(losses) // points))

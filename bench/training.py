@@ -43,6 +43,8 @@ class TrainingLog:
     """Median seconds of a step for each stage; the measured and the first steps are left out."""
     trainable_parameters: dict[str, int]
     """For each stage."""
+    schedule: tuple[tuple[int, str, Fidelity], ...]
+    """The step from which on a stage and a fidelity held, for each of their changes."""
 
 
 MEASURED_STEPS = 2
@@ -69,6 +71,7 @@ def train(
     memory: list[StageMemory] = []
     seconds: dict[str, float] = {}
     trainable: dict[str, int] = {}
+    held: list[tuple[int, str, Fidelity]] = []
     fused = protocol.lean.fused_on(device.type)
     trainer = Trainer(detector, protocol, sampler, device, fused=fused, disk=disk)
     ends = [round(sum(s.share for s in stages[: i + 1]) * protocol.steps) for i in range(len(stages))]
@@ -86,6 +89,8 @@ def train(
         for number in range(first, end):
             setup.optimizer.set_factor(schedule(number - first, end - first, protocol.warmup))
             fidelity = stage.fidelity_at(number - first, sampler.steps_per_epoch)
+            if not held or held[-1][1:] != (stage.name, fidelity):
+                held.append((number, stage.name, fidelity))
             started = time.perf_counter()
             if measured.get(fidelity, 0) < MEASURED_STEPS:
                 measured[fidelity] = measured.get(fidelity, 0) + 1
@@ -108,4 +113,4 @@ def train(
             late = sorted(times[len(times) // 2 :])
             seconds[stage.name] = late[len(late) // 2]
     detector.eval()
-    return TrainingLog(tuple(losses), tuple(memory), seconds, trainable)
+    return TrainingLog(tuple(losses), tuple(memory), seconds, trainable, tuple(held))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -160,6 +160,15 @@ class SideAdaptedBackbone(Backbone):
             pooled = F.adaptive_avg_pool2d(images, size).permute(0, 2, 3, 1)
             tokens = pooled.reshape(clips, steps, *size, channels)
         return F.layer_norm(tokens, (channels,)).to(tokens.dtype)
+
+    def learned(self) -> dict[str, Any]:
+        """Return how far gates opened: by range the tapped layers and the mean of their gates' |tanh|."""
+        opened: dict[str, list[list[float]]] = {}
+        for tap, adapter in zip(self.taps, self.adapters, strict=True):
+            assert isinstance(adapter, SideAdapter)
+            for name, gate in adapter.gates.items():
+                opened.setdefault(name, []).append([tap, round(float(gate.detach().tanh().abs().mean()), 5)])
+        return {"gates": opened} if opened else {}
 
     def fuse(self, encoded: Encoded, mask: Tensor) -> Tensor:
         last, *taps = encoded

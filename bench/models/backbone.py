@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +91,10 @@ class Backbone(nn.Module):
         """
         (pooled,) = encoded
         return pooled.flatten(1, 2).transpose(1, 2)
+
+    def learned(self) -> dict[str, Any]:
+        """Return what a trained backbone has to tell, as JSON has it, for the run's record."""
+        return {}
 
     def forward(self, clips: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return features (B, D, S*t) of windows given as (B, S, 3, T, H, W), normalised."""

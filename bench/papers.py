@@ -1,0 +1,88 @@
+"""``python -m bench.papers``: the papers' ablations and configurations, run on the embedded miniature.
+
+LoSA's ranges, gates and taps, LoFi's fidelities and cycles, and head-only with and without pre-training, one
+row each. What has a record is not run again; ``bench.report`` makes the papers' tables of the records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+from bench import run
+
+if TYPE_CHECKING:
+    from bench.specification import RunSpecification
+
+DEFAULT_RESULTS = Path("results") / "papers"
+
+
+class Variant(NamedTuple):
+    """A strategy with fields set, and the weights that its backbone starts from."""
+
+    strategy: str
+    settings: Mapping[str, str] = MappingProxyType({})
+    weights: str = "source"
+
+
+VARIANTS = (
+    Variant("head-only"),
+    Variant("losa"),
+    Variant("lofi"),
+    # LoFi, section 3.2 and table 2: the fidelities by themselves, and the short cycle.
+    Variant("lofi", {"variant": "s"}),
+    Variant("lofi", {"variant": "t"}),
+    Variant("lofi", {"variant": "st"}),
+    Variant("lofi", {"variant": "short-cyclic"}),
+    # LoSA: each range alone, no gate, fewer taps. vit-t has four layers.
+    Variant("losa", {"long_range": "false"}),
+    Variant("losa", {"short_range": "false"}),
+    Variant("losa", {"gated": "false"}),
+    Variant("losa", {"taps": "-1"}),
+    Variant("losa", {"taps": "-2+-1"}),
+    # LoFi, table 1: what pre-training by classification is worth.
+    Variant("head-only", weights="random"),
+)
+
+
+def specifications(words: Sequence[str], seeds: Sequence[int]) -> list[RunSpecification]:
+    """Return the runs of all variants, the first seed of every variant before the second of any."""
+    specs = []
+    for seed in seeds:
+        for variant in VARIANTS:
+            chosen = ["--strategies", variant.strategy, "--weights", variant.weights, "--seeds", str(seed)]
+            for field, value in variant.settings.items():
+                chosen += ["--set", f"{variant.strategy}.{field}={value}"]
+            specs += run.specifications(run.parser().parse_args([*words, *chosen]))
+    return specs
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the verb."""
+    parser = argparse.ArgumentParser(prog="python -m bench.papers", description=__doc__)
+    add = parser.add_argument
+    add("--results", type=Path, default=DEFAULT_RESULTS, help=f"default: {DEFAULT_RESULTS}")
+    add("--seeds", default="0,1,2", help="whole numbers with commas between them (default: 0,1,2)")
+    add("--cache", type=Path, help="folder for generated data and encodings")
+    add("--workers", type=int, help="runs side by side (default: one for each core)")
+    add("--protocol", action="append", default=[], metavar="FIELD=VALUE", help="as in bench.run")
+    options = parser.parse_args(arguments)
+    words = ["--results", str(options.results), "--device", "cpu"]
+    words += ["--cache", str(options.cache)] if options.cache else []
+    words += ["--workers", str(options.workers)] if options.workers else []
+    words += [word for change in options.protocol for word in ("--protocol", change)]
+
+    def action() -> int:
+        from bench.options import seeds_of
+
+        return run.bench(specifications(words, seeds_of(options.seeds)), run.parser().parse_args(words))
+
+    return run.exit_code("bench.papers", action)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
