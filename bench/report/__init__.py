@@ -24,6 +24,7 @@ def build(results: Path) -> Report:
     Raises InputError when there is no readable record, and for a file of published numbers that is none.
     """
     from bench.report import (
+        ablations,
         detection_errors,
         figures,
         forecast_rows,
@@ -31,6 +32,7 @@ def build(results: Path) -> Report:
         memory_figures,
         published,
         tables,
+        training_figures,
     )
     from bench.report.page import Section, page
 
@@ -50,6 +52,7 @@ def build(results: Path) -> Report:
         "comparison.md": tables.comparison_markdown(comparisons),
         "comparison.tex": tables.comparison_latex(comparisons),
         "runs.csv": tables.runs_csv(folder.records),
+        **ablations.contents(comparisons),
         **detection_errors.contents(comparisons),
         **measured_memory.contents(steps),
         **published.contents(printed, comparisons),
@@ -62,11 +65,13 @@ def build(results: Path) -> Report:
         files.append(results / "tables" / name)
         write_atomically(files[-1], content.encode())
     for item in comparisons:
-        drawn = figures.draw(item, results)
+        drawn = [*figures.draw(item, results), *training_figures.draw(item, results)]
         failed = [f"Failed: {text}" for text in tables.failed_lines(item)]
         remarks = (f"Device: {item.device}", tables.PREFACE, *failed)
         sections.append(Section(item.title, remarks, *tables.cells(item), tuple(drawn)))
         files += drawn
+        for ablation in ablations.ablations(item):
+            sections.append(Section(ablation.title, (ablations.PREFACE,), *ablations.cells(ablation)))
         if wrongs := detection_errors.draw(item, results):
             remarks = (f"Device: {item.device}", detection_errors.PREFACE)
             cells = detection_errors.cells(item)

@@ -6,7 +6,8 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from bench.record import Record
 
@@ -109,12 +110,23 @@ def _rows(records: Sequence[Record]) -> tuple[Row, ...]:
     rows = []
     for settings, members in zip(strategies, by_settings.values(), strict=True):
         alike = [other for other in strategies if other["name"] == settings["name"]]
-        differing = sorted(k for k in settings if any(other.get(k) != settings[k] for other in alike))
         label = settings["name"]
-        if differing:
-            label += f" ({', '.join(f'{k}={settings[k]}' for k in differing)})"
+        if told := [key for key in differing_fields(alike) if not _usual(key, settings, alike)]:
+            label += f" ({', '.join(f'{key}={settings[key]}' for key in told)})"
         rows.append(Row(label, tuple(sorted(members, key=lambda r: int(r["seed"])))))
     return tuple(sorted(rows, key=lambda row: (row.records[0]["strategy"]["name"] != "head-only", row.label)))
+
+
+def differing_fields(strategies: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the fields, sorted, in which not all settings of a strategy are equal."""
+    fields = {key for settings in strategies for key in settings}
+    return sorted(k for k in fields if any(s.get(k) != strategies[0].get(k) for s in strategies))
+
+
+def _usual(key: str, settings: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether most settings agree with these in a field, so that a label need not name it."""
+    agreeing = [other for other in alike if other.get(key) == settings.get(key)]
+    return 2 * len(agreeing) > len(alike)
 
 
 def at_tiou(tiou: str) -> Callable[[Record], float]:

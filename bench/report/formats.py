@@ -24,10 +24,45 @@ LATEX = {
 }
 
 
-def markdown(header: Sequence[str], lines: Lines, text_columns: int = 1) -> str:
+Cells = frozenset[tuple[int, int]]
+"""Lines and columns of cells."""
+NONE: Cells = frozenset()
+
+
+def bold_best(
+    header: Sequence[str], lines: Lines, columns: Sequence[str], among: Sequence[int] | None = None
+) -> Cells:
+    """Return the cells that hold the largest number of a column, ties too; where there is a second number.
+
+    ``among`` limits the lines that are looked at.
+    """
+    numbers = range(len(lines)) if among is None else among
+    best: set[tuple[int, int]] = set()
+    for column in (header.index(name) for name in columns if name in header):
+        values = {line: value for line in numbers if (value := _number(lines[line][column])) is not None}
+        if len(values) > 1:
+            best |= {(line, column) for line, value in values.items() if value == max(values.values())}
+    return frozenset(best)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text.split(" ")[0].replace(",", ""))
+    except ValueError:
+        return None
+
+
+def markdown(header: Sequence[str], lines: Lines, text_columns: int = 1, bold: Cells = NONE) -> str:
     """Return a markdown table; the first columns hold text, the others numbers."""
     rule = ["---"] * text_columns + ["---:"] * (len(header) - text_columns)
-    return "\n".join("| " + " | ".join(map(escape_markdown, line)) + " |" for line in (header, rule, *lines))
+    cells = [
+        [
+            f"**{escape_markdown(cell)}**" if (i, j) in bold else escape_markdown(cell)
+            for j, cell in enumerate(row)
+        ]
+        for i, row in enumerate(lines)
+    ]
+    return "\n".join("| " + " | ".join(row) + " |" for row in ([*map(escape_markdown, header)], rule, *cells))
 
 
 def escape_markdown(text: str) -> str:
@@ -41,10 +76,19 @@ def comma_separated(header: Sequence[str], lines: Lines) -> str:
     return text.getvalue()
 
 
-def latex(header: Sequence[str], lines: Lines, caption: str, text_columns: int = 1) -> str:
+def latex(
+    header: Sequence[str], lines: Lines, caption: str, text_columns: int = 1, bold: Cells = NONE
+) -> str:
     """Return a table for LaTeX's booktabs package."""
     columns = "l" * text_columns + "r" * (len(header) - text_columns)
-    body = [" & ".join(map(escape_latex, line)) + r" \\" for line in (header, *lines)]
+    cells = [
+        [
+            rf"\textbf{{{escape_latex(cell)}}}" if (i, j) in bold else escape_latex(cell)
+            for j, cell in enumerate(row)
+        ]
+        for i, row in enumerate(lines)
+    ]
+    body = [" & ".join(row) + r" \\" for row in ([*map(escape_latex, header)], *cells)]
     return "\n".join(
         [
             r"\begin{table}",

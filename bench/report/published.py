@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.errors import InputError
 from bench.report.comparisons import MEGABYTE, Comparison, Row, at_tiou
-from bench.report.formats import comma_separated, escape_markdown, latex, markdown
+from bench.report.formats import Cells, bold_best, comma_separated, escape_markdown, latex, markdown
+from bench.report.tables import BASELINE
 from datasets.cards import read_card
+from strategies import build_strategy, installed
+from strategies.base import settings
 
 SHIPPED = Path(__file__).parents[2] / "results" / "published"
 WHAT = ("method", "backbone", "dataset", "protocol")
@@ -119,6 +123,45 @@ def measured_rows(
     ]
 
 
+def is_default(row: Row) -> bool:
+    """Return whether a row ran under its strategy's own defaults, as far as that strategy is installed."""
+    recorded = row.records[0]["strategy"]
+    if row.strategy not in installed():
+        return False
+    return bool(recorded == json.loads(json.dumps(settings(build_strategy(row.strategy)))))
+
+
+MINIATURE = "miniature (generated; measured here only)"
+COUNTERPARTS: Mapping[str, Callable[[Row], bool]] = {
+    "losa": is_default,
+    "adatad": is_default,
+    "landscape": is_default,
+    "lofi_t3_t4_systems": is_default,
+    "lofi_t1_pretraining": lambda row: row.strategy in (BASELINE, "lofi") and is_default(row),
+    "lofi_t2_configurations": lambda row: row.strategy in (BASELINE, "lofi"),
+    "lofi_t5_t6_encoders": lambda row: (
+        row.strategy == BASELINE or row.records[0]["strategy"].get("variant") == "t"
+    ),
+}
+"""Which rows on the embedded data set stand where a published table has its own, so that every table can be
+made anywhere. Nothing here is self-supervised, as LoFi's table 7 is."""
+
+
+def miniature_rows(table: Published, comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
+    """Return our rows on the embedded data set that correspond to a table's, as rows of that table."""
+    wanted = COUNTERPARTS.get(table.name)
+    if wanted is None:
+        return []
+    return [
+        _measured(comparison, row, MINIATURE, table.header)
+        for comparison in comparisons
+        if comparison.dataset == "miniature"
+        and (comparison.weights != "random" or table.name == "lofi_t1_pretraining")
+        for row in comparison.rows
+        if row.finished and wanted(row) and row.finished[0]["protocol"]["evaluation_subset"] == "testing"
+    ]
+
+
 def _measured(comparison: Comparison, row: Row, dataset: str, header: Sequence[str]) -> dict[str, str]:
     line = dict.fromkeys(header, "")
     line |= {"method": row.label, "backbone": comparison.model, "dataset": dataset, "source": "this bench"}
@@ -127,10 +170,14 @@ def _measured(comparison: Comparison, row: Row, dataset: str, header: Sequence[s
         if column.startswith("mAP@") and column[4:] in comparison.tious:
             line[column] = f"{statistics.fmean(row.values(at_tiou(column[4:]))):.2f}"
     averages = row.values(lambda record: 100 * record["metrics"]["map_average"])
+    if comparison.weights == "random":
+        line["method"] += ", not pre-trained"
     line["average mAP"] = f"{statistics.fmean(averages):.2f}"
     peak = max(row.values(lambda record: record["memory"]["peak_allocated_bytes"] / MEGABYTE))
     line["memory"] = f"{peak:.1f} MB"
-    line["note"] = f"mean of n = {len(row.finished)}"
+    spread = f", standard deviation {statistics.stdev(averages):.2f}" if len(averages) > 1 else ""
+    thresholds = f"average over {comparison.tious[0]} to {comparison.tious[-1]}"
+    line["note"] = f"mean of n = {len(row.finished)}{spread}; {thresholds}"
     return line
 
 
@@ -140,13 +187,21 @@ def contents(tables: Sequence[Published], comparisons: Sequence[Comparison]) -> 
     for table in tables:
         parts, texts, everything = [f"# {escape_markdown(table.title)}\n\n{PREFACE}"], [], []
         for name, header, lines, rows in sections(table, comparisons):
-            parts.append(f"## {escape_markdown(name)}\n\n{markdown(header, lines, text_columns=4)}")
-            texts.append(latex(header, lines, f"{table.title}: {name}.", text_columns=4))
+            best = _best(header, lines)
+            parts.append(f"## {escape_markdown(name)}\n\n{markdown(header, lines, 4, best)}")
+            texts.append(latex(header, lines, f"{table.title}: {name}.", 4, best))
             everything += [[kind, *(row[column] for column in table.header)] for kind, row in rows]
         result[f"published_{table.name}.csv"] = comma_separated(["kind", *table.header], everything)
         result[f"published_{table.name}.md"] = "\n\n".join(parts) + "\n"
         result[f"published_{table.name}.tex"] = "\n".join(texts)
     return result
+
+
+def _best(header: Sequence[str], lines: Sequence[Sequence[str]]) -> Cells:
+    """Return the best mAP of each column, among what was published and among what was measured."""
+    columns = [name for name in header if "mAP" in name]
+    kinds = [[i for i, line in enumerate(lines) if line[0] == kind] for kind in ("published", "measured")]
+    return bold_best(header, lines, columns, kinds[0]) | bold_best(header, lines, columns, kinds[1])
 
 
 class DatasetSection(NamedTuple):
@@ -161,12 +216,15 @@ class DatasetSection(NamedTuple):
 def sections(table: Published, comparisons: Sequence[Comparison]) -> list[DatasetSection]:
     """Return a table's rows by data set, the published ones before the measured ones."""
     names = dict.fromkeys(row["dataset"] for row in table.rows)
-    return [_section(table, name, comparisons) for name in names]
+    parts = [_section(table, name, measured_rows(comparisons, name, table.header)) for name in names]
+    if own := miniature_rows(table, comparisons):
+        parts.append(_section(table, MINIATURE, own))
+    return parts
 
 
-def _section(table: Published, dataset: str, comparisons: Sequence[Comparison]) -> DatasetSection:
+def _section(table: Published, dataset: str, measured: Sequence[dict[str, str]]) -> DatasetSection:
     rows = [("published", row) for row in table.rows if row["dataset"] == dataset]
-    rows += [("measured", row) for row in measured_rows(comparisons, dataset, table.header)]
+    rows += [("measured", row) for row in measured]
     used = [
         name
         for name in table.header

@@ -12,7 +12,7 @@ import pandas as pd
 
 from bench.record import Record
 from bench.report.comparisons import MEGABYTE, Comparison, Row, at_tiou, comparisons
-from bench.report.formats import escape_markdown, latex, markdown, plain
+from bench.report.formats import Cells, bold_best, escape_markdown, latex, markdown, plain
 from bench.report.significance import Gain, paired_gain
 
 __all__ = ["Comparison", "Row", "comparison_csv", "comparison_markdown", "comparisons", "runs_csv"]
@@ -206,13 +206,19 @@ def failed_lines(comparison: Comparison) -> list[str]:
 
 
 def markdown_table(item: Comparison) -> str:
-    """Return a comparison's rows as a markdown table."""
-    return markdown(*cells(item))
+    """Return a comparison's rows as a markdown table, the best mAP of each column in bold."""
+    header, lines = cells(item)
+    return markdown(header, lines, bold=_best(header, lines))
 
 
 def short_markdown_table(item: Comparison) -> str:
     """Return the same without the columns of single tIoUs, as the README shows it."""
-    return markdown(*cells(item, thresholds=False))
+    header, lines = cells(item, thresholds=False)
+    return markdown(header, lines, bold=_best(header, lines))
+
+
+def _best(header: Sequence[str], lines: Sequence[Sequence[str]]) -> Cells:
+    return bold_best(header, lines, [name for name in header if "mAP" in name])
 
 
 def comparison_markdown(items: Sequence[Comparison]) -> str:
@@ -227,7 +233,11 @@ def comparison_markdown(items: Sequence[Comparison]) -> str:
 
 def comparison_latex(items: Sequence[Comparison]) -> str:
     """Return all comparisons as LaTeX tables (booktabs)."""
-    return "\n".join(latex(*cells(item), f"{item.title}. Device: {item.device}.") for item in items)
+    tables = [(item, *cells(item)) for item in items]
+    return "\n".join(
+        latex(header, lines, f"{item.title}. Device: {item.device}.", bold=_best(header, lines))
+        for item, header, lines in tables
+    )
 
 
 def plain_text(comparison: Comparison) -> str:

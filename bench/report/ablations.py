@@ -1,0 +1,85 @@
+"""Ablations: what a strategy's settings are worth, a table for each strategy that ran under several."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+from bench.report.comparisons import Comparison, Row, differing_fields
+from bench.report.formats import bold_best, comma_separated, escape_markdown, latex, markdown
+from bench.report.tables import BASELINE
+from bench.report.tables import cells as comparison_cells
+
+PREFACE = (
+    "One strategy under several settings, beside head-only; the fields that differ have columns. Gain: "
+    "average mAP over head-only, paired by seed. All else as in the comparison of the same protocol."
+)
+SHOWN = ("n", "average mAP (%)", "gain", "95 % interval", "training peak (MB)", "s/step", "trainable")
+BEST = ("average mAP (%)", "gain")
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+    """The rows of one strategy in a comparison."""
+
+    comparison: Comparison
+    strategy: str
+    fields: tuple[str, ...]
+    """The settings that differ between the rows."""
+    rows: tuple[Row, ...]
+
+    @property
+    def title(self) -> str:
+        return f"Settings of {self.strategy}: {self.comparison.title}"
+
+    @property
+    def file_name(self) -> str:
+        name = re.sub(r"[^A-Za-z0-9-]+", "-", self.strategy)
+        return f"ablation_{name}_{self.comparison.slug}"
+
+
+def ablations(comparison: Comparison) -> list[Ablation]:
+    """Return an ablation for each strategy that has rows of different settings."""
+    found = []
+    for name in dict.fromkeys(row.strategy for row in comparison.rows):
+        rows = tuple(row for row in comparison.rows if row.strategy == name)
+        if fields := differing_fields([row.records[0]["strategy"] for row in rows]):
+            found.append(Ablation(comparison, name, tuple(fields), rows))
+    return found
+
+
+def cells(item: Ablation) -> tuple[list[str], list[list[str]]]:
+    """Return header and text cells: head-only, then the strategy's settings."""
+    baseline = tuple(row for row in item.comparison.rows if row.strategy == BASELINE)
+    rows = item.rows if item.strategy == BASELINE else (*baseline, *item.rows)
+    header, lines = comparison_cells(dataclasses.replace(item.comparison, rows=rows), thresholds=False)
+    kept = [header.index(name) for name in SHOWN]
+    found = []
+    for row, line in zip(rows, lines, strict=True):
+        own = row.strategy == item.strategy
+        settings = row.records[0]["strategy"]
+        values = [_text(settings[field]) if own else "" for field in item.fields]
+        found.append([row.strategy, *values, *(line[i] for i in kept)])
+    return ["strategy", *item.fields, *SHOWN], found
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "all"
+    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+
+def contents(comparisons: Sequence[Comparison]) -> dict[str, str]:
+    """Return the tables of all ablations by file name: CSV, markdown and LaTeX."""
+    result = {}
+    for comparison in comparisons:
+        for item in ablations(comparison):
+            header, lines = cells(item)
+            best, columns = bold_best(header, lines, BEST), 1 + len(item.fields)
+            result[f"{item.file_name}.csv"] = comma_separated(header, lines)
+            result[f"{item.file_name}.md"] = (
+                f"# {escape_markdown(item.title)}\n\n{PREFACE}\n\n{markdown(header, lines, columns, best)}\n"
+            )
+            result[f"{item.file_name}.tex"] = latex(header, lines, f"{item.title}.", columns, best)
+    return result
