@@ -25,6 +25,7 @@ def build(results: Path) -> Report:
     """
     from bench.report import (
         ablations,
+        configurations,
         detection_errors,
         figures,
         forecast_rows,
@@ -68,7 +69,9 @@ def build(results: Path) -> Report:
         drawn = [*figures.draw(item, results), *training_figures.draw(item, results)]
         failed = [f"Failed: {text}" for text in tables.failed_lines(item)]
         remarks = (f"Device: {item.device}", tables.PREFACE, *failed)
-        sections.append(Section(item.title, remarks, *tables.cells(item), tuple(drawn)))
+        sections.append(
+            Section(item.title, remarks, *tables.cells(item), tuple(drawn), configurations.details(item))
+        )
         files += drawn
         for ablation in ablations.ablations(item):
             sections.append(Section(ablation.title, (ablations.PREFACE,), *ablations.cells(ablation)))

@@ -18,6 +18,8 @@ class Section:
     header: Sequence[str]
     lines: Sequence[Sequence[str]]
     figures: tuple[Path, ...] = ()
+    details: tuple[tuple[str, str], ...] = ()
+    """Summaries and the texts that open behind them."""
 
 
 # The page loads nothing: a browser that keeps this policy could not, whatever a name in a record holds.
@@ -37,6 +39,17 @@ th[aria-sort=descending] button::after { content: " \\2193"; }
 img { max-width: 100%; height: auto; }
 figure { display: inline-block; margin: 0.5rem; max-width: 36rem; vertical-align: top; }
 figcaption { font-size: 0.75rem; color: #555; }
+details { font-size: 0.85rem; margin: 0.2rem 0; }
+summary { cursor: pointer; }
+pre { overflow-x: auto; font-size: 0.8rem; }
+@media (prefers-color-scheme: dark) {
+  body { background: #16181c; color: #e4e6ea; }
+  a { color: #8cc4ff; }
+  th, td { border-color: #444; }
+  th button:focus-visible { outline-color: #56B4E9; }
+  figcaption { color: #aaa; }
+  img { background: white; border-radius: 4px; }
+}
 """
 
 # Cells are moved, never made: no text of the page is read as markup.
@@ -104,6 +117,12 @@ def _section(number: int, section: Section) -> str:
             f'<p><label>rows with <input type="search"></label></p>\n<div class="wide"><table>'
             f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>\n"
         )
+    if section.details:
+        table += '<p class="details">Configuration, environment and runs of each row:</p>\n'
+    table += "".join(
+        f"<details><summary>{html.escape(summary)}</summary><pre>{html.escape(text)}</pre></details>\n"
+        for summary, text in section.details
+    )
     pictures = "".join(_figure(path) for path in section.figures if path.suffix == ".png")
     return f'<section id="part{number}">\n<h2>{title}</h2>\n{remarks}{table}{pictures}</section>'
 
