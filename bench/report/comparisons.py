@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -25,7 +26,7 @@ class Row:
     def strategy(self) -> str:
         return str(self.records[0]["strategy"]["name"])
 
-    @property
+    @functools.cached_property
     def finished(self) -> tuple[Record, ...]:
         return tuple(record for record in self.records if record["status"] == "ok")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bench.errors import InputError
 from bench.report.comparisons import MEGABYTE, Comparison, Row, at_tiou
@@ -123,23 +124,30 @@ def measured_rows(
     ]
 
 
-def is_default(row: Row) -> bool:
-    """Return whether a row ran under its strategy's own defaults, as far as that strategy is installed."""
-    recorded = row.records[0]["strategy"]
-    if row.strategy not in installed():
-        return False
-    return bool(recorded == json.loads(json.dumps(settings(build_strategy(row.strategy)))))
+def is_default(comparison: Comparison, row: Row) -> bool:
+    """Return whether a row stands for its strategy: the only one, or the one under its defaults."""
+    if sum(other.strategy == row.strategy for other in comparison.rows) == 1:
+        return True
+    return bool(row.records[0]["strategy"] == _defaults(row.strategy))
+
+
+@functools.cache
+def _defaults(strategy: str) -> Any:
+    """Return a strategy's settings unless something is set, as records have them; None if not installed."""
+    if strategy not in installed():
+        return None
+    return json.loads(json.dumps(settings(build_strategy(strategy))))
 
 
 MINIATURE = "miniature (generated; measured here only)"
-COUNTERPARTS: Mapping[str, Callable[[Row], bool]] = {
+COUNTERPARTS: Mapping[str, Callable[[Comparison, Row], bool]] = {
     "losa": is_default,
     "adatad": is_default,
     "landscape": is_default,
     "lofi_t3_t4_systems": is_default,
-    "lofi_t1_pretraining": lambda row: row.strategy in (BASELINE, "lofi") and is_default(row),
-    "lofi_t2_configurations": lambda row: row.strategy in (BASELINE, "lofi"),
-    "lofi_t5_t6_encoders": lambda row: (
+    "lofi_t1_pretraining": lambda item, row: row.strategy in (BASELINE, "lofi") and is_default(item, row),
+    "lofi_t2_configurations": lambda item, row: row.strategy in (BASELINE, "lofi"),
+    "lofi_t5_t6_encoders": lambda item, row: (
         row.strategy == BASELINE or row.records[0]["strategy"].get("variant") == "t"
     ),
 }
@@ -158,7 +166,9 @@ def miniature_rows(table: Published, comparisons: Sequence[Comparison]) -> list[
         if comparison.dataset == "miniature"
         and (comparison.weights != "random" or table.name == "lofi_t1_pretraining")
         for row in comparison.rows
-        if row.finished and wanted(row) and row.finished[0]["protocol"]["evaluation_subset"] == "testing"
+        if row.finished
+        and wanted(comparison, row)
+        and row.finished[0]["protocol"]["evaluation_subset"] == "testing"
     ]
 
 

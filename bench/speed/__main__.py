@@ -18,6 +18,7 @@ from bench.errors import InputError
 from bench.speed import Measurement
 from bench.speed.detection import evaluation, suppression
 from bench.speed.pipeline import caching, loading, starting
+from bench.speed.reporting import reporting
 
 
 def table(rows: Sequence[Measurement]) -> str:
@@ -38,6 +39,7 @@ PARTS: dict[str, Callable[[float, Path | None], list[Measurement]]] = {
     "cache": caching,
     "loader": loading,
     "start": starting,
+    "report": reporting,
 }
 
 
