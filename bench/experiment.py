@@ -24,9 +24,11 @@ from bench.errors import InputError
 from bench.experiment_record import cost, empty_record, failure, memory, metrics, training
 from bench.foresight import check_possible, predict
 from bench.inference import VideoDetections, detect_all
+from bench.kept_weights import SCHEMA as CHECKPOINT_SCHEMA
+from bench.kept_weights import BaseWeights, Note, write_checkpoint
 from bench.models.backbone import Backbone
 from bench.models.checkpoints import LoadAudit
-from bench.record import Record, detections_path, ground_truth_path, write_atomically
+from bench.record import Record, checkpoint_path, detections_path, ground_truth_path, write_atomically
 from bench.specification import RunSpecification
 from bench.training import train
 from bench.windows import FrameStore, TrainingSampler, read_store
@@ -142,25 +144,37 @@ def run(
     record["cost"]["wall_seconds"] = round(time.perf_counter() - started, 2)
     record["training"] = training(detector, log)
     record["environment"] = describe(device)
+    if spec.keep_weights:
+        progress("keeping weights", 0, 1)
+        write_checkpoint(
+            checkpoint_path(Path(spec.results), record["id"]),
+            detector,
+            note_of(spec, record, dataset.classes),
+            spec.weights_path(),
+        )
     return record
 
 
-def write_detections(path: Path, results: list[VideoDetections], classes: tuple[str, ...]) -> None:
-    """Write detections as an ActivityNet submission: milliseconds, and scores to five digits."""
-    write_submission(
-        path,
-        {
-            found.video: [
-                {
-                    "segment": [round(float(start), 3), round(float(end), 3)],
-                    "score": round(float(score), 5),
-                    "label": classes[int(label)],
-                }
-                for (start, end), score, label in zip(found.segments, found.scores, found.labels, strict=True)
-            ]
-            for found in results
-        },
+def note_of(spec: RunSpecification, record: Record, classes: tuple[str, ...]) -> Note:
+    """Return what the checkpoint of a run says of itself; ``classes`` are those of its head."""
+    weights, dataset = record["weights"], record["dataset"]
+    return Note(
+        schema=CHECKPOINT_SCHEMA,
+        run=record["id"],
+        model=spec.model,
+        strategy=spec.build_strategy(),
+        protocol=spec.protocol(),
+        classes=classes,
+        dataset=f"{dataset['name']} ({dataset['variant']})",
+        seed=spec.seed,
+        weights=BaseWeights(weights["name"], weights["sha256"], weights["licence"]),
+        device=torch.device(spec.device).type,
     )
+
+
+def write_detections(path: Path, results: list[VideoDetections], classes: tuple[str, ...]) -> None:
+    """Write detections as an ActivityNet submission."""
+    write_submission(path, {found.video: found.entries(classes) for found in results})
 
 
 def watch_parent() -> None:

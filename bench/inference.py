@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,17 @@ class VideoDetections:
     segments: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
+
+    def entries(self, classes: Sequence[str]) -> list[dict[str, Any]]:
+        """Return them as a submission has them: in milliseconds, and scores to five digits."""
+        return [
+            {
+                "segment": [round(float(start), 3), round(float(end), 3)],
+                "score": round(float(score), 5),
+                "label": classes[int(label)],
+            }
+            for (start, end), score, label in zip(self.segments, self.scores, self.labels, strict=True)
+        ]
 
 
 def detect(

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import operator
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -242,9 +243,14 @@ def check(protocol: Protocol) -> None:
         ("frozen_clips", 1, 4096),
         ("micro_batch_clips", 1, 4096),
         ("gradient_clip", 1e-12, 1e30),
+        ("head.embd_dim", 1, 65536),
+        ("head.head_dim", 1, 65536),
+        ("head.fpn_dim", 1, 65536),
+        ("head.levels", 1, 16),
+        ("head.stem_layers", 0, 64),
     )
     for name, low, high in limits:
-        value = getattr(protocol, name)
+        value = operator.attrgetter(name)(protocol)
         if not low <= value <= high:
             raise InputError(f"protocol: field '{name}' is {value}, allowed is {low} to {high}")
     if protocol.lean.release_gradients and (

@@ -65,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
         help="train also where the forecast exceeds the memory, or without a GPU",
     )
     add("--fit", type=float, metavar="GIB", help="stream backward, by as many clips at once as fit a card")
+    add("--keep-weights", action="store_true", help="keep what training changed, for bench.predict")
     add("--timeout", type=float, metavar="SECONDS", help="a run that takes longer becomes a 'timeout' row")
     add(
         "--redo",
@@ -106,6 +107,7 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
             results=str(options.results.resolve()),
             annotations=_absolute(options.annotations) if options.annotations else None,
             force=options.force,
+            keep_weights=options.keep_weights,
         )
         for seed in seeds_of(options.seeds)
         for name in names
@@ -210,10 +212,26 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
         run_matrix(todo, dataset, records, workers, options.timeout)
     else:
         print(f"all {len(specs)} runs have records", file=sys.stderr)
+    if options.keep_weights:
+        say_unkept(specs, dataset, options.results)
     report = build(options.results)
     print(report.text)
     mine = [read_record(records / f"{run_id(spec, dataset)}.json") for spec in specs]
     return 0 if all(record["status"] == "ok" for record in mine) else 1
+
+
+def say_unkept(specs: Sequence[RunSpecification], dataset: Dataset, results: Path) -> None:
+    """Say how many finished runs have no checkpoint, as those that ended before one was asked for."""
+    from bench.record import checkpoint_path, read_record
+    from bench.specification import run_id
+
+    names = [run_id(spec, dataset) for spec in specs]
+    finished = [name for name in names if read_record(results / "records" / f"{name}.json")["status"] == "ok"]
+    if lost := [name for name in finished if not checkpoint_path(results, name).exists()]:
+        print(
+            f"{len(lost)} of {len(specs)} runs ended without kept weights; --redo all makes them again",
+            file=sys.stderr,
+        )
 
 
 def plan_instead(options: argparse.Namespace) -> int | None:

@@ -41,6 +41,8 @@ class RunSpecification:
     """The annotations of a known data set, where they do not lie in ``data``."""
     force: bool = False
     """Try the run even if its forecast exceeds the device's memory."""
+    keep_weights: bool = False
+    """Write what training changed into the results' folder ``checkpoints``."""
 
     def protocol(self) -> Protocol:
         """Return the model's protocol, with the subsets and tIoUs of a known data set, then what was set."""
