@@ -114,6 +114,7 @@ def write_checkpoint(path: Path, detector: Detector, note: Note, weights: Path |
     }
     with replacing(path) as draft:
         save_file(tensors, draft, metadata={KEY: json.dumps(plain, allow_nan=False)})
+        draft.chmod(0o644)  # it is written as private
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -186,7 +187,8 @@ def restore(checkpoint: Checkpoint, weights: Path | None, note: Note | None = No
 
     ``weights`` is the file of its pre-trained weights, needed only where training left some of them as they
     were; vit-t's shipped ones are found without. ``note`` replaces the checkpoint's; it may differ in what
-    changes no shape. Raises InputError for a file that does not fit its own note, and for other weights than the run's.
+    changes no shape. Raises InputError for a file that does not fit its own note, and for other weights than
+    the run's.
     """
     from safetensors.torch import load_file
 
