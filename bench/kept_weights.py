@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from bench.detector import build_detector, lower_frozen_weights
 from bench.errors import InputError
@@ -162,6 +162,8 @@ def _note_of(content: Any, where: str) -> Note:
         raise InputError(
             f"{where}: classes: allowed are 1 to {MOST_CLASSES} different names of printable characters"
         )
+    if not re.fullmatch("[0-9a-f]{64}", values["weights"].sha256 or "0" * 64):
+        raise InputError(f"{where}: weights.sha256: {short(values['weights'].sha256)}, allowed is a sha256")
     for name in ("run", "dataset"):
         if not (values[name].isprintable() and len(values[name]) <= 300):
             raise InputError(f"{where}: {name}: {short(values[name])}, allowed are printable characters")
@@ -195,28 +197,30 @@ def restore(checkpoint: Checkpoint, weights: Path | None, note: Note | None = No
     note = note or checkpoint.note
     expected = _expected_shapes(checkpoint)
     absent = sorted(expected.keys() - checkpoint.shapes.keys())
-    problems = {
-        "not in the detector": sorted(checkpoint.shapes.keys() - expected.keys()),
-        "of another shape": [n for n, s in checkpoint.shapes.items() if expected.get(n, s) != s],
-    }
-    base = _base_weights(checkpoint, weights) if absent else None
-    detector = None if any(problems.values()) else build(note, base, note.seed)
-    if detector is not None:
-        problems["missing"] = [name for name in absent if name not in loaded_names(detector)]
-    if detector is None or problems["missing"]:
-        listed = "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
-        raise InputError(f"{checkpoint.path}: does not fit its own note; {listed}")
+    _refuse(
+        checkpoint,
+        {
+            "not in the detector": sorted(checkpoint.shapes.keys() - expected.keys()),
+            "of another shape": [n for n, s in checkpoint.shapes.items() if expected.get(n, s) != s],
+        },
+    )
+    detector = build(note, _base_weights(checkpoint, weights) if absent else None, note.seed)
+    _refuse(checkpoint, {"missing": [name for name in absent if name not in loaded_names(detector)]})
     tensors = load_file(checkpoint.path)
     state = detector.state_dict()
     for name, value in tensors.items():
-        if value.dtype != state[name].dtype and not (value.is_floating_point() and _floating(state[name])):
+        if value.dtype != state[name].dtype and not (
+            value.is_floating_point() and state[name].is_floating_point()
+        ):
             raise InputError(f"{checkpoint.path}: {name}: {value.dtype}, allowed is {state[name].dtype}")
     detector.load_state_dict(tensors, strict=False)
     return detector.eval()
 
 
-def _floating(value: Tensor) -> bool:
-    return value.is_floating_point()
+def _refuse(checkpoint: Checkpoint, problems: Mapping[str, list[str]]) -> None:
+    """Raise InputError that lists the tensors with problems, if there are any."""
+    if listed := "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names):
+        raise InputError(f"{checkpoint.path}: does not fit its own note; {listed}")
 
 
 def _expected_shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
@@ -240,7 +244,7 @@ def _base_weights(checkpoint: Checkpoint, weights: Path | None) -> Path:
         weights = SOURCE_WEIGHTS
     if weights is None:
         raise InputError(
-            f"--weights: the path of {short(wanted.name)} is needed (sha256 {short(wanted.sha256)}), "
+            f"--weights: the path of {short(wanted.name)} is needed (sha256 {wanted.sha256}), "
             f"which {checkpoint.note.run} started from"
         )
     found = file_sha256(weights)

@@ -21,7 +21,7 @@ from datasets.video_index import VideoIndex, inspect
 
 Picture = NDArray[np.uint8]
 LINES = 3
-"""Labels of one moment, the strongest."""
+"""Labels of one moment at most."""
 LEAST_HEIGHT = 240
 """A lower video is enlarged by a whole number, so that its labels can be read."""
 TICKS = 90_000
@@ -69,13 +69,22 @@ def _labelled(source: Path, index: VideoIndex, segments: Sequence[Segment]) -> I
     everything = np.arange(len(index.starts))
     for start, frame in zip(index.starts, pyav_frames(source, index, everything), strict=True):
         large = _enlarged(frame)
-        now = tuple(each for each in shown if each.start <= start < each.end)[:LINES]
+        now = tuple(active(shown, float(start)))
         if now:
             if now not in strips:
                 strips[now] = draw_strip(now, [labels.index(each.label) for each in now], large.shape)
             strip = strips[now]
             large[-len(strip) :] = strip
         yield large
+
+
+def active(shown: Sequence[Segment], moment: float) -> list[Segment]:
+    """Return the segments at a moment, the strongest of each of the ``LINES`` strongest labels."""
+    found: dict[str, Segment] = {}
+    for each in shown:
+        if each.start <= moment < each.end:
+            found.setdefault(each.label, each)
+    return list(found.values())[:LINES]
 
 
 def _enlarged(frame: Picture) -> Picture:
