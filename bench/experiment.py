@@ -95,6 +95,8 @@ def run(
     device = torch.device(spec.device)
     protocol, dataset = spec.protocol(), spec.load_dataset()
     torch.set_num_threads(protocol.threads)
+    class_scores = spec.class_scores(dataset)
+    learned = dataset if class_scores is None else dataset.one_class()
     record = empty_record(spec, dataset)
     progress("forecast", 0, 1)
     record["forecast"] = predict(spec, dataset)
@@ -104,7 +106,7 @@ def run(
     progress("load", 0, 1)
     strategy = spec.build_strategy()
     detector, fresh_head, audit = build_detector(
-        spec.model, spec.weights_path(), strategy, protocol, len(dataset.classes), spec.seed
+        spec.model, spec.weights_path(), strategy, protocol, len(learned.classes), spec.seed
     )
     record["weights"] = weights_entry(spec, audit)
     announce(record["weights"]["audit"])
@@ -114,17 +116,19 @@ def run(
 
     def store(subset: str) -> FrameStore:
         return read_store(
-            dataset, subset, protocol, geometry, lambda done, total: progress("load", done, total)
+            learned, subset, protocol, geometry, lambda done, total: progress("load", done, total)
         )
 
     before = (
         {name: p.detach().clone() for name, p in detector.named_parameters()} if device.type == "cpu" else {}
     )
     disk = open_disk_cache(spec, dataset, detector.backbone, announce)
-    sampler = TrainingSampler(store(protocol.training_subset), protocol, dataset.classes, spec.seed)
+    sampler = TrainingSampler(store(protocol.training_subset), protocol, learned.classes, spec.seed)
     log = train(detector, strategy.stages(), protocol, sampler, fresh_head, device, progress, disk)
     evaluated = store(protocol.evaluation_subset)
     results, inference = detect_all(detector, evaluated, protocol, device, progress, disk)
+    if class_scores is not None:
+        results = [found.classified(class_scores, protocol.classifier_top) for found in results]
     progress("evaluation", 0, 1)
     path = detections_path(Path(spec.results), record["id"])
     truth = ground_truth_path(Path(spec.results), record)
@@ -149,7 +153,7 @@ def run(
         write_checkpoint(
             checkpoint_path(Path(spec.results), record["id"]),
             detector,
-            note_of(spec, record, dataset.classes),
+            note_of(spec, record, learned.classes),
             spec.weights_path(),
         )
     return record
