@@ -112,6 +112,7 @@ def find(
         "trained_on": note.dataset,
         "seed": note.seed,
         "protocol": checkpoint.note.protocol.digest(),
+        "classifier": protocol.classifier,
         "precision": protocol.precision,
         "device": device.type,
         "video": {"file": video.name, "sha256": sha256, "seconds": info.duration, "reader": readers_used()},
@@ -201,18 +202,16 @@ def film(source: Path, target: Path, segments: list[Segment]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb; bad input is one line and exit code 2."""
+    from bench.run import exit_code
+
     options = parser().parse_args(arguments)
-    try:
-        files = predict(options)
-    except InputError as error:
-        print(f"bench.predict: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("bench.predict: interrupted", file=sys.stderr)
-        return 130
-    for file in files:
-        print(file)
-    return 0
+
+    def action() -> int:
+        for file in predict(options):
+            print(file)
+        return 0
+
+    return exit_code("bench.predict", action)
 
 
 if __name__ == "__main__":
