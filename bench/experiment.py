@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from bench.detection import diagnose, evaluate
 from bench.detection.submission import read_ground_truth, read_submission, write_submission
@@ -150,12 +151,11 @@ def run(
     record["environment"] = describe(device)
     if spec.keep_weights:
         progress("keeping weights", 0, 1)
-        write_checkpoint(
-            checkpoint_path(Path(spec.results), record["id"]),
-            detector,
-            note_of(spec, record, learned.classes),
-            spec.weights_path(),
-        )
+        path, note = checkpoint_path(Path(spec.results), record["id"]), note_of(spec, record, learned.classes)
+        try:
+            write_checkpoint(path, detector, note, spec.weights_path())
+        except (OSError, SafetensorError) as error:  # what was measured stays, whatever the disk says
+            announce([f"{record['id']}: weights not kept ({error})"])
     return record
 
 

@@ -76,14 +76,17 @@ def test_only_what_training_changed_is_kept(runs):
         assert changed <= sizes[name] < changed + 60_000  # buffers, untouched initial values, and the note
 
 
-def test_keeping_weights_changes_no_result(runs, tiny_dataset, tmp_path, capsys):
+def test_a_run_whose_weights_cannot_be_kept_is_a_run_all_the_same(runs, tiny_dataset, tmp_path, capsys):
+    (tmp_path / "checkpoints").write_text("a file where a folder should be")
     options = ("--weights", "source", "--protocol", "ema_decay=0.5")
-    assert run_bench(tiny_dataset, tmp_path, *options).returncode == 0
+    process = run_bench(tiny_dataset, tmp_path, *options, "--keep-weights")
+    assert process.returncode == 0
     plain, kept = records_of(tmp_path)["head-only"], runs[1]["head-only"]
-    assert (plain["id"], plain["metrics"]) == (kept["id"], kept["metrics"])
-    assert not (tmp_path / "checkpoints").exists()
-    assert bench(bench_command(tiny_dataset, tmp_path, *options, "--keep-weights")[3:]) == 0
-    assert "1 of 1 runs ended without kept weights; --redo all makes them again" in capsys.readouterr().err
+    assert (plain["id"], plain["status"], plain["metrics"]) == (kept["id"], "ok", kept["metrics"])
+    assert "weights not kept" in process.stderr
+    assert "1 of 1 runs ended without kept weights; --redo all makes them again" in process.stderr
+    assert bench(bench_command(tiny_dataset, tmp_path, *options)[3:]) == 0
+    assert "kept weights" not in capsys.readouterr().err
     record = tmp_path / "records" / f"{plain['id']}.json"
     video = tiny_dataset / "videos" / "clip_4.mp4"
     assert main([str(video), "--run", str(record), "--out", str(tmp_path / "out")]) == 2
