@@ -9,12 +9,12 @@ RESULTS ?= results/local
 VENV := .venv
 BIN := $(VENV)/bin
 OPTIONS = --model $(MODEL) --dataset $(DATASET) --strategies $(STRATEGIES) --seeds $(SEEDS) --device $(DEVICE) --results $(RESULTS)
-OPTIONS += $(if $(DATA),--data $(DATA)) $(if $(ANNOTATIONS),--annotations $(ANNOTATIONS)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(CACHE),--cache $(CACHE)) $(foreach p,$(PROTOCOL),--protocol $(p)) $(if $(FORCE),--force) $(if $(FIT),--fit $(FIT))
+OPTIONS += $(if $(DATA),--data $(DATA)) $(if $(ANNOTATIONS),--annotations $(ANNOTATIONS)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(CACHE),--cache $(CACHE)) $(foreach p,$(PROTOCOL),--protocol $(p)) $(if $(FORCE),--force) $(if $(FIT),--fit $(FIT)) $(if $(KEEP),--keep-weights) $(if $(CLASSIFIER),--classifier $(CLASSIFIER))
 
 TEST = $(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help bench plan doctor report test check gpu-check gpu-measure pretrain tune speed clean
+.PHONY: help bench predict plan doctor report test check gpu-check gpu-measure pretrain tune speed clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -22,11 +22,14 @@ help: ## print this list
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,check]' && touch $@
 
-bench: $(VENV)/installed ## compare the strategies; MODEL= DATASET= DATA= ANNOTATIONS= WEIGHTS= STRATEGIES= SEEDS= DEVICE= RESULTS= CACHE= PROTOCOL= FORCE= FIT=
+bench: $(VENV)/installed ## compare the strategies; MODEL= DATASET= DATA= ANNOTATIONS= WEIGHTS= STRATEGIES= SEEDS= DEVICE= RESULTS= CACHE= PROTOCOL= FORCE= FIT= KEEP= CLASSIFIER=
 	$(BIN)/python -m bench.run $(OPTIONS)
 
 doctor: $(VENV)/installed ## check annotations and videos before a run; DATASET= (a known name or a JSON file) DATA= ANNOTATIONS=
 	$(BIN)/python -m bench.doctor $(if $(findstring .json,$(DATASET)),$(DATASET),$(ANNOTATIONS) --card $(DATASET)) $(if $(DATA),--data $(DATA))
+
+predict: $(VENV)/installed ## the actions of your own VIDEO= by a RUN= (record or checkpoint) made with KEEP=1; WEIGHTS= DEVICE= OUT= MP4=
+	$(BIN)/python -m bench.predict "$(VIDEO)" --run "$(RUN)" --device $(DEVICE) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(OUT),--out $(OUT)) $(if $(MP4),--mp4)
 
 plan: $(VENV)/installed ## predict the peak memory of every strategy, without a GPU; MODEL= FRAMES= SIZE= GPU=
 	$(BIN)/python -m bench.plan --model $(MODEL) --strategy $(STRATEGIES) $(if $(FRAMES),--frames $(FRAMES)) $(if $(SIZE),--size $(SIZE)) $(if $(GPU),--gpu $(GPU))

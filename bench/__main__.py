@@ -7,6 +7,7 @@ VERBS = {
     "plan": "predict peak memory, without a GPU, and what fits a card",
     "doctor": "check annotations and videos before a run",
     "measure": "memory and time of real training steps beside their forecast",
+    "predict": "the actions of one video of your own, by a run whose weights were kept",
     "evaluate": "mAP of a submission file against a ground-truth file",
     "tune": "choose hyper-parameters on the tuning videos",
     "convert_i3d": "turn the published I3D weights into a checkpoint",

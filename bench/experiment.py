@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from bench.detection import diagnose, evaluate
 from bench.detection.submission import read_ground_truth, read_submission, write_submission
@@ -24,9 +25,11 @@ from bench.errors import InputError
 from bench.experiment_record import cost, empty_record, failure, memory, metrics, training
 from bench.foresight import check_possible, predict
 from bench.inference import VideoDetections, detect_all
+from bench.kept_weights import SCHEMA as CHECKPOINT_SCHEMA
+from bench.kept_weights import BaseWeights, Note, write_checkpoint
 from bench.models.backbone import Backbone
 from bench.models.checkpoints import LoadAudit
-from bench.record import Record, detections_path, ground_truth_path, write_atomically
+from bench.record import Record, checkpoint_path, detections_path, ground_truth_path, write_atomically
 from bench.specification import RunSpecification
 from bench.training import train
 from bench.windows import FrameStore, TrainingSampler, read_store
@@ -93,6 +96,8 @@ def run(
     device = torch.device(spec.device)
     protocol, dataset = spec.protocol(), spec.load_dataset()
     torch.set_num_threads(protocol.threads)
+    class_scores = spec.class_scores(dataset)
+    learned = dataset if class_scores is None else dataset.one_class()
     record = empty_record(spec, dataset)
     progress("forecast", 0, 1)
     record["forecast"] = predict(spec, dataset)
@@ -102,7 +107,7 @@ def run(
     progress("load", 0, 1)
     strategy = spec.build_strategy()
     detector, fresh_head, audit = build_detector(
-        spec.model, spec.weights_path(), strategy, protocol, len(dataset.classes), spec.seed
+        spec.model, spec.weights_path(), strategy, protocol, len(learned.classes), spec.seed
     )
     record["weights"] = weights_entry(spec, audit)
     announce(record["weights"]["audit"])
@@ -112,17 +117,19 @@ def run(
 
     def store(subset: str) -> FrameStore:
         return read_store(
-            dataset, subset, protocol, geometry, lambda done, total: progress("load", done, total)
+            learned, subset, protocol, geometry, lambda done, total: progress("load", done, total)
         )
 
     before = (
         {name: p.detach().clone() for name, p in detector.named_parameters()} if device.type == "cpu" else {}
     )
     disk = open_disk_cache(spec, dataset, detector.backbone, announce)
-    sampler = TrainingSampler(store(protocol.training_subset), protocol, dataset.classes, spec.seed)
+    sampler = TrainingSampler(store(protocol.training_subset), protocol, learned.classes, spec.seed)
     log = train(detector, strategy.stages(), protocol, sampler, fresh_head, device, progress, disk)
     evaluated = store(protocol.evaluation_subset)
     results, inference = detect_all(detector, evaluated, protocol, device, progress, disk)
+    if class_scores is not None:
+        results = [found.classified(class_scores, protocol.classifier_top) for found in results]
     progress("evaluation", 0, 1)
     path = detections_path(Path(spec.results), record["id"])
     truth = ground_truth_path(Path(spec.results), record)
@@ -142,25 +149,36 @@ def run(
     record["cost"]["wall_seconds"] = round(time.perf_counter() - started, 2)
     record["training"] = training(detector, log)
     record["environment"] = describe(device)
+    if spec.keep_weights:
+        progress("keeping weights", 0, 1)
+        path, note = checkpoint_path(Path(spec.results), record["id"]), note_of(spec, record, learned.classes)
+        try:
+            write_checkpoint(path, detector, note, spec.weights_path())
+        except (OSError, SafetensorError) as error:  # what was measured stays, whatever the disk says
+            announce([f"{record['id']}: weights not kept ({error})"])
     return record
 
 
-def write_detections(path: Path, results: list[VideoDetections], classes: tuple[str, ...]) -> None:
-    """Write detections as an ActivityNet submission: milliseconds, and scores to five digits."""
-    write_submission(
-        path,
-        {
-            found.video: [
-                {
-                    "segment": [round(float(start), 3), round(float(end), 3)],
-                    "score": round(float(score), 5),
-                    "label": classes[int(label)],
-                }
-                for (start, end), score, label in zip(found.segments, found.scores, found.labels, strict=True)
-            ]
-            for found in results
-        },
+def note_of(spec: RunSpecification, record: Record, classes: tuple[str, ...]) -> Note:
+    """Return what the checkpoint of a run says of itself; ``classes`` are those of its head."""
+    weights, dataset = record["weights"], record["dataset"]
+    return Note(
+        schema=CHECKPOINT_SCHEMA,
+        run=record["id"],
+        model=spec.model,
+        strategy=spec.build_strategy(),
+        protocol=spec.protocol(),
+        classes=classes,
+        dataset=f"{dataset['name']} ({dataset['variant']})",
+        seed=spec.seed,
+        weights=BaseWeights(weights["name"], weights["sha256"], weights["licence"]),
+        device=torch.device(spec.device).type,
     )
+
+
+def write_detections(path: Path, results: list[VideoDetections], classes: tuple[str, ...]) -> None:
+    """Write detections as an ActivityNet submission."""
+    write_submission(path, {found.video: found.entries(classes) for found in results})
 
 
 def watch_parent() -> None:

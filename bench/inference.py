@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
-from bench.detection import soft_nms
+from bench.detection import ClassScores, fuse, soft_nms
 from bench.encoding import ClipPasses, EncodingCache, autocast
 from bench.encoding_cache import DiskCache
 from bench.memory.meter import MemoryMeter, MemoryReading
@@ -26,6 +27,21 @@ class VideoDetections:
     segments: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
+
+    def classified(self, scores: ClassScores, top: int) -> VideoDetections:
+        """Return them with the classes of an external classifier, each ``top`` times at most."""
+        return VideoDetections(self.video, *fuse(self.segments, self.scores, scores.scores[self.video], top))
+
+    def entries(self, classes: Sequence[str]) -> list[dict[str, Any]]:
+        """Return them as a submission has them: in milliseconds, and scores to five digits."""
+        return [
+            {
+                "segment": [round(float(start), 3), round(float(end), 3)],
+                "score": round(float(score), 5),
+                "label": classes[int(label)],
+            }
+            for (start, end), score, label in zip(self.segments, self.scores, self.labels, strict=True)
+        ]
 
 
 def detect(

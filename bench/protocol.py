@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import operator
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -134,13 +135,18 @@ class Protocol:
     frozen_clips: int = 8
     """Clips that pass through a backbone at once where no gradient is recorded."""
     threads: int = 1
+    classifier: str | None = None
+    """An external classifier of whole videos, by its file's name and digest: the head then learns one class,
+    and detections take theirs from it (``bench.detection.classifier``). Without it the head classifies."""
+    classifier_top: int = 2
+    """Classes that each detection gets from the classifier, the best of its video."""
 
     def digest(self) -> str:
         """Return the sha256 of all fields (``digest_of``)."""
         return digest_of(dataclasses.asdict(self))
 
 
-LATER: Mapping[str, Any] = {}
+LATER: Mapping[str, Any] = {"classifier": None, "classifier_top": 2}
 """Fields that came after the first records, with the value under which all goes as before them."""
 
 
@@ -242,11 +248,19 @@ def check(protocol: Protocol) -> None:
         ("frozen_clips", 1, 4096),
         ("micro_batch_clips", 1, 4096),
         ("gradient_clip", 1e-12, 1e30),
+        ("head.embd_dim", 1, 65536),
+        ("head.head_dim", 1, 65536),
+        ("head.fpn_dim", 1, 65536),
+        ("head.levels", 1, 16),
+        ("head.stem_layers", 0, 64),
+        ("classifier_top", 1, 1000),
     )
     for name, low, high in limits:
-        value = getattr(protocol, name)
+        value = operator.attrgetter(name)(protocol)
         if not low <= value <= high:
             raise InputError(f"protocol: field '{name}' is {value}, allowed is {low} to {high}")
+    if protocol.classifier is None and protocol.classifier_top != LATER["classifier_top"]:
+        raise InputError("protocol: field 'classifier_top' is set, allowed only with --classifier")
     if protocol.lean.release_gradients and (
         protocol.gradient_clip < NO_CLIPPING or protocol.backward == "streamed"
     ):

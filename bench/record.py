@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +34,24 @@ REQUIRED: dict[str, type | tuple[type, ...]] = {
 Record = dict[str, Any]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to a draft beside ``path`` and rename it, so that no reader sees half of it."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the path of a draft beside ``path`` that takes its place, whole, when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     try:
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
+        yield draft
+        with draft.open("rb+") as file:
             os.fsync(file.fileno())
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` to a draft beside ``path`` and rename it, so that no reader sees half of it."""
+    with replacing(path) as draft:
+        draft.write_bytes(content)
 
 
 def write_record(folder: Path, record: Record) -> Path:
@@ -110,6 +118,11 @@ def read_folder(folder: Path) -> RecordFolder:
 def detections_path(results: Path, identifier: str) -> Path:
     """Return where a run's detections lie."""
     return results / "detections" / f"{identifier}.json.gz"
+
+
+def checkpoint_path(results: Path, identifier: str) -> Path:
+    """Return where the weights of a run lie that was asked to keep them."""
+    return results / "checkpoints" / f"{identifier}.safetensors"
 
 
 def ground_truth_path(results: Path, record: Record) -> Path:

@@ -65,6 +65,8 @@ def parser() -> argparse.ArgumentParser:
         help="train also where the forecast exceeds the memory, or without a GPU",
     )
     add("--fit", type=float, metavar="GIB", help="stream backward, by as many clips at once as fit a card")
+    add("--keep-weights", action="store_true", help="keep what training changed, for bench.predict")
+    add("--classifier", type=Path, metavar="FILE", help="scores of whole videos that classify detections")
     add("--timeout", type=float, metavar="SECONDS", help="a run that takes longer becomes a 'timeout' row")
     add(
         "--redo",
@@ -80,6 +82,16 @@ def _absolute(path: Path | str) -> str:
     return str(Path(path).absolute())
 
 
+def protocol_changes(options: argparse.Namespace) -> dict[str, str]:
+    """Return the protocol's fields that the options set, as text."""
+    from bench.detection.classifier import classifier_name
+
+    changes = pairs(options.protocol, "--protocol")
+    if "classifier" in changes:
+        raise InputError("--protocol: 'classifier' follows from a file, give that as --classifier")
+    return {**changes, "classifier": classifier_name(options.classifier)} if options.classifier else changes
+
+
 def specifications(options: argparse.Namespace) -> list[RunSpecification]:
     """Return the runs of the matrix, checked as far as that is possible without reading data."""
     from bench.specification import RunSpecification
@@ -90,6 +102,7 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
         raise InputError(f"--workers: got {options.workers}, allowed is 1 or more")
     names = strategy_names(options.strategies)
     changed = settings_of(options.set, names)
+    changes = protocol_changes(options)
     device, weights = device_of(options.device), options.weights or "source"
     specs = [
         RunSpecification(
@@ -102,10 +115,12 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
             weights=weights if weights in ("source", "random") else _absolute(weights),
             seed=seed,
             device=device,
-            protocol_changes=pairs(options.protocol, "--protocol"),
+            protocol_changes=changes,
             results=str(options.results.resolve()),
             annotations=_absolute(options.annotations) if options.annotations else None,
             force=options.force,
+            keep_weights=options.keep_weights,
+            classifier=_absolute(options.classifier) if options.classifier else None,
         )
         for seed in seeds_of(options.seeds)
         for name in names
@@ -187,13 +202,14 @@ def pending(
 def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int:
     """Run what is missing, rebuild the report, and return the exit code: 1 if a run of the matrix failed."""
     from bench.foresight import fitted
-    from bench.record import read_record
+    from bench.record import checkpoint_path, read_record
     from bench.report import build
     from bench.runner import run_matrix
     from bench.specification import run_id
 
     check_writable(options.results)
     dataset = load_dataset(specs[0])
+    specs[0].class_scores(dataset)
     if options.fit is not None:
         specs = fitted(specs, dataset, options.fit)
     records = options.results / "records"
@@ -213,7 +229,14 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
     report = build(options.results)
     print(report.text)
     mine = [read_record(records / f"{run_id(spec, dataset)}.json") for spec in specs]
-    return 0 if all(record["status"] == "ok" for record in mine) else 1
+    finished = [record for record in mine if record["status"] == "ok"]
+    lost = [each for each in finished if not checkpoint_path(options.results, each["id"]).exists()]
+    if options.keep_weights and lost:
+        print(
+            f"{len(lost)} of {len(specs)} runs ended without kept weights; --redo all makes them again",
+            file=sys.stderr,
+        )
+    return 0 if len(finished) == len(mine) else 1
 
 
 def plan_instead(options: argparse.Namespace) -> int | None:
@@ -231,6 +254,7 @@ def plan_instead(options: argparse.Namespace) -> int | None:
     words = ["--model", options.model, "--strategy", options.strategies]
     words += [word for text in options.protocol for word in ("--protocol", text)]
     words += [word for text in options.set for word in ("--set", text)]
+    words += ["--classes", "1"] if options.classifier else []
     code = plan.plan(plan.parser().parse_args(words))
     print(
         f"bench.run: nothing was trained: {options.model} wants a GPU and this machine has none; "

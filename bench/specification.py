@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.detection.classifier import ClassScores, read_class_scores
 from bench.errors import InputError
 from bench.protocol import Protocol, default_protocol, override
 from datasets import card_protocol, load_dataset
@@ -41,11 +42,29 @@ class RunSpecification:
     """The annotations of a known data set, where they do not lie in ``data``."""
     force: bool = False
     """Try the run even if its forecast exceeds the device's memory."""
+    keep_weights: bool = False
+    """Write what training changed into the results' folder ``checkpoints``."""
+    classifier: str | None = None
+    """The path of the external classifier's scores that ``protocol_changes`` names."""
 
     def protocol(self) -> Protocol:
         """Return the model's protocol, with the subsets and tIoUs of a known data set, then what was set."""
         changes = {**card_protocol(self.dataset), **self.protocol_changes}
         return override(default_protocol(self.model, self.device), changes)
+
+    def class_scores(self, dataset: Dataset) -> ClassScores | None:
+        """Return the external classifier's scores of the videos that are evaluated; None without one.
+
+        Raises InputError for a file that does not fit the data set or has changed since it was given.
+        """
+        if self.classifier is None:
+            return None
+        protocol = self.protocol()
+        videos = [video.id for video in dataset.subset(protocol.evaluation_subset)]
+        scores = read_class_scores(Path(self.classifier), videos, dataset.classes)
+        if scores.name != protocol.classifier:
+            raise InputError(f"{self.classifier}: is {scores.name}, the run is of {protocol.classifier}")
+        return scores
 
     def build_strategy(self) -> Strategy:
         return build_strategy(self.strategy, self.strategy_settings)

@@ -12,12 +12,12 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError
-from bench.protocol import digest_of
+from bench.protocol import LATER, digest_of
 from bench.record import Record, detections_path, ground_truth_path, read_folder
 
 DEVICES = ("cpu", "cuda", *(f"cuda:{number}" for number in range(16)))
@@ -121,16 +121,22 @@ def differences(first: Any, other: Any, name: str = "protocol") -> list[str]:
     return [] if first == other else [f"{name}: {first} and {other}"]
 
 
+def complete(record: Record) -> dict[str, Any]:
+    """Return a record's protocol with the fields that came after it, at the values that it was run with."""
+    return {**LATER, **record["protocol"]}
+
+
 def open_reasons(comparison: Any, trials: Sequence[Record]) -> list[str]:
     """Return why the rows of a table may not be compared; none if the table is closed."""
     records = [record for row in comparison.rows for record in row.records]
     reasons = []
     if len({row.strategy for row in comparison.rows}) < 2:
         reasons.append(f"only {comparison.rows[0].strategy} is there, nothing to compare it with")
-    for name, pick in (
+    picks: tuple[tuple[str, Callable[[Record], Any]], ...] = (
         ("dataset", lambda record: {k: v for k, v in record["dataset"].items() if k != "name"}),
-        ("protocol", lambda record: record["protocol"]),
-    ):
+        ("protocol", complete),
+    )
+    for name, pick in picks:
         for record in records[1:]:
             lines = differences(pick(records[0]), pick(record), name)
             reasons += [f"{records[0]['id']}, {record['id']}: {line}" for line in lines]
@@ -187,7 +193,7 @@ def nearest(comparison: Any, others: Sequence[Any]) -> str:
     lines = [
         *differences(theirs["dataset"], mine["dataset"], "dataset"),
         *differences(theirs["weights"].get("sha256"), mine["weights"].get("sha256"), "weights.sha256"),
-        *differences(theirs["protocol"], mine["protocol"]),
+        *differences(complete(theirs), complete(mine)),
         *differences(other.device, comparison.device, "device"),
     ]
     return f"differs from the table of protocol {other.digest[:8]}: " + "; ".join(lines)

@@ -1,11 +1,12 @@
 """What a data set is once its files are read: videos, their instances, and what reading mended."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from bench.errors import InputError
 
+ACTION = "action"
 Treatment = Literal["refuse", "drop", "keep"]
 """What becomes of a segment that is wrong: an error, left out and counted, or kept as it stands."""
 
@@ -104,6 +105,14 @@ class Dataset:
             known = ", ".join(self.subsets)
             raise InputError(f"{self.path.name}: subset: got {name[:60]!r}, known are {known}")
         return tuple(video for video in self.videos if video.subset == name)
+
+    def one_class(self) -> "Dataset":
+        """The same instances, all of one class called `action`, as heads learn that do not classify."""
+        videos = (
+            replace(video, instances=tuple(replace(each, label=ACTION) for each in video.instances))
+            for video in self.videos
+        )
+        return replace(self, classes=(ACTION,), videos=tuple(videos))
 
     def instance_count(self, name: str) -> int:
         """How many instances a subset holds."""

@@ -1,5 +1,6 @@
 """From scored segments to mean average precision. Importing this package does not load torch."""
 
+from bench.detection.classifier import ClassScores, classifier_name, fuse, read_class_scores
 from bench.detection.diagnosis import diagnose
 from bench.detection.evaluation import Evaluation, Segments, evaluate
 from bench.detection.nms import soft_nms
@@ -7,11 +8,15 @@ from bench.detection.recall import average_recall
 from bench.detection.submission import read_ground_truth, read_submission, write_submission
 
 __all__ = [
+    "ClassScores",
     "Evaluation",
     "Segments",
     "average_recall",
+    "classifier_name",
     "diagnose",
     "evaluate",
+    "fuse",
+    "read_class_scores",
     "read_ground_truth",
     "read_submission",
     "soft_nms",

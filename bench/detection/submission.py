@@ -29,7 +29,7 @@ VERSION = "VERSION 1.3"
 def read_ground_truth(path: str | Path, subset: str) -> Segments:
     """Return the instances of ``subset``. Raises ``InputError``, one line, for any other file."""
     path = Path(path)
-    database = _mapping(_read_json(path), "database", path)
+    database = _mapping(read_json(path), "database", path)
     rows: list[Row] = []
     subsets: set[str] = set()
     for video, entry in database.items():
@@ -52,7 +52,7 @@ def read_ground_truth(path: str | Path, subset: str) -> Segments:
 def read_submission(path: str | Path) -> Segments:
     """Return the detections of a file, in its order. Raises ``InputError``, one line, as above."""
     path = Path(path)
-    results = _mapping(_read_json(path), "results", path)
+    results = _mapping(read_json(path), "results", path)
     rows: list[Row] = []
     for video, entries in results.items():
         rows.extend(_rows(path, f"results.{_name(video)}", video, entries, scored=True))
@@ -98,7 +98,8 @@ def _results(table: Segments) -> dict[str, list[dict[str, Any]]]:
     return results
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file, compressed if its name ends in ``.gz``; InputError, one line."""
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":
@@ -143,19 +144,20 @@ def _rows(path: Path, field: str, video: str, entries: Any, scored: bool) -> Ite
         segment = entry.get("segment")
         if not scored and isinstance(segment, list):  # AFSD's ground truth quotes its seconds
             segment = [_unquoted(value) for value in segment]
-        if not (isinstance(segment, list) and len(segment) == 2 and all(map(_is_number, segment))):
+        if not (isinstance(segment, list) and len(segment) == 2 and all(map(is_number, segment))):
             raise InputError(f"{place}.segment: {_short(segment)}, allowed is [start, end] in finite seconds")
         if segment[1] < segment[0]:
             raise InputError(f"{place}.segment: {_short(segment)}, allowed is an end not before the start")
         if not isinstance(entry.get("label"), str):
             raise InputError(f"{place}.label: {_short(entry.get('label'))}, allowed is text")
         score: Any = entry.get("score") if scored else 0.0
-        if not _is_number(score):
+        if not is_number(score):
             raise InputError(f"{place}.score: {_short(score)}, allowed is a finite number")
         yield video, entry["label"], float(segment[0]), float(segment[1]), float(score)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether a JSON value is a finite number."""
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:

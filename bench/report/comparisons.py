@@ -53,6 +53,8 @@ class Comparison:
     rows: tuple[Row, ...]
     mark: str = ""
     """Tells comparisons apart that would otherwise share their file names, as of two devices."""
+    classifier: str = ""
+    """The external classifier that gave detections their classes; empty where the head did."""
 
     @property
     def slug(self) -> str:
@@ -64,7 +66,8 @@ class Comparison:
     @property
     def title(self) -> str:
         parts = (f"{self.dataset} ({self.variant})", self.model, f"weights {self.weights}")
-        return ", ".join((*parts, f"protocol {self.digest[:8]}"))
+        classifier = (f"classes by {self.classifier}",) if self.classifier else ()
+        return ", ".join((*parts, *classifier, f"protocol {self.digest[:8]}"))
 
 
 def _key(record: Record) -> tuple[str, ...]:
@@ -79,6 +82,12 @@ def _key(record: Record) -> tuple[str, ...]:
         str(weights["sha256"]),
         record["protocol"]["digest"],
     )
+
+
+def _classifier(record: Record) -> str:
+    protocol = record["protocol"]
+    name = protocol.get("classifier")
+    return f"{name} (top {protocol['classifier_top']})" if name else ""
 
 
 def comparisons(records: Sequence[Record]) -> list[Comparison]:
@@ -96,6 +105,7 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
             members = [r for r in group if r["environment"].get("device", devices[0]) == device]
             tious = tuple(f"{tiou:g}" for tiou in members[0]["protocol"]["tiou"])
             item = Comparison(key[0], key[1], key[3], key[4], key[6], device, tious, _rows(members))
+            item = dataclasses.replace(item, classifier=_classifier(members[0]))
             mark = hashlib.sha256(json.dumps([*key, device]).encode()).hexdigest()[:6]
             taken = {other.slug for other in found}
             found.append(dataclasses.replace(item, mark=mark) if item.slug in taken else item)

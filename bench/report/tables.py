@@ -116,7 +116,8 @@ def comparison_csv(items: Sequence[Comparison]) -> str:
     parts = []
     for item in items:
         table = frame(item)
-        context = ("dataset", "variant", "model", "weights", "digest", "device")
+        context = ["dataset", "variant", "model", "weights", "digest", "device"]
+        context += ["classifier"] if any(each.classifier for each in items) else []
         for position, name in enumerate(context):
             table.insert(position, "protocol" if name == "digest" else name, getattr(item, name))
         parts.append(table)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.protocol import LATER
 from bench.record import detections_path, ground_truth_path, read_folder
 from bench.verify import main
 
@@ -163,3 +164,17 @@ def test_a_record_that_cannot_be_checked_is_named(folder, capsys, spoil):
     code, text = check(folder, capsys)
     assert code == 1
     assert f"foreign: {record['id']}: cannot be checked" in text
+
+
+def test_a_record_with_later_fields_shares_a_closed_table_with_older_ones(folder, capsys):
+    record = spoilt()
+    assert not LATER.keys() & record["protocol"].keys()
+    record["protocol"] |= LATER
+    write(folder, record)
+    code, text = check(folder, capsys)
+    assert (code, text.count("closed: ")) == (0, 1)
+    record["protocol"]["classifier_top"] = 1
+    write(folder, record)
+    code, text = check(folder, capsys)
+    assert code == 1
+    assert "not that of the protocol's fields" in text

@@ -1,0 +1,121 @@
+"""Scores of an external classifier of whole videos, and detections that take their classes from it.
+
+The practice on ActivityNet: a head finds actions of no class, and a classifier of the whole video, such as
+the one of CUHK's entry to the challenge of 2017 (Zhao et al., arXiv 1710.08011), says which classes they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.detection.submission import is_number, read_json
+from bench.errors import InputError
+from bench.plain_values import short
+
+Floats = NDArray[np.float64]
+NAMED = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassScores:
+    """What a classifier says of some videos."""
+
+    name: str
+    """Its file's name and the first digits of its sha256, as the protocol has them."""
+    scores: Mapping[str, Floats]
+    """By video, (K,) in the order of the data set's classes."""
+
+
+def classifier_name(path: Path) -> str:
+    """Return what a protocol calls a file of scores; InputError for one that cannot be read."""
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"--classifier: {path} cannot be read ({error.strerror})") from None
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', path.name)} {digest[:12]}"
+
+
+def read_class_scores(path: Path, videos: Collection[str], classes: Sequence[str]) -> ClassScores:
+    """Return the scores of ``videos``, with classes ordered as in ``classes``.
+
+    The file (``.json`` or ``.json.gz``) is CUHK's form: ``results`` gives each video a list of scores, and
+    ``class`` (or ``classes``) what they are of. A video is looked for by its id, then with ActivityNet's
+    prefix ``v_``, then without it. Raises InputError that names the file for other classes than the data
+    set's, videos without scores, and scores that are not finite or below 0.
+    """
+    content = read_json(path)
+    results = content.get("results") if isinstance(content, Mapping) else None
+    if not isinstance(results, Mapping):
+        raise InputError(f"{path}: results: allowed is an object of scores by video at the top of the file")
+    order = _order(content.get("class", content.get("classes")), classes, path)
+    found: dict[str, Floats] = {}
+    absent: list[str] = []
+    for video in videos:
+        keys = (video, f"v_{video}", video.removeprefix("v_"))
+        key = next((key for key in keys if key in results), None)
+        if key is None:
+            absent.append(video)
+        else:
+            found[video] = _row(results[key], f"{path}: results.{short(key)[1:-1]}", len(order))[order]
+    if absent:
+        more = ", ..." if len(absent) > NAMED else ""
+        names = ", ".join(short(video)[1:-1] for video in absent[:NAMED])
+        raise InputError(
+            f"{path}: results: no scores for {len(absent)} of {len(videos)} videos: {names}{more}"
+        )
+    return ClassScores(classifier_name(path), found)
+
+
+def _order(names: Any, classes: Sequence[str], path: Path) -> NDArray[np.int64]:
+    """Return where in the file each of ``classes`` stands."""
+    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+        raise InputError(f"{path}: class: {short(names)}, allowed is a list of the classes' names")
+    place = {name: number for number, name in enumerate(names)}
+    twice = [name for name, number in place.items() if names.index(name) != number]
+    lacking = [name for name in classes if name not in place]
+    foreign = [name for name in place if name not in set(classes)]
+    for what, wrong in (
+        ("is there twice", twice),
+        ("of the data set is missing", lacking),
+        ("is none of the data set's", foreign),
+    ):
+        if wrong:
+            others = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            raise InputError(
+                f"{path}: class: {short(wrong[0])} {what}{others}; allowed are its {len(classes)} classes"
+            )
+    return np.array([place[name] for name in classes], dtype=np.int64)
+
+
+def _row(values: Any, where: str, count: int) -> Floats:
+    """Return the (``count``,) scores of one video."""
+    if not isinstance(values, list) or len(values) != count:
+        size = f"{len(values)} values" if isinstance(values, list) else short(values)
+        raise InputError(f"{where}: {size}, allowed are {count} scores, one a class")
+    for number, value in enumerate(values):
+        if not is_number(value) or value < 0:
+            raise InputError(f"{where}[{number}]: {short(value)}, allowed is a finite number of 0 or more")
+    return np.array(values, dtype=np.float64)
+
+
+def fuse(
+    segments: NDArray[Any], scores: NDArray[Any], class_scores: Floats, top: int
+) -> tuple[NDArray[Any], Floats, NDArray[np.int64]]:
+    """Return segments (k n, 2), scores (k n,) and class numbers (k n,), best first.
+
+    Each of n segments (n, 2) is there once for each of the k = min(``top``, K) classes of highest score (of
+    equal ones the first), scored the geometric mean of its own and the class's: ActionFormer's release,
+    libs/utils/postprocessing.py, ``postprocess_results``. Of equal scores, a better class's come first.
+    """
+    best = np.argsort(-class_scores, kind="stable")[:top]
+    fused = np.sqrt(class_scores[best][:, None] * scores.astype(np.float64)[None]).reshape(-1)
+    rank = np.argsort(-fused, kind="stable")
+    return np.tile(segments, (len(best), 1))[rank], fused[rank], np.repeat(best, len(segments))[rank]

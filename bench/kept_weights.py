@@ -1,0 +1,265 @@
+"""Checkpoints of runs: what training left, and all that is needed to build the detector again.
+
+A file holds the tensors of the evaluated detector that are not, bit for bit, those of its pre-trained
+weights, and a note of plain values as JSON. Reading one runs no code and trusts nothing that it says: the
+detector that the note describes is first built without memory, and its shapes compared with the file's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bench.detector import build_detector, lower_frozen_weights
+from bench.errors import InputError
+from bench.models import MODEL_NAMES
+from bench.plain_values import short, value_of
+from bench.protocol import Protocol, check
+from bench.record import replacing
+from bench.specification import SOURCE_WEIGHTS, file_sha256
+from strategies import installed
+from strategies.base import settings
+
+if TYPE_CHECKING:
+    from bench.step import Detector
+    from strategies.base import Strategy
+
+SCHEMA = 1
+KEY = "talbench"
+"""Under which the file's metadata holds the note."""
+MOST_CLASSES = 10_000
+LISTED = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseWeights:
+    """The pre-trained weights that a run started from; without a sha256 they were random."""
+
+    name: str
+    sha256: str | None
+    licence: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """What a checkpoint says of itself."""
+
+    schema: int
+    run: str
+    """The run's id."""
+    model: str
+    strategy: Strategy
+    protocol: Protocol
+    classes: tuple[str, ...]
+    """What the head's outputs mean, in their order."""
+    dataset: str
+    """Name and variant of the data set that was trained on."""
+    seed: int
+    weights: BaseWeights
+    device: str
+    """The type of device that was trained on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A file that was read: its note, which is checked, and what tensors it holds, which are not yet."""
+
+    path: Path
+    sha256: str
+    note: Note
+    shapes: dict[str, tuple[int, ...]]
+
+
+def loaded_names(detector: Detector) -> set[str]:
+    """Return the names in the detector of the tensors that came from a file of pre-trained weights."""
+    found = set()
+    for prefix, module in detector.named_modules():
+        audit = getattr(module, "load_audit", None)
+        if audit is not None:
+            found |= {f"{prefix}.{name}" for name in audit.matched}
+    return found
+
+
+def build(note: Note, weights: Path | None, seed: int) -> Detector:
+    """Return the detector of a note before training, with initial values of ``seed``."""
+    detector, _, _ = build_detector(
+        note.model, weights, note.strategy, note.protocol, len(note.classes), seed
+    )
+    lower_frozen_weights(detector, note.strategy.stages(), note.protocol)
+    return detector
+
+
+def write_checkpoint(path: Path, detector: Detector, note: Note, weights: Path | None) -> None:
+    """Write the tensors of ``detector`` that building it again would not give, whatever the seed."""
+    from safetensors.torch import save_file
+
+    again = build(note, weights, note.seed + 1)
+    known, values = loaded_names(again), again.state_dict()
+    tensors = {}
+    for name, value in detector.state_dict().items():
+        own = value.detach().cpu()
+        if name not in known or not (own.dtype == values[name].dtype and torch.equal(own, values[name])):
+            tensors[name] = own.clone().contiguous()
+    plain = {
+        **{field.name: getattr(note, field.name) for field in dataclasses.fields(note)},
+        "strategy": settings(note.strategy),
+        "protocol": dataclasses.asdict(note.protocol),
+        "weights": dataclasses.asdict(note.weights),
+    }
+    with replacing(path) as draft:
+        save_file(tensors, draft, metadata={KEY: json.dumps(plain, allow_nan=False)})
+        draft.chmod(0o644)  # it is written as private
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Return a checkpoint with its note checked; raise InputError, one line, for anything else."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint")
+    try:
+        with safe_open(path, framework="pt") as stream:
+            metadata = stream.metadata() or {}
+            shapes = {name: tuple(stream.get_slice(name).get_shape()) for name in stream.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: no checkpoint, or a damaged one ({_line(error)})") from None
+    if KEY not in metadata:
+        raise InputError(f"{path}: field '{KEY}' is missing; allowed are files that --keep-weights wrote")
+    try:
+        content = json.loads(metadata[KEY])
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: field '{KEY}' is not JSON ({_line(error)})") from None
+    return Checkpoint(path, file_sha256(path), _note_of(content, str(path)), shapes)
+
+
+def _note_of(content: Any, where: str) -> Note:
+    """Return the note that JSON values make, each field checked."""
+    if not isinstance(content, Mapping):
+        raise InputError(f"{where}: {KEY}: {short(content)}, allowed is an object")
+    if content.get("schema") != SCHEMA:
+        raise InputError(f"{where}: schema: {short(content.get('schema'))}, allowed is {SCHEMA}")
+    known = {field.name: field for field in dataclasses.fields(Note)}
+    for name in (*known, *content):
+        if name not in content or name not in known:
+            state = "missing" if name in known else "unknown"
+            raise InputError(f"{where}: {short(name)}: {state}, fields are {', '.join(known)}")
+    kinds = {"schema": int, "run": str, "model": str, "protocol": Protocol, "classes": tuple[str, ...]}
+    kinds |= {"dataset": str, "seed": int, "weights": BaseWeights, "device": str}
+    values = {name: value_of(kind, content[name], f"{where}: {name}") for name, kind in kinds.items()}
+    if values["model"] not in MODEL_NAMES:
+        raise InputError(f"{where}: model: {short(values['model'])}, allowed are {', '.join(MODEL_NAMES)}")
+    if not 0 <= values["seed"] < 2**31:
+        raise InputError(f"{where}: seed: {short(values['seed'])}, allowed are 0 to 2147483647")
+    classes = values["classes"]
+    readable = all(label.isprintable() and 0 < len(label) <= 200 for label in classes)
+    if not (readable and 0 < len(set(classes)) == len(classes) <= MOST_CLASSES):
+        raise InputError(
+            f"{where}: classes: allowed are 1 to {MOST_CLASSES} different names of printable characters"
+        )
+    if not re.fullmatch("[0-9a-f]{64}", values["weights"].sha256 or "0" * 64):
+        raise InputError(f"{where}: weights.sha256: {short(values['weights'].sha256)}, allowed is a sha256")
+    for name in ("run", "dataset"):
+        if not (values[name].isprintable() and len(values[name]) <= 300):
+            raise InputError(f"{where}: {name}: {short(values[name])}, allowed are printable characters")
+    try:
+        check(values["protocol"])
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    return Note(strategy=_strategy_of(content["strategy"], f"{where}: strategy"), **values)
+
+
+def _strategy_of(content: Any, where: str) -> Strategy:
+    points = installed()
+    name = content.get("name") if isinstance(content, Mapping) else None
+    if not isinstance(name, str) or name not in points:
+        raise InputError(f"{where}: {short(name)} is not installed, known are {', '.join(points)}")
+    fields = {key: value for key, value in content.items() if key != "name"}
+    strategy: Strategy = value_of(points[name].load(), fields, where)
+    return strategy
+
+
+def restore(checkpoint: Checkpoint, weights: Path | None, note: Note | None = None) -> Detector:
+    """Return the evaluated detector, on the CPU.
+
+    ``weights`` is the file of its pre-trained weights, needed only where training left some of them as they
+    were; vit-t's shipped ones are found without. ``note`` replaces the checkpoint's; it may differ in what
+    changes no shape. Raises InputError for a file that does not fit its own note, and for other weights than
+    the run's.
+    """
+    from safetensors.torch import load_file
+
+    note = note or checkpoint.note
+    expected = _expected_shapes(checkpoint)
+    absent = sorted(expected.keys() - checkpoint.shapes.keys())
+    _refuse(
+        checkpoint,
+        {
+            "not in the detector": sorted(checkpoint.shapes.keys() - expected.keys()),
+            "of another shape": [n for n, s in checkpoint.shapes.items() if expected.get(n, s) != s],
+        },
+    )
+    detector = build(note, _base_weights(checkpoint, weights) if absent else None, note.seed)
+    _refuse(checkpoint, {"missing": [name for name in absent if name not in loaded_names(detector)]})
+    tensors = load_file(checkpoint.path)
+    state = detector.state_dict()
+    for name, value in tensors.items():
+        if value.dtype != state[name].dtype and not (
+            value.is_floating_point() and state[name].is_floating_point()
+        ):
+            raise InputError(f"{checkpoint.path}: {name}: {value.dtype}, allowed is {state[name].dtype}")
+    detector.load_state_dict(tensors, strict=False)
+    return detector.eval()
+
+
+def _refuse(checkpoint: Checkpoint, problems: Mapping[str, list[str]]) -> None:
+    """Raise InputError that lists the tensors with problems, if there are any."""
+    if listed := "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names):
+        raise InputError(f"{checkpoint.path}: does not fit its own note; {listed}")
+
+
+def _expected_shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the detector that the note describes, built of tensors without memory."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            detector = build(checkpoint.note, None, 0)
+        return {name: tuple(value.shape) for name, value in detector.state_dict().items()}
+    except Exception as error:  # the note is anybody's: whatever it makes fail is its fault
+        raise InputError(f"{checkpoint.path}: its detector cannot be built ({_line(error)})") from None
+
+
+def _base_weights(checkpoint: Checkpoint, weights: Path | None) -> Path:
+    """Return the file of the run's pre-trained weights, of which its sha256 is checked."""
+    wanted = checkpoint.note.weights
+    if wanted.sha256 is None:
+        raise InputError(f"{checkpoint.path}: lacks tensors, though its run started from random weights")
+    if weights is None and checkpoint.note.model == "vit-t":
+        weights = SOURCE_WEIGHTS
+    if weights is None:
+        raise InputError(
+            f"--weights: the path of {short(wanted.name)} is needed (sha256 {wanted.sha256}), "
+            f"which {checkpoint.note.run} started from"
+        )
+    found = file_sha256(weights)
+    if found != wanted.sha256:
+        raise InputError(
+            f"{weights}: sha256 {found[:12]}, {checkpoint.note.run} started from {short(wanted.name)} "
+            f"of sha256 {wanted.sha256[:12]}; pass that file as --weights"
+        )
+    return weights
+
+
+def _line(error: Exception) -> str:
+    return " ".join((str(error) or type(error).__name__).split())[:200]
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(ascii(name)[1:-1][:80] for name in names[:LISTED]) + more

@@ -1,0 +1,218 @@
+"""``python -m bench.predict``: the actions of one video of your own, by a run whose weights were kept.
+
+Writes VIDEO.json (an ActivityNet submission), VIDEO.csv and VIDEO.png, and with --mp4 the video again with
+its labels burnt in, without sound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import InputError
+from bench.options import device_of
+
+if TYPE_CHECKING:
+    from bench.kept_weights import Checkpoint
+    from bench.prediction.segments import Segment
+    from bench.protocol import Protocol
+    from datasets.video import VideoInfo
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the verb's options."""
+    result = argparse.ArgumentParser(prog="python -m bench.predict", description=__doc__)
+    add = result.add_argument
+    add("video", type=Path, metavar="VIDEO", help="a video file")
+    add(
+        "--run",
+        type=Path,
+        required=True,
+        metavar="RECORD|CHECKPOINT",
+        help="the record of a run with --keep-weights, or its checkpoint",
+    )
+    add("--weights", type=Path, help="the pre-trained weights of the run, where they are not shipped")
+    add("--out", type=Path, default=Path("predictions"), metavar="DIR", help="default: predictions")
+    add("--min-score", type=float, default=0.0, metavar="SCORE", help="leave out what scores less")
+    add("--top", type=int, metavar="N", help="keep the N best segments (default: all)")
+    add("--device", default="auto", help="cpu, cuda or cuda:N (default: cuda where there is one)")
+    add("--mp4", action="store_true", help="write the video with labels, too; without its sound")
+    return result
+
+
+def checkpoint_of(run: Path) -> Path:
+    """Return the checkpoint that ``--run`` means; raise InputError where a record's was not kept."""
+    if run.suffix != ".json":
+        return run
+    from bench.record import checkpoint_path, read_record
+
+    if not run.is_file():
+        raise InputError(f"{run}: no such record")
+    record = read_record(run)
+    path = checkpoint_path(run.absolute().parents[1], record["id"])
+    if not path.is_file():
+        raise InputError(
+            f"{run}: the run's weights were not kept ({path.name} is not in {path.parent}); "
+            "its bench.run command with --keep-weights --redo all makes them (make: KEEP=1)"
+        )
+    return path
+
+
+def find(
+    video: Path, info: VideoInfo, checkpoint: Checkpoint, weights: Path | None, device_name: str
+) -> tuple[list[Segment], dict[str, Any]]:
+    """Return the segments of a video, best first, and where they come from as JSON values."""
+    import dataclasses
+
+    import torch
+    from tqdm import tqdm
+
+    from bench.inference import detect_all
+    from bench.kept_weights import restore
+    from bench.prediction.segments import Segment
+    from bench.specification import file_sha256
+    from bench.windows import read_store
+    from datasets.annotations import Dataset, Video
+    from datasets.video import readers_used
+    from strategies.base import settings
+
+    device, note = torch.device(device_name), checkpoint.note
+    if device.type == "cpu":
+        # As in bench.run: a CPU takes thirty times as long in bfloat16.
+        note = dataclasses.replace(note, protocol=dataclasses.replace(note.protocol, precision="float32"))
+    protocol = note.protocol
+    torch.set_num_threads(protocol.threads)
+    detector = restore(checkpoint, weights, note).to(device)
+    geometry = detector.backbone.geometry
+    own = Video(video.stem, "own", info.duration, (), video.name)
+    sha256 = file_sha256(video)
+    dataset = Dataset("own", "own", note.classes, (own,), sha256, video, video.parent)
+    check_room(video, info, protocol)
+    with tqdm(total=2, desc="predicting", leave=False, disable=not sys.stderr.isatty()) as bar:
+        store = read_store(dataset, "own", protocol, geometry)
+        bar.update()
+        found, _ = detect_all(detector, store, protocol, device)
+        bar.update()
+    entries = found[0].entries(note.classes)
+    bounds = [each["segment"] for each in entries]
+    segments = [
+        Segment(start, end, each["label"], each["score"])
+        for (start, end), each in zip(bounds, entries, strict=True)
+    ]
+    origin = {
+        "run": note.run,
+        "checkpoint_sha256": checkpoint.sha256,
+        "model": note.model,
+        "weights": dataclasses.asdict(note.weights),
+        "strategy": settings(note.strategy),
+        "trained_on": note.dataset,
+        "seed": note.seed,
+        "protocol": checkpoint.note.protocol.digest(),
+        "classifier": protocol.classifier,
+        "precision": protocol.precision,
+        "device": device.type,
+        "video": {"file": video.name, "sha256": sha256, "seconds": info.duration, "reader": readers_used()},
+    }
+    return segments, origin
+
+
+def check_room(video: Path, info: VideoInfo, protocol: Protocol) -> None:
+    """Raise InputError where the video's frames, which are all held at once, exceed the machine's memory."""
+    import torch
+
+    from bench.environment import capacity_bytes
+
+    needed = info.duration * protocol.frames_per_second * protocol.image_size**2 * 3
+    capacity = capacity_bytes(torch.device("cpu"))
+    if capacity is not None and needed > capacity:
+        raise InputError(
+            f"{video}: {info.duration:.0f} s are {needed / 1e9:.0f} GB of frames, this machine has "
+            f"{capacity / 1e9:.0f}; cut the video into parts"
+        )
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raise InputError for an option out of its range, or a folder that cannot be written."""
+    if not (math.isfinite(options.min_score) and options.min_score >= 0):
+        raise InputError(f"--min-score: got {options.min_score}, allowed is 0 or more")
+    if options.top is not None and options.top < 1:
+        raise InputError(f"--top: got {options.top}, allowed is 1 or more")
+    if options.mp4 and (options.out / f"{options.video.stem}.mp4").resolve() == options.video.resolve():
+        raise InputError(f"--out: {options.out} holds the video itself, which --mp4 would replace")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        probe = options.out / ".probe"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"--out: {options.out} cannot be written ({error.strerror})") from None
+
+
+def predict(options: argparse.Namespace) -> list[Path]:
+    """Write the files of one video and return their paths; raises InputError."""
+    check_options(options)
+    path = checkpoint_of(options.run)
+    device = device_of(options.device)
+    from bench.kept_weights import read_checkpoint
+    from bench.prediction.picture import draw_timeline
+    from bench.prediction.segments import as_csv, as_json, chosen
+    from bench.record import write_atomically
+    from datasets.video import probe
+
+    checkpoint = read_checkpoint(path)
+    if options.run.suffix == ".json" and checkpoint.note.run != options.run.stem:
+        raise InputError(f"{path}: is of another run than {options.run.name}")
+    info = probe(options.video)
+    found, origin = find(options.video, info, checkpoint, options.weights, device)
+    segments = chosen(found, options.min_score, options.top)
+    origin |= {"segments_found": len(found), "min_score": options.min_score, "top": options.top}
+    name, files = options.video.stem, []
+    contents = {
+        "json": as_json(name, segments, origin),
+        "csv": as_csv(segments),
+        "png": draw_timeline(name, segments, info.duration),
+    }
+    for suffix, content in contents.items():
+        files.append(options.out / f"{name}.{suffix}")
+        write_atomically(files[-1], content)
+    if options.mp4:
+        files.append(options.out / f"{name}.mp4")
+        film(options.video, files[-1], segments)
+    return files
+
+
+def film(source: Path, target: Path, segments: list[Segment]) -> None:
+    """Write the video with labels, with a bar."""
+    from tqdm import tqdm
+
+    from bench.prediction.film import write_film
+
+    with tqdm(desc="writing video", unit="frames", leave=False, disable=not sys.stderr.isatty()) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        write_film(source, target, segments, progress)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the verb; bad input is one line and exit code 2."""
+    from bench.run import exit_code
+
+    options = parser().parse_args(arguments)
+
+    def action() -> int:
+        for file in predict(options):
+            print(file)
+        return 0
+
+    return exit_code("bench.predict", action)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

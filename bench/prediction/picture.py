@@ -1,0 +1,62 @@
+"""The timeline of one video's segments: a row for each label, scores in figures and as the bars' height."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from bench.prediction.segments import Segment, clear
+from bench.report.style import COLOURS, HATCHES, canvas
+
+TEXT_SHARE = 0.04
+"""Width of a score's text, as a share of the axis."""
+
+
+def colour_of(number: int) -> str:
+    """Return the colour of the label ``number``; black is left to the axes."""
+    return COLOURS[1:][number % (len(COLOURS) - 1)]
+
+
+def draw_timeline(name: str, segments: Sequence[Segment], seconds: float) -> bytes:
+    """Return the PNG of a video of ``seconds``; ``clear`` says which segments are drawn."""
+    shown = clear(segments)
+    labels = sorted({each.label for each in shown})
+    best = max((each.score for each in shown), default=0.0) or 1.0
+    with canvas(8.0, 0.45 * max(len(labels), 1) + 1.0) as (figure, axes):
+        written: list[tuple[str, float]] = []
+        for each in shown:
+            number = labels.index(each.label)
+            axes.barh(
+                -number,
+                each.end - each.start,
+                left=each.start,
+                height=0.15 + 0.35 * each.score / best,
+                color=colour_of(number),
+                hatch=HATCHES[number // (len(COLOURS) - 1) % len(HATCHES)],
+                edgecolor="black",
+                linewidth=0.5,
+            )
+            centre = (each.start + each.end) / 2
+            # A weaker segment's score is left out where it would run into a stronger one's.
+            near = (abs(centre - other) for label, other in written if label == each.label)
+            if min(near, default=seconds) >= TEXT_SHARE * seconds:
+                axes.text(centre, -number + 0.28, f"{each.score:.2f}", ha="center", va="bottom", fontsize=7)
+                written.append((each.label, centre))
+        axes.set_yticks([-number for number in range(len(labels))], [plain(label) for label in labels])
+        axes.set_ylim(-max(len(labels), 1) + 0.5, 0.62)
+        axes.set_xlim(0, seconds)
+        if not shown:
+            axes.text(seconds / 2, 0, "no segments", ha="center", va="center")
+        axes.set_xlabel(
+            f"seconds of {plain(name)}; {len(shown)} of {len(segments)} segments, "
+            "those that no better one of their label covers; height: score"
+        )
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", metadata={"Software": None})
+        return picture.getvalue()
+
+
+def plain(text: str) -> str:
+    """Return a text that is drawn as it stands: a dollar sign would begin a formula, a long one fill all."""
+    short = text if len(text) <= 40 else f"{text[:39]}…"
+    return short.replace("$", r"\$")
