@@ -14,7 +14,7 @@ OPTIONS += $(if $(DATA),--data $(DATA)) $(if $(ANNOTATIONS),--annotations $(ANNO
 TEST = $(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help bench predict plan doctor report test check gpu-check gpu-measure pretrain tune speed clean
+.PHONY: help bench bench-papers predict plan doctor report verify test check gpu-check gpu-measure pretrain tune speed clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 bench: $(VENV)/installed ## compare the strategies; MODEL= DATASET= DATA= ANNOTATIONS= WEIGHTS= STRATEGIES= SEEDS= DEVICE= RESULTS= CACHE= PROTOCOL= FORCE= FIT= KEEP= CLASSIFIER=
 	$(BIN)/python -m bench.run $(OPTIONS)
+
+bench-papers: $(VENV)/installed ## the papers' ablations and configurations on the embedded data set, three seeds; CACHE=
+	$(BIN)/python -m bench.papers $(if $(CACHE),--cache $(CACHE))
 
 doctor: $(VENV)/installed ## check annotations and videos before a run; DATASET= (a known name or a JSON file) DATA= ANNOTATIONS=
 	$(BIN)/python -m bench.doctor $(if $(findstring .json,$(DATASET)),$(DATASET),$(ANNOTATIONS) --card $(DATASET)) $(if $(DATA),--data $(DATA))
@@ -36,6 +39,9 @@ plan: $(VENV)/installed ## predict the peak memory of every strategy, without a 
 
 report: $(VENV)/installed ## rebuild tables and figures from the records in RESULTS
 	$(BIN)/python -m bench.report --results $(RESULTS)
+
+verify: $(VENV)/installed ## are the tables of RESULTS closed, and its records intact
+	$(BIN)/python -m bench.verify --results $(RESULTS)
 
 test: $(VENV)/installed ## run the tests that need no GPU
 	$(TEST)
