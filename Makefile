@@ -17,7 +17,7 @@ TEST = $(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
 .PHONY: help bench bench-papers predict plan doctor report verify test check gpu-check gpu-measure pretrain tune speed clean
 
 help: ## print this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,check]' && touch $@
