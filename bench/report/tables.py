@@ -14,6 +14,7 @@ from bench.record import Record
 from bench.report.comparisons import MEGABYTE, Comparison, Row, at_tiou, comparisons
 from bench.report.formats import Cells, bold_best, escape_markdown, latex, markdown, plain
 from bench.report.significance import Gain, paired_gain
+from datasets.cards import known_datasets, read_card
 
 __all__ = ["Comparison", "Row", "comparison_csv", "comparison_markdown", "comparisons", "runs_csv"]
 
@@ -159,10 +160,19 @@ def runs_csv(records: Sequence[Record]) -> str:
     return _csv(table)
 
 
+def printed(comparison: Comparison) -> tuple[str, ...]:
+    """Return the thresholds that have columns: those that papers print of a known data set, else all."""
+    if comparison.dataset in known_datasets():
+        wanted = tuple(f"{tiou:g}" for tiou in read_card(comparison.dataset).printed_tiou)
+        if set(wanted) <= set(comparison.tious):
+            return wanted or comparison.tious
+    return comparison.tious
+
+
 def cells(comparison: Comparison, *, thresholds: bool = True) -> tuple[list[str], list[list[str]]]:
     """Return the header and the text cells that people read; empty where nothing was measured.
 
-    Without ``thresholds`` the columns of single tIoUs are left out.
+    Without ``thresholds`` the columns of single tIoUs are left out; CSV files always hold all of them.
     """
 
     def show(value: Any, digits: int) -> str:
@@ -171,7 +181,7 @@ def cells(comparison: Comparison, *, thresholds: bool = True) -> tuple[list[str]
     def signed(value: Any) -> str:
         return "" if pd.isna(value) else f"{value:+.1f}"
 
-    tious = comparison.tious if thresholds else ()
+    tious = printed(comparison) if thresholds else ()
     header = [
         "strategy",
         "n",
