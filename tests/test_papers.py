@@ -1,0 +1,58 @@
+"""The committed runs of the papers' variants: records that hold, and tables that follow from them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bench.detection.evaluation import evaluate
+from bench.detection.submission import read_ground_truth, read_submission
+from bench.papers import VARIANTS
+from bench.record import detections_path, ground_truth_path, read_folder
+from bench.report import build
+from strategies import build_strategy
+from strategies.base import settings
+
+RESULTS = Path(__file__).parents[1] / "results" / "papers"
+FOLDER = read_folder(RESULTS / "records")
+
+
+def test_every_variant_ran_under_one_protocol():
+    assert FOLDER.problems == ()
+    assert {record["status"] for record in FOLDER.records} == {"ok"}
+    assert not any(record["environment"]["dirty"] for record in FOLDER.records)
+    assert len({record["protocol"]["digest"] for record in FOLDER.records}) == 1
+    for variant in VARIANTS:
+        wanted = json.loads(json.dumps(settings(build_strategy(variant.strategy, variant.settings))))
+        weights = "random" if variant.weights == "random" else "vit-t-source.safetensors"
+        runs = [r for r in FOLDER.records if r["strategy"] == wanted and r["weights"]["name"] == weights]
+        assert len({record["seed"] for record in runs}) == len(runs) >= 2, variant
+
+
+def test_defaults_are_the_runs_of_the_main_table():
+    main = {r["id"]: r for r in read_folder(RESULTS.parent / "records").records}
+    shared = [record for record in FOLDER.records if record["id"] in main]
+    assert {record["strategy"]["name"] for record in shared} >= {"head-only", "losa", "lofi"}
+    for record in shared:
+        assert record["metrics"] == main[record["id"]]["metrics"], record["id"]
+
+
+@pytest.mark.parametrize("record", FOLDER.records, ids=lambda record: record["id"])
+def test_detections_give_the_recorded_map(record):
+    truth = read_ground_truth(ground_truth_path(RESULTS, record), record["protocol"]["evaluation_subset"])
+    found = read_submission(detections_path(RESULTS, record["id"]))
+    evaluation = evaluate(truth, found, tuple(record["protocol"]["tiou"]))
+    assert evaluation.average == pytest.approx(record["metrics"]["map_average"], abs=1e-9)
+
+
+def test_regenerating_changes_no_table(tmp_path):
+    for name in ("records", "ground_truth", "detections"):
+        shutil.copytree(RESULTS / name, tmp_path / name)
+    files = build(tmp_path).files
+    assert {path.name for path in files if path.name.startswith("ablation_")}
+    for path in files:
+        committed = RESULTS / path.relative_to(tmp_path)
+        assert committed.exists(), committed
+        if path.suffix in (".csv", ".md", ".tex"):
+            assert path.read_bytes() == committed.read_bytes(), path.name
