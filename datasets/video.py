@@ -5,7 +5,6 @@ process of its own; PyAV does where decord has no package, and for files that de
 Both show the same frames.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,7 +22,8 @@ from datasets.video_index import VideoIndex, fail, inspect
 
 PYAV = f"PyAV {av.__version__}"
 
-_served: Counter[str] = Counter()
+_served: dict[str, set[Path]] = {}
+"""The files that each reader has read parts of."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def readers_used() -> str | None:
     """Who decoded the videos that this process has read, with the number of files, or None before any."""
     if len(_served) < 2:
         return next(iter(_served), None)
-    return ", ".join(f"{name} ({count} files)" for name, count in sorted(_served.items()))
+    return ", ".join(f"{name} ({len(files)} files)" for name, files in sorted(_served.items()))
 
 
 def probe(path: Path | str) -> VideoInfo:
@@ -117,7 +117,7 @@ def read_frames(
     if _decord_serves(index):
         try:
             _fill(result, decord_frames(path, index, needed, num_threads), order, bounds)
-            _served[decord_name()] += 1
+            _served.setdefault(decord_name(), set()).add(path)
             return result
         except DecordError:
             pass  # PyAV may read it; if not, it says why
@@ -127,7 +127,7 @@ def read_frames(
         if isinstance(error, InputError):
             raise
         fail(path, "some of its frames cannot be decoded; it may be truncated or damaged")
-    _served[PYAV] += 1
+    _served.setdefault(PYAV, set()).add(path)
     return result
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from bench.clips import TimeGrid
 from bench.protocol import MINIATURE
-from bench.windows import TimeGrid, TrainingSampler, Window, window_mask, window_targets
+from bench.windows import TrainingSampler, Window, window_mask, window_targets
 from datasets.annotations import Instance, Video
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_store, tiny_vit
 
@@ -47,7 +48,7 @@ def test_a_window_past_the_end_repeats_the_last_clip_and_masks_it():
     window = Window("video1", 3, 4)  # video1 has 5 clips, of which the last step is padding
     clips = store.clips["video1"]
     assert window.indices(clips.count).tolist() == [3, 4, 4, 4]
-    mask = window_mask(window, clips, store.grid)
+    mask = window_mask(window, clips)
     assert mask.tolist() == [True] * 7 + [False] * 9
 
 

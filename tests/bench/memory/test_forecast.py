@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
+from bench.clips import FrameStore
 from bench.memory.forecast import CPU, forecast
 from bench.models import build_head
 from bench.step import Detector
-from bench.windows import FrameStore
 from strategies import build_strategy, installed
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_store, tiny_vit, train_tiny
 
@@ -24,7 +24,7 @@ def equal_windows(monkeypatch):
         whole = tiny_store(backbone, protocol, videos=1)
         names = [f"video{number}" for number in range(4)]
         videos = {name: dataclasses.replace(whole.videos["video0"], id=name) for name in names}
-        return FrameStore(videos, dict.fromkeys(names, whole.clips["video0"]), whole.grid)
+        return FrameStore(videos, dict.fromkeys(names, whole.clips["video0"]))
 
     monkeypatch.setattr("strategies.testing.tiny_store", store)
 
