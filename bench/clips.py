@@ -20,7 +20,7 @@ from bench.protocol import Protocol
 from bench.specification import file_sha256
 from datasets.annotations import Dataset, Video, video_path
 from datasets.clips import FrameGrid, frame_times, spread_times
-from datasets.video import read_frames, readers_installed
+from datasets.video import read_clips, readers_installed
 
 PART_BYTES = 256 * 2**20
 """Frames of a video that are held at once where all of it is wanted, at most: some 1700 of 224 pixels."""
@@ -145,9 +145,7 @@ class FileClips:
         Raises InputError that names the file when it cannot be decoded.
         """
         times = self.times[first * self.clip_frames : last * self.clip_frames]
-        pixels = torch.from_numpy(read_frames(self.path, times, self.image_size))
-        clips = pixels.unflatten(0, (-1, self.clip_frames)).permute(0, 4, 1, 2, 3).contiguous()
-        return np.asarray(clips.numpy())
+        return read_clips(self.path, times, self.clip_frames, self.image_size)
 
 
 def instants(video: Video, protocol: Protocol, clip_frames: int) -> tuple[FrameGrid, float]:

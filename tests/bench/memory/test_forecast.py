@@ -46,7 +46,15 @@ def build(strategy, protocol):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_bytes_as_the_tracker_on_real_tensors(name, backward):
     protocol = dataclasses.replace(TINY_PROTOCOL, backward=backward, micro_batch_clips=2)
-    strategy = build_strategy(name)
+    check(build_strategy(name), protocol)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_bytes_where_windows_are_augmented(name):
+    check(build_strategy(name), dataclasses.replace(TINY_PROTOCOL, augmentation="crop-flip"))
+
+
+def check(strategy, protocol):
     measured = {
         (entry.stage, entry.fidelity): entry.reading for entry in train_tiny(strategy, protocol).log.memory
     }
