@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 AREA = (0.5, 1.0)
-"""Share of the frame that a crop has. AFSD's 96 of 112 pixels (CVPR 2021) are 0.73, fixed; the 0.08 to 1 of
-image classification, which AdaTAD takes, is for frames larger than what the network sees."""
+"""Share of the frame that a crop has. Image classification's 0.08 to 1, which AdaTAD takes (182 pixels to
+160), enlarges more than frames bear that are as large as what the network sees."""
 ASPECT = (3 / 4, 4 / 3)
 """Width over height of a crop before it is stretched to the frame; drawn on a logarithmic scale."""
 
