@@ -21,8 +21,8 @@ RATE = 30
 PATTERN_SECONDS = 10
 KEY_FRAMES = 250
 """x264's own distance between key frames: what lies before a window's start is decoded for nothing."""
-WINDOWS = 6
-REPEATS = 5
+WINDOWS = 4
+REPEATS = 3
 
 
 def long_video(path: Path, seconds: int) -> Path:

@@ -4,18 +4,20 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import CLASSES, ROOT
+from conftest import CLASSES, ROOT, bench_command
 
 from bench import clips as clips_module
 from bench.clips import FileClips, open_store, parts
 from bench.encoding import ClipPasses, batch_clips, encode_frozen, encode_video
 from bench.errors import InputError
 from bench.loading import FrameLoader
+from bench.run import main
 from bench.speed.windowed import long_video
 from bench.training import train
 from bench.windows import TrainingSampler, Window
@@ -216,3 +218,19 @@ def test_long_windows_need_memory_for_windows_and_not_for_videos(workers, cache,
     assert video > 7 * window
     # The step's own three copies (decoded, picked, stacked), those announced, and one for small things.
     assert peak - before < cache + (3 + workers + 1) * window
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--frame-cache", "-1"), r"--frame-cache: got -1, allowed is 0 to 1000000 \(GiB\)"),
+        (("--frame-cache", "nan"), "--frame-cache: got nan"),
+        (("--decoders", "0"), "--decoders: got 0, allowed is 1 to 256"),
+    ],
+)
+def test_sizes_that_cannot_be_are_one_line(options, words, tiny_dataset, tmp_path, capsys):
+    code = main(bench_command(tiny_dataset, tmp_path, *options)[3:])
+    error = capsys.readouterr().err.strip()
+    assert code == 2
+    assert re.search(words, error)
+    assert "\n" not in error
