@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench.clips import FrameStore, parts
 from bench.models.backbone import Backbone, BackboneGeometry, Encoded
-from bench.windows import FrameStore, Window
+from bench.windows import Window, window_frames
 from strategies.base import Fidelity
 
 if TYPE_CHECKING:
@@ -114,18 +115,42 @@ def place(outputs: Encoded | None, encoded: Encoded, first: int, count: int) -> 
     return outputs
 
 
-@torch.no_grad()
 def encode_frozen(backbone: Backbone, clips: Tensor, passes: ClipPasses) -> Encoded:
     """Return the encodings of (N, 3, T, H, W) clips of bytes, a few at a time, without gradient.
 
     The last pass is filled up with its last clip, so that every pass has the same shape and a clip's
     encoding does not depend on how many others were asked for.
     """
+    return _encode(backbone, passes.parts(clips), len(clips), passes)
+
+
+def encode_video(backbone: Backbone, store: FrameStore, name: str, passes: ClipPasses) -> Encoded:
+    """Return the encodings of all clips of a video, of which only a part is held as frames if they are many.
+
+    The passes are those of ``encode_frozen``: every part but the last is a number of whole ones.
+    """
+    return _encode(backbone, _video_parts(store, name, passes), store.clips[name].count, passes)
+
+
+def _video_parts(store: FrameStore, name: str, passes: ClipPasses) -> Iterator[tuple[int, Tensor]]:
+    clips = store.clips[name]
+    borders = list(parts(clips, passes.size))
+    for number, (begin, end) in enumerate(borders):
+        if len(borders) > 1:
+            store.expect([(name, *each) for each in borders[number : number + 2]])
+        for first, part in passes.parts(clips.part(begin, end)):
+            yield begin + first, part
+
+
+@torch.no_grad()
+def _encode(
+    backbone: Backbone, clips: Iterable[tuple[int, Tensor]], count: int, passes: ClipPasses
+) -> Encoded:
     outputs: Encoded | None = None
-    for first, part in passes.parts(clips):
+    for first, part in clips:
         filled = torch.cat([part, part[-1:].expand(passes.size - len(part), *part.shape[1:])])
         encoded = passes.encode(backbone, filled)
-        outputs = place(outputs, tuple(each[: len(part)] for each in encoded), first, len(clips))
+        outputs = place(outputs, tuple(each[: len(part)] for each in encoded), first, count)
     assert outputs is not None
     return outputs
 
@@ -155,10 +180,9 @@ class EncodingCache:
 
     def window(self, window: Window) -> Encoded:
         """Return the encodings of a window's clips, first axis S."""
-        clips = self.store.clips[window.video]
-        indices = torch.from_numpy(window.indices(clips.count))
-        if not self.keep:
-            return encode_frozen(self.backbone, clips.frames[indices], self.passes)
+        if not self.keep or window.view is not None:
+            return encode_frozen(self.backbone, window_frames(self.store, window), self.passes)
+        indices = torch.from_numpy(window.indices(self.store.clips[window.video].count))
         return tuple(part[indices] for part in self.video(window.video))
 
     def video(self, name: str) -> Encoded:
@@ -179,7 +203,7 @@ class EncodingCache:
 
     def _computed(self, name: str) -> Encoded:
         clips, started = self.store.clips[name], time.perf_counter()
-        encoded = encode_frozen(self.backbone, clips.frames, self.passes)
+        encoded = encode_video(self.backbone, self.store, name, self.passes)
         encoded = tuple(part.cpu() for part in encoded)
         if self.disk:
             share = clips.count / sum(each.count for each in self.store.clips.values())
@@ -194,10 +218,7 @@ class EncodingCache:
 
 def batch_clips(store: FrameStore, windows: Sequence[Window]) -> Tensor:
     """Return the uint8 clips of a batch of windows, (B, S, 3, T, H, W)."""
-    gathered = [
-        store.clips[w.video].frames[torch.from_numpy(w.indices(store.clips[w.video].count))] for w in windows
-    ]
-    return torch.stack(gathered)
+    return torch.stack([window_frames(store, window) for window in windows])
 
 
 def reduced_mask(mask: Tensor, steps: int) -> Tensor:

@@ -3,7 +3,7 @@
 A file is found by two digests. ``encoder_digest`` stands for all that turns a clip into an encoding: the
 state of the upstream weights as they are in memory, what the network makes of one random clip (so taps,
 pooling and code count without being listed), chunk, precision, versions and device.
-``bench.windows.VideoClips.source`` stands for the pixels. Only the upstream that a run has loaded is served:
+``bench.clips.Clips.source`` stands for the pixels. Only the upstream that a run has loaded is served:
 one that was trained is computed, and leaves nothing behind.
 """
 

@@ -105,6 +105,23 @@ def physical_memory() -> int | None:
         return None
 
 
+def available_memory() -> int | None:
+    """Return the bytes of memory that can still be taken, of the machine's or the container's, where told."""
+    found = []
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(int(line.split()[1]) * 1024)
+    except OSError:
+        pass
+    try:
+        group = Path("/sys/fs/cgroup")
+        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):  # no such group, or "max"
+        pass
+    return max(0, min(found)) if found else physical_memory()
+
+
 def driver_version() -> str | None:
     """Return the version of the NVIDIA driver."""
     import pynvml

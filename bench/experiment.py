@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from bench.clips import FrameStore, open_store
 from bench.detection import diagnose, evaluate
 from bench.detection.submission import read_ground_truth, read_submission, write_submission
 from bench.detector import build_detector, lower_frozen_weights
@@ -27,12 +29,13 @@ from bench.foresight import check_possible, predict
 from bench.inference import VideoDetections, detect_all
 from bench.kept_weights import SCHEMA as CHECKPOINT_SCHEMA
 from bench.kept_weights import BaseWeights, Note, write_checkpoint
+from bench.loading import FrameLoader, default_cache_bytes, default_workers
 from bench.models.backbone import Backbone
 from bench.models.checkpoints import LoadAudit
 from bench.record import Record, checkpoint_path, detections_path, ground_truth_path, write_atomically
 from bench.specification import RunSpecification
 from bench.training import train
-from bench.windows import FrameStore, TrainingSampler, read_store
+from bench.windows import TrainingSampler
 from datasets.annotations import Dataset
 from datasets.miniature.config import default_cache_dir
 
@@ -82,6 +85,12 @@ def open_disk_cache(
     )
 
 
+def open_loader(spec: RunSpecification) -> FrameLoader:
+    """Return the loader of a run's frames; its sizes change the time, not the result."""
+    cache_bytes = default_cache_bytes() if spec.frame_cache is None else int(spec.frame_cache * 2**30)
+    return FrameLoader(cache_bytes, spec.decoders or default_workers(torch.device(spec.device).type))
+
+
 def run(
     spec: RunSpecification,
     progress: Progress,
@@ -115,19 +124,22 @@ def run(
     detector.to(device)
     geometry = detector.backbone.geometry
 
-    def store(subset: str) -> FrameStore:
-        return read_store(
-            learned, subset, protocol, geometry, lambda done, total: progress("load", done, total)
+    def store(subset: str, loader: FrameLoader) -> FrameStore:
+        return open_store(
+            learned, subset, protocol, geometry, loader, lambda done, total: progress("load", done, total)
         )
 
     before = (
         {name: p.detach().clone() for name, p in detector.named_parameters()} if device.type == "cpu" else {}
     )
     disk = open_disk_cache(spec, dataset, detector.backbone, announce)
-    sampler = TrainingSampler(store(protocol.training_subset), protocol, learned.classes, spec.seed)
-    log = train(detector, strategy.stages(), protocol, sampler, fresh_head, device, progress, disk)
-    evaluated = store(protocol.evaluation_subset)
-    results, inference = detect_all(detector, evaluated, protocol, device, progress, disk)
+    with contextlib.closing(open_loader(spec)) as loader:
+        sampler = TrainingSampler(
+            store(protocol.training_subset, loader), protocol, learned.classes, spec.seed
+        )
+        log = train(detector, strategy.stages(), protocol, sampler, fresh_head, device, progress, disk)
+        evaluated = store(protocol.evaluation_subset, loader)
+        results, inference = detect_all(detector, evaluated, protocol, device, progress, disk)
     if class_scores is not None:
         results = [found.classified(class_scores, protocol.classifier_top) for found in results]
     progress("evaluation", 0, 1)

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.clips import FrameStore
 from bench.detection import ClassScores, fuse, soft_nms
 from bench.encoding import ClipPasses, EncodingCache, autocast
 from bench.encoding_cache import DiskCache
 from bench.memory.meter import MemoryMeter, MemoryReading
 from bench.protocol import Protocol
 from bench.step import Detector
-from bench.windows import FrameStore, Window, window_mask
+from bench.windows import Window, window_mask
 from datasets.clips import windows as window_starts
 
 
@@ -53,12 +54,13 @@ def detect(
     name: str,
 ) -> VideoDetections:
     """Return the detections of the video ``name``."""
-    clips, grid, duration = store.clips[name], store.grid, store.videos[name].duration
+    clips, duration = store.clips[name], store.videos[name].duration
+    grid = clips.grid
     stride = max(1, round(protocol.window_clips * (1 - protocol.window_overlap)))
     segments, scores, labels = [], [], []
     for start in window_starts(clips.count, protocol.window_clips, stride):
         window = Window(name, start, protocol.window_clips)
-        mask = window_mask(window, clips, grid)[None].to(device)
+        mask = window_mask(window, clips)[None].to(device)
         with torch.no_grad(), autocast(device, protocol.precision):
             features = detector.backbone.fuse(cache.batch([window], device), mask)
             found = detector.head.detections(detector.head(features, mask))[0]

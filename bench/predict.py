@@ -7,6 +7,7 @@ its labels burnt in, without sound.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,6 @@ from bench.options import device_of
 if TYPE_CHECKING:
     from bench.kept_weights import Checkpoint
     from bench.prediction.segments import Segment
-    from bench.protocol import Protocol
     from datasets.video import VideoInfo
 
 
@@ -71,11 +71,12 @@ def find(
     import torch
     from tqdm import tqdm
 
+    from bench.clips import open_store
     from bench.inference import detect_all
     from bench.kept_weights import restore
+    from bench.loading import FrameLoader, default_cache_bytes, default_workers
     from bench.prediction.segments import Segment
     from bench.specification import file_sha256
-    from bench.windows import read_store
     from datasets.annotations import Dataset, Video
     from datasets.video import readers_used
     from strategies.base import settings
@@ -91,9 +92,12 @@ def find(
     own = Video(video.stem, "own", info.duration, (), video.name)
     sha256 = file_sha256(video)
     dataset = Dataset("own", "own", note.classes, (own,), sha256, video, video.parent)
-    check_room(video, info, protocol)
-    with tqdm(total=2, desc="predicting", leave=False, disable=not sys.stderr.isatty()) as bar:
-        store = read_store(dataset, "own", protocol, geometry)
+    loader = FrameLoader(default_cache_bytes(), default_workers(device.type))
+    with (
+        contextlib.closing(loader),
+        tqdm(total=2, desc="predicting", leave=False, disable=not sys.stderr.isatty()) as bar,
+    ):
+        store = open_store(dataset, "own", protocol, geometry, loader)
         bar.update()
         found, _ = detect_all(detector, store, protocol, device)
         bar.update()
@@ -118,21 +122,6 @@ def find(
         "video": {"file": video.name, "sha256": sha256, "seconds": info.duration, "reader": readers_used()},
     }
     return segments, origin
-
-
-def check_room(video: Path, info: VideoInfo, protocol: Protocol) -> None:
-    """Raise InputError where the video's frames, which are all held at once, exceed the machine's memory."""
-    import torch
-
-    from bench.environment import capacity_bytes
-
-    needed = info.duration * protocol.frames_per_second * protocol.image_size**2 * 3
-    capacity = capacity_bytes(torch.device("cpu"))
-    if capacity is not None and needed > capacity:
-        raise InputError(
-            f"{video}: {info.duration:.0f} s are {needed / 1e9:.0f} GB of frames, this machine has "
-            f"{capacity / 1e9:.0f}; cut the video into parts"
-        )
 
 
 def check_options(options: argparse.Namespace) -> None:

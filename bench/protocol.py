@@ -140,13 +140,24 @@ class Protocol:
     and detections take theirs from it (``bench.detection.classifier``). Without it the head classifies."""
     classifier_top: int = 2
     """Classes that each detection gets from the classifier, the best of its video."""
+    augmentation: Literal["none", "crop-flip"] = "none"
+    """What happens to a training window's frames, to all alike: nothing, or a random crop that is resized
+    to the full frame, and a flip of every other one (``bench.augmentation``)."""
+    resampling: Literal["windows", "fixed"] = "windows"
+    """Windows slide over a video that is read at ``frames_per_second``; or one window's frames are spread
+    evenly over the whole video, in training and at test time: overlap, crop and rate then do not matter."""
 
     def digest(self) -> str:
         """Return the sha256 of all fields (``digest_of``)."""
         return digest_of(dataclasses.asdict(self))
 
 
-LATER: Mapping[str, Any] = {"classifier": None, "classifier_top": 2}
+LATER: Mapping[str, Any] = {
+    "classifier": None,
+    "classifier_top": 2,
+    "augmentation": "none",
+    "resampling": "windows",
+}
 """Fields that came after the first records, with the value under which all goes as before them."""
 
 

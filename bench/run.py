@@ -58,6 +58,15 @@ def parser() -> argparse.ArgumentParser:
         metavar="FIELD=VALUE",
         help="a field of the protocol, for all runs",
     )
+    add(
+        "--frame-cache",
+        type=float,
+        metavar="GIB",
+        help="decoded frames that a run keeps in memory (default: a quarter of what is free)",
+    )
+    add(
+        "--decoders", type=int, help="videos that a run decodes at once (default: 1 on CPU, up to 8 on a GPU)"
+    )
     add("--workers", type=int, help="runs side by side (default: one for each core on CPU, 1 on a GPU)")
     add(
         "--force",
@@ -100,6 +109,10 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
         raise InputError(f"--weights: {options.model} needs the path of its checkpoint, or 'random'")
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers: got {options.workers}, allowed is 1 or more")
+    if options.frame_cache is not None and not 0 <= options.frame_cache <= 1e6:
+        raise InputError(f"--frame-cache: got {options.frame_cache:g}, allowed is 0 to 1000000 (GiB)")
+    if options.decoders is not None and not 1 <= options.decoders <= 256:
+        raise InputError(f"--decoders: got {options.decoders}, allowed is 1 to 256")
     names = strategy_names(options.strategies)
     changed = settings_of(options.set, names)
     changes = protocol_changes(options)
@@ -121,6 +134,8 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
             force=options.force,
             keep_weights=options.keep_weights,
             classifier=_absolute(options.classifier) if options.classifier else None,
+            frame_cache=options.frame_cache,
+            decoders=options.decoders,
         )
         for seed in seeds_of(options.seeds)
         for name in names

@@ -46,6 +46,10 @@ class RunSpecification:
     """Write what training changed into the results' folder ``checkpoints``."""
     classifier: str | None = None
     """The path of the external classifier's scores that ``protocol_changes`` names."""
+    frame_cache: float | None = None
+    """GiB of decoded frames that are kept in memory; None for a quarter of what is free."""
+    decoders: int | None = None
+    """Videos that are decoded side by side; None for the machine's default."""
 
     def protocol(self) -> Protocol:
         """Return the model's protocol, with the subsets and tIoUs of a known data set, then what was set."""

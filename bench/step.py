@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+from bench.clips import FrameStore
 from bench.encoding import (
     ClipPasses,
     EncodingCache,
@@ -28,7 +29,7 @@ from bench.models.losses import Losses
 from bench.optimizer import AveragedWeights, StageOptimizer, make_optimizer
 from bench.protocol import Protocol
 from bench.streaming import encode_streamed
-from bench.windows import FrameStore, TrainingSampler, Window, window_mask
+from bench.windows import TrainingSampler, Window, window_mask
 from strategies.base import FULL, Fidelity, Stage, learning_rates
 
 HOST = torch.device("cpu")
@@ -150,8 +151,10 @@ class Trainer:
         """
         windows = self.sampler.windows(number)
         targets = [self.sampler.targets(window) for window in windows]
-        masks = [window_mask(w, self.store.clips[w.video], self.store.grid) for w in windows]
+        masks = [window_mask(window, self.store.clips[window.video]) for window in windows]
         mask = torch.stack(masks).to(self.device)
+        if cache is None or not cache.keep or fidelity != FULL:
+            self.store.expect(self.sampler.ahead(number))
         with meter.phase("load"):
             inputs = self.inputs(windows, fidelity, cache)
         with meter.phase("forward"):
@@ -221,7 +224,8 @@ def begin_stage(trainer: Trainer, stage: Stage) -> StageSetup:
         None
         if trains
         else EncodingCache(detector.backbone, trainer.store, passes, keep=keep, disk=trainer.disk)
-        for keep in (protocol.cache, False)
+        # Frames that look different every time have no encodings to keep.
+        for keep in (protocol.cache and protocol.augmentation == "none", False)
     )
     optimizer = make_optimizer(detector, factors, protocol, fused=trainer.fused)
     where = trainer.host if protocol.lean.average_on_host else trainer.device

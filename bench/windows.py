@@ -1,103 +1,18 @@
-"""From videos to training batches and test windows, on the grid of a backbone's clips."""
+"""Windows of videos to train and to test on: which clips, which targets, which steps count."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bench.models.backbone import BackboneGeometry
+from bench.augmentation import View, views
+from bench.clips import Clips, FrameStore, TimeGrid
 from bench.protocol import Protocol
-from bench.specification import file_sha256
-from datasets.annotations import Dataset, Video, video_path
-from datasets.clips import frame_times
-from datasets.video import read_frames, readers_installed
-
-
-@dataclasses.dataclass(frozen=True)
-class TimeGrid:
-    """How feature steps lie in time. Step k shows the frames around ``seconds(k)``."""
-
-    frames_per_second: float
-    frames_per_step: int
-    steps_per_clip: int
-
-    @property
-    def step_seconds(self) -> float:
-        return self.frames_per_step / self.frames_per_second
-
-    def seconds(self, steps: np.ndarray | float) -> np.ndarray | float:
-        """Return the time in seconds of step coordinates (0 is the centre of the first step)."""
-        return (steps + 0.5) * self.step_seconds
-
-    def steps(self, seconds: np.ndarray | float) -> np.ndarray | float:
-        """Return step coordinates of times in seconds."""
-        return seconds / self.step_seconds - 0.5
-
-
-def time_grid(protocol: Protocol, geometry: BackboneGeometry) -> TimeGrid:
-    """Return the grid of a protocol's frame rate under a backbone's clips."""
-    return TimeGrid(protocol.frames_per_second, geometry.frames_per_step, geometry.steps_per_clip)
-
-
-@dataclasses.dataclass(frozen=True)
-class VideoClips:
-    """A video cut into clips at the protocol's rate: (S, 3, T, H, W) uint8, and which steps show it."""
-
-    frames: Tensor
-    valid_steps: int
-    source: str | None = None
-    """What the pixels follow from: a digest of the file, the instants, the size and the readers."""
-
-    @property
-    def count(self) -> int:
-        return self.frames.shape[0]
-
-
-def read_clips(dataset: Dataset, video: Video, protocol: Protocol, geometry: BackboneGeometry) -> VideoClips:
-    """Return the clips of ``video``; the last one is filled up with its last frame.
-
-    Raises InputError that names the file when it is missing or cannot be decoded.
-    """
-    grid = frame_times(video.duration, protocol.frames_per_second, geometry.clip_frames)
-    path = video_path(dataset, video)
-    pixels = read_frames(path, grid.times, protocol.image_size)
-    frames = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    clips = frames.unflatten(0, (-1, geometry.clip_frames)).transpose(1, 2).contiguous()
-    # A step counts if any of its frames does.
-    decoded = f"{file_sha256(path)} {protocol.image_size} {readers_installed()} "
-    source = decoded.encode() + grid.times.tobytes()
-    valid_steps = -(-int(grid.valid.sum()) // geometry.frames_per_step)
-    return VideoClips(clips, valid_steps, hashlib.sha256(source).hexdigest())
-
-
-@dataclasses.dataclass(frozen=True)
-class FrameStore:
-    """The decoded clips of some videos, all in memory, by video id."""
-
-    videos: dict[str, Video]
-    clips: dict[str, VideoClips]
-    grid: TimeGrid
-
-
-def read_store(
-    dataset: Dataset,
-    subset: str,
-    protocol: Protocol,
-    geometry: BackboneGeometry,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> FrameStore:
-    """Decode all videos of a subset; raise InputError that names a file which cannot be read."""
-    videos = {video.id: video for video in dataset.subset(subset)}
-    clips = {}
-    for number, video in enumerate(videos.values()):
-        clips[video.id] = read_clips(dataset, video, protocol, geometry)
-        progress(number + 1, len(videos))
-    return FrameStore(videos, clips, time_grid(protocol, geometry))
+from datasets.annotations import Video
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,16 +22,26 @@ class Window:
     video: str
     start: int
     clips: int
+    view: View | None = None
+    """How its frames are changed; None leaves them as they are."""
 
     def indices(self, available: int) -> np.ndarray:
         """Return the clip indices of the window in a video of ``available`` clips."""
         return np.minimum(np.arange(self.start, self.start + self.clips), available - 1)
 
 
-def window_mask(window: Window, clips: VideoClips, grid: TimeGrid) -> Tensor:
+def window_frames(store: FrameStore, window: Window) -> Tensor:
+    """Return the frames of a window, (S, 3, T, H, W) uint8."""
+    clips = store.clips[window.video]
+    frames = clips.pick(window.indices(clips.count))
+    return frames if window.view is None else window.view.of(frames)
+
+
+def window_mask(window: Window, clips: Clips) -> Tensor:
     """Return (S*t,) bool: true where a step of the window shows the video."""
-    first = window.start * grid.steps_per_clip
-    return torch.arange(first, first + window.clips * grid.steps_per_clip) < clips.valid_steps
+    steps_per_clip = clips.grid.steps_per_clip
+    first = window.start * steps_per_clip
+    return torch.arange(first, first + window.clips * steps_per_clip) < clips.valid_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,16 +52,28 @@ class Targets:
     labels: Tensor
 
 
+def cut_segments(
+    starts: np.ndarray, clips: int, video: Video, grid: TimeGrid, truncation: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return every instance's segment as windows from the clips ``starts`` (m,) see it, and if it is kept.
+
+    Segments (m, n, 2) are in steps of the window and cut at its borders; kept (m, n) are those of which at
+    least ``truncation`` lies inside.
+    """
+    offsets, count = starts[:, None, None] * grid.steps_per_clip, clips * grid.steps_per_clip
+    bounds = np.array([[i.start, i.end] for i in video.instances], dtype=np.float64).reshape(-1, 2)
+    steps = np.asarray(grid.steps(bounds)) - offsets
+    cut = steps.clip(-0.5, count - 0.5)
+    lengths = steps[..., 1] - steps[..., 0]
+    kept = (cut[..., 1] - cut[..., 0] >= truncation * lengths) & (cut[..., 1] > cut[..., 0])
+    return cut, kept
+
+
 def window_targets(
     window: Window, video: Video, classes: Sequence[str], grid: TimeGrid, truncation: float
 ) -> Targets:
     """Return the instances of which at least ``truncation`` lies in the window, cut at its borders."""
-    offset, count = window.start * grid.steps_per_clip, window.clips * grid.steps_per_clip
-    bounds = np.array([[i.start, i.end] for i in video.instances], dtype=np.float64).reshape(-1, 2)
-    steps = np.asarray(grid.steps(bounds)) - offset
-    cut = steps.clip(-0.5, count - 0.5)
-    lengths = steps[:, 1] - steps[:, 0]
-    kept = (cut[:, 1] - cut[:, 0] >= truncation * lengths) & (cut[:, 1] > cut[:, 0])
+    (cut,), (kept,) = cut_segments(np.array([window.start]), window.clips, video, grid, truncation)
     labels = np.array([classes.index(i.label) for i in video.instances], dtype=np.int64)
     return Targets(torch.from_numpy(cut[kept]).float(), torch.from_numpy(labels[kept]))
 
@@ -161,18 +98,39 @@ class TrainingSampler:
         names = sorted(self.store.videos)
         order = rng.permutation(len(names))
         draws = rng.random(len(names))
-        size = self.protocol.batch_size
+        size, span = self.protocol.batch_size, self.protocol.window_clips
         chosen = np.resize(order, max(size, len(order)))[position * size : (position + 1) * size]
-        return [self._crop(names[index], draws[index]) for index in chosen]
+        views = self._views(epoch, len(names))
+        return [Window(names[i], self._start(names[i], draws[i]), span, views[i]) for i in chosen]
 
-    def _crop(self, name: str, draw: float) -> Window:
-        """Return a window whose start is drawn among those that hold an instance, if there is one."""
-        span = self.protocol.window_clips
-        starts = range(max(0, self.store.clips[name].count - span) + 1)
-        windows = [Window(name, start, span) for start in (starts if self.protocol.temporal_crop else (0,))]
-        holding = [window for window in windows if len(self.targets(window).labels)] or windows
-        return holding[int(draw * len(holding))]
+    def _views(self, epoch: int, videos: int) -> Sequence[View | None]:
+        if self.protocol.augmentation == "none":
+            return [None] * videos
+        # Draws of their own: orders and starts are those of a run without augmentation.
+        return views(np.random.default_rng([self.seed, epoch, 1]), videos)
+
+    def _start(self, name: str, draw: float) -> int:
+        """Return a window's first clip, drawn among those whose windows hold an instance, if there is one."""
+        clips, protocol = self.store.clips[name], self.protocol
+        last = max(0, clips.count - protocol.window_clips) if protocol.temporal_crop else 0
+        starts = np.arange(last + 1)
+        video = self.store.videos[name]
+        _, kept = cut_segments(starts, protocol.window_clips, video, clips.grid, protocol.truncation)
+        holding = starts[kept.any(axis=1)] if kept.any() else starts
+        return int(holding[int(draw * len(holding))])
 
     def targets(self, window: Window) -> Targets:
-        video = self.store.videos[window.video]
-        return window_targets(window, video, self.classes, self.store.grid, self.protocol.truncation)
+        video, grid = self.store.videos[window.video], self.store.clips[window.video].grid
+        return window_targets(window, video, self.classes, grid, self.protocol.truncation)
+
+    def ahead(self, step: int) -> list[tuple[str, int, int]]:
+        """Return the parts of videos that step ``step`` and those after it need, as many as are announced."""
+        if not self.store.ahead:
+            return []
+        more = -(-self.store.ahead // self.protocol.batch_size)
+        wanted = []
+        for number in range(step, min(step + 1 + more, self.protocol.steps)):
+            for window in self.windows(number):
+                indices = window.indices(self.store.clips[window.video].count)
+                wanted.append((window.video, int(indices[0]), int(indices[-1]) + 1))
+        return wanted

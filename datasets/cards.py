@@ -64,6 +64,8 @@ class Card:
     unannotated: dict[str, str] = field(default_factory=dict)
     """Videos without an instance, which files leave out, with their subsets."""
     notes: tuple[str, ...] = ()
+    protocol: dict[str, str] = field(default_factory=dict)
+    """Further protocol fields that suit the data set, as text, unless the user sets them."""
     default_variant: str = ""
     variants: tuple[Variant, ...] = ()
 
@@ -109,7 +111,7 @@ def read_card(name: str) -> Card:
 
 
 def card_protocol(name: str) -> dict[str, str]:
-    """The protocol fields that a data set's card sets, as text: subsets and tIoU grid.
+    """The protocol fields that a data set's card sets, as text: subsets, tIoU grid, what else suits it.
 
     None for the miniature, whose card is what the protocol's own defaults say, and for annotation files.
     """
@@ -122,6 +124,7 @@ def card_protocol(name: str) -> dict[str, str]:
         "training_subset": card.subsets["train"],
         "evaluation_subset": card.subsets["test"],
         "tiou": "+".join(f"{tiou:g}" for tiou in card.tiou),
+        **card.protocol,
     }
 
 

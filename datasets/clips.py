@@ -40,6 +40,17 @@ def frame_times(duration: float, frames_per_second: float, count_multiple: int =
     return FrameGrid(times=times, valid=np.arange(total) < count)
 
 
+def spread_times(duration: float, frames: int) -> FrameGrid:
+    """The grid of a number of instants over a whole video, whatever its duration: the middles of equal parts.
+
+    So instant i is (i + 0.5) * duration / frames seconds, and none is padded.
+    """
+    if not (math.isfinite(duration) and duration > 0):
+        raise ValueError(f"duration is {duration}, more than 0 s is needed")
+    _require_positive(frames=frames)
+    return FrameGrid(times=(np.arange(frames) + 0.5) * duration / frames, valid=np.ones(frames, dtype=bool))
+
+
 def windows(total_clips: int, window_clips: int, stride_clips: int) -> list[int]:
     """The first clip of each window, ascending; together the windows cover every clip.
 

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,13 +117,17 @@ def _receive(worker: _Worker, path: Path, frames: int) -> list[int]:
     return list(answer["shape"])
 
 
-_workers: dict[int, _Worker] = {}
-"""The worker of this process, by its id, so that a forked child starts its own."""
+_workers: dict[tuple[int, int], _Worker] = {}
+"""The workers by the ids of process and thread: a forked child, and every thread, starts its own."""
+
+
+def _mine() -> tuple[int, int]:
+    return os.getpid(), threading.get_ident()
 
 
 def _worker(slot_bytes: int) -> _Worker:
-    """The running worker if its memory is large enough and it lives, else a new one."""
-    worker = _workers.get(os.getpid())
+    """This thread's running worker if its memory is large enough and it lives, else a new one."""
+    worker = _workers.get(_mine())
     if worker and worker.process.poll() is None and len(worker.memory) >= 2 * slot_bytes:
         return worker
     stop_worker()
@@ -142,7 +147,7 @@ def _worker(slot_bytes: int) -> _Worker:
         memory = mmap.mmap(handle, size)
     finally:
         os.close(handle)
-    return _workers.setdefault(os.getpid(), _Worker(process, memory))
+    return _workers.setdefault(_mine(), _Worker(process, memory))
 
 
 def _shared_memory(size: int) -> int:
@@ -155,10 +160,21 @@ def _shared_memory(size: int) -> int:
     return handle
 
 
-@atexit.register
 def stop_worker() -> None:
-    """End the worker of this process, if there is one; the next file starts another."""
-    worker = _workers.pop(os.getpid(), None)
+    """End the worker of this thread, if there is one; the next file starts another."""
+    _stop(_mine())
+
+
+@atexit.register
+def stop_workers() -> None:
+    """End the workers of all of this process's threads."""
+    for owner in list(_workers):
+        if owner[0] == os.getpid():
+            _stop(owner)
+
+
+def _stop(owner: tuple[int, int]) -> None:
+    worker = _workers.pop(owner, None)
     if worker is None:
         return
     worker.process.kill()

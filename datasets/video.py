@@ -5,8 +5,7 @@ process of its own; PyAV does where decord has no package, and for files that de
 Both show the same frames.
 """
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +22,8 @@ from datasets.video_index import VideoIndex, fail, inspect
 
 PYAV = f"PyAV {av.__version__}"
 
-_served: Counter[str] = Counter()
+_served: dict[str, set[Path]] = {}
+"""The files that each reader has read parts of."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def readers_used() -> str | None:
     """Who decoded the videos that this process has read, with the number of files, or None before any."""
     if len(_served) < 2:
         return next(iter(_served), None)
-    return ", ".join(f"{name} ({count} files)" for name, count in sorted(_served.items()))
+    return ", ".join(f"{name} ({len(files)} files)" for name, files in sorted(_served.items()))
 
 
 def probe(path: Path | str) -> VideoInfo:
@@ -100,35 +100,68 @@ def read_frames(
     `num_threads` are the decoder's; 0 lets it choose. Raises `InputError` for a file that cannot be read, and
     `ValueError` for times that are not a finite vector or a size below 1.
     """
+    instants, index, (height, width) = _asked(path, times, size)
+    result = np.empty((len(instants), height, width, 3), dtype=np.uint8)
+    _read(Path(path), index, instants, result, num_threads)
+    return result
+
+
+def read_clips(
+    path: Path | str, times: ArrayLike, clip_frames: int, size: int | None = None, num_threads: int = 1
+) -> NDArray[np.uint8]:
+    """The pictures of `read_frames` as a network takes them: uint8 (clips, 3, clip_frames, height, width).
+
+    `times` holds a multiple of `clip_frames` instants. Nothing is held twice on the way.
+    """
+    instants, index, (height, width) = _asked(path, times, size)
+    result = np.empty((len(instants) // clip_frames, 3, clip_frames, height, width), dtype=np.uint8)
+    pictures = [clip[:, number].transpose(1, 2, 0) for clip in result for number in range(clip_frames)]
+    if len(pictures) != len(instants):
+        raise ValueError(f"times has {len(instants)} instants, a multiple of {clip_frames} is needed")
+    _read(Path(path), index, instants, pictures, num_threads)
+    return result
+
+
+def _asked(
+    path: Path | str, times: ArrayLike, size: int | None
+) -> tuple[NDArray[np.float64], VideoIndex, tuple[int, int]]:
+    """What is asked of a file, checked: the instants, the file's index, and height and width of a picture."""
     instants = np.asarray(times, dtype=np.float64)
     if instants.ndim != 1 or not np.isfinite(instants).all():
         raise ValueError(f"times has shape {instants.shape}, a vector of finite seconds is needed")
     if size is not None and size < 1:
         raise ValueError(f"size is {size}, at least 1 pixel is needed")
-    path = Path(path)
-    index = inspect(path)
-    height, width = index.shown if size is None else (size, size)
-    result = np.empty((len(instants), height, width, 3), dtype=np.uint8)
+    index = inspect(Path(path))
+    return instants, index, index.shown if size is None else (size, size)
+
+
+def _read(
+    path: Path,
+    index: VideoIndex,
+    instants: NDArray[np.float64],
+    pictures: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
+    num_threads: int,
+) -> None:
+    """Fill pictures (height, width, 3), one for each instant."""
     needed, place = np.unique(index.at(instants), return_inverse=True)
     if len(needed) == 0:
-        return result
+        return
     order = np.argsort(place, kind="stable")
     bounds = np.searchsorted(place[order], np.arange(len(needed) + 1))
     if _decord_serves(index):
         try:
-            _fill(result, decord_frames(path, index, needed, num_threads), order, bounds)
-            _served[decord_name()] += 1
-            return result
+            _fill(pictures, decord_frames(path, index, needed, num_threads), order, bounds)
+            _served.setdefault(decord_name(), set()).add(path)
+            return
         except DecordError:
             pass  # PyAV may read it; if not, it says why
     try:
-        _fill(result, _chunks(pyav_frames(path, index, needed, num_threads)), order, bounds)
+        _fill(pictures, _chunks(pyav_frames(path, index, needed, num_threads)), order, bounds)
     except (av.FFmpegError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         fail(path, "some of its frames cannot be decoded; it may be truncated or damaged")
-    _served[PYAV] += 1
-    return result
+    _served.setdefault(PYAV, set()).add(path)
 
 
 def _decord_serves(index: VideoIndex) -> bool:
@@ -142,23 +175,18 @@ def _chunks(frames: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
 
 
 def _fill(
-    result: NDArray[np.uint8],
+    pictures: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
     chunks: Iterator[NDArray[np.uint8]],
     order: NDArray[np.int64],
     bounds: NDArray[np.int64],
 ) -> None:
-    """Put the needed frames, which come in ascending order, wherever in the result they are asked for."""
-    done, shape = 0, result.shape[1:3]
-    in_order = len(order) == len(bounds) - 1 and bool((order == np.arange(len(order))).all())
+    """Put the needed frames, which come in ascending order, wherever they are asked for."""
+    done, shape = 0, pictures[0].shape[:2]
     for frames in chunks:
-        resized = frames if frames.shape[1:3] == shape else _resize(frames, shape)
-        if in_order:
-            result[done : done + len(resized)] = resized
-            done += len(resized)
-            continue
-        for frame in resized:
+        for frame in frames if frames.shape[1:3] == shape else _resize(frames, shape):
             # Several times may fall on one frame, when it is slower than they or they were clamped.
-            result[order[bounds[done] : bounds[done + 1]]] = frame
+            for number in order[bounds[done] : bounds[done + 1]]:
+                pictures[number][...] = frame
             done += 1
     assert done == len(bounds) - 1
 

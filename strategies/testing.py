@@ -17,6 +17,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from bench.clips import FrameStore, VideoClips, time_grid
 from bench.encoding_cache import DiskCache
 from bench.models import build_head
 from bench.models.actionformer import ActionFormer
@@ -26,7 +27,7 @@ from bench.protocol import MINIATURE, HeadSize, Protocol
 from bench.seeds import derived_seed
 from bench.step import Detector
 from bench.training import TrainingLog, train
-from bench.windows import FrameStore, TimeGrid, TrainingSampler, VideoClips
+from bench.windows import TrainingSampler
 from datasets.annotations import Instance, Video
 from strategies.base import Strategy, check_stages, learning_rates
 
@@ -64,6 +65,7 @@ def tiny_store(geometry_of: Backbone, protocol: Protocol = TINY_PROTOCOL, videos
     """Return ``videos`` synthetic videos of 4 to 7 clips with three instances each."""
     geometry = geometry_of.geometry
     clip_seconds = geometry.clip_frames / protocol.frames_per_second
+    grid = time_grid(protocol.frames_per_second, geometry)
     rng = np.random.default_rng(7)
     known, clips = {}, {}
     for number in range(videos):
@@ -78,9 +80,8 @@ def tiny_store(geometry_of: Backbone, protocol: Protocol = TINY_PROTOCOL, videos
         name = f"video{number}"
         known[name] = Video(name, "training", length, instances)
         source = hashlib.sha256(pixels.numpy().tobytes()).hexdigest()
-        clips[name] = VideoClips(pixels, count * geometry.steps_per_clip - number % 2, source)
-    grid = TimeGrid(protocol.frames_per_second, geometry.frames_per_step, geometry.steps_per_clip)
-    return FrameStore(known, clips, grid)
+        clips[name] = VideoClips(pixels, count * geometry.steps_per_clip - number % 2, grid, source)
+    return FrameStore(known, clips)
 
 
 @dataclasses.dataclass(frozen=True)

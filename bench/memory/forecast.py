@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from bench.clips import FrameStore, VideoClips, time_grid
 from bench.detector import build_detector, lower_frozen_weights
 from bench.memory.allocator import CachingAllocator
 from bench.memory.cuda_rules import follow_cuda_autocast, kernel_scratch
@@ -25,7 +26,7 @@ from bench.memory.tracker import HasState, StorageTracker
 from bench.models.actionformer import ActionFormer
 from bench.protocol import Protocol
 from bench.step import Detector, Trainer, begin_stage
-from bench.windows import FrameStore, TrainingSampler, VideoClips, time_grid
+from bench.windows import TrainingSampler
 from datasets.annotations import Instance, Video
 from strategies.base import Fidelity, Stage, Strategy
 
@@ -114,9 +115,10 @@ def traced_sampler(
         Instance(number * length, (number + 0.5) * length, names[number % classes])
         for number in range(instances)
     )
-    clips = VideoClips(frames, protocol.window_clips * geometry.steps_per_clip)
+    grid = time_grid(protocol.frames_per_second, geometry)
+    clips = VideoClips(frames, protocol.window_clips * geometry.steps_per_clip, grid)
     video = Video("video", protocol.training_subset, seconds, found)
-    store = FrameStore({"video": video}, {"video": clips}, time_grid(protocol, geometry))
+    store = FrameStore({"video": video}, {"video": clips})
     return TrainingSampler(store, protocol, names, 0)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from bench.clips import VideoClips
 from bench.detector import build_detector, lower_frozen_weights
 from bench.environment import describe
 from bench.experiment_record import failure
@@ -47,6 +48,7 @@ def measure_steps(question: Question, device: torch.device) -> list[StageMeasure
     detector.to(device)
     sampler = traced_sampler(detector, protocol, question.classes, question.instances, HOST)
     for clips in sampler.store.clips.values():
+        assert isinstance(clips, VideoClips)
         clips.frames.random_(0, 256)
     fused = protocol.lean.fused_on(device.type)
     trainer = Trainer(detector, protocol, sampler, device, fused=fused)

@@ -19,6 +19,7 @@ from bench.speed import Measurement
 from bench.speed.detection import evaluation, suppression
 from bench.speed.pipeline import caching, loading, starting
 from bench.speed.reporting import reporting
+from bench.speed.windowed import windowed
 
 
 def table(rows: Sequence[Measurement]) -> str:
@@ -38,6 +39,7 @@ PARTS: dict[str, Callable[[float, Path | None], list[Measurement]]] = {
     "evaluation": evaluation,
     "cache": caching,
     "loader": loading,
+    "windows": windowed,
     "start": starting,
     "report": reporting,
 }

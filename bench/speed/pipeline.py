@@ -28,11 +28,13 @@ def caching(scale: float, cache: Path | None) -> list[Measurement]:
     """An epoch of the miniature with cached encodings against one that encodes again, for what is cached."""
     import torch
 
+    from bench.clips import open_store
     from bench.detector import build_detector
+    from bench.loading import FrameLoader, default_cache_bytes
     from bench.memory.meter import NoMeter
     from bench.specification import RunSpecification
     from bench.step import StageSetup, Trainer, begin_stage
-    from bench.windows import TrainingSampler, read_store
+    from bench.windows import TrainingSampler
     from strategies.base import FULL
 
     torch.set_num_threads(1)
@@ -47,7 +49,8 @@ def caching(scale: float, cache: Path | None) -> list[Measurement]:
         dataset = dataclasses.replace(dataset, videos=chosen)
         classes = len(dataset.classes)
         detector, _, _ = build_detector("vit-t", spec.weights_path(), strategy, protocol, classes, 0)
-        store = read_store(dataset, protocol.training_subset, protocol, detector.backbone.geometry)
+        loader = FrameLoader(default_cache_bytes())
+        store = open_store(dataset, protocol.training_subset, protocol, detector.backbone.geometry, loader)
         sampler = TrainingSampler(store, protocol, dataset.classes, 0)
         trainer = Trainer(detector, protocol, sampler, torch.device("cpu"))
         setup = begin_stage(trainer, strategy.stages()[0])

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from bench.clips import TimeGrid
 from bench.protocol import MINIATURE
-from bench.windows import TimeGrid, TrainingSampler, Window, window_mask, window_targets
+from bench.windows import TrainingSampler, Window, window_mask, window_targets
 from datasets.annotations import Instance, Video
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_store, tiny_vit
 
@@ -47,7 +48,7 @@ def test_a_window_past_the_end_repeats_the_last_clip_and_masks_it():
     window = Window("video1", 3, 4)  # video1 has 5 clips, of which the last step is padding
     clips = store.clips["video1"]
     assert window.indices(clips.count).tolist() == [3, 4, 4, 4]
-    mask = window_mask(window, clips, store.grid)
+    mask = window_mask(window, clips)
     assert mask.tolist() == [True] * 7 + [False] * 9
 
 
@@ -75,3 +76,15 @@ def test_windows_hold_an_instance_where_there_is_one():
     sampler = TrainingSampler(store, dataclasses.replace(MINIATURE, window_clips=2), CLASSES, seed=1)
     for step in range(10):
         assert all(len(sampler.targets(window).labels) for window in sampler.windows(step))
+
+
+def test_a_start_is_the_drawn_one_of_those_whose_windows_hold_an_instance():
+    store = tiny_store(tiny_vit())
+    protocol = dataclasses.replace(TINY_PROTOCOL, window_clips=2, truncation=0.9)
+    sampler = TrainingSampler(store, protocol, CLASSES, seed=0)
+    for name, clips in store.clips.items():
+        windows = [Window(name, start, 2) for start in range(clips.count - 1)]
+        holding = [window.start for window in windows if len(sampler.targets(window).labels)]
+        assert 0 < len(holding) < len(windows)
+        for draw in np.linspace(0, 0.999, 40):
+            assert sampler._start(name, draw) == holding[int(draw * len(holding))]

@@ -180,3 +180,12 @@ def test_real_files_are_the_same_to_both_readers(name: str, reader: str) -> None
     for some in (slice(None, None, 9), slice(-3, None), slice(150, 153)):
         frames = read_frames(path, index.starts[some] + 0.5 / index.rate)
         assert np.abs(frames.astype(int) - expected[some].astype(int)).max() <= 2
+
+
+@pytest.mark.parametrize("name", HAZARDS)
+def test_a_part_read_alone_is_that_part_of_the_whole(files: dict[str, Path], name: str, reader: str) -> None:
+    path = files[name]
+    times = (np.arange(60) + 0.5) * inspect(path).duration / 60
+    whole = read_frames(path, times, size=24)
+    for first, last in ((48, 60), (0, 16), (31, 47), (59, 60), (16, 48)):
+        assert np.array_equal(read_frames(path, times[first:last], size=24), whole[first:last])

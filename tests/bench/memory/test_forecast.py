@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
+from bench.clips import FrameStore
 from bench.memory.forecast import CPU, forecast
 from bench.models import build_head
 from bench.step import Detector
-from bench.windows import FrameStore
 from strategies import build_strategy, installed
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_store, tiny_vit, train_tiny
 
@@ -24,7 +24,7 @@ def equal_windows(monkeypatch):
         whole = tiny_store(backbone, protocol, videos=1)
         names = [f"video{number}" for number in range(4)]
         videos = {name: dataclasses.replace(whole.videos["video0"], id=name) for name in names}
-        return FrameStore(videos, dict.fromkeys(names, whole.clips["video0"]), whole.grid)
+        return FrameStore(videos, dict.fromkeys(names, whole.clips["video0"]))
 
     monkeypatch.setattr("strategies.testing.tiny_store", store)
 
@@ -46,7 +46,15 @@ def build(strategy, protocol):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_bytes_as_the_tracker_on_real_tensors(name, backward):
     protocol = dataclasses.replace(TINY_PROTOCOL, backward=backward, micro_batch_clips=2)
-    strategy = build_strategy(name)
+    check(build_strategy(name), protocol)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_bytes_where_windows_are_augmented(name):
+    check(build_strategy(name), dataclasses.replace(TINY_PROTOCOL, augmentation="crop-flip"))
+
+
+def check(strategy, protocol):
     measured = {
         (entry.stage, entry.fidelity): entry.reading for entry in train_tiny(strategy, protocol).log.memory
     }
