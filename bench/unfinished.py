@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import hashlib
 import inspect
+import pickle
 import random
 import time
 import zipfile
@@ -57,7 +58,7 @@ def owner_of(run: str, strategy: Strategy) -> Owner:
     digest = hashlib.sha256()
     for path in sources:
         digest.update(f"{path.name}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
-    return Owner(run, torch.__version__, digest.hexdigest())
+    return Owner(run, str(torch.__version__), digest.hexdigest())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,8 +165,8 @@ class Unfinished:
             "random": _random_values(device),
         }
         try:
-            with replacing(self.path) as draft:
-                torch.save(values, draft)
+            with replacing(self.path) as draft, draft.open("wb") as file:
+                torch.save(values, file)
         except (OSError, RuntimeError) as error:
             self.writing = False
             reason = " ".join(str(error).split())[:200]
@@ -184,7 +185,10 @@ def read_state(path: Path, owner: Owner, detector: Detector, stages: Sequence[St
     with zipfile.ZipFile(path) as archive:  # torch does not compare the checksums that it writes
         if (spoilt := archive.testzip()) is not None:
             raise ValueError(f"damaged in {spoilt}")
-    values = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError("holds more than tensors and plain values") from None
     found, wanted = values["owner"], dataclasses.asdict(owner)
     for field, value in wanted.items():
         if found.get(field) != value:
