@@ -14,7 +14,7 @@ OPTIONS += $(if $(DATA),--data $(DATA)) $(if $(ANNOTATIONS),--annotations $(ANNO
 TEST = $(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-papers predict plan doctor report verify test check gpu-check gpu-measure pretrain tune speed clean
+.PHONY: help bench bench-papers predict plan doctor report verify test check gpu-check gpu-measure pretrain tune speed endurance clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,9 @@ tune: $(VENV)/installed ## choose hyper-parameters on the tuning videos, equal t
 
 speed: $(VENV)/installed ## time the parts of the bench against their bars
 	$(BIN)/python -m bench.speed $(if $(CACHE),--cache $(CACHE))
+
+endurance: $(VENV)/installed ## kill a small bench 200 times, anywhere, and compare its end with an unbroken one's; KILLS=
+	$(BIN)/python -m tests.endurance $(if $(KILLS),--kills $(KILLS))
 
 clean: ## remove the virtual environment and local results
 	rm -rf $(VENV) results/local

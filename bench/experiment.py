@@ -32,9 +32,18 @@ from bench.kept_weights import BaseWeights, Note, write_checkpoint
 from bench.loading import FrameLoader, default_cache_bytes, default_workers
 from bench.models.backbone import Backbone
 from bench.models.checkpoints import LoadAudit
-from bench.record import Record, checkpoint_path, detections_path, ground_truth_path, write_atomically
+from bench.record import (
+    Record,
+    checkpoint_path,
+    detections_path,
+    ground_truth_path,
+    unfinished_path,
+    write_atomically,
+)
 from bench.specification import RunSpecification
+from bench.step import NonFiniteLossError
 from bench.training import train
+from bench.unfinished import Unfinished, owner_of
 from bench.windows import TrainingSampler
 from datasets.annotations import Dataset
 from datasets.miniature.config import default_cache_dir
@@ -133,11 +142,19 @@ def run(
         {name: p.detach().clone() for name, p in detector.named_parameters()} if device.type == "cpu" else {}
     )
     disk = open_disk_cache(spec, dataset, detector.backbone, announce)
+    unfinished = Unfinished(
+        unfinished_path(Path(spec.results), record["id"]),
+        owner_of(record["id"], strategy),
+        spec.checkpoint_seconds,
+        lambda line: announce([line]),
+    )
     with contextlib.closing(open_loader(spec)) as loader:
         sampler = TrainingSampler(
             store(protocol.training_subset, loader), protocol, learned.classes, spec.seed
         )
-        log = train(detector, strategy.stages(), protocol, sampler, fresh_head, device, progress, disk)
+        log = train(
+            detector, strategy.stages(), protocol, sampler, fresh_head, device, progress, disk, unfinished
+        )
         evaluated = store(protocol.evaluation_subset, loader)
         results, inference = detect_all(detector, evaluated, protocol, device, progress, disk)
     if class_scores is not None:
@@ -158,7 +175,10 @@ def run(
     record["memory"] = memory(log, inference, record["forecast"]["predicted_peak_bytes"])
     record["cost"] = cost(detector, log, before)
     record["cost"]["encoded_videos_read"] = disk.read_videos if disk else 0
-    record["cost"]["wall_seconds"] = round(time.perf_counter() - started, 2)
+    record["cost"]["wall_seconds"] = round(unfinished.earlier_seconds + time.perf_counter() - started, 2)
+    record["cost"]["checkpoint_seconds"] = round(unfinished.written_seconds, 3)
+    record["cost"]["checkpoints_written"] = len(unfinished.written_steps)
+    record["cost"]["resumed_after_steps"] = list(log.resumed)
     record["training"] = training(detector, log)
     record["environment"] = describe(device)
     if spec.keep_weights:
@@ -237,7 +257,9 @@ def main() -> int:
 
         traceback.print_exc()
         status, message = failure(error)
-        report(status=status, phase=current, message=message, environment=describe(torch.device(spec.device)))
+        facts = {"failure": error.facts} if isinstance(error, NonFiniteLossError) else {}
+        environment = describe(torch.device(spec.device))
+        report(status=status, phase=current, message=message, environment=environment, **facts)
         return 1
     return 0
 

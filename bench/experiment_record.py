@@ -128,7 +128,7 @@ def thinned(losses: tuple[tuple[float, float], ...], points: int = 100) -> list[
 def failure(error: BaseException) -> tuple[str, str]:
     """Return the status and the one-line message of a run that ended with ``error``."""
     lines = str(error).strip().splitlines()
-    message = f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+    message = f"{type(error).__name__}: {lines[0][:400]}" if lines else type(error).__name__
     if isinstance(error, NonFiniteLossError):
         return "nan", message
     text = str(error).lower()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from bench.protocol import NO_CLIPPING, Protocol
 
@@ -40,6 +41,8 @@ class StageOptimizer:
 
     def __init__(self, groups: list[dict[str, object]], protocol: Protocol, *, fused: bool | None) -> None:
         self.clip = protocol.gradient_clip
+        self.gradient_norm: Tensor | float | None = None
+        """Of the last step, before it was clipped; None where nothing is clipped."""
         self._handles = []
         # None keeps the library's default, which off CUDA is one parameter after the other.
         options = {} if fused is None else {"fused": True} if fused else {"foreach": True}
@@ -84,7 +87,13 @@ class StageOptimizer:
         if self._handles:
             return
         if self.clip < NO_CLIPPING:
-            nn.utils.clip_grad_norm_(self.parameters, self.clip)
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+            # On a device it stays a tensor until it is asked for: reading it would wait for the step.
+            if norm.device.type != "cpu":
+                self.gradient_norm = norm
+            elif not isinstance(norm, FakeTensor):
+                self.gradient_norm = float(norm)
+            del norm
         self.parts[0].step()
         self.parts[0].zero_grad(set_to_none=True)
 

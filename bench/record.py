@@ -6,7 +6,9 @@ import contextlib
 import dataclasses
 import json
 import os
+import platform
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,11 +36,52 @@ REQUIRED: dict[str, type | tuple[type, ...]] = {
 Record = dict[str, Any]
 
 
+DRAFT = re.compile(r"\..*\.([A-Za-z0-9-]*)\.(\d+)\.draft")
+FORGOTTEN_SECONDS = 24 * 3600
+"""After that a draft of another machine's process is taken for one that nobody writes any more."""
+
+
+def _machine() -> str:
+    return re.sub("[^A-Za-z0-9-]", "-", platform.node())
+
+
+def draft_path(path: Path) -> Path:
+    """Return the hidden name beside ``path`` under which this process writes what is to become ``path``."""
+    return path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.draft")
+
+
+def remove_drafts(folder: Path) -> int:
+    """Remove the drafts below ``folder`` whose processes are gone, however they went; return how many."""
+    removed = 0
+    for path in folder.rglob(".*.draft"):
+        if (found := DRAFT.fullmatch(path.name)) is None:
+            continue
+        with contextlib.suppress(OSError):  # somebody else removed it, or it is not ours to remove
+            if found[1] == _machine():
+                left = not _runs(int(found[2]))
+            else:
+                left = time.time() - path.stat().st_mtime > FORGOTTEN_SECONDS
+            if left:
+                path.unlink()
+                removed += 1
+    return removed
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give the path of a draft beside ``path`` that takes its place, whole, when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    draft = draft_path(path)
     try:
         yield draft
         with draft.open("rb+") as file:
@@ -123,6 +166,11 @@ def detections_path(results: Path, identifier: str) -> Path:
 def checkpoint_path(results: Path, identifier: str) -> Path:
     """Return where the weights of a run lie that was asked to keep them."""
     return results / "checkpoints" / f"{identifier}.safetensors"
+
+
+def unfinished_path(results: Path, identifier: str) -> Path:
+    """Return where the checkpoint of a run lies that has not ended well yet."""
+    return results / "unfinished" / f"{identifier}.pt"
 
 
 def ground_truth_path(results: Path, record: Record) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from datasets.annotations import Dataset
 
 DEFAULT_RESULTS = Path("results") / "local"
-NEEDED_BYTES = 64 * 2**20
 
 
 def parser() -> argparse.ArgumentParser:
@@ -76,12 +74,19 @@ def parser() -> argparse.ArgumentParser:
     add("--fit", type=float, metavar="GIB", help="stream backward, by as many clips at once as fit a card")
     add("--keep-weights", action="store_true", help="keep what training changed, for bench.predict")
     add("--classifier", type=Path, metavar="FILE", help="scores of whole videos that classify detections")
+    add(
+        "--checkpoint-seconds",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how often a run keeps what it needs to go on after a kill (default: 60; inf: never)",
+    )
     add("--timeout", type=float, metavar="SECONDS", help="a run that takes longer becomes a 'timeout' row")
     add(
         "--redo",
         choices=("cancelled", "failed", "all"),
         default="cancelled",
-        help="which finished runs to run again (default: only those that were cancelled)",
+        help="which finished runs to run again (default: only those that were cancelled or killed)",
     )
     return result
 
@@ -113,6 +118,8 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
         raise InputError(f"--frame-cache: got {options.frame_cache:g}, allowed is 0 to 1000000 (GiB)")
     if options.decoders is not None and not 1 <= options.decoders <= 256:
         raise InputError(f"--decoders: got {options.decoders}, allowed is 1 to 256")
+    if not options.checkpoint_seconds >= 0:  # NaN too
+        raise InputError(f"--checkpoint-seconds: got {options.checkpoint_seconds:g}, allowed is 0 or more")
     names = strategy_names(options.strategies)
     changed = settings_of(options.set, names)
     changes = protocol_changes(options)
@@ -136,6 +143,7 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
             classifier=_absolute(options.classifier) if options.classifier else None,
             frame_cache=options.frame_cache,
             decoders=options.decoders,
+            checkpoint_seconds=options.checkpoint_seconds,
         )
         for seed in seeds_of(options.seeds)
         for name in names
@@ -144,21 +152,6 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
         spec.protocol()
         spec.build_strategy()
     return specs
-
-
-def check_writable(results: Path) -> None:
-    """Raise InputError unless records can be written and there is room for them."""
-    folder = results / "records"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe.{os.getpid()}"
-        probe.write_bytes(b"x" * 4096)
-        probe.unlink()
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise InputError(f"--results: {folder} cannot be written ({error.strerror})") from None
-    if free < NEEDED_BYTES:
-        raise InputError(f"--results: {folder} has {free >> 20} MiB free, {NEEDED_BYTES >> 20} are needed")
 
 
 def load_dataset(spec: RunSpecification) -> Dataset:
@@ -187,36 +180,11 @@ def check_data(dataset: Dataset, spec: RunSpecification) -> None:
         require_fit(video_path(dataset, video), video)
 
 
-def check_card(name: str) -> None:
-    """Raise InputError where other processes hold memory of the card."""
-    import torch
-
-    from bench.environment import capacity_bytes
-    from bench.memory.card import check_clean, used_bytes
-
-    device = torch.device(name)
-    check_clean(device, used_bytes(device), capacity_bytes(device) or 0)
-
-
-def pending(
-    specs: Sequence[RunSpecification], dataset: Dataset, records: Path, redo: str
-) -> list[RunSpecification]:
-    """Return the runs that still have to be run."""
-    from bench.record import read_folder
-    from bench.specification import run_id
-
-    status = {record["id"]: record["status"] for record in read_folder(records).records}
-    again = {
-        "cancelled": ("cancelled",),
-        "failed": tuple({*status.values()} - {"ok"}),
-        "all": tuple(status.values()),
-    }
-    return [spec for spec in specs if status.get(run_id(spec, dataset)) in (None, *again[redo])]
-
-
 def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int:
     """Run what is missing, rebuild the report, and return the exit code: 1 if a run of the matrix failed."""
     from bench.foresight import fitted
+    from bench.pending import clear_away, pending
+    from bench.preconditions import check_card, check_writable
     from bench.record import checkpoint_path, read_record
     from bench.report import build
     from bench.runner import run_matrix
@@ -229,6 +197,7 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
         specs = fitted(specs, dataset, options.fit)
     records = options.results / "records"
     todo = pending(specs, dataset, records, options.redo)
+    clear_away(options.results, specs, frozenset(run_id(spec, dataset) for spec in todo))
     if todo:
         check_data(dataset, todo[0])
         if specs[0].device != "cpu" and not options.force:
@@ -241,6 +210,7 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
         run_matrix(todo, dataset, records, workers, options.timeout)
     else:
         print(f"all {len(specs)} runs have records", file=sys.stderr)
+    clear_away(options.results, specs, frozenset())  # a process of a killed bench may have lived until now
     report = build(options.results)
     print(report.text)
     mine = [read_record(records / f"{run_id(spec, dataset)}.json") for spec in specs]

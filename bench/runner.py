@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from bench.errors import InputError
 from bench.experiment_record import empty_record
-from bench.record import Record, write_record
+from bench.record import Record, unfinished_path, write_record
 from bench.specification import RunSpecification
 from datasets.annotations import Dataset
 
@@ -132,6 +132,8 @@ def run_matrix(
             running.bar.close()
             record = conclude(running, dataset)
             write_record(records, record)
+            if record["status"] == "ok":
+                unfinished_path(Path(running.spec.results), record["id"]).unlink(missing_ok=True)
             done.append(record)
             overall.update()
             tqdm.write(_line(record), file=sys.stderr)
@@ -196,22 +198,25 @@ def conclude(running: Running, dataset: Dataset) -> Record:
     if result is not None and "record" in result:
         return dict(result["record"])
     if result is None:
-        code = running.process.returncode
+        code, failure = running.process.returncode, None
         running.errors.seek(0, os.SEEK_END)
         running.errors.seek(max(0, running.errors.tell() - 2000))
         lines = running.errors.read().decode(errors="replace").strip().splitlines()
         if code is not None and code < 0:
-            message = f"killed by signal {-code} ({signal.Signals(-code).name})"
+            name = signal.Signals(-code).name
+            message = f"killed by signal {-code} ({name})"
+            failure = {"signal": name}
             if -code == signal.SIGKILL:
                 message += ", as the system does when memory runs out"
         else:
             message = f"ended with exit code {code}" + (f": {lines[-1][:300]}" if lines else "")
-        result = {"status": "error", "phase": running.phase, "message": message}
+        result = {"status": "error", "phase": running.phase, "message": message, "failure": failure}
     record = empty_record(running.spec, dataset)
     return {
         **record,
         "forecast": running.forecast,
         **{key: result[key] for key in ("status", "phase", "message")},
+        "failure": result.get("failure"),
         "environment": result.get("environment", {}),
     }
 

@@ -50,6 +50,8 @@ class RunSpecification:
     """GiB of decoded frames that are kept in memory; None for a quarter of what is free."""
     decoders: int | None = None
     """Videos that are decoded side by side; None for the machine's default."""
+    checkpoint_seconds: float = 60.0
+    """How often a checkpoint of the training is written (``bench.unfinished``); no part of the protocol."""
 
     def protocol(self) -> Protocol:
         """Return the model's protocol, with the subsets and tIoUs of a known data set, then what was set."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import os
-import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 
 from bench.detection.evaluation import Segments
 from bench.errors import InputError
+from bench.record import write_atomically
 
 Row = tuple[str, str, float, float, float]
 # How ActivityNet names its files' form; its own evaluator asks for the key.
@@ -73,18 +72,7 @@ def write_submission(
     content = json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
     if path.suffix == ".gz":
         content = gzip.compress(content, mtime=0)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(draft, 0o644)  # a temporary file is born private
-        os.replace(draft, path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
+    write_atomically(path, content)
 
 
 def _results(table: Segments) -> dict[str, list[dict[str, Any]]]:

@@ -1,0 +1,77 @@
+"""What training has measured so far, and the same as plain values for a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from bench.memory.meter import MemoryReading
+from strategies.base import Fidelity
+
+
+@dataclasses.dataclass(frozen=True)
+class StageMemory:
+    """The peak of a full training step of one stage at one fidelity."""
+
+    stage: str
+    fidelity: Fidelity
+    reading: MemoryReading
+
+
+@dataclasses.dataclass(frozen=True)
+class Course:
+    """The lists and tables that the training loop fills. The last two are of the current stage."""
+
+    losses: list[tuple[float, float]] = dataclasses.field(default_factory=list)
+    """Classification and regression loss of every step done."""
+    memory: list[StageMemory] = dataclasses.field(default_factory=list)
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Median seconds of a step for each finished stage."""
+    trainable: dict[str, int] = dataclasses.field(default_factory=dict)
+    held: list[tuple[int, str, Fidelity]] = dataclasses.field(default_factory=list)
+    """The step from which on a stage and a fidelity held."""
+    resumed: list[int] = dataclasses.field(default_factory=list)
+    """The steps that were done whenever the run was taken up again."""
+    measured: list[Fidelity] = dataclasses.field(default_factory=list)
+    """The fidelity of every step under the meter."""
+    times: list[float] = dataclasses.field(default_factory=list)
+    """Seconds of every other step."""
+
+    def begin_stage(self) -> None:
+        """Forget what is of the stage before."""
+        self.measured.clear()
+        self.times.clear()
+
+
+def plain(course: Course) -> dict[str, Any]:
+    """Return a course as numbers, text, lists, tables and tensors; numbers keep all their bits."""
+    return {
+        "losses": torch.tensor(course.losses, dtype=torch.float64).reshape(-1, 2),
+        "memory": [dataclasses.asdict(entry) for entry in course.memory],
+        "seconds": dict(course.seconds),
+        "trainable": dict(course.trainable),
+        "held": [[first, stage, dataclasses.asdict(fidelity)] for first, stage, fidelity in course.held],
+        "resumed": list(course.resumed),
+        "measured": [dataclasses.asdict(fidelity) for fidelity in course.measured],
+        "times": torch.tensor(course.times, dtype=torch.float64),
+    }
+
+
+def course_of(values: Mapping[str, Any]) -> Course:
+    """Return the course that ``plain`` wrote; raise KeyError, TypeError or ValueError for anything else."""
+    return Course(
+        losses=[(float(cls), float(reg)) for cls, reg in values["losses"].tolist()],
+        memory=[
+            StageMemory(each["stage"], Fidelity(**each["fidelity"]), MemoryReading(**each["reading"]))
+            for each in values["memory"]
+        ],
+        seconds=dict(values["seconds"]),
+        trainable=dict(values["trainable"]),
+        held=[(first, stage, Fidelity(**fidelity)) for first, stage, fidelity in values["held"]],
+        resumed=list(values["resumed"]),
+        measured=[Fidelity(**fidelity) for fidelity in values["measured"]],
+        times=list(values["times"].tolist()),
+    )

@@ -1,0 +1,37 @@
+"""What must hold before the runs of a matrix start: room for their records, and a card of their own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from bench.errors import InputError
+from bench.record import draft_path
+
+NEEDED_BYTES = 64 * 2**20
+
+
+def check_writable(results: Path) -> None:
+    """Raise InputError unless records can be written and there is room for them."""
+    folder = results / "records"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = draft_path(folder / "probe")
+        probe.write_bytes(b"x" * 4096)
+        probe.unlink()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise InputError(f"--results: {folder} cannot be written ({error.strerror})") from None
+    if free < NEEDED_BYTES:
+        raise InputError(f"--results: {folder} has {free >> 20} MiB free, {NEEDED_BYTES >> 20} are needed")
+
+
+def check_card(name: str) -> None:
+    """Raise InputError where other processes hold memory of the card."""
+    import torch
+
+    from bench.environment import capacity_bytes
+    from bench.memory.card import check_clean, used_bytes
+
+    device = torch.device(name)
+    check_clean(device, used_bytes(device), capacity_bytes(device) or 0)

@@ -1,0 +1,273 @@
+"""Checkpoints of unfinished runs: a run that was killed goes on from the last one.
+
+A file holds all that training changes (weights, buffers, optimizer, average), what it measured so far, and
+the states of the random number generators, so that a resumed run ends with the bits of an unbroken one. What
+the sampler draws follows from seed and step alone. Reading one runs no code; one that is damaged, or is of
+another run, format, torch or source code, is named in one line, and the run starts over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import inspect
+import pickle
+import random
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.course import Course, course_of, plain
+from bench.record import replacing
+from strategies.base import Stage, Strategy, learning_rates
+
+if TYPE_CHECKING:
+    from bench.optimizer import AveragedWeights, StageOptimizer
+    from bench.step import Detector, StageSetup
+
+SCHEMA = 1
+MOST_OVERHEAD = 0.02
+"""Share of the time that writing may take: where a checkpoint takes long, the next one comes later."""
+PACKAGES = ("bench", "strategies", "datasets")
+
+
+@dataclasses.dataclass(frozen=True)
+class Owner:
+    """What a checkpoint belongs to."""
+
+    run: str
+    torch: str
+    code: str
+    """Digest of the sources: other code may compute other bits."""
+    schema: int = SCHEMA
+
+
+def owner_of(run: str, strategy: Strategy) -> Owner:
+    """Return the owner of the checkpoints that this process writes for ``run``."""
+    root = Path(__file__).parents[1]
+    sources = [path for package in PACKAGES for path in sorted((root / package).rglob("*.py"))]
+    with contextlib.suppress(TypeError, OSError):  # a strategy that was typed in has no file
+        sources.append(Path(inspect.getfile(type(strategy))))
+    digest = hashlib.sha256()
+    for path in sources:
+        digest.update(f"{path.name}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return Owner(run, str(torch.__version__), digest.hexdigest())
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """A checkpoint that was read and fits the run."""
+
+    stage: int
+    """Index of the stage that it was written in."""
+    course: Course
+    values: Mapping[str, Any]
+
+    @torch.no_grad()
+    def restore_weights(self, detector: Detector) -> None:
+        """Put back the parameters and buffers, before the stage begins."""
+        for kind, tensors in _tensors(detector).items():
+            for name, value in self.values[kind].items():
+                tensors[name].copy_(value)
+
+    @torch.no_grad()
+    def restore_stage(self, detector: Detector, setup: StageSetup, device: torch.device) -> None:
+        """Put back optimizer, averaged weights and random states, after the stage began."""
+        names = {parameter: name for name, parameter in detector.named_parameters()}
+        kept = self.values["optimizer"]
+        for part in setup.optimizer.parts:
+            # The fused step counts on the device, the others on the host.
+            counter = device if part.defaults["fused"] or part.defaults["capturable"] else torch.device("cpu")
+            for parameter in (each for group in part.param_groups for each in group["params"]):
+                if names[parameter] in kept:  # what got no gradient so far has no state
+                    part.state[parameter] = {
+                        key: value.to(counter if key == "step" else parameter.device)
+                        for key, value in kept[names[parameter]].items()
+                    }
+        if setup.average:
+            setup.average.updates = self.values["average"]["updates"]
+            for average, value in zip(setup.average.average, self.values["average"]["weights"], strict=True):
+                average.copy_(value)
+        _restore_random(self.values["random"], device)
+
+
+class Unfinished:
+    """The checkpoint of one run, written now and then while it trains.
+
+    Between two lie ``seconds``, or as much longer as keeps writing below ``MOST_OVERHEAD``; 0 writes after
+    every step. A disk that takes none is told by ``warn``, once, and costs no result.
+    """
+
+    def __init__(self, path: Path, owner: Owner, seconds: float, warn: Callable[[str], None]) -> None:
+        self.path = path
+        self.owner = owner
+        self.seconds = seconds
+        self.warn = warn
+        self.writing = True
+        self.earlier_seconds = 0.0
+        """What the processes before this one took up to the checkpoint."""
+        self.written_seconds = 0.0
+        self.written_steps: list[int] = []
+        """The steps that were done at each writing."""
+        self.kept_step: int | None = None
+        """The steps that were done in the checkpoint that lies on disk."""
+        self._wait = seconds
+        self._began = self._since = time.monotonic()
+
+    def read(self, detector: Detector, stages: Sequence[Stage]) -> State | None:
+        """Return the state to go on from, or None where there is none that is whole and this run's."""
+        if not self.path.exists():
+            return None
+        try:
+            state = read_state(self.path, self.owner, detector, stages)
+        except Exception as error:  # what a damaged file makes fail is not known beforehand
+            reason = " ".join((str(error) or type(error).__name__).split())[:200]
+            self.warn(f"unfinished/{self.path.name}: {reason}; the run starts over")
+            return None
+        self.kept_step = len(state.course.losses)
+        self.earlier_seconds = float(state.values["seconds"])
+        state.course.resumed.append(self.kept_step)
+        self.warn(f"unfinished/{self.path.name}: goes on after step {self.kept_step}")
+        return state
+
+    def after_step(
+        self,
+        detector: Detector,
+        stages: Sequence[Stage],
+        index: int,
+        setup: StageSetup,
+        course: Course,
+        device: torch.device,
+    ) -> None:
+        """Write a checkpoint if it is time; none of weights that are no longer finite."""
+        started = time.monotonic()
+        if not self.writing or started - self._since < self._wait:
+            return
+        weights = {name: _whole(value) for name, value in _changed(detector, stages[: index + 1]).items()}
+        if not all(map(_finite, weights.values())):
+            return
+        values = {
+            "owner": dataclasses.asdict(self.owner),
+            "seconds": self.earlier_seconds + started - self._began,
+            "stage": index,
+            "course": plain(course),
+            "parameters": weights,
+            "buffers": {name: _whole(value) for name, value in detector.named_buffers()},
+            "optimizer": _optimizer_values(detector, setup.optimizer),
+            "average": _average_values(setup.average),
+            "random": _random_values(device),
+        }
+        try:
+            with replacing(self.path) as draft, draft.open("wb") as file:
+                torch.save(values, file)
+        except (OSError, RuntimeError) as error:
+            self.writing = False
+            reason = " ".join(str(error).split())[:200]
+            self.warn(f"unfinished/{self.path.name}: not written ({reason}); a kill costs the whole run")
+            return
+        self._since = time.monotonic()
+        taken = self._since - started
+        self._wait = max(self.seconds, taken / MOST_OVERHEAD) if self.seconds else 0.0
+        self.written_seconds += taken
+        self.kept_step = len(course.losses)
+        self.written_steps.append(self.kept_step)
+
+
+def read_state(path: Path, owner: Owner, detector: Detector, stages: Sequence[Stage]) -> State:
+    """Return the state in ``path``; raise an error that says in one line why it is not to be used."""
+    with zipfile.ZipFile(path) as archive:  # torch does not compare the checksums that it writes
+        if (spoilt := archive.testzip()) is not None:
+            raise ValueError(f"damaged in {spoilt}")
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError("holds more than tensors and plain values") from None
+    found, wanted = values["owner"], dataclasses.asdict(owner)
+    for field, value in wanted.items():
+        if found.get(field) != value:
+            was, expected = (str(each)[:80] for each in (found.get(field), value))
+            raise ValueError(f"is of {field} {was}, not {expected}")
+    index = values["stage"]
+    if not 0 <= index < len(stages):
+        raise ValueError(f"is of stage {index}, there are {len(stages)}")
+    own = {"parameters": _changed(detector, stages[: index + 1]), "buffers": dict(detector.named_buffers())}
+    for kind, tensors in own.items():
+        _compare(kind, values[kind], tensors)
+    trained = _changed(detector, stages[index : index + 1])
+    stepped = {name: state["exp_avg"] for name, state in values["optimizer"].items()}
+    _compare("optimizer", stepped, {name: each for name, each in trained.items() if name in stepped})
+    if values["average"] is not None:
+        _compare("average", dict(zip(trained, values["average"]["weights"], strict=True)), trained)
+    return State(index, course_of(values["course"]), values)
+
+
+def _compare(kind: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless both hold tensors of the same names and shapes."""
+    if different := sorted(found.keys() ^ wanted.keys()):
+        raise ValueError(f"{kind}: holds not what the run trains, e.g. {different[0]}")
+    for name, value in found.items():
+        if value.shape != wanted[name].shape:
+            raise ValueError(f"{kind}: {name} is {tuple(value.shape)}, not {tuple(wanted[name].shape)}")
+
+
+def _tensors(detector: nn.Module) -> dict[str, dict[str, Tensor]]:
+    return {"parameters": dict(detector.named_parameters()), "buffers": dict(detector.named_buffers())}
+
+
+def _changed(detector: nn.Module, stages: Sequence[Stage]) -> dict[str, Tensor]:
+    """Return the parameters that any of ``stages`` trains, by name, in the detector's order."""
+    known = dict(detector.named_parameters())
+    names = {name for stage in stages for name in learning_rates(stage.rules, known)}
+    return {name: parameter for name, parameter in known.items() if name in names}
+
+
+def _whole(value: Tensor) -> Tensor:
+    """Return the tensor without its graph, and without the rest of a larger storage."""
+    value = value.detach()
+    return value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
+
+
+def _finite(value: Tensor) -> bool:
+    """Say whether all values are finite, without a mask as large as they are."""
+    return not value.numel() or bool(torch.linalg.vector_norm(value, float("inf")).isfinite())
+
+
+def _optimizer_values(detector: nn.Module, optimizer: StageOptimizer) -> dict[str, dict[str, Tensor]]:
+    state = optimizer.state
+    return {
+        name: {key: _whole(value) for key, value in state[parameter].items()}
+        for name, parameter in detector.named_parameters()
+        if parameter in state
+    }
+
+
+def _average_values(average: AveragedWeights | None) -> dict[str, Any] | None:
+    if average is None:
+        return None
+    return {"updates": average.updates, "weights": [_whole(value) for value in average.average]}
+
+
+def _random_values(device: torch.device) -> dict[str, Any]:
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": [str(name), np.asarray(keys).tolist(), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def _restore_random(values: Mapping[str, Any], device: torch.device) -> None:
+    name, keys, *rest = values["numpy"]
+    random.setstate(values["python"])
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(values["torch"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(values["cuda"], device)
