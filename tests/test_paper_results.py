@@ -1,17 +1,14 @@
 """The committed runs of the papers' variants: records that hold, and tables that follow from them."""
 
 import json
-import shutil
 import statistics
 from pathlib import Path
 
 import pytest
+from evidence import check_detections, check_regeneration
 
-from bench.detection.evaluation import evaluate
-from bench.detection.submission import read_ground_truth, read_submission
 from bench.papers import VARIANTS
-from bench.record import detections_path, ground_truth_path, read_folder
-from bench.report import build
+from bench.record import read_folder
 from strategies import build_strategy
 from strategies.base import settings
 
@@ -41,22 +38,12 @@ def test_defaults_are_the_runs_of_the_main_table():
 
 @pytest.mark.parametrize("record", FOLDER.records, ids=lambda record: record["id"])
 def test_detections_give_the_recorded_map(record):
-    truth = read_ground_truth(ground_truth_path(RESULTS, record), record["protocol"]["evaluation_subset"])
-    found = read_submission(detections_path(RESULTS, record["id"]))
-    evaluation = evaluate(truth, found, tuple(record["protocol"]["tiou"]))
-    assert evaluation.average == pytest.approx(record["metrics"]["map_average"], abs=1e-9)
+    check_detections(RESULTS, record)
 
 
 def test_regenerating_changes_no_table(tmp_path):
-    for name in ("records", "ground_truth", "detections"):
-        shutil.copytree(RESULTS / name, tmp_path / name)
-    files = build(tmp_path).files
+    files = check_regeneration(RESULTS, tmp_path)
     assert {path.name for path in files if path.name.startswith("ablation_")}
-    for path in files:
-        committed = RESULTS / path.relative_to(tmp_path)
-        assert committed.exists(), committed
-        if path.suffix in (".csv", ".md", ".tex"):
-            assert path.read_bytes() == committed.read_bytes(), path.name
 
 
 def test_the_readme_tells_what_the_runs_say():

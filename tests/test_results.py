@@ -1,16 +1,13 @@
 """The committed evidence: records that the tables follow from, detections that the records follow from."""
 
 import json
-import shutil
 import statistics
 from pathlib import Path
 
 import pytest
+from evidence import check_detections, check_regeneration
 
-from bench.detection.evaluation import evaluate
-from bench.detection.submission import read_ground_truth, read_submission
-from bench.record import detections_path, ground_truth_path, read_folder
-from bench.report import build
+from bench.record import read_folder
 
 RESULTS = Path(__file__).parents[1] / "results"
 FOLDER = read_folder(RESULTS / "records")
@@ -58,22 +55,11 @@ def test_step_peaks_are_ordered():
 
 @pytest.mark.parametrize("record", MINIATURE, ids=lambda record: record["id"])
 def test_detections_give_the_recorded_map(record):
-    truth = read_ground_truth(ground_truth_path(RESULTS, record), record["protocol"]["evaluation_subset"])
-    found = read_submission(detections_path(RESULTS, record["id"]))
-    evaluation = evaluate(truth, found, tuple(record["protocol"]["tiou"]))
-    assert evaluation.average == pytest.approx(record["metrics"]["map_average"], abs=1e-9)
+    check_detections(RESULTS, record)
 
 
 def test_regenerating_changes_no_table(tmp_path):
-    for name in ("records", "ground_truth", "detections", "forecasts", "memory", "published"):
-        if (RESULTS / name).exists():
-            shutil.copytree(RESULTS / name, tmp_path / name)
-    files = build(tmp_path).files
-    for path in files:
-        committed = RESULTS / path.relative_to(tmp_path)
-        assert committed.exists(), committed
-        if path.suffix in (".csv", ".md", ".tex"):
-            assert path.read_bytes() == committed.read_bytes(), path.name
+    check_regeneration(RESULTS, tmp_path)
 
 
 def test_trials_were_equal_in_number_and_took_no_test_video():

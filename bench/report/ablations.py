@@ -67,7 +67,9 @@ def cells(item: Ablation) -> tuple[list[str], list[list[str]]]:
 def _text(value: object) -> str:
     if isinstance(value, list):
         return " ".join(map(str, value)) or "all"
-    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
 
 
 def contents(comparisons: Sequence[Comparison]) -> dict[str, str]:
