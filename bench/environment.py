@@ -63,8 +63,8 @@ def attention_backends(device: torch.device) -> list[str]:
     return [name for name, enabled in flags.items() if enabled]
 
 
-def describe(device: torch.device) -> dict[str, Any]:
-    """Return the environment part of a record."""
+def describe(device: torch.device, processes: int = 1) -> dict[str, Any]:
+    """Return the environment part of a record of so many processes, each with a device like this one."""
     commit, dirty = git_state(Path(__file__).parents[1])
     packages: dict[str, str | None] = {}
     for name in PACKAGES:
@@ -79,7 +79,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "packages": packages,
-        "device": device_name(device),
+        "device": f"{processes} x {device_name(device)}" if processes > 1 else device_name(device),
         "device_type": device.type,
         "capacity_bytes": capacity_bytes(device),
         "driver": driver_version() if cuda else None,

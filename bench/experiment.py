@@ -20,18 +20,28 @@ from bench.clips import FrameStore, open_store
 from bench.detection import diagnose, evaluate
 from bench.detection.submission import read_ground_truth, read_submission, write_submission
 from bench.detector import build_detector, lower_frozen_weights
+from bench.divergence import NonFiniteLossError
 from bench.encoding import ClipPasses
 from bench.encoding_cache import DiskCache
 from bench.environment import describe
 from bench.errors import InputError
-from bench.experiment_record import cost, empty_record, failure, memory, metrics, training
+from bench.experiment_record import (
+    RankMemory,
+    cost,
+    empty_record,
+    failure,
+    memory,
+    metrics,
+    training,
+    weights_entry,
+)
 from bench.foresight import check_possible, predict
 from bench.inference import VideoDetections, detect_all
 from bench.kept_weights import SCHEMA as CHECKPOINT_SCHEMA
 from bench.kept_weights import BaseWeights, Note, write_checkpoint
 from bench.loading import FrameLoader, default_cache_bytes, default_workers
 from bench.models.backbone import Backbone
-from bench.models.checkpoints import LoadAudit
+from bench.parallel import ALONE, World, joined, local_device
 from bench.record import (
     Record,
     checkpoint_path,
@@ -41,7 +51,6 @@ from bench.record import (
     write_atomically,
 )
 from bench.specification import RunSpecification
-from bench.step import NonFiniteLossError
 from bench.training import train
 from bench.unfinished import Unfinished, owner_of
 from bench.windows import TrainingSampler
@@ -65,18 +74,6 @@ def write_ground_truth(path: Path, dataset: Dataset, subset: str) -> None:
     write_atomically(path, gzip.compress(json.dumps(content).encode(), mtime=0))
 
 
-def weights_entry(spec: RunSpecification, audit: LoadAudit | None) -> dict[str, Any]:
-    """Return the record's part on the weights."""
-    path = spec.weights_path()
-    return {
-        "name": path.name if path else "random",
-        "sha256": audit.sha256 if audit else None,
-        "matched": audit.share if audit else None,
-        "licence": "Apache-2.0" if spec.weights == "source" else audit.licence if audit else None,
-        "audit": list(audit.lines()) if audit else ["random weights: nothing was loaded"],
-    }
-
-
 def open_disk_cache(
     spec: RunSpecification, dataset: Dataset, backbone: Backbone, announce: Callable[[list[str]], None]
 ) -> DiskCache | None:
@@ -94,10 +91,12 @@ def open_disk_cache(
     )
 
 
-def open_loader(spec: RunSpecification) -> FrameLoader:
-    """Return the loader of a run's frames; its sizes change the time, not the result."""
+def open_loader(spec: RunSpecification, world: World) -> FrameLoader:
+    """Return the loader of a process's frames; its sizes change the time, not the result."""
     cache_bytes = default_cache_bytes() if spec.frame_cache is None else int(spec.frame_cache * 2**30)
-    return FrameLoader(cache_bytes, spec.decoders or default_workers(torch.device(spec.device).type))
+    return FrameLoader(
+        cache_bytes // world.size, spec.decoders or default_workers(torch.device(spec.device).type)
+    )
 
 
 def run(
@@ -105,23 +104,26 @@ def run(
     progress: Progress,
     announce: Callable[[list[str]], None],
     foretell: Callable[[dict[str, Any]], None],
-) -> Record:
+    world: World = ALONE,
+) -> Record | None:
     """Return the record of a run that went well. Writes the detections; raises what went wrong.
 
-    ``announce`` is told what loading the weights did, ``foretell`` the forecast of the memory.
+    ``announce`` is told what loading the weights did, ``foretell`` the forecast of the memory. Of several
+    processes the leading one writes and has a record to return, the others have None.
     """
     started = time.perf_counter()
-    device = torch.device(spec.device)
+    device = local_device(spec.device)
     protocol, dataset = spec.protocol(), spec.load_dataset()
     torch.set_num_threads(protocol.threads)
     class_scores = spec.class_scores(dataset)
     learned = dataset if class_scores is None else dataset.one_class()
     record = empty_record(spec, dataset)
-    progress("forecast", 0, 1)
-    record["forecast"] = predict(spec, dataset)
-    foretell(record["forecast"])
-    if not spec.force:
-        check_possible(record["forecast"], device)
+    if world.leads:
+        progress("forecast", 0, 1)
+        record["forecast"] = predict(spec, dataset)
+        foretell(record["forecast"])
+        if not spec.force:
+            check_possible(record["forecast"], device)
     progress("load", 0, 1)
     strategy = spec.build_strategy()
     detector, fresh_head, audit = build_detector(
@@ -147,16 +149,29 @@ def run(
         owner_of(record["id"], strategy),
         spec.checkpoint_seconds,
         lambda line: announce([line]),
+        writing=world.leads,
     )
-    with contextlib.closing(open_loader(spec)) as loader:
+    with contextlib.closing(open_loader(spec, world)) as loader:
         sampler = TrainingSampler(
             store(protocol.training_subset, loader), protocol, learned.classes, spec.seed
         )
         log = train(
-            detector, strategy.stages(), protocol, sampler, fresh_head, device, progress, disk, unfinished
+            detector,
+            strategy.stages(),
+            protocol,
+            sampler,
+            fresh_head,
+            device,
+            progress,
+            disk,
+            unfinished,
+            world,
         )
         evaluated = store(protocol.evaluation_subset, loader)
-        results, inference = detect_all(detector, evaluated, protocol, device, progress, disk)
+        results, inference = detect_all(detector, evaluated, protocol, device, progress, disk, world)
+    measured = world.gather(RankMemory(log.memory, inference))
+    if not world.leads:
+        return None
     if class_scores is not None:
         results = [found.classified(class_scores, protocol.classifier_top) for found in results]
     progress("evaluation", 0, 1)
@@ -172,7 +187,7 @@ def run(
     durations = {video.id: video.duration for video in dataset.subset(protocol.evaluation_subset)}
     # A detection that overlaps by less than 0.1 counts as background, so the diagnosis starts above it.
     record["diagnosis"] = diagnose(wanted, found, [t for t in protocol.tiou if t > 0.1], durations)
-    record["memory"] = memory(log, inference, record["forecast"]["predicted_peak_bytes"])
+    record["memory"] = memory(measured, record["forecast"]["predicted_peak_bytes"])
     record["cost"] = cost(detector, log, before)
     record["cost"]["encoded_videos_read"] = disk.read_videos if disk else 0
     record["cost"]["wall_seconds"] = round(unfinished.earlier_seconds + time.perf_counter() - started, 2)
@@ -180,7 +195,7 @@ def run(
     record["cost"]["checkpoints_written"] = len(unfinished.written_steps)
     record["cost"]["resumed_after_steps"] = list(log.resumed)
     record["training"] = training(detector, log)
-    record["environment"] = describe(device)
+    record["environment"] = describe(device, world.size)
     if spec.keep_weights:
         progress("keeping weights", 0, 1)
         path, note = checkpoint_path(Path(spec.results), record["id"]), note_of(spec, record, learned.classes)
@@ -224,8 +239,18 @@ def watch_parent() -> None:
 
 
 def main() -> int:
-    """Read a specification from the first line of standard input, report as JSON lines on standard output."""
-    spec = RunSpecification(**json.loads(sys.stdin.buffer.readline()))
+    """Read a specification from the first line of standard input, report as JSON lines on standard output.
+
+    Of several processes the first one reads and reports, and whichever fails says so.
+    """
+    with joined() as world:
+        line = json.loads(sys.stdin.buffer.readline()) if world.leads else None
+        spec = RunSpecification(**world.told(line))
+        return report_run(spec, world)
+
+
+def report_run(spec: RunSpecification, world: World) -> int:
+    """Run ``spec``, report on standard output, and return the exit code."""
     watch_parent()
     reports = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not mix with reports
@@ -234,21 +259,26 @@ def main() -> int:
     def report(**fields: Any) -> None:
         reports.write(json.dumps(fields, allow_nan=False) + "\n")
 
+    def report_if_leading(**fields: Any) -> None:
+        if world.leads:
+            report(**fields)
+
     def progress(phase: str, done: int, total: int) -> None:
         nonlocal current, last
         now = time.monotonic()
         if phase != current or done == total or now - last > 0.2:
             current, last = phase, now
-            report(phase=phase, done=done, total=total)
+            report_if_leading(phase=phase, done=done, total=total)
 
     try:
         record = run(
             spec,
             progress,
-            announce=lambda lines: report(audit=lines),
-            foretell=lambda forecast: report(forecast=forecast),
+            announce=lambda lines: report_if_leading(audit=lines),
+            foretell=lambda forecast: report_if_leading(forecast=forecast),
+            world=world,
         )
-        report(record=record)
+        report_if_leading(record=record)
     except InputError as error:
         report(input_error=str(error))
         return 2
@@ -257,8 +287,9 @@ def main() -> int:
 
         traceback.print_exc()
         status, message = failure(error)
+        message += f" (process {world.rank} of {world.size})" if world.size > 1 else ""
         facts = {"failure": error.facts} if isinstance(error, NonFiniteLossError) else {}
-        environment = describe(torch.device(spec.device))
+        environment = describe(torch.device(spec.device), world.size)
         report(status=status, phase=current, message=message, environment=environment, **facts)
         return 1
     return 0

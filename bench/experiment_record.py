@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from bench.course import StageMemory
 from bench.detection.evaluation import Evaluation
+from bench.divergence import NonFiniteLossError
 from bench.memory.meter import MemoryReading
+from bench.models.checkpoints import LoadAudit
 from bench.record import SCHEMA, Record
 from bench.specification import RunSpecification, file_sha256, run_id
-from bench.step import Detector, NonFiniteLossError
+from bench.step import Detector
 from bench.training import TrainingLog
 from datasets.annotations import Dataset
 from strategies.base import settings
@@ -40,6 +44,7 @@ def empty_record(spec: RunSpecification, dataset: Dataset) -> Record:
         },
         "protocol": {**dataclasses.asdict(protocol), "digest": protocol.digest()},
         "seed": spec.seed,
+        "parallel": {"processes": spec.processes, "sharded": spec.sharded},
         "metrics": None,
         "diagnosis": None,
         "memory": None,
@@ -69,9 +74,44 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def memory(log: TrainingLog, inference: MemoryReading, predicted_peak_bytes: int | None) -> dict[str, Any]:
-    """Return the peaks: the largest training step of any stage, the forecast of it, and inference."""
-    highest = max(log.memory, key=lambda entry: entry.reading.peak_allocated_bytes).reading
+def weights_entry(spec: RunSpecification, audit: LoadAudit | None) -> dict[str, Any]:
+    """Return the record's part on the weights."""
+    path = spec.weights_path()
+    return {
+        "name": path.name if path else "random",
+        "sha256": audit.sha256 if audit else None,
+        "matched": audit.share if audit else None,
+        "licence": "Apache-2.0" if spec.weights == "source" else audit.licence if audit else None,
+        "audit": list(audit.lines()) if audit else ["random weights: nothing was loaded"],
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class RankMemory:
+    """What one process measured."""
+
+    stages: tuple[StageMemory, ...]
+    inference: MemoryReading | None
+    """None in a process that had no video to look at."""
+
+    @property
+    def highest(self) -> MemoryReading:
+        """The largest training step of any stage."""
+        return max(self.stages, key=lambda entry: entry.reading.peak_allocated_bytes).reading
+
+
+def memory(ranks: Sequence[RankMemory], predicted_peak_bytes: int | None) -> dict[str, Any]:
+    """Return the peaks: the largest training step of any stage, the forecast of it, and inference.
+
+    Of several processes it is the one with the highest peak that is told; ``ranks`` then has all of them.
+    """
+    rank = max(ranks, key=lambda each: each.highest.peak_allocated_bytes)
+    highest = rank.highest
+    inference = max(
+        (each.inference for each in ranks if each.inference), key=lambda reading: reading.peak_allocated_bytes
+    )
+    measured = ("peak_allocated_bytes", "peak_reserved_bytes", "peak_device_bytes")
+    each_rank = [{name: getattr(each.highest, name) for name in measured} for each in ranks]
     return {
         **{name: value for name, value in dataclasses.asdict(highest).items() if name != "phases"},
         "predicted_peak_bytes": predicted_peak_bytes,
@@ -83,8 +123,9 @@ def memory(log: TrainingLog, inference: MemoryReading, predicted_peak_bytes: int
                 "fidelity": dataclasses.asdict(entry.fidelity),
                 "peak_allocated_bytes": entry.reading.peak_allocated_bytes,
             }
-            for entry in log.memory
+            for entry in rank.stages
         ],
+        **({"ranks": each_rank} if len(ranks) > 1 else {}),
     }
 
 

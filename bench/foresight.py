@@ -48,6 +48,8 @@ def question_of(spec: RunSpecification, dataset: Dataset) -> Question:
         1 if protocol.classifier else len(dataset.classes),
         # A window's number of instances moves a few bytes only; the typical video's will do.
         max(1, round(statistics.median(len(video.instances) for video in videos))),
+        processes=spec.processes,
+        sharded=spec.sharded,
     )
 
 

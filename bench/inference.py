@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from bench.detection import ClassScores, fuse, soft_nms
 from bench.encoding import ClipPasses, EncodingCache, autocast
 from bench.encoding_cache import DiskCache
 from bench.memory.meter import MemoryMeter, MemoryReading
+from bench.parallel import ALONE, World
 from bench.protocol import Protocol
 from bench.step import Detector
 from bench.windows import Window, window_mask
@@ -84,8 +86,13 @@ def detect_all(
     device: torch.device,
     progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
     disk: DiskCache | None = None,
-) -> tuple[list[VideoDetections], MemoryReading]:
-    """Return the detections of every video of ``store`` and the memory peak of the first video."""
+    world: World = ALONE,
+) -> tuple[list[VideoDetections], MemoryReading | None]:
+    """Return the detections of every video of ``store`` and the memory peak of the first video.
+
+    Every process of ``world`` looks at some of the videos, and has all detections in the end; one that there
+    is no video for has no peak.
+    """
     detector.eval()
     results: list[VideoDetections] = []
     meter = MemoryMeter(device)
@@ -93,7 +100,8 @@ def detect_all(
     # The first video is measured, so the backbone runs on it whatever lies on disk.
     measured = EncodingCache(detector.backbone, store, passes)
     cache = EncodingCache(detector.backbone, store, passes, disk=disk)
-    for number, name in enumerate(sorted(store.videos)):
+    names = sorted(store.videos)[world.rank :: world.size]
+    for number, name in enumerate(names):
         if number == 0:
             with meter.watching(detector), meter.phase("inference"):
                 results.append(detect(detector, store, protocol, device, measured, name))
@@ -102,5 +110,6 @@ def detect_all(
         # Each video is visited once: its encodings serve all of its windows and are then dropped.
         for each in (measured, cache):
             each.drop(name)
-        progress("inference", number + 1, len(store.videos))
-    return results, meter.reading()
+        progress("inference", number + 1, len(names))
+    merged = sorted(itertools.chain(*world.gather(results)), key=lambda found: found.video)
+    return merged, meter.reading() if names else None

@@ -76,6 +76,25 @@ def device_of(text: str) -> str:
     return text
 
 
+def check_processes(processes: int, sharded: bool, device: str) -> None:
+    """Raise InputError unless so many processes can share a run's batches on ``device``."""
+    import torch
+
+    if not 1 <= processes <= 1024:
+        raise InputError(f"--processes: got {processes}, allowed is 1 to 1024")
+    if sharded and processes == 1:
+        raise InputError("--sharded: allowed only with --processes of 2 or more")
+    if processes == 1:
+        return
+    if not torch.distributed.is_available():
+        raise InputError("--processes: this torch was built without torch.distributed, allowed is 1")
+    if device.startswith("cuda:"):
+        raise InputError(f"--device: got '{device}', allowed with --processes are auto, cpu and cuda")
+    cards = torch.cuda.device_count()
+    if device_of(device) == "cuda" and processes > cards:
+        raise InputError(f"--processes: got {processes}, this machine has {cards} CUDA devices")
+
+
 def numbers(text: str, option: str) -> list[int]:
     """Return whole numbers of 1 or more, given with commas between them."""
     try:

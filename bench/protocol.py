@@ -80,7 +80,7 @@ class Lean:
     """Bring clips to the device for the pass that needs them, not all of a step at once."""
     release_gradients: bool = False
     """Apply each gradient as soon as it is whole, and free it. Only without gradient clipping, which needs
-    the norm of all of them, and not with streamed backward, which adds them up over the passes."""
+    the norm of all of them, and not where they are added up: over streamed passes, parts or processes."""
 
     def fused_on(self, device_type: str) -> bool | None:
         """Return whether the optimizer takes CUDA's fused kernel; None where there is no such choice."""
@@ -146,6 +146,9 @@ class Protocol:
     resampling: Literal["windows", "fixed"] = "windows"
     """Windows slide over a video that is read at ``frames_per_second``; or one window's frames are spread
     evenly over the whole video, in training and at test time: overlap, crop and rate then do not matter."""
+    micro_batch_windows: int | None = None
+    """Windows that a process takes forward and backward at once, their gradients added up; none takes all of
+    its part of the batch. Changes no result beyond the order of additions."""
 
     def digest(self) -> str:
         """Return the sha256 of all fields (``digest_of``)."""
@@ -157,6 +160,7 @@ LATER: Mapping[str, Any] = {
     "classifier_top": 2,
     "augmentation": "none",
     "resampling": "windows",
+    "micro_batch_windows": None,
 }
 """Fields that came after the first records, with the value under which all goes as before them."""
 
@@ -272,10 +276,17 @@ def check(protocol: Protocol) -> None:
             raise InputError(f"protocol: field '{name}' is {value}, allowed is {low} to {high}")
     if protocol.classifier is None and protocol.classifier_top != LATER["classifier_top"]:
         raise InputError("protocol: field 'classifier_top' is set, allowed only with --classifier")
+    if protocol.micro_batch_windows is not None and not 1 <= protocol.micro_batch_windows <= 4096:
+        raise InputError(
+            f"protocol: field 'micro_batch_windows' is {protocol.micro_batch_windows}, allowed is 1 to 4096"
+        )
     if protocol.lean.release_gradients and (
-        protocol.gradient_clip < NO_CLIPPING or protocol.backward == "streamed"
+        protocol.gradient_clip < NO_CLIPPING
+        or protocol.backward == "streamed"
+        or protocol.micro_batch_windows is not None
     ):
         raise InputError(
             "protocol: field 'lean.release_gradients' is true, allowed only with "
-            f"gradient_clip={NO_CLIPPING:g} (no clipping) and backward plain or checkpointed"
+            f"gradient_clip={NO_CLIPPING:g} (no clipping), backward plain or checkpointed, and all windows "
+            "at once"
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
-from bench.options import device_of, pairs, seeds_of, settings_of, strategy_names
+from bench.options import check_processes, device_of, pairs, seeds_of, settings_of, strategy_names
 
 if TYPE_CHECKING:
     from bench.specification import RunSpecification
@@ -65,6 +65,13 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--decoders", type=int, help="videos that a run decodes at once (default: 1 on CPU, up to 8 on a GPU)"
     )
+    add(
+        "--processes",
+        type=int,
+        default=1,
+        help="processes that share every batch, a device each (default: 1)",
+    )
+    add("--sharded", action="store_true", help="spread the blocks that train over the processes (FSDP2)")
     add("--workers", type=int, help="runs side by side (default: one for each core on CPU, 1 on a GPU)")
     add(
         "--force",
@@ -108,6 +115,7 @@ def protocol_changes(options: argparse.Namespace) -> dict[str, str]:
 
 def specifications(options: argparse.Namespace) -> list[RunSpecification]:
     """Return the runs of the matrix, checked as far as that is possible without reading data."""
+    from bench.parallel import check_division
     from bench.specification import RunSpecification
 
     if options.weights is None and options.model != "vit-t":
@@ -120,6 +128,7 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
         raise InputError(f"--decoders: got {options.decoders}, allowed is 1 to 256")
     if not options.checkpoint_seconds >= 0:  # NaN too
         raise InputError(f"--checkpoint-seconds: got {options.checkpoint_seconds:g}, allowed is 0 or more")
+    check_processes(options.processes, options.sharded, options.device)
     names = strategy_names(options.strategies)
     changed = settings_of(options.set, names)
     changes = protocol_changes(options)
@@ -144,12 +153,14 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
             frame_cache=options.frame_cache,
             decoders=options.decoders,
             checkpoint_seconds=options.checkpoint_seconds,
+            processes=options.processes,
+            sharded=options.sharded,
         )
         for seed in seeds_of(options.seeds)
         for name in names
     ]
     for spec in specs:
-        spec.protocol()
+        check_division(spec.protocol(), options.processes)
         spec.build_strategy()
     return specs
 
@@ -204,7 +215,7 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
             check_card(specs[0].device)
         threads = specs[0].protocol().threads
         workers = options.workers or (
-            max(1, (os.cpu_count() or 1) // threads) if specs[0].device == "cpu" else 1
+            max(1, (os.cpu_count() or 1) // (threads * specs[0].processes)) if specs[0].device == "cpu" else 1
         )
         print(f"{len(todo)} of {len(specs)} runs to do, {min(workers, len(todo))} at a time", file=sys.stderr)
         run_matrix(todo, dataset, records, workers, options.timeout)

@@ -46,6 +46,12 @@ class Running:
     forecast: dict[str, Any] | None = None
 
 
+def command(spec: RunSpecification) -> list[str]:
+    """Return the command of a run's process, or of the one that starts its several processes."""
+    several = ["torch.distributed.run", "--standalone", f"--nproc-per-node={spec.processes}", "-m"]
+    return [sys.executable, "-m", *(several if spec.processes > 1 else []), "bench.experiment"]
+
+
 def start(
     spec: RunSpecification, messages: queue.Queue[tuple[Running, dict[str, Any] | None]], slot: int
 ) -> Running:
@@ -54,7 +60,7 @@ def start(
     environment = {**ALLOCATOR, **os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     errors = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the run)
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.experiment"],
+        command(spec),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
@@ -163,7 +169,8 @@ def _hear(running: Running, message: dict[str, Any], said: set[str]) -> None:
         running.forecast = message["forecast"]
         return
     if "record" in message or "status" in message:
-        running.result = message
+        # Of several processes the first that fails is told; the others then fail because it is gone.
+        running.result = running.result or message
         return
     if message["phase"] != running.phase:
         # Every phase has a speed of its own, and so an estimate of its own.

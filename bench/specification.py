@@ -52,6 +52,10 @@ class RunSpecification:
     """Videos that are decoded side by side; None for the machine's default."""
     checkpoint_seconds: float = 60.0
     """How often a checkpoint of the training is written (``bench.unfinished``); no part of the protocol."""
+    processes: int = 1
+    """Processes that share every batch, each with a device of its own."""
+    sharded: bool = False
+    """Spread the blocks that train over the processes, with what their optimizer keeps."""
 
     def protocol(self) -> Protocol:
         """Return the model's protocol, with the subsets and tIoUs of a known data set, then what was set."""
@@ -115,6 +119,8 @@ def identity(spec: RunSpecification, dataset: Dataset) -> dict[str, Any]:
         "protocol": spec.protocol().digest(),
         "device": spec.device,
         "seed": spec.seed,
+        # Results are those of one process, but memory and time are not.
+        **({"processes": [spec.processes, spec.sharded]} if spec.processes > 1 else {}),
     }
 
 

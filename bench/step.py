@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from bench.clips import FrameStore
+from bench.divergence import finite
 from bench.encoding import (
     ClipPasses,
     EncodingCache,
@@ -26,49 +25,16 @@ from bench.encoding_cache import DiskCache
 from bench.memory.meter import Meter
 from bench.models.actionformer import ActionFormer
 from bench.models.backbone import Backbone, Encoded
+from bench.models.draws import Share, drawing_for
 from bench.models.losses import Losses
 from bench.optimizer import AveragedWeights, StageOptimizer, make_optimizer
+from bench.parallel import ALONE, World
 from bench.protocol import Protocol
-from bench.streaming import encode_streamed
+from bench.streaming import encode_streamed, random_state, set_random_state
 from bench.windows import TrainingSampler, Window, window_mask
 from strategies.base import FULL, Fidelity, Stage, learning_rates
 
-if TYPE_CHECKING:
-    from bench.unfinished import Unfinished
-
 HOST = torch.device("cpu")
-
-
-class NonFiniteLossError(ArithmeticError):
-    """The loss became NaN or infinite. ``facts`` are plain values: what was known when it did."""
-
-    def __init__(self, message: str, facts: dict[str, Any]) -> None:
-        super().__init__(message)
-        self.facts = facts
-
-    def of(self, stage: str, optimizer: StageOptimizer, unfinished: Unfinished | None) -> NonFiniteLossError:
-        """Return the same and what the training loop knows: stage, learning rate, last checkpoint."""
-        rate = max(float(group["lr"]) for part in optimizer.parts for group in part.param_groups)
-        norm = None if optimizer.gradient_norm is None else float(optimizer.gradient_norm)
-        kept = unfinished.kept_step if unfinished else None
-        words = [f"{self} of stage {stage}", f"learning rate {rate:.3g}"]
-        words += [] if norm is None else [f"gradient norm of the step before {norm:.3g}"]
-        checkpoint = None
-        if unfinished and kept is not None:
-            checkpoint = {"file": f"{unfinished.path.parent.name}/{unfinished.path.name}", "step": kept}
-            words.append(f"last good checkpoint after step {kept}: {checkpoint['file']}")
-        facts = {
-            "stage": stage,
-            "learning_rate": rate,
-            "gradient_norm_before": plain_number(norm),
-            "checkpoint": checkpoint,
-        }
-        return NonFiniteLossError("; ".join(words), {**self.facts, **facts})
-
-
-def plain_number(value: float | None) -> float | str | None:
-    """Return a value that JSON has: what is not finite becomes text."""
-    return value if value is None or math.isfinite(value) else str(value)
 
 
 class Detector(nn.Module):
@@ -120,6 +86,8 @@ class Trainer:
     """For forecasts: makes the gradients that a streamed pass finds (``bench.streaming``)."""
     disk: DiskCache | None = None
     """Encodings of the upstream as it was loaded, from other runs."""
+    world: World = ALONE
+    """The processes that share every batch."""
 
     @property
     def store(self) -> FrameStore:
@@ -177,16 +145,61 @@ class Trainer:
         optimizer: StageOptimizer,
         meter: Meter,
     ) -> tuple[float, float]:
-        """Run one optimizer step; return the classification and the regression loss.
+        """Run one optimizer step; return the classification and the regression loss of the whole batch.
 
         Raises NonFiniteLossError before the weights are touched.
         """
-        windows = self.sampler.windows(number)
+        batch = self.sampler.windows(number)
+        share, windows = self.world.share(len(batch)), self.world.part(batch)
+        size = self.protocol.micro_batch_windows or len(batch)
+        if cache is None or not cache.keep or fidelity != FULL:
+            self.store.expect(self.sampler.ahead(number, self.world))
+        divided = size < len(windows) or self.world.size > 1
+        reporting = self._reporting(windows) if divided else None
+        before = (random_state(self.device), self.detector.head.loss_normalizer) if divided else None
+        parts = []
+        for first in range(0, len(windows), size):
+            part = windows[first : first + size]
+            if first and before:  # the parts of a batch draw and are weighed alike
+                set_random_state(before[0], self.device)
+                self.detector.head.loss_normalizer = before[1]
+            of_batch = Share(share.before + first, len(part), len(batch) - share.before - first - len(part))
+            with drawing_for(of_batch):
+                parts.append(self._forward_and_backward(number, part, fidelity, cache, meter, reporting))
+        classification, regression = self.world.totals([sum(column) for column in zip(*parts, strict=True)])
+        losses = finite(classification, regression, number)
+        if self.world.size > 1:
+            with meter.phase("backward"):
+                self.world.add_gradients(optimizer.parameters)
+        with meter.phase("optimizer"):
+            optimizer.step()
+            meter.optimizer_stepped(optimizer)
+        return losses
+
+    def _reporting(self, windows: Sequence[Window]) -> Tensor:
+        """Return how many points of the batch report something; ``windows`` are this process's."""
+        targets = [self.sampler.targets(window) for window in windows]
+        masks = [window_mask(window, self.store.clips[window.video]) for window in windows]
+        count = self.detector.head.reporting_points(
+            torch.stack(masks).to(self.device),
+            [target.segments.to(self.device) for target in targets],
+            [target.labels.to(self.device) for target in targets],
+        )
+        return self.world.total(count)
+
+    def _forward_and_backward(
+        self,
+        number: int,
+        windows: Sequence[Window],
+        fidelity: Fidelity,
+        cache: EncodingCache | None,
+        meter: Meter,
+        reporting: Tensor | None,
+    ) -> tuple[float, float]:
+        """Add the gradient of some of a batch's windows; return their part of the losses."""
         targets = [self.sampler.targets(window) for window in windows]
         masks = [window_mask(window, self.store.clips[window.video]) for window in windows]
         mask = torch.stack(masks).to(self.device)
-        if cache is None or not cache.keep or fidelity != FULL:
-            self.store.expect(self.sampler.ahead(number))
         with meter.phase("load"):
             inputs = self.inputs(windows, fidelity, cache)
         with meter.phase("forward"):
@@ -197,18 +210,17 @@ class Trainer:
                     outputs,
                     [target.segments.to(self.device) for target in targets],
                     [target.labels.to(self.device) for target in targets],
+                    reporting,
                 )
-        parts = finite_values(losses, number)
+        parts = values_of(losses)
+        if self.world.size == 1:  # several processes look at the sum, and so stop together
+            finite(*parts, number)
         with meter.phase("backward"):
             total = losses.total
             del losses, outputs, inputs, features
             total.backward()
             del total
             finish()
-        del finish
-        with meter.phase("optimizer"):
-            optimizer.step()
-            meter.optimizer_stepped(optimizer)
         return parts
 
 
@@ -216,18 +228,11 @@ def _nothing_left() -> None:
     pass
 
 
-def finite_values(losses: Losses, step: int) -> tuple[float, float]:
-    """Return the classification and the regression loss; raise NonFiniteLossError for what is neither."""
+def values_of(losses: Losses) -> tuple[float, float]:
+    """Return the classification and the regression loss."""
     if isinstance(losses.cls, FakeTensor):
         return (0.0, 0.0)  # a traced step computes no values
-    parts = (float(losses.cls.detach()), float(losses.reg.detach()))
-    if not all(map(math.isfinite, parts)):
-        classification, regression = map(plain_number, parts)
-        raise NonFiniteLossError(
-            f"loss is not finite (classification {parts[0]:.4g}, regression {parts[1]:.4g}) at step {step}",
-            {"step": step, "loss": {"classification": classification, "regression": regression}},
-        )
-    return parts
+    return float(losses.cls.detach()), float(losses.reg.detach())
 
 
 @dataclasses.dataclass(frozen=True)

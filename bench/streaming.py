@@ -19,6 +19,7 @@ from torch import Tensor
 from bench.encoding import ClipPasses, place
 from bench.errors import InputError
 from bench.models.backbone import Backbone, Encoded
+from bench.models.draws import Share, current_share, drawing_for
 
 RandomState = tuple[Tensor, Tensor | None]
 
@@ -45,6 +46,7 @@ def encode_streamed(
     where the first pass leaves some; one pass then stands for all that come after the first.
     """
     device = next(backbone.parameters()).device
+    share = current_share()
     states: list[RandomState] = []
     outputs: Encoded | None = None
     # All passes of this loop peak alike, so that a forecast needs one.
@@ -52,7 +54,10 @@ def encode_streamed(
     with torch.no_grad():
         for first, part in first_passes.parts(clips):
             states.append(random_state(device))
-            outputs = place(outputs, passes.encode(backbone, part), first, len(clips))
+            with drawing_for(_share_of_pass(share, first, len(part), len(clips))):
+                encoded = passes.encode(backbone, part)
+            outputs = place(outputs, encoded, first, len(clips))
+            del encoded
     assert outputs is not None
     leaves = tuple(part.requires_grad_() for part in outputs)
 
@@ -63,7 +68,8 @@ def encode_streamed(
         later_passes = passes if make_gradients is None else first_passes
         for number, (first, part) in enumerate(later_passes.parts(clips)):
             set_random_state(states[min(number, len(states) - 1)], device)
-            encoded = passes.encode(backbone, part)
+            with drawing_for(_share_of_pass(share, first, len(part), len(clips))):
+                encoded = passes.encode(backbone, part)
             pairs = [
                 (output, leaf.grad[first : first + len(part)])
                 for output, leaf in zip(encoded, leaves, strict=True)
@@ -75,6 +81,18 @@ def encode_streamed(
         set_random_state(afterwards, device)
 
     return leaves, backward
+
+
+def _share_of_pass(share: Share | None, first: int, count: int, clips: int) -> Share | None:
+    """Return where the clips of a pass lie in the batch, given where the windows of all passes do.
+
+    Passes draw one after the other what one pass of all clips would draw; so the first one also draws for
+    the clips before, and the last one for those after.
+    """
+    if share is None:
+        return None
+    whole = share.scaled(clips // share.count)
+    return Share(whole.before if first == 0 else 0, count, whole.after if first + count == clips else 0)
 
 
 @contextlib.contextmanager

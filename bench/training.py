@@ -9,13 +9,15 @@ from collections.abc import Callable
 import torch
 
 from bench.course import Course, StageMemory
+from bench.divergence import NonFiniteLossError
 from bench.encoding_cache import DiskCache
 from bench.memory.meter import MemoryMeter, NoMeter
 from bench.models.actionformer import ActionFormer
 from bench.optimizer import schedule
+from bench.parallel import ALONE, World, check_draws
 from bench.protocol import Protocol
 from bench.seeds import derived_seed
-from bench.step import Detector, NonFiniteLossError, Trainer, begin_stage
+from bench.step import Detector, Trainer, begin_stage
 from bench.streaming import check_streamable
 from bench.unfinished import Unfinished
 from bench.windows import TrainingSampler
@@ -56,20 +58,21 @@ def train(
     progress: Progress = lambda phase, done, total: None,
     disk: DiskCache | None = None,
     unfinished: Unfinished | None = None,
+    world: World = ALONE,
 ) -> TrainingLog:
     """Train ``detector`` in place, stage after stage, and return what was measured.
 
     The first steps of a stage (of each fidelity of its cycle) run under the memory meter and without the
     cache, so that a frozen backbone's own memory counts; their results are those of any other step.
-    Where ``unfinished`` holds a checkpoint of this run, training goes on from it. Raises NonFiniteLossError
-    that tells where training stood.
+    Where ``unfinished`` holds a checkpoint of this run, training goes on from it. Every process of ``world``
+    calls this and ends with the same weights. Raises NonFiniteLossError that tells where training stood.
     """
     check_stages(stages)
     state = unfinished.read(detector, stages) if unfinished else None
     course = state.course if state else Course()
     losses, memory, held, times = course.losses, course.memory, course.held, course.times
     fused = protocol.lean.fused_on(device.type)
-    trainer = Trainer(detector, protocol, sampler, device, fused=fused, disk=disk)
+    trainer = Trainer(detector, protocol, sampler, device, fused=fused, disk=disk, world=world)
     ends = [round(sum(s.share for s in stages[: i + 1]) * protocol.steps) for i in range(len(stages))]
     for index, (stage, end) in enumerate(zip(stages, ends, strict=True)):
         first = ends[index - 1] if index else 0
@@ -82,6 +85,8 @@ def train(
         else:
             course.begin_stage()
         setup = begin_stage(trainer, stage)
+        if world.size > 1:
+            check_draws(detector)
         if protocol.backward == "streamed" and setup.cache is None:
             check_streamable(detector.backbone)
         course.trainable[stage.name] = sum(p.numel() for p in detector.parameters() if p.requires_grad)

@@ -105,12 +105,20 @@ class Unfinished:
     every step. A disk that takes none is told by ``warn``, once, and costs no result.
     """
 
-    def __init__(self, path: Path, owner: Owner, seconds: float, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        owner: Owner,
+        seconds: float,
+        warn: Callable[[str], None],
+        *,
+        writing: bool = True,
+    ) -> None:
         self.path = path
         self.owner = owner
         self.seconds = seconds
         self.warn = warn
-        self.writing = True
+        self.writing = writing
         self.earlier_seconds = 0.0
         """What the processes before this one took up to the checkpoint."""
         self.written_seconds = 0.0

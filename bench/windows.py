@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench.augmentation import View, views
 from bench.clips import Clips, FrameStore, TimeGrid
+from bench.parallel import ALONE, World
 from bench.protocol import Protocol
 from datasets.annotations import Video
 
@@ -123,14 +124,14 @@ class TrainingSampler:
         video, grid = self.store.videos[window.video], self.store.clips[window.video].grid
         return window_targets(window, video, self.classes, grid, self.protocol.truncation)
 
-    def ahead(self, step: int) -> list[tuple[str, int, int]]:
-        """Return the parts of videos that step ``step`` and those after it need, as many as are announced."""
+    def ahead(self, step: int, world: World = ALONE) -> list[tuple[str, int, int]]:
+        """Return the parts of videos that this process needs for step ``step`` and some steps after it."""
         if not self.store.ahead:
             return []
         more = -(-self.store.ahead // self.protocol.batch_size)
         wanted = []
         for number in range(step, min(step + 1 + more, self.protocol.steps)):
-            for window in self.windows(number):
+            for window in world.part(self.windows(number)):
                 indices = window.indices(self.store.clips[window.video].count)
                 wanted.append((window.video, int(indices[0]), int(indices[-1]) + 1))
         return wanted

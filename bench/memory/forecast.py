@@ -24,6 +24,7 @@ from bench.memory.allocator import CachingAllocator
 from bench.memory.cuda_rules import follow_cuda_autocast, kernel_scratch
 from bench.memory.tracker import HasState, StorageTracker
 from bench.models.actionformer import ActionFormer
+from bench.parallel import ALONE, World
 from bench.protocol import Protocol
 from bench.step import Detector, Trainer, begin_stage
 from bench.windows import TrainingSampler
@@ -222,14 +223,16 @@ def forecast(
     target: Target = CUDA,
     *,
     timeline: bool = False,
+    world: World = ALONE,
     passes_run: int | None = 2,
     build: Callable[[], tuple[Detector, Callable[[], ActionFormer]]] | None = None,
 ) -> Forecast:
     """Return the predicted peak memory of training ``strategy`` under ``protocol``.
 
     ``classes`` and ``instances`` (of a window) are the data set's. ``build`` replaces how the detector is
-    made; ``passes_run`` limits the passes of clips that are traced, as later ones peak no higher. Call it
-    in a process of its own where the target is CUDA.
+    made; ``world`` is that of the process whose memory is asked for; ``passes_run`` limits the passes of
+    clips that are traced, as later ones peak no higher. Call it in a process of its own where the target is
+    CUDA.
     """
     tracker = make_tracker(target, timeline=timeline)
     host = torch.device("cpu" if target.device == "cpu" else "meta")
@@ -243,7 +246,7 @@ def forecast(
             workspace = _workspace(target, tracker)
         sampler = traced_sampler(detector, protocol, classes, instances, host)
         fused = protocol.lean.fused_on(target.device)
-        trainer = Trainer(detector, protocol, sampler, CPU_DEVICE, host, fused, passes_run)
+        trainer = Trainer(detector, protocol, sampler, CPU_DEVICE, host, fused, passes_run, world=world)
         with tracker:
             stages = tuple(forecast_stages(detector, fresh_head, strategy.stages(), trainer, tracker))
         del workspace

@@ -42,6 +42,9 @@ class Question:
     classes: int = 20
     instances: int = 8
     timeline: bool = False
+    processes: int = 1
+    """Processes that share every batch; the first one's memory is asked for."""
+    sharded: bool = False
 
 
 def answer(question: Question) -> dict[str, Any]:
@@ -49,6 +52,7 @@ def answer(question: Question) -> dict[str, Any]:
     import gc
 
     from bench.memory.forecast import CPU, CUDA, forecast
+    from bench.parallel import World
     from bench.protocol import default_protocol, override
     from strategies import build_strategy
 
@@ -68,6 +72,7 @@ def answer(question: Question) -> dict[str, Any]:
             question.instances,
             target,
             timeline=question.timeline,
+            world=World(0, question.processes, question.sharded, connected=False),
         )
     finally:
         gc.unfreeze()
@@ -82,6 +87,8 @@ def answer(question: Question) -> dict[str, Any]:
         "clips": protocol.window_clips,
         "image_size": protocol.image_size,
         "batch_size": protocol.batch_size,
+        "processes": question.processes,
+        "sharded": question.sharded,
         "device": question.device,
         "predicted_peak_bytes": found.peak_bytes,
         "predicted_reserved_bytes": found.reserved_bytes,

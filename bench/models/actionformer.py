@@ -20,7 +20,8 @@ from bench.errors import InputError
 from bench.models.blocks import LayerNorm, MaskedConv1D, Scale, TransformerBlock
 from bench.models.head_config import HeadConfig
 from bench.models.losses import Losses, head_losses
-from bench.models.points import assign, level_points
+from bench.models.points import HeadTargets, assign, level_points
+from bench.models.positions import sequence_positions
 
 if TYPE_CHECKING:
     from bench.models.checkpoints import LoadAudit
@@ -39,7 +40,7 @@ class ConvTransformerBackbone(nn.Module):
         projections, stems, branches = config.backbone_arch
         width, train = config.embd_dim, config.train_cfg
         self.max_len = config.max_seq_len
-        table = _positions(self.max_len, width) if config.use_abs_pe else None
+        table = sequence_positions(self.max_len, width) if config.use_abs_pe else None
         self.register_buffer("pos_embd", table, persistent=False)
         self.embd = nn.ModuleList(
             MaskedConv1D(
@@ -214,26 +215,51 @@ class ActionFormer(nn.Module):
         config = self.config
         return level_points(steps, config.strides, config.regression_range, outputs[0][0].device)
 
-    def loss(self, outputs: Outputs, segments: Sequence[Tensor], labels: Sequence[Tensor]) -> Losses:
-        """Return the losses of a batch, and move ``loss_normalizer`` on by one step.
-
-        ``segments`` and ``labels`` hold, per window, (n_i, 2) in steps of the feature grid and (n_i,).
-        """
+    def _targets(
+        self, points: list[Tensor], segments: Sequence[Tensor], labels: Sequence[Tensor]
+    ) -> HeadTargets:
         train = self.config.train_cfg
-        targets = assign(
-            torch.cat(self.points(outputs)),
+        return assign(
+            torch.cat(points),
             segments,
             labels,
             self.config.num_classes,
             train.center_sample,
             train.center_sample_radius,
         )
+
+    @torch.no_grad()
+    def reporting_points(self, mask: Tensor, segments: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+        """Return how many points have something to report, a number, from the mask (B, T) of features."""
+        config = self.config
+        mask = F.pad(mask, (0, config.padded_length(mask.shape[1]) - mask.shape[1]))
+        masks = [mask[:, ::stride] for stride in config.strides]
+        steps = [each.shape[1] for each in masks]
+        points = level_points(steps, config.strides, config.regression_range, mask.device)
+        reports = self._targets(points, segments, labels).classes.sum(dim=-1) > 0
+        return (reports & torch.cat(masks, dim=1)).sum()
+
+    def loss(
+        self,
+        outputs: Outputs,
+        segments: Sequence[Tensor],
+        labels: Sequence[Tensor],
+        reporting: Tensor | None = None,
+    ) -> Losses:
+        """Return the losses of a batch, and move ``loss_normalizer`` on by one step.
+
+        ``segments`` and ``labels`` hold, per window, (n_i, 2) in steps of the feature grid and (n_i,).
+        ``reporting`` is the ``reporting_points`` of the whole batch where these are a part of its windows.
+        """
+        train = self.config.train_cfg
+        targets = self._targets(self.points(outputs), segments, labels)
         losses, normalizer = head_losses(
             torch.cat([logits for logits, _, _ in outputs], dim=1).float(),
             torch.cat([offsets for _, offsets, _ in outputs], dim=1).float(),
             torch.cat([mask for _, _, mask in outputs], dim=1),
             targets,
             self.loss_normalizer,
+            reporting=reporting,
             label_smoothing=train.label_smoothing,
             loss_weight=train.loss_weight,
         )
@@ -271,12 +297,3 @@ class ActionFormer(nn.Module):
             found.append((segments[keep], scores[: len(best)][keep], (best % classes)[keep]))
         segments, scores, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
         return segments, scores, labels
-
-
-def _positions(length: int, width: int) -> Tensor:
-    """Return (1, width, length): the sin-cos table, divided by the root of the width as released."""
-    index = torch.arange(length, dtype=torch.float64)
-    pair = torch.div(torch.arange(width), 2, rounding_mode="floor")
-    angle = index[None, :] * torch.pow(10000.0, -2.0 * pair.double() / width)[:, None]
-    odd = (torch.arange(width) % 2).bool()[:, None]
-    return (torch.where(odd, angle.cos(), angle.sin()) / math.sqrt(width)).float()[None]

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.models.draws import uniform
+
 
 class MaskedConv1D(nn.Module):
     """A convolution that zeroes masked steps and strides the mask along; T is a multiple of the stride."""
@@ -72,7 +74,7 @@ class AffineDropPath(nn.Module):
         if not self.training or self.probability == 0:
             return scaled
         keep = 1 - self.probability
-        draw = torch.rand(x_BCT.shape[0], 1, 1, dtype=scaled.dtype, device=scaled.device)
+        draw = uniform(x_BCT.shape[0], 1, 1, dtype=scaled.dtype, device=scaled.device)
         return scaled / keep * (draw < keep).to(scaled.dtype)
 
 

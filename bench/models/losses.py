@@ -51,6 +51,7 @@ def head_losses(
     targets: HeadTargets,
     normalizer: Tensor,
     *,
+    reporting: Tensor | None = None,
     momentum: float = 0.9,
     label_smoothing: float = 0.0,
     loss_weight: float = 1.0,
@@ -59,10 +60,12 @@ def head_losses(
 
     ``logits`` is (B, P, K), ``offsets`` (B, P, 2), ``valid`` (B, P). Both sums are divided by the new
     normaliser. ``loss_weight`` weighs regression; 0 or less scales it to the size of classification.
+    ``reporting`` is the number of reporting points of the whole batch, where these windows are a part of it:
+    the losses of the parts then add up to the batch's.
     """
     positive = (targets.classes.sum(dim=-1) > 0) & valid
     with torch.no_grad():
-        count = positive.sum().clamp(min=1).to(normalizer.dtype)
+        count = (positive.sum() if reporting is None else reporting).clamp(min=1).to(normalizer.dtype)
         normalizer = momentum * normalizer + (1 - momentum) * count
     wanted = targets.classes * (1 - label_smoothing) + label_smoothing / (logits.shape[-1] + 1)
     focal = sigmoid_focal_loss(logits, wanted)

@@ -43,3 +43,12 @@ def grid_positions(grid: Grid, full: Grid, width: int, device: torch.device) -> 
         shape[axis] = count
         parts.append(torch.cat((angle.sin(), angle.cos()), dim=1).view(shape).expand(*grid, channels))
     return torch.cat(parts, dim=3).reshape(-1, width).float()
+
+
+def sequence_positions(length: int, width: int) -> Tensor:
+    """Return (1, width, length): the sin-cos table, divided by the root of the width as released."""
+    index = torch.arange(length, dtype=torch.float64)
+    pair = torch.div(torch.arange(width), 2, rounding_mode="floor")
+    angle = index[None, :] * torch.pow(10000.0, -2.0 * pair.double() / width)[:, None]
+    odd = (torch.arange(width) % 2).bool()[:, None]
+    return (torch.where(odd, angle.cos(), angle.sin()) / math.sqrt(width)).float()[None]

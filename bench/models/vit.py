@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from bench.errors import InputError
 from bench.models.backbone import Backbone, BackboneGeometry
+from bench.models.draws import uniform
 from bench.models.positions import Grid, flat_positions, grid_positions
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ class VideoViT(Backbone):
         """
         if not self.training or self.config.drop_path == 0:
             return None
-        return torch.rand(tokens.shape[0], self.config.depth, 2).to(tokens.device)
+        return uniform(tokens.shape[0], self.config.depth, 2).to(tokens.device)
 
     def _positions(self, grid: Grid, device: torch.device) -> Tensor:
         config = self.config

@@ -1,0 +1,167 @@
+"""Several processes that train one run: each takes its share of a batch, and gradients are added up.
+
+The batch is the protocol's, whatever the number of processes, so that the sampling order, the learning rate
+and, but for the order of additions, the losses are those of one process. Gradients are added after the
+backward pass, in buckets of a few MiB. ``Differs:`` torch's ``DistributedDataParallel`` adds them during it
+and keeps a second copy of all of them; but it counts on one backward pass a step, and a streamed step has one
+for each part of the clips.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from bench.errors import InputError
+from bench.models.draws import Share
+from bench.protocol import Protocol
+
+Item = TypeVar("Item")
+
+BUCKET_BYTES = 25 * 2**20
+"""Gradients that are added at once: enough for a network's full rate, little beside a model."""
+SILENCE = datetime.timedelta(minutes=30)
+"""A process that waits so long for another gives up."""
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """The processes of a run, as one of them sees them. Alone, it asks nobody."""
+
+    rank: int = 0
+    size: int = 1
+    sharded: bool = False
+    """Blocks that train are spread over the processes (``bench.sharding``)."""
+    connected: bool = True
+    """False in a forecast: there are no others, and only the memory is what it would be."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process reports and writes."""
+        return self.rank == 0
+
+    def share(self, count: int) -> Share:
+        """Return which of ``count`` things, in a row, are this process's; the first one's are never fewer."""
+        first, last = (-(-rank * count // self.size) for rank in (self.rank, self.rank + 1))
+        return Share(first, last - first, count - last)
+
+    def part(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Return this process's part of ``items``."""
+        share = self.share(len(items))
+        return items[share.before : share.before + share.count]
+
+    def total(self, value: Tensor) -> Tensor:
+        """Return the sum over the processes, in place."""
+        if self.size > 1 and self.connected:
+            dist.all_reduce(value)
+        return value
+
+    def totals(self, values: Sequence[float]) -> list[float]:
+        """Return the sums over the processes."""
+        if self.size == 1 or not self.connected:
+            return list(values)
+        return list(map(float, self.total(torch.tensor(values, dtype=torch.float64))))
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its sum over the processes; those that are spread are summed already."""
+        if self.size == 1:
+            return
+        whole = [p.grad for p in parameters if p.grad is not None and not isinstance(p, DTensor)]
+        for bucket in buckets(whole):
+            flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
+            self.total(flat)
+            for gradient, added in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+                gradient.copy_(added.view_as(gradient))
+            del flat
+
+    def gather(self, value: Item) -> list[Item]:
+        """Return the values of all processes, by rank; any picklable value."""
+        if self.size == 1 or not self.connected:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def told(self, value: Item | None) -> Item:
+        """Return the leading process's value."""
+        held: list[Any] = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(held, src=0)
+        result: Item = held[0]
+        return result
+
+
+ALONE = World()
+
+
+def buckets(tensors: Sequence[Tensor], most_bytes: int = BUCKET_BYTES) -> Iterator[list[Tensor]]:
+    """Yield the tensors in their order, as many of one type at once as ``most_bytes`` hold, at least one."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        size = sum(each.nbytes for each in bucket) + tensor.nbytes
+        if bucket and (size > most_bytes or tensor.dtype != bucket[0].dtype):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
+
+
+def started_by_torchrun() -> bool:
+    """Return whether this process is one of several that ``torchrun`` started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[World]:
+    """Give the world of this process: that of the others that ``torchrun`` started, or its own."""
+    if not started_by_torchrun():
+        yield ALONE
+        return
+    # Tensors of a card go between cards; everything else between the hosts' memories.
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=SILENCE)
+    try:
+        yield World(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def local_device(name: str) -> torch.device:
+    """Return this process's device: with several processes, the card of its number on the machine."""
+    device = torch.device(name)
+    if device.type == "cuda" and started_by_torchrun():
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    return device
+
+
+def check_draws(module: nn.Module) -> None:
+    """Raise InputError for a layer whose random draws do not follow the batch over several processes."""
+    for name, layer in module.named_modules():
+        dropped = getattr(layer, "p", getattr(layer, "drop_prob", 0.0))
+        kind = type(layer).__name__
+        if layer.training and "Drop" in kind and isinstance(dropped, (int, float)) and dropped > 0:
+            raise InputError(
+                f"--processes: {name} ({kind}) draws for each process by itself; "
+                "allowed are layers that draw with bench.models.draws.uniform"
+            )
+
+
+def check_division(protocol: Protocol, processes: int) -> None:
+    """Raise InputError unless so many processes can share the protocol's batches."""
+    if processes > protocol.batch_size:
+        raise InputError(
+            f"--processes: got {processes}, allowed is at most the batch_size of {protocol.batch_size}"
+        )
+    if processes > 1 and protocol.lean.release_gradients:
+        raise InputError("protocol: field 'lean.release_gradients' is true, allowed only with one process")
