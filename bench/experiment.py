@@ -149,7 +149,7 @@ def run(
         owner_of(record["id"], strategy),
         spec.checkpoint_seconds,
         lambda line: announce([line]),
-        writing=world.leads,
+        world=world,
     )
     with contextlib.closing(open_loader(spec, world)) as loader:
         sampler = TrainingSampler(

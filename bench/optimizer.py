@@ -8,18 +8,26 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.distributed.tensor import DTensor
 
+from bench.parallel import ALONE, World
 from bench.protocol import NO_CLIPPING, Protocol
+from bench.sharding import clip_gradients, local
 
 
 def parameter_groups(
     parameters: Mapping[str, nn.Parameter], factors: Mapping[str, float], protocol: Protocol
 ) -> list[dict[str, object]]:
-    """Return a group for each factor of the learning rate; vectors (norms, biases, gates) do not decay."""
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    """Return a group for each factor of the learning rate; vectors (norms, biases, gates) do not decay.
+
+    What is spread over processes has groups of its own: kernels take one kind of tensor at once.
+    """
+    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         if name in factors:
-            groups.setdefault((factors[name], parameter.squeeze().ndim > 1), []).append(parameter)
+            matrix = sum(size != 1 for size in parameter.shape) > 1
+            key = (factors[name], matrix, isinstance(parameter, DTensor))
+            groups.setdefault(key, []).append(parameter)
     return [
         {
             "params": members,
@@ -27,7 +35,7 @@ def parameter_groups(
             "base_lr": protocol.learning_rate * factor,
             "weight_decay": protocol.weight_decay if decays else 0.0,
         }
-        for (factor, decays), members in groups.items()
+        for (factor, decays, _), members in groups.items()
     ]
 
 
@@ -39,8 +47,16 @@ class StageOptimizer:
     step. ``close`` takes the hooks off.
     """
 
-    def __init__(self, groups: list[dict[str, object]], protocol: Protocol, *, fused: bool | None) -> None:
+    def __init__(
+        self,
+        groups: list[dict[str, object]],
+        protocol: Protocol,
+        *,
+        fused: bool | None,
+        world: World = ALONE,
+    ) -> None:
         self.clip = protocol.gradient_clip
+        self.world = world
         self.gradient_norm: Tensor | float | None = None
         """Of the last step, before it was clipped; None where nothing is clipped."""
         self._handles = []
@@ -87,7 +103,11 @@ class StageOptimizer:
         if self._handles:
             return
         if self.clip < NO_CLIPPING:
-            norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+            norm = (
+                clip_gradients(self.parameters, self.clip, self.world)
+                if self.world.sharded
+                else nn.utils.clip_grad_norm_(self.parameters, self.clip)
+            )
             # On a device it stays a tensor until it is asked for: reading it would wait for the step.
             if norm.device.type != "cpu":
                 self.gradient_norm = norm
@@ -104,14 +124,19 @@ class StageOptimizer:
 
 
 def make_optimizer(
-    module: nn.Module, factors: Mapping[str, float], protocol: Protocol, *, fused: bool | None
+    module: nn.Module,
+    factors: Mapping[str, float],
+    protocol: Protocol,
+    *,
+    fused: bool | None,
+    world: World = ALONE,
 ) -> StageOptimizer:
     """Return the optimizer of the parameters that ``factors`` names.
 
     ``fused`` chooses CUDA's kernels: the fused one, or one for each operation over all parameters.
     """
     groups = parameter_groups(dict(module.named_parameters()), factors, protocol)
-    return StageOptimizer(groups, protocol, fused=fused)
+    return StageOptimizer(groups, protocol, fused=fused, world=world)
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:
@@ -123,12 +148,15 @@ def schedule(step: int, steps: int, warmup: float) -> float:
 
 
 class AveragedWeights:
-    """An exponential average of what trains, and of nothing else, on the device ``where``."""
+    """An exponential average of what trains, and of nothing else, on the device ``where``.
+
+    Of what is spread over processes, each averages its part.
+    """
 
     def __init__(self, module: nn.Module, decay: float, where: torch.device) -> None:
         self.decay = decay
         self.live = [p for p in module.parameters() if p.requires_grad]
-        self.average = [p.detach().to(where, copy=True) for p in self.live]
+        self.average = [local(p.detach()).to(where, copy=True) for p in self.live]
         self.where = where
         self.updates = 0
 
@@ -137,8 +165,8 @@ class AveragedWeights:
         self.updates += 1
         # Early averages follow quickly, or they would remember the initial weights.
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.average, [p.detach().to(self.where) for p in self.live], 1 - decay)
+        torch._foreach_lerp_(self.average, [local(p.detach()).to(self.where) for p in self.live], 1 - decay)
 
     @torch.no_grad()
     def apply(self) -> None:
-        torch._foreach_copy_([p.detach() for p in self.live], self.average)
+        torch._foreach_copy_([local(p.detach()) for p in self.live], self.average)

@@ -30,6 +30,7 @@ from bench.models.losses import Losses
 from bench.optimizer import AveragedWeights, StageOptimizer, make_optimizer
 from bench.parallel import ALONE, World
 from bench.protocol import Protocol
+from bench.sharding import follow_requires_grad, put_together, take_apart
 from bench.streaming import encode_streamed, random_state, set_random_state
 from bench.windows import TrainingSampler, Window, window_mask
 from strategies.base import FULL, Fidelity, Stage, learning_rates
@@ -171,6 +172,8 @@ class Trainer:
         if self.world.size > 1:
             with meter.phase("backward"):
                 self.world.add_gradients(optimizer.parameters)
+        if self.world.sharded:
+            meter.gradients_ready(optimizer.parameters)
         with meter.phase("optimizer"):
             optimizer.step()
             meter.optimizer_stepped(optimizer)
@@ -252,10 +255,16 @@ def begin_stage(trainer: Trainer, stage: Stage) -> StageSetup:
 
     Raises InputError where streamed backward is asked for and the backbone's clips mix.
     """
-    detector, protocol = trainer.detector, trainer.protocol
+    detector, protocol, world = trainer.detector, trainer.protocol, trainer.world
     upstream = detector.backbone.upstream()
+    if world.sharded:
+        take_apart(upstream)
     factors = freeze_but(detector, stage)
     trains = any(p.requires_grad for p in upstream.parameters())
+    if world.sharded:
+        follow_requires_grad(upstream)
+        if not trains:
+            put_together(upstream)
     detector.backbone.set_checkpointing(
         protocol.backward == "checkpointed"
         or (protocol.backward == "streamed" and protocol.streamed_checkpointing)
@@ -268,7 +277,7 @@ def begin_stage(trainer: Trainer, stage: Stage) -> StageSetup:
         # Frames that look different every time have no encodings to keep.
         for keep in (protocol.cache and protocol.augmentation == "none", False)
     )
-    optimizer = make_optimizer(detector, factors, protocol, fused=trainer.fused)
+    optimizer = make_optimizer(detector, factors, protocol, fused=trainer.fused, world=world)
     where = trainer.host if protocol.lean.average_on_host else trainer.device
     average = AveragedWeights(detector, protocol.ema_decay, where) if protocol.ema_decay else None
     return StageSetup(optimizer, average, cache, uncached)

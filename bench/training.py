@@ -17,6 +17,7 @@ from bench.optimizer import schedule
 from bench.parallel import ALONE, World, check_draws
 from bench.protocol import Protocol
 from bench.seeds import derived_seed
+from bench.sharding import make_mesh, put_together, shard
 from bench.step import Detector, Trainer, begin_stage
 from bench.streaming import check_streamable
 from bench.unfinished import Unfinished
@@ -72,6 +73,10 @@ def train(
     course = state.course if state else Course()
     losses, memory, held, times = course.losses, course.memory, course.held, course.times
     fused = protocol.lean.fused_on(device.type)
+    if world.sharded:
+        if protocol.backward == "streamed":
+            check_streamable(detector.backbone)  # asked while it is in one piece
+        shard(detector, stages, make_mesh(world, device))
     trainer = Trainer(detector, protocol, sampler, device, fused=fused, disk=disk, world=world)
     ends = [round(sum(s.share for s in stages[: i + 1]) * protocol.steps) for i in range(len(stages))]
     for index, (stage, end) in enumerate(zip(stages, ends, strict=True)):
@@ -87,7 +92,7 @@ def train(
         setup = begin_stage(trainer, stage)
         if world.size > 1:
             check_draws(detector)
-        if protocol.backward == "streamed" and setup.cache is None:
+        if protocol.backward == "streamed" and setup.cache is None and not world.sharded:
             check_streamable(detector.backbone)
         course.trainable[stage.name] = sum(p.numel() for p in detector.parameters() if p.requires_grad)
         torch.manual_seed(derived_seed(sampler.seed, "stage", index))
@@ -125,6 +130,8 @@ def train(
             # The first unmeasured steps also fill the cache.
             late = sorted(times[len(times) // 2 :])
             course.seconds[stage.name] = late[len(late) // 2]
+    if world.sharded:
+        put_together(detector)
     detector.eval()
     return TrainingLog(
         tuple(losses), tuple(memory), course.seconds, course.trainable, tuple(held), tuple(course.resumed)

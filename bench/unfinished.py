@@ -23,9 +23,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from bench.course import Course, course_of, plain
+from bench.parallel import ALONE, World
 from bench.record import replacing
+from bench.sharding import joined_like, local, spread_like, whole
 from strategies.base import Stage, Strategy, learning_rates
 
 if TYPE_CHECKING:
@@ -75,7 +78,7 @@ class State:
         """Put back the parameters and buffers, before the stage begins."""
         for kind, tensors in _tensors(detector).items():
             for name, value in self.values[kind].items():
-                tensors[name].copy_(value)
+                local(tensors[name]).copy_(local(spread_like(tensors[name], value)))
 
     @torch.no_grad()
     def restore_stage(self, detector: Detector, setup: StageSetup, device: torch.device) -> None:
@@ -88,13 +91,16 @@ class State:
             for parameter in (each for group in part.param_groups for each in group["params"]):
                 if names[parameter] in kept:  # what got no gradient so far has no state
                     part.state[parameter] = {
-                        key: value.to(counter if key == "step" else parameter.device)
+                        key: value.to(counter) if key == "step" else spread_like(parameter, value)
                         for key, value in kept[names[parameter]].items()
                     }
         if setup.average:
             setup.average.updates = self.values["average"]["updates"]
-            for average, value in zip(setup.average.average, self.values["average"]["weights"], strict=True):
-                average.copy_(value)
+            averages = zip(
+                setup.average.live, setup.average.average, self.values["average"]["weights"], strict=True
+            )
+            for live, average, value in averages:
+                average.copy_(local(spread_like(live, value)))
         _restore_random(self.values["random"], device)
 
 
@@ -112,13 +118,14 @@ class Unfinished:
         seconds: float,
         warn: Callable[[str], None],
         *,
-        writing: bool = True,
+        world: World = ALONE,
     ) -> None:
         self.path = path
         self.owner = owner
         self.seconds = seconds
         self.warn = warn
-        self.writing = writing
+        self.writing = world.leads
+        self.world = world
         self.earlier_seconds = 0.0
         """What the processes before this one took up to the checkpoint."""
         self.written_seconds = 0.0
@@ -154,13 +161,17 @@ class Unfinished:
         course: Course,
         device: torch.device,
     ) -> None:
-        """Write a checkpoint if it is time; none of weights that are no longer finite."""
+        """Write a checkpoint if it is time; none of weights that are no longer finite.
+
+        Of several processes the leading one writes; all of them give their parts of what is spread.
+        """
         started = time.monotonic()
-        if not self.writing or started - self._since < self._wait:
+        due = self.writing and started - self._since >= self._wait
+        if self.world.sharded:
+            due = self.world.told(due)
+        if not due:
             return
         weights = {name: _whole(value) for name, value in _changed(detector, stages[: index + 1]).items()}
-        if not all(map(_finite, weights.values())):
-            return
         values = {
             "owner": dataclasses.asdict(self.owner),
             "seconds": self.earlier_seconds + started - self._began,
@@ -172,6 +183,8 @@ class Unfinished:
             "average": _average_values(setup.average),
             "random": _random_values(device),
         }
+        if not self.world.leads or not all(map(_finite, weights.values())):
+            return
         try:
             with replacing(self.path) as draft, draft.open("wb") as file:
                 torch.save(values, file)
@@ -237,8 +250,13 @@ def _changed(detector: nn.Module, stages: Sequence[Stage]) -> dict[str, Tensor]:
 
 
 def _whole(value: Tensor) -> Tensor:
-    """Return the tensor without its graph, and without the rest of a larger storage."""
+    """Return the tensor without its graph, and without the rest of a larger storage.
+
+    One that is spread over processes is put together on the host: no card may have room for all of them.
+    """
     value = value.detach()
+    if isinstance(value, DTensor):
+        return whole(value).cpu()
     return value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
 
 
@@ -259,7 +277,13 @@ def _optimizer_values(detector: nn.Module, optimizer: StageOptimizer) -> dict[st
 def _average_values(average: AveragedWeights | None) -> dict[str, Any] | None:
     if average is None:
         return None
-    return {"updates": average.updates, "weights": [_whole(value) for value in average.average]}
+    return {
+        "updates": average.updates,
+        "weights": [
+            _whole(joined_like(live, value))
+            for live, value in zip(average.live, average.average, strict=True)
+        ],
+    }
 
 
 def _random_values(device: torch.device) -> dict[str, Any]:

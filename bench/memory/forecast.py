@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +86,9 @@ class ForecastMeter:
 
     def phase(self, name: str) -> contextlib.AbstractContextManager[None]:
         return self.tracker.phase(name)
+
+    def gradients_ready(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.tracker.label_gradients(parameters)
 
     def optimizer_stepped(self, optimizer: HasState) -> None:
         self.tracker.label_optimizer(optimizer)
@@ -194,7 +197,7 @@ def forecast_stages(
         with noted_gradients(detector.backbone) as noted:
             first.step(0, stage.fidelities[0], setup.uncached, setup.optimizer, meter)
         later = trainer
-        if trainer.run_at_most:
+        if trainer.run_at_most and not trainer.world.sharded:
             make_gradients = functools.partial(give_gradients, noted, tracker)
             later = dataclasses.replace(trainer, make_gradients=make_gradients)
         for fidelity in dict.fromkeys(stage.fidelities):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -42,6 +42,8 @@ class Meter(Protocol):
 
     def phase(self, name: str) -> contextlib.AbstractContextManager[None]: ...
 
+    def gradients_ready(self, parameters: Sequence[nn.Parameter]) -> None: ...
+
     def optimizer_stepped(self, optimizer: HasState) -> None: ...
 
 
@@ -50,6 +52,9 @@ class NoMeter:
 
     def phase(self, name: str) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
+
+    def gradients_ready(self, parameters: Sequence[nn.Parameter]) -> None:
+        pass
 
     def optimizer_stepped(self, optimizer: HasState) -> None:
         pass
@@ -99,6 +104,10 @@ class MemoryMeter:
             }
             before = self.cuda_peaks.get(name, {})
             self.cuda_peaks[name] = {key: _larger(value, before.get(key)) for key, value in reading.items()}
+
+    def gradients_ready(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Name the gradients that no hook has named: those that are spread over processes."""
+        self.tracker.label_gradients(parameters)
 
     def optimizer_stepped(self, optimizer: HasState) -> None:
         """Name the optimizer's state, which its first step creates."""

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
@@ -87,6 +88,8 @@ class StorageTracker(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if DTensor in types:
+            return NotImplemented  # it calls the same operation on the part that this process has
         if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
             # Half of a traced backward pass are such questions; the fake mode's own way takes much longer.
             inside = args[0].fake_mode.in_kernel_invocation
@@ -102,6 +105,24 @@ class StorageTracker(TorchDispatchMode):
             self._need_for_a_moment(self.scratch(func, args))
         return result
 
+    def __enter__(self) -> StorageTracker:
+        original = torch.UntypedStorage.resize_
+
+        def resize(storage: torch.UntypedStorage, size: int) -> None:
+            """Resize, as blocks that are put together and taken apart do, and count it."""
+            original(storage, size)
+            if (known := self._live.get(storage._cdata)) is not None:
+                self._resized(known, storage.nbytes())
+
+        self._original_resize = original
+        torch.UntypedStorage.resize_ = resize  # type: ignore[method-assign, assignment]
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        torch.UntypedStorage.resize_ = self._original_resize  # type: ignore[method-assign]
+
     def label(self, tensor: Tensor, kind: str) -> None:
         """Count the storage of ``tensor`` as ``kind``, from now on."""
         self._follow(tensor, kind, relabel=True)
@@ -115,6 +136,11 @@ class StorageTracker(TorchDispatchMode):
                 self.label(parameter.grad, "gradient")
             if parameter.requires_grad:
                 self._handles.append(parameter.register_post_accumulate_grad_hook(self._gradient_ready))
+
+    def label_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Count the gradients of ``parameters`` as such."""
+        for parameter in parameters:
+            self._gradient_ready(parameter)
 
     def label_buffers(self, module: nn.Module) -> None:
         """Count a module's buffers as parameters: some are new tensors after a step."""
@@ -156,6 +182,8 @@ class StorageTracker(TorchDispatchMode):
             self.label(parameter.grad, "gradient")
 
     def _follow(self, tensor: Tensor, kind: str, *, relabel: bool) -> None:
+        if isinstance(tensor, DTensor):
+            tensor = tensor._local_tensor
         # A fake tensor answers ``device`` by one more trip through every dispatch mode.
         device = tensor.fake_device if isinstance(tensor, FakeTensor) else tensor.device
         if device.type != self.device_type:
@@ -173,14 +201,26 @@ class StorageTracker(TorchDispatchMode):
                 weakref.finalize(storage, self._freed, key).atexit = False
                 self._live[key] = _Storage(size, kind, self._allocate(size))
                 self._add(size, kind)
-        elif (relabel and known.kind != kind) or known.size != size:
-            if known.size != size:
-                self._release(known.address)
-                known.address = self._allocate(size)
+            return
+        if relabel and known.kind != kind:
             self.bytes_by_kind[known.kind] -= known.size
             self.total -= known.size
-            known.size, known.kind = size, kind if relabel else known.kind
-            self._add(size, known.kind)
+            known.kind = kind
+            self._add(known.size, kind)
+        if known.size != size:
+            self._resized(known, storage.nbytes())
+
+    def _resized(self, known: _Storage, size: int) -> None:
+        """Count a storage whose size has changed to so many bytes."""
+        size = rounded(size) if self.allocator is not None and size else size
+        if known.size == size:
+            return
+        self._release(known.address)
+        known.address = self._allocate(size) if size else None
+        self.bytes_by_kind[known.kind] -= known.size
+        self.total -= known.size
+        known.size = size
+        self._add(size, known.kind)
 
     def _freed(self, key: int) -> None:
         known = self._live.pop(key, None)

@@ -62,6 +62,10 @@ class Backbone(nn.Module):
             if isinstance(module, Backbone):
                 module.checkpointing = wanted
 
+    def blocks_in_order(self) -> tuple[nn.Module, ...]:
+        """Return the parts that hold most of the weights and run one after the other; none if not known."""
+        return ()
+
     def tokens(self, clips: Tensor) -> Tensor:
         """Return (N, t, h, w, D): the tokens after the last layer, before any final norm.
 

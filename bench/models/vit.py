@@ -204,6 +204,9 @@ class VideoViT(Backbone):
         )
         self.apply(_initialise)
 
+    def blocks_in_order(self) -> tuple[nn.Module, ...]:
+        return tuple(self.blocks)
+
     def layers(self, clips: Tensor, taps: Sequence[int]) -> list[Tensor]:
         """Return the outputs (N, t, h, w, D) of the blocks ``taps``; later blocks do not run.
 

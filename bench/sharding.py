@@ -1,0 +1,145 @@
+"""Blocks that train, spread over the processes of a run (FSDP2), for models whose states no card can hold.
+
+Each process keeps a part of every such block: of its weights, its gradient, its optimizer state and its
+average. A block is put together when it runs and taken apart again afterwards. What never trains and what is
+small (embeddings, adapters, the head) stays whole everywhere. Where nothing of the backbone trains, in a
+stage or at test time, its blocks are put together once and stay so: processes may then encode different
+numbers of clips without waiting for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from bench.errors import InputError
+from bench.models.backbone import Backbone
+from bench.parallel import World
+from strategies.base import Stage, learning_rates
+
+if TYPE_CHECKING:
+    from bench.step import Detector
+
+
+def make_mesh(world: World, device: torch.device) -> DeviceMesh:
+    """Return the processes of a run as a row."""
+    return init_device_mesh(device.type, (world.size,))
+
+
+def shard(detector: Detector, stages: Sequence[Stage], mesh: DeviceMesh) -> None:
+    """Spread the backbone's blocks that any of ``stages`` trains over ``mesh``, in place.
+
+    Raises InputError for a backbone that does not say what its blocks are.
+    """
+    known = dict(detector.named_parameters())
+    trained = {id(known[name]) for stage in stages for name in learning_rates(stage.rules, known)}
+    upstream = detector.backbone.upstream()
+    owners = [each for each in upstream.modules() if isinstance(each, Backbone)]
+    blocks = [block for owner in owners for block in owner.blocks_in_order()]
+    if not any(id(p) in trained for p in upstream.parameters()):
+        return
+    if not blocks:
+        raise InputError(
+            f"--sharded: {type(owners[0]).__name__} names no blocks to spread, allowed are the ViTs"
+        )
+    spread = [block for block in blocks if any(id(p) in trained for p in block.parameters())]
+    for block in spread:
+        frozen = {p for p in block.parameters() if id(p) not in trained}
+        part = fully_shard(block, mesh=mesh, reshard_after_forward=True, ignored_params=frozen)
+        # Losses are divided by the whole batch's points, so that gradients add up and are not averaged.
+        part.set_gradient_divide_factor(1.0)
+        part.set_force_sum_reduction_for_comms(True)
+    for owner in owners:
+        own = set(owner.blocks_in_order())
+        if own & set(spread):
+            # It holds no part itself, and lets one block be fetched while the one before it runs.
+            rest = {p for p in owner.parameters() if not isinstance(p, DTensor)}
+            fully_shard(owner, mesh=mesh, ignored_params=rest)
+            register_fsdp_forward_method(owner, "encode" if owner is detector.backbone else "layers")
+
+
+def spread_modules(module: nn.Module) -> Iterator[FSDPModule]:
+    """Yield the modules of which each process keeps a part."""
+    return (each for each in module.modules() if isinstance(each, FSDPModule))
+
+
+def put_together(module: nn.Module) -> None:
+    """Give every process all of the weights, until ``take_apart``."""
+    for each in spread_modules(module):
+        each.set_reshard_after_forward(False, recurse=False)
+        each.unshard()
+
+
+def take_apart(module: nn.Module) -> None:
+    """Leave every process its part of the weights."""
+    for each in spread_modules(module):
+        each.set_reshard_after_forward(True, recurse=False)
+        each.reshard()
+
+
+def follow_requires_grad(module: nn.Module) -> None:
+    """Let the weights that a block is put together from ask for gradients as their parts do."""
+    for each in spread_modules(module):
+        state = each._get_fsdp_state()
+        # Torch 2.15 knows several groups a module, before it was one.
+        for group in getattr(state, "_fsdp_param_groups", None) or filter(None, [state._fsdp_param_group]):
+            for parameter in group.fsdp_params:
+                if (whole_one := getattr(parameter, "_unsharded_param", None)) is not None:
+                    whole_one.requires_grad_(parameter.sharded_param.requires_grad)
+
+
+def spread_like(tensor: Tensor, value: Tensor) -> Tensor:
+    """Return ``value``, all of it, as ``tensor`` lies: spread as that is, on the same device."""
+    value = value.to(tensor.device)
+    if not isinstance(tensor, DTensor):
+        return value
+    return distribute_tensor(value, tensor.device_mesh, tensor.placements)
+
+
+def joined_like(tensor: Tensor, part: Tensor) -> Tensor:
+    """Return all of what every process has a ``part`` of, divided as ``tensor`` is."""
+    if not isinstance(tensor, DTensor):
+        return part
+    spread = DTensor.from_local(
+        part.to(tensor.device),
+        tensor.device_mesh,
+        tensor.placements,
+        run_check=False,
+        shape=tensor.shape,
+        stride=tensor.stride(),
+    )
+    return spread.full_tensor()
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return this process's part of a tensor, which is all of it where it is not spread."""
+    return tensor._local_tensor if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return all of a tensor; every process has to ask where it is spread."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[nn.Parameter], most: float, world: World) -> Tensor:
+    """Scale gradients down to the norm ``most``, of which some are spread; return the norm before."""
+    gradients = [(isinstance(p, DTensor), local(p.grad)) for p in parameters if p.grad is not None]
+    squares = {
+        spread: sum(
+            (torch.linalg.vector_norm(g).square() for is_spread, g in gradients if is_spread == spread)
+        )
+        for spread in (True, False)
+    }
+    device = gradients[0][1].device
+    norm: Tensor = (world.total(torch.zeros((), device=device) + squares[True]) + squares[False]).sqrt()
+    # As torch's own: a little less than asked for, so that nothing is divided by zero.
+    factor = (most / (norm + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_([gradient for _, gradient in gradients], factor)
+    return norm

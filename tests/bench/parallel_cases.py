@@ -1,0 +1,84 @@
+"""Run by torchrun: trains tiny detectors alone and together with other processes, and prints how far they differ."""
+
+import dataclasses
+import json
+import sys
+
+import numpy as np
+import torch
+
+from bench.inference import detect_all
+from bench.models.vit import VideoViT
+from bench.parallel import ALONE, World, joined
+from bench.training import train
+from bench.windows import TrainingSampler
+from strategies import build_strategy
+from strategies.testing import CLASSES, TINY_PROTOCOL, TINY_VIT, tiny_detector, tiny_store
+
+CPU = torch.device("cpu")
+DROPPING = dataclasses.replace(TINY_VIT, drop_path=0.3)
+PROTOCOL = dataclasses.replace(TINY_PROTOCOL, steps=20, batch_size=4, ema_decay=0.9)
+CASES = {
+    "head-only": ("head-only", {}),
+    "losa": ("losa", {}),
+    "lofi": ("lofi", {}),
+    "plain": ("full-finetune", {}),
+    "checkpointed": ("full-finetune", {"backward": "checkpointed"}),
+    "streamed": ("full-finetune", {"backward": "streamed", "micro_batch_clips": 3}),
+    "uneven": ("full-finetune", {"batch_size": 3}),
+    "in parts": ("full-finetune", {"micro_batch_windows": 1}),
+    "augmented": ("losa", {"augmentation": "crop-flip"}),
+}
+
+
+def go(case, world):
+    """Return a trained detector, its losses, its peaks and the detections of other videos."""
+    name, changes = CASES[case]
+    protocol = dataclasses.replace(PROTOCOL, **changes)
+    strategy = build_strategy(name)
+    detector, fresh_head = tiny_detector(strategy, protocol, lambda: VideoViT(DROPPING))
+    sampler = TrainingSampler(tiny_store(detector.backbone, protocol, 8), protocol, CLASSES, 0)
+    log = train(detector, strategy.stages(), protocol, sampler, fresh_head, CPU, world=world)
+    found, _ = detect_all(detector, tiny_store(detector.backbone, protocol, 5), protocol, CPU, world=world)
+    return detector, log, found
+
+
+def apart(a, b):
+    """Return the largest difference relative to the largest value."""
+    return float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30))
+
+
+def compare(together, alone):
+    """Return how far two outcomes of ``go`` lie apart."""
+    (detector, log, found), (other, other_log, other_found) = together, alone
+    losses, other_losses = (np.array(each.losses) for each in (log, other_log))
+    weights = [p.detach().numpy().ravel() for p in detector.parameters()]
+    entries = [[each.entries(CLASSES) for each in videos] for videos in (found, other_found)]
+    return {
+        "steps": len(losses),
+        "losses": float((np.abs(losses - other_losses) / np.abs(other_losses)).max()),
+        "weights": apart(
+            np.concatenate(weights), np.concatenate([p.detach().numpy().ravel() for p in other.parameters()])
+        ),
+        "detections": sum(map(len, entries[1])),
+        "equal_detections": entries[0] == entries[1],
+        "videos": [each.video for each in found],
+        "peaks": [entry.reading.peak_allocated_bytes for entry in log.memory],
+        "peaks_alone": [entry.reading.peak_allocated_bytes for entry in other_log.memory],
+    }
+
+
+def main():
+    torch.set_num_threads(1)
+    sharded = sys.argv[1] == "sharded"
+    with joined() as world:
+        world = dataclasses.replace(world, sharded=sharded)
+        for case in sys.argv[2:]:
+            found = compare(go(case, world), go(case, ALONE))
+            everywhere = world.gather(found)
+            if world.leads:
+                print(json.dumps({"case": case, "ranks": everywhere}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
