@@ -76,18 +76,24 @@ def device_of(text: str) -> str:
     return text
 
 
-def check_processes(processes: int, sharded: bool, device: str) -> None:
-    """Raise InputError unless so many processes can share a run's batches on ``device``."""
+def check_processes(processes: int, sharded: bool) -> None:
+    """Raise InputError unless so many processes can share a run's batches."""
     import torch
 
     if not 1 <= processes <= 1024:
         raise InputError(f"--processes: got {processes}, allowed is 1 to 1024")
     if sharded and processes == 1:
         raise InputError("--sharded: allowed only with --processes of 2 or more")
+    if processes > 1 and not torch.distributed.is_available():
+        raise InputError("--processes: this torch was built without torch.distributed, allowed is 1")
+
+
+def check_cards(processes: int, device: str) -> None:
+    """Raise InputError unless each of several processes has a device of its own."""
+    import torch
+
     if processes == 1:
         return
-    if not torch.distributed.is_available():
-        raise InputError("--processes: this torch was built without torch.distributed, allowed is 1")
     if device.startswith("cuda:"):
         raise InputError(f"--device: got '{device}', allowed with --processes are auto, cpu and cuda")
     cards = torch.cuda.device_count()

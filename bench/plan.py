@@ -54,6 +54,8 @@ def parser() -> argparse.ArgumentParser:
     add("--set", action="append", default=[], metavar="STRATEGY.FIELD=VALUE", help="as in bench.run")
     add("--protocol", action="append", default=[], metavar="FIELD=VALUE", help="as in bench.run")
     add("--json", metavar="FILE", help="write the rows as JSON; '-' is standard output, which then holds it")
+    add("--processes", type=int, default=1, help="processes that share a batch (default: 1)")
+    add("--sharded", action="store_true", help="their blocks that train are spread over them (FSDP2)")
     add("--timeline", action="store_true", help="with --json: the live bytes through a step as well")
     add("--workers", type=int, default=2, help="forecasts side by side, 0.8 GB each (default: 2)")
     return result
@@ -91,7 +93,8 @@ def model_questions(
     import torch
 
     from bench.models import build_backbone
-    from bench.options import pairs, settings_of, strategy_names
+    from bench.options import check_processes, pairs, settings_of, strategy_names
+    from bench.parallel import check_division
     from bench.protocol import default_protocol, override
     from strategies import build_strategy
 
@@ -106,6 +109,8 @@ def model_questions(
     given = {"image_size": size, "batch_size": options.batch, "precision": options.precision}
     changes |= {field: str(value) for field, value in given.items() if value is not None}
     protocol = override(default_protocol(model, options.device), changes)
+    check_processes(options.processes, options.sharded)
+    check_division(protocol, options.processes)
     settings = settings_of(options.set, names)
     return [
         Question(
@@ -117,6 +122,8 @@ def model_questions(
             None,
             options.classes,
             timeline=options.timeline,
+            processes=options.processes,
+            sharded=options.sharded,
         )
         for name in names
         for mode in modes(model, build_strategy(name, settings[name]), options.backward, protocol.backward)

@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
-from bench.options import check_processes, device_of, pairs, seeds_of, settings_of, strategy_names
+from bench.options import (
+    check_cards,
+    check_processes,
+    device_of,
+    pairs,
+    seeds_of,
+    settings_of,
+    strategy_names,
+)
 
 if TYPE_CHECKING:
     from bench.specification import RunSpecification
@@ -128,7 +136,8 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
         raise InputError(f"--decoders: got {options.decoders}, allowed is 1 to 256")
     if not options.checkpoint_seconds >= 0:  # NaN too
         raise InputError(f"--checkpoint-seconds: got {options.checkpoint_seconds:g}, allowed is 0 or more")
-    check_processes(options.processes, options.sharded, options.device)
+    check_processes(options.processes, options.sharded)
+    check_cards(options.processes, options.device)
     names = strategy_names(options.strategies)
     changed = settings_of(options.set, names)
     changes = protocol_changes(options)

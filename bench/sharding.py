@@ -10,7 +10,7 @@ numbers of clips without waiting for each other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -83,15 +83,25 @@ def take_apart(module: nn.Module) -> None:
         each.reshard()
 
 
-def follow_requires_grad(module: nn.Module) -> None:
-    """Let the weights that a block is put together from ask for gradients as their parts do."""
+def _spread_parameters(module: nn.Module) -> Iterator[Any]:
+    """Yield what FSDP2 keeps of each parameter that is spread."""
     for each in spread_modules(module):
         state = each._get_fsdp_state()
         # Torch 2.15 knows several groups a module, before it was one.
         for group in getattr(state, "_fsdp_param_groups", None) or filter(None, [state._fsdp_param_group]):
-            for parameter in group.fsdp_params:
-                if (whole_one := getattr(parameter, "_unsharded_param", None)) is not None:
-                    whole_one.requires_grad_(parameter.sharded_param.requires_grad)
+            yield from group.fsdp_params
+
+
+def parts_of(module: nn.Module) -> list[Tensor]:
+    """Return this process's parts, also while the module's parameters are put together."""
+    return [local(parameter.sharded_param.detach()) for parameter in _spread_parameters(module)]
+
+
+def follow_requires_grad(module: nn.Module) -> None:
+    """Let the weights that a block is put together from ask for gradients as their parts do."""
+    for parameter in _spread_parameters(module):
+        if (together := getattr(parameter, "_unsharded_param", None)) is not None:
+            together.requires_grad_(parameter.sharded_param.requires_grad)
 
 
 def spread_like(tensor: Tensor, value: Tensor) -> Tensor:

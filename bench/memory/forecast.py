@@ -15,8 +15,10 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.device_mesh import DeviceMesh
 
 from bench.clips import FrameStore, VideoClips, time_grid
 from bench.detector import build_detector, lower_frozen_weights
@@ -26,6 +28,7 @@ from bench.memory.tracker import HasState, StorageTracker
 from bench.models.actionformer import ActionFormer
 from bench.parallel import ALONE, World
 from bench.protocol import Protocol
+from bench.sharding import make_mesh, shard
 from bench.step import Detector, Trainer, begin_stage
 from bench.windows import TrainingSampler
 from datasets.annotations import Instance, Video
@@ -239,6 +242,7 @@ def forecast(
     """
     tracker = make_tracker(target, timeline=timeline)
     host = torch.device("cpu" if target.device == "cpu" else "meta")
+    mesh = imagined_mesh(world) if world.sharded else None
     with FakeTensorMode(allow_non_fake_inputs=True):
         with tracker:
             if build is None:
@@ -246,6 +250,8 @@ def forecast(
             else:
                 detector, fresh_head = build()
             lower_frozen_weights(detector, strategy.stages(), protocol)
+            if mesh is not None:
+                shard(detector, strategy.stages(), mesh)
             workspace = _workspace(target, tracker)
         sampler = traced_sampler(detector, protocol, classes, instances, host)
         fused = protocol.lean.fused_on(target.device)
@@ -256,6 +262,16 @@ def forecast(
     clip_frames = detector.backbone.geometry.clip_frames
     reserved = tracker.allocator.reserved if tracker.allocator else None
     return Forecast(max(stage.peak_bytes for stage in stages), reserved, stages, clip_frames)
+
+
+def imagined_mesh(world: World) -> DeviceMesh:
+    """Return a row of processes of which only this one exists; joins the process to a group of its own."""
+    # The only group that needs no others; it registers itself when imported.
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    if not dist.is_initialized():
+        dist.init_process_group("fake", store=FakeStore(), rank=world.rank, world_size=world.size)
+    return make_mesh(world, CPU_DEVICE)
 
 
 def _workspace(target: Target, tracker: StorageTracker) -> Tensor | None:

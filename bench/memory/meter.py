@@ -18,6 +18,7 @@ from torch import nn
 from bench.memory.card import nvml_handle
 from bench.memory.tracker import HasState, StorageTracker
 from bench.optimizer import AveragedWeights
+from bench.sharding import parts_of
 
 TRAINING_PHASES = ("forward", "backward", "optimizer")
 
@@ -77,6 +78,8 @@ class MemoryMeter:
         Averaged weights that lie on the device count as parameters.
         """
         self.tracker.label_module(module)
+        for tensor in parts_of(module):
+            self.tracker.label(tensor, "parameter")
         for tensor in average.average if average is not None else ():
             self.tracker.label(tensor, "parameter")
         if optimizer is not None:
