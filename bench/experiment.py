@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gzip
 import json
 import os
@@ -246,7 +247,7 @@ def main() -> int:
     with joined() as world:
         line = json.loads(sys.stdin.buffer.readline()) if world.leads else None
         spec = RunSpecification(**world.told(line))
-        return report_run(spec, world)
+        return report_run(spec, dataclasses.replace(world, sharded=spec.sharded))
 
 
 def report_run(spec: RunSpecification, world: World) -> int:

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.divergence import NonFiniteLossError
 from bench import unfinished as module
 from bench.course import course_of, plain
+from bench.divergence import NonFiniteLossError
 from bench.experiment_record import failure
 from bench.pending import clear_away, pending, was_killed
 from bench.record import draft_path, remove_drafts, write_record

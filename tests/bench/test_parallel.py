@@ -1,0 +1,234 @@
+"""Several processes train one run: the same batches, losses and detections as one process has."""
+
+import concurrent.futures
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from parallel_cases import CASES, DROPPING, PROTOCOL
+from tiny import ROOT, bench_command, make_dataset, records_of
+
+from bench.errors import InputError
+from bench.models.draws import Share, drawing_for, uniform
+from bench.models.vit import VideoViT
+from bench.options import check_cards, check_processes
+from bench.parallel import ALONE, World, buckets, check_division, check_draws
+from bench.plan import main as plan
+from bench.protocol import MINIATURE, override
+from bench.run import main
+from strategies import build_strategy
+from strategies.testing import CLASSES, tiny_detector
+
+SHARDED = ("plain", "checkpointed", "streamed", "lofi", "losa")
+
+
+def launch(mode, cases):
+    """Return what two processes say of each case."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(ROOT / "tests" / "bench" / "parallel_cases.py"), mode, *cases]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return {each["case"]: each["ranks"] for each in lines}
+
+
+@pytest.fixture(scope="module")
+def replicated():
+    return launch("replicated", list(CASES))
+
+
+@pytest.fixture(scope="module")
+def sharded():
+    return launch("sharded", SHARDED)
+
+
+def assert_same_training(ranks):
+    assert len(ranks) == 2
+    for found in ranks:
+        assert found["steps"] >= 6
+        assert found["losses"] < 1e-6  # relative, of every step
+        assert found["weights"] < 1e-5
+        assert found["detections"] > 50
+        assert found["detections_apart"] < 1e-4
+        assert found["videos"] == [f"video{number}" for number in range(5)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_train_as_one_does(case, replicated):
+    assert_same_training(replicated[case])
+
+
+@pytest.mark.parametrize("case", SHARDED)
+def test_spread_over_two_processes_a_model_trains_as_in_one(case, sharded):
+    assert_same_training(sharded[case])
+
+
+def test_the_requirement_holds_over_twenty_steps(replicated, sharded):
+    for found in (replicated["plain"], replicated["streamed"], replicated["losa"], sharded["streamed"]):
+        assert found[0]["steps"] == 20
+
+
+def forecast_peaks(case, world):
+    from bench.memory.forecast import CPU, forecast
+
+    torch.set_num_threads(1)
+    name, changes = CASES[case]
+    protocol, strategy = dataclasses.replace(PROTOCOL, **changes), build_strategy(name)
+
+    def build():
+        return tiny_detector(strategy, protocol, lambda: VideoViT(DROPPING))
+
+    found = forecast(
+        "tiny", strategy, protocol, len(CLASSES), 3, CPU, world=world, build=build, passes_run=None
+    )
+    return [stage.peak_bytes for stage in found.stages]
+
+
+def test_the_forecast_knows_a_process_of_several(replicated, sharded):
+    """A forecast's window holds three instances, a real one may hold fewer: some bytes of labels."""
+    asked = [("plain", False), ("streamed", False), ("plain", True), ("streamed", True), ("lofi", True)]
+    with concurrent.futures.ProcessPoolExecutor(1) as pool:  # joining a group changes the process
+        for case, spread in asked:
+            found = (sharded if spread else replicated)[case][0]
+            peaks = pool.submit(forecast_peaks, case, World(0, 2, spread, connected=False)).result()
+            measured = found["peaks"]
+            # Six steps see one fidelity of LoFi's three.
+            peaks = [peaks[0], peaks[-1]] if case == "lofi" else peaks
+            assert len(peaks) == len(measured)
+            for forecast, real in zip(peaks, measured, strict=True):
+                assert 0 <= forecast - real <= 256, (case, spread)
+
+
+def test_processes_and_spreading_need_less_memory(replicated, sharded):
+    for case in ("plain", "checkpointed"):
+        assert replicated[case][0]["peaks"] < replicated[case][0]["peaks_alone"]
+        assert sharded[case][0]["peaks"] < replicated[case][0]["peaks"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    make_dataset(folder)
+    return folder
+
+
+def bench(data, results, *options):
+    return subprocess.run(
+        bench_command(data, results, *options, strategies="full-finetune"),
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+
+
+def test_a_bench_of_two_processes_is_a_row_like_one_of_one(data, tmp_path):
+    for number, options in enumerate(([], ["--processes", "2", "--sharded"])):
+        done = bench(data, tmp_path / str(number), *options)
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (records_of(tmp_path / str(number))["full-finetune"] for number in (0, 1))
+    assert one["parallel"] == {"processes": 1, "sharded": False}
+    assert two["parallel"] == {"processes": 2, "sharded": True}
+    assert one["id"] != two["id"]
+    assert two["environment"]["device"] == f"2 x {one['environment']['device']}"
+    assert two["protocol"]["digest"] == one["protocol"]["digest"]
+    assert two["metrics"]["map_average"] == pytest.approx(one["metrics"]["map_average"], abs=1e-3)
+    assert two["training"]["loss"] == one["training"]["loss"]
+    assert "ranks" not in one["memory"]
+    peaks = [each["peak_allocated_bytes"] for each in two["memory"]["ranks"]]
+    assert two["memory"]["peak_allocated_bytes"] == max(peaks) < one["memory"]["peak_allocated_bytes"]
+    assert two["memory"]["predicted_peak_bytes"] == pytest.approx(max(peaks), rel=1e-3)
+
+
+def test_a_failing_process_is_the_row_s_reason(data, tmp_path):
+    done = bench(data, tmp_path, "--processes", "2", "--protocol", "learning_rate=1e30")
+    assert done.returncode == 1
+    record = records_of(tmp_path)["full-finetune"]
+    assert record["status"] == "nan"
+    assert "of 2)" in record["message"]
+
+
+def test_draws_of_parts_are_those_of_the_whole():
+    torch.manual_seed(1)
+    whole = uniform(12, 2)
+    after = torch.rand(1)
+    for before, count in ((0, 2), (2, 3), (5, 1)):
+        torch.manual_seed(1)
+        with drawing_for(Share(before, count, 6 - before - count)):
+            part = uniform(2 * count, 2)  # two clips a window
+        assert torch.equal(part, whole[2 * before : 2 * (before + count)])
+        assert torch.equal(torch.rand(1), after)
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_shares_cover_a_batch_once(count):
+    for size in range(1, count + 1):
+        parts = [World(rank, size).part(range(count)) for rank in range(size)]
+        assert [item for part in parts for item in part] == list(range(count))
+        assert len(parts[0]) == max(map(len, parts))
+        assert min(map(len, parts)) >= 1
+
+
+def test_buckets_keep_order_type_and_size():
+    sizes = [
+        (10, torch.float32),
+        (20, torch.float32),
+        (5, torch.bfloat16),
+        (300, torch.bfloat16),
+        (1, torch.float32),
+    ]
+    tensors = [torch.zeros(count, dtype=dtype) for count, dtype in sizes]
+    found = list(buckets(tensors, most_bytes=100))
+    assert [len(bucket) for bucket in found] == [1, 1, 1, 1, 1]
+    found = list(buckets(tensors, most_bytes=120))
+    assert [[tensor.numel() for tensor in bucket] for bucket in found] == [[10, 20], [5], [300], [1]]
+
+
+def test_alone_nobody_is_asked():
+    assert ALONE.totals([1.5, 2.5]) == [1.5, 2.5]
+    assert ALONE.gather("x") == ["x"]
+    assert ALONE.told("x") == "x"
+    assert ALONE.leads
+
+
+def test_layers_that_draw_by_themselves_are_refused():
+    check_draws(torch.nn.Sequential(torch.nn.Dropout(0.0), torch.nn.Dropout(0.5).eval()))
+    with pytest.raises(InputError, match=r"--processes: 1 \(Dropout\) draws for each process by itself"):
+        check_draws(torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Dropout(0.5)))
+
+
+@pytest.mark.parametrize(
+    ("action", "reason"),
+    [
+        (lambda: check_processes(0, False), "--processes: got 0, allowed is 1 to 1024"),
+        (lambda: check_processes(1, True), "--sharded: allowed only with --processes of 2 or more"),
+        (lambda: check_cards(2, "cuda:1"), "--device: got 'cuda:1', allowed with --processes are"),
+        (lambda: check_division(MINIATURE, 3), "--processes: got 3, allowed is at most the batch_size of 2"),
+    ],
+)
+def test_what_cannot_be_shared_is_one_line(action, reason):
+    with pytest.raises(InputError, match=reason.replace("(", r"\(")):
+        action()
+
+
+def test_gradients_released_in_backward_cannot_be_shared():
+    protocol = override(MINIATURE, {"lean.release_gradients": "true", "gradient_clip": "1e30"})
+    check_division(protocol, 1)
+    with pytest.raises(InputError, match="only with one process"):
+        check_division(protocol, 2)
+    with pytest.raises(InputError, match="all windows at once"):
+        override(protocol, {"micro_batch_windows": "1"})
+    with pytest.raises(InputError, match="'micro_batch_windows' is 0, allowed is 1 to 4096"):
+        override(MINIATURE, {"micro_batch_windows": "0"})
+
+
+def test_bad_processes_end_with_code_2(tmp_path, capsys):
+    assert main(["--processes", "3", "--results", str(tmp_path)]) == 2
+    assert plan(["--model", "vit-t", "--strategy", "head-only", "--processes", "9"]) == 2
+    assert capsys.readouterr().err.count("allowed is at most the batch_size of 2") == 2
