@@ -1,8 +1,10 @@
 """Run by torchrun: trains tiny detectors alone and with other processes, and prints how far they differ."""
 
+import contextlib
 import dataclasses
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from bench.inference import detect_all
 from bench.models.vit import VideoViT
 from bench.parallel import ALONE, joined
 from bench.training import train
+from bench.unfinished import Owner, Unfinished
 from bench.windows import TrainingSampler
 from strategies import build_strategy
 from strategies.testing import CLASSES, TINY_PROTOCOL, TINY_VIT, tiny_detector, tiny_store
@@ -18,6 +21,7 @@ from strategies.testing import CLASSES, TINY_PROTOCOL, TINY_VIT, tiny_detector, 
 CPU = torch.device("cpu")
 DROPPING = dataclasses.replace(TINY_VIT, drop_path=0.3)
 PROTOCOL = dataclasses.replace(TINY_PROTOCOL, steps=6, batch_size=4, ema_decay=0.9)
+OWNER = Owner("tiny", str(torch.__version__), "code")
 LONG = {"steps": 20}
 CASES = {
     "head-only": ("head-only", {}),
@@ -42,6 +46,36 @@ def go(case, world):
     log = train(detector, strategy.stages(), protocol, sampler, fresh_head, CPU, world=world)
     found, _ = detect_all(detector, tiny_store(detector.backbone, protocol, 5), protocol, CPU, world=world)
     return detector, log, found
+
+
+class StopError(Exception):
+    """Stands for the end of the processes."""
+
+
+def resumed(case, world, folder):
+    """Return whether a run that stopped after three steps ends with the bits of one that did not."""
+    name, changes = CASES[case]
+    protocol = dataclasses.replace(PROTOCOL, **changes)
+    strategy, said = build_strategy(name), []
+
+    def stop(phase, done, total):
+        if done == 3:
+            raise StopError
+
+    def once(progress):
+        detector, fresh_head = tiny_detector(strategy, protocol, lambda: VideoViT(DROPPING))
+        sampler = TrainingSampler(tiny_store(detector.backbone, protocol, 8), protocol, CLASSES, 0)
+        kept = Unfinished(folder / f"{case}.pt", OWNER, 0.0, said.append, world=world)
+        stages = strategy.stages()
+        train(detector, stages, protocol, sampler, fresh_head, CPU, progress, unfinished=kept, world=world)
+        return detector
+
+    with contextlib.suppress(StopError):
+        once(stop)
+    world.gather(None)  # the checkpoint is written before anybody reads it
+    detector, (whole, _, _) = once(lambda phase, done, total: None), go(case, world)
+    pairs = zip(detector.parameters(), whole.parameters(), strict=True)
+    return {"equal": all(torch.equal(a, b) for a, b in pairs), "said": said}
 
 
 def apart(a, b):
@@ -84,7 +118,11 @@ def main():
     with joined() as world:
         world = dataclasses.replace(world, sharded=sharded)
         for case in sys.argv[2:]:
-            found = compare(go(case, world), go(case, ALONE))
+            if "/" in case:
+                folder, case = case.rsplit("/", 1)
+                found, case = resumed(case, world, Path(folder)), f"resumed {case}"
+            else:
+                found = compare(go(case, world), go(case, ALONE))
             everywhere = world.gather(found)
             if world.leads:
                 print(json.dumps({"case": case, "ranks": everywhere}), flush=True)

@@ -23,6 +23,7 @@ from bench.run import main
 from strategies import build_strategy
 from strategies.testing import CLASSES, tiny_detector
 
+RESUMED = ("checkpointed", "lofi")
 SHARDED = ("plain", "checkpointed", "streamed", "lofi", "losa")
 
 
@@ -38,13 +39,15 @@ def launch(mode, cases):
 
 
 @pytest.fixture(scope="module")
-def replicated():
-    return launch("replicated", list(CASES))
+def replicated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("replicated")
+    return launch("replicated", [*CASES, *(f"{folder}/{case}" for case in RESUMED)])
 
 
 @pytest.fixture(scope="module")
-def sharded():
-    return launch("sharded", SHARDED)
+def sharded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sharded")
+    return launch("sharded", [*SHARDED, *(f"{folder}/{case}" for case in RESUMED)])
 
 
 def assert_same_training(ranks):
@@ -108,6 +111,15 @@ def test_processes_and_spreading_need_less_memory(replicated, sharded):
     for case in ("plain", "checkpointed"):
         assert replicated[case][0]["peaks"] < replicated[case][0]["peaks_alone"]
         assert sharded[case][0]["peaks"] < replicated[case][0]["peaks"]
+
+
+@pytest.mark.parametrize("case", RESUMED)
+def test_processes_that_stopped_go_on_with_the_same_bits(case, replicated, sharded):
+    for found in (replicated, sharded):
+        ranks = found[f"resumed {case}"]
+        assert [rank["equal"] for rank in ranks] == [True, True]
+        for rank in ranks:
+            assert rank["said"] == [f"unfinished/{case}.pt: goes on after step 3"]
 
 
 @pytest.fixture(scope="module")
