@@ -67,8 +67,8 @@ class Running:
     progress: Progress
     told: float = -math.inf
     """When its progress was last written."""
-    decoding: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    """What it reads for a while now: video, frames, seconds."""
+    decoding: dict[int, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
+    """What each of its processes reads for a while now: video, frames, seconds."""
     result: dict[str, Any] | None = None
     forecast: dict[str, Any] | None = None
 
@@ -149,7 +149,7 @@ def hear(running: Running, message: dict[str, Any], said: set[str]) -> None:
             tqdm.write(text, file=sys.stderr)
         return
     if "decoding" in message:
-        running.decoding = message["decoding"]
+        running.decoding[message["rank"]] = message["decoding"]
         return
     if "forecast" in message:
         running.forecast = message["forecast"]
@@ -207,7 +207,11 @@ def end_overdue(active: Sequence[Running], limits: Limits) -> None:
 def _stalled(running: Running, silent: float, limit: float) -> tuple[str, dict[str, Any]]:
     """Return the line and the facts of a run that makes no progress: where it stood, what it was reading."""
     told = running.progress
-    decoding = [{**each, "seconds": round(each["seconds"] + silent, 1)} for each in running.decoding]
+    decoding = [
+        {**each, "seconds": round(each["seconds"] + silent, 1)}
+        for rank in running.decoding.values()
+        for each in rank
+    ]
     words = [f"no progress for {limit:g} s in phase {told.phase} ({told.done} of {told.total} done)"]
     words += [
         f"reading {each['video']}, frames {each['first_frame']} to {each['last_frame']}, "
@@ -231,10 +235,24 @@ def end(process: subprocess.Popen[bytes], patience_seconds: float = 0.0) -> None
     while not _ended(process) and time.monotonic() < until:
         time.sleep(0.02)
     if process.returncode is None:  # not reaped yet, so that nobody else's group can have its number
+        started = descendants(process.pid)  # the several processes of a run have groups of their own
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
+        for each in started:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(each, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(KILLED_SECONDS)
+
+
+def descendants(process: int) -> list[int]:
+    """Return the processes that a process started, and those that they did, where the system tells."""
+    found = []
+    with contextlib.suppress(OSError):
+        for path in Path(f"/proc/{process}/task").glob("*/children"):
+            for child in map(int, path.read_text().split()):
+                found += [child, *descendants(child)]
+    return found
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:
