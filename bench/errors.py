@@ -1,4 +1,6 @@
-"""The one error that means: the caller's input is wrong, not this program."""
+"""The errors that mean: the caller's input is wrong, not this program."""
+
+from typing import Any
 
 
 class InputError(ValueError):
@@ -6,3 +8,14 @@ class InputError(ValueError):
 
     Every verb prints it without a traceback and exits with code 2.
     """
+
+
+class StuckDecoderError(InputError):
+    """A decoder gave no answer in time and was killed. ``facts`` name the video, the frames and the seconds.
+
+    A run that meets one ends as a ``timeout`` row; elsewhere it is bad input.
+    """
+
+    def __init__(self, message: str, facts: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.facts = facts

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gzip
 import json
 import os
 import sys
@@ -21,20 +20,21 @@ from bench.clips import FrameStore, open_store
 from bench.detection import diagnose, evaluate
 from bench.detection.submission import read_ground_truth, read_submission, write_submission
 from bench.detector import build_detector, lower_frozen_weights
-from bench.divergence import NonFiniteLossError
 from bench.encoding import ClipPasses
 from bench.encoding_cache import DiskCache
 from bench.environment import describe
-from bench.errors import InputError
+from bench.errors import InputError, StuckDecoderError
 from bench.experiment_record import (
     RankMemory,
     cost,
     empty_record,
+    facts_of,
     failure,
     memory,
     metrics,
     training,
     weights_entry,
+    write_ground_truth,
 )
 from bench.foresight import check_possible, predict
 from bench.inference import VideoDetections, detect_all
@@ -49,30 +49,16 @@ from bench.record import (
     detections_path,
     ground_truth_path,
     unfinished_path,
-    write_atomically,
 )
 from bench.specification import RunSpecification
 from bench.training import train
-from bench.unfinished import Unfinished, owner_of
+from bench.unfinished import StoppedError, Unfinished, owner_of
+from bench.watching import stop_signals, watch_parent, watch_reading
 from bench.windows import TrainingSampler
 from datasets.annotations import Dataset
 from datasets.miniature.config import default_cache_dir
 
 Progress = Callable[[str, int, int], None]
-
-
-def write_ground_truth(path: Path, dataset: Dataset, subset: str) -> None:
-    """Write a subset in ActivityNet format, as it was read: excluded videos are absent, ends are clipped."""
-    database = {
-        video.id: {
-            "subset": video.subset,
-            "duration": video.duration,
-            "annotations": [{"segment": [i.start, i.end], "label": i.label} for i in video.instances],
-        }
-        for video in dataset.subset(subset)
-    }
-    content = {"version": f"{dataset.name} {dataset.variant}", "taxonomy": [], "database": database}
-    write_atomically(path, gzip.compress(json.dumps(content).encode(), mtime=0))
 
 
 def open_disk_cache(
@@ -106,12 +92,20 @@ def run(
     announce: Callable[[list[str]], None],
     foretell: Callable[[dict[str, Any]], None],
     world: World = ALONE,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Record | None:
     """Return the record of a run that went well. Writes the detections; raises what went wrong.
 
     ``announce`` is told what loading the weights did, ``foretell`` the forecast of the memory. Of several
-    processes the leading one writes and has a record to return, the others have None.
+    processes the leading one writes and has a record to return, the others have None. Once ``stopping`` says
+    so, training keeps a checkpoint, and StoppedError is raised.
     """
+
+    def go_on(phase: str, done: int, total: int) -> None:
+        progress(phase, done, total)
+        if stopping():
+            raise StoppedError(f"in phase {phase}")
+
     started = time.perf_counter()
     device = local_device(spec.device)
     protocol, dataset = spec.protocol(), spec.load_dataset()
@@ -120,12 +114,12 @@ def run(
     learned = dataset if class_scores is None else dataset.one_class()
     record = empty_record(spec, dataset)
     if world.leads:
-        progress("forecast", 0, 1)
+        go_on("forecast", 0, 1)
         record["forecast"] = predict(spec, dataset)
         foretell(record["forecast"])
         if not spec.force:
             check_possible(record["forecast"], device)
-    progress("load", 0, 1)
+    go_on("load", 0, 1)
     strategy = spec.build_strategy()
     detector, fresh_head, audit = build_detector(
         spec.model, spec.weights_path(), strategy, protocol, len(learned.classes), spec.seed
@@ -138,7 +132,7 @@ def run(
 
     def store(subset: str, loader: FrameLoader) -> FrameStore:
         return open_store(
-            learned, subset, protocol, geometry, loader, lambda done, total: progress("load", done, total)
+            learned, subset, protocol, geometry, loader, lambda done, total: go_on("load", done, total)
         )
 
     before = (
@@ -151,6 +145,7 @@ def run(
         spec.checkpoint_seconds,
         lambda line: announce([line]),
         world=world,
+        stopping=stopping,
     )
     with contextlib.closing(open_loader(spec, world)) as loader:
         sampler = TrainingSampler(
@@ -169,13 +164,13 @@ def run(
             world,
         )
         evaluated = store(protocol.evaluation_subset, loader)
-        results, inference = detect_all(detector, evaluated, protocol, device, progress, disk, world)
+        results, inference = detect_all(detector, evaluated, protocol, device, go_on, disk, world)
     measured = world.gather(RankMemory(log.memory, inference))
     if not world.leads:
         return None
     if class_scores is not None:
         results = [found.classified(class_scores, protocol.classifier_top) for found in results]
-    progress("evaluation", 0, 1)
+    go_on("evaluation", 0, 1)
     path = detections_path(Path(spec.results), record["id"])
     truth = ground_truth_path(Path(spec.results), record)
     write_ground_truth(truth, dataset, protocol.evaluation_subset)
@@ -229,16 +224,6 @@ def write_detections(path: Path, results: list[VideoDetections], classes: tuple[
     write_submission(path, {found.video: found.entries(classes) for found in results})
 
 
-def watch_parent() -> None:
-    """End this process at once when its parent is gone, however it went: standard input then ends."""
-
-    def wait() -> None:
-        sys.stdin.buffer.read()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
 def main() -> int:
     """Read a specification from the first line of standard input, report as JSON lines on standard output.
 
@@ -256,9 +241,11 @@ def report_run(spec: RunSpecification, world: World) -> int:
     reports = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not mix with reports
     current, last = "load", 0.0
+    writing, stopping = threading.Lock(), stop_signals()
 
     def report(**fields: Any) -> None:
-        reports.write(json.dumps(fields, allow_nan=False) + "\n")
+        with writing:
+            reports.write(json.dumps(fields, allow_nan=False) + "\n")
 
     def report_if_leading(**fields: Any) -> None:
         if world.leads:
@@ -271,6 +258,7 @@ def report_run(spec: RunSpecification, world: World) -> int:
             current, last = phase, now
             report_if_leading(phase=phase, done=done, total=total)
 
+    watch_reading(lambda decoding: report(decoding=decoding, rank=world.rank))
     try:
         record = run(
             spec,
@@ -278,20 +266,20 @@ def report_run(spec: RunSpecification, world: World) -> int:
             announce=lambda lines: report_if_leading(audit=lines),
             foretell=lambda forecast: report_if_leading(forecast=forecast),
             world=world,
+            stopping=stopping,
         )
         report_if_leading(record=record)
-    except InputError as error:
-        report(input_error=str(error))
-        return 2
     except Exception as error:
+        if isinstance(error, InputError) and not isinstance(error, StuckDecoderError):
+            report(input_error=str(error))
+            return 2
         import traceback
 
         traceback.print_exc()
         status, message = failure(error)
         message += f" (process {world.rank} of {world.size})" if world.size > 1 else ""
-        facts = {"failure": error.facts} if isinstance(error, NonFiniteLossError) else {}
-        environment = describe(torch.device(spec.device), world.size)
-        report(status=status, phase=current, message=message, environment=environment, **facts)
+        environment, facts = describe(torch.device(spec.device), world.size), facts_of(error)
+        report(status=status, phase=current, message=message, environment=environment, failure=facts)
         return 1
     return 0
 

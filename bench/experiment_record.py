@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
+import json
+import signal
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,12 +15,14 @@ import torch
 from bench.course import StageMemory
 from bench.detection.evaluation import Evaluation
 from bench.divergence import NonFiniteLossError
+from bench.errors import StuckDecoderError
 from bench.memory.meter import MemoryReading
 from bench.models.checkpoints import LoadAudit
-from bench.record import SCHEMA, Record
+from bench.record import SCHEMA, Record, write_atomically
 from bench.specification import RunSpecification, file_sha256, run_id
 from bench.step import Detector
 from bench.training import TrainingLog
+from bench.unfinished import StoppedError
 from datasets.annotations import Dataset
 from strategies.base import settings
 
@@ -166,10 +172,26 @@ def thinned(losses: tuple[tuple[float, float], ...], points: int = 100) -> list[
     return rows
 
 
+def write_ground_truth(path: Path, dataset: Dataset, subset: str) -> None:
+    """Write a subset in ActivityNet format, as it was read: excluded videos are absent, ends are clipped."""
+    database = {
+        video.id: {
+            "subset": video.subset,
+            "duration": video.duration,
+            "annotations": [{"segment": [i.start, i.end], "label": i.label} for i in video.instances],
+        }
+        for video in dataset.subset(subset)
+    }
+    content = {"version": f"{dataset.name} {dataset.variant}", "taxonomy": [], "database": database}
+    write_atomically(path, gzip.compress(json.dumps(content).encode(), mtime=0))
+
+
 def failure(error: BaseException) -> tuple[str, str]:
     """Return the status and the one-line message of a run that ended with ``error``."""
     lines = str(error).strip().splitlines()
     message = f"{type(error).__name__}: {lines[0][:400]}" if lines else type(error).__name__
+    if isinstance(error, StuckDecoderError):
+        return "timeout", message
     if isinstance(error, NonFiniteLossError):
         return "nan", message
     text = str(error).lower()
@@ -179,3 +201,13 @@ def failure(error: BaseException) -> tuple[str, str]:
     ):
         return "out-of-memory", message
     return "error", message
+
+
+def facts_of(error: BaseException) -> dict[str, Any] | None:
+    """Return what else is known of how a run ended, as a record's field ``failure``; None if nothing is."""
+    if isinstance(error, (NonFiniteLossError, StuckDecoderError)):
+        return error.facts
+    if isinstance(error, StoppedError):
+        # As if the signal itself had ended the process: the same command does the run again.
+        return {"signal": signal.SIGTERM.name}
+    return None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import InputError
+from bench.locks import REPORT, claim, held
+from bench.progress import remove_stale
 from bench.record import Record, read_folder, read_record, remove_drafts
 
 if TYPE_CHECKING:
@@ -25,16 +27,52 @@ def pending(
     """
     from bench.specification import run_id
 
-    status = {
-        record["id"]: "cancelled" if was_killed(record) else record["status"]
-        for record in read_folder(records).records
-    }
-    again = {
-        "cancelled": ("cancelled",),
-        "failed": tuple({*status.values()} - {"ok"}),
-        "all": tuple(status.values()),
-    }
-    return [spec for spec in specs if status.get(run_id(spec, dataset)) in (None, *again[redo])]
+    status = {record["id"]: _status(record) for record in read_folder(records).records}
+    return [spec for spec in specs if _again(status.get(run_id(spec, dataset)), redo)]
+
+
+def _status(record: Record) -> str:
+    return "cancelled" if was_killed(record) else str(record["status"])
+
+
+def _again(status: str | None, redo: str) -> bool:
+    """Say whether a run of a status is done again; None stands for no record."""
+    if status is None or status == "cancelled" or redo == "all":
+        return True
+    return redo == "failed" and status != "ok"
+
+
+Stamp = tuple[int, int, int]
+"""What tells whether a file was written anew: inode, time of change, bytes."""
+
+
+def stamps(records: Path) -> dict[str, Stamp]:
+    """Return the stamps of the records as they lie there now, by run."""
+    found = {path.stem: _stamp(path) for path in records.glob("*.json")}
+    return {name: stamp for name, stamp in found.items() if stamp is not None}
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def still_pending(identifier: str, records: Path, redo: str, known: Mapping[str, Stamp]) -> bool:
+    """Say whether a run is to be done, now that its lock is held.
+
+    A record that is not the one of ``known`` was written by another bench meanwhile: whatever ``redo`` says,
+    the run was done, unless it was cancelled or killed.
+    """
+    path = records / f"{identifier}.json"
+    stamp = _stamp(path)
+    try:
+        record = read_record(path)
+    except InputError:
+        return True
+    return _again(_status(record), redo if known.get(identifier) == stamp else "cancelled")
 
 
 def was_killed(record: Record) -> bool:
@@ -44,21 +82,32 @@ def was_killed(record: Record) -> bool:
 
 
 def clear_away(results: Path, specs: Sequence[RunSpecification], again: Collection[str]) -> None:
-    """Remove what killed processes left: drafts, and checkpoints of runs that ended well.
+    """Remove what killed processes left: drafts, signs of progress, and checkpoints of runs that ended well.
 
-    Runs whose ids are in ``again`` are about to be done once more and go on from theirs.
+    Runs whose ids are in ``again`` are about to be done once more and go on from theirs. What another living
+    bench holds the lock of is left alone.
     """
     from datasets.miniature.config import default_cache_dir
 
-    remove_drafts(results)
+    remove_drafts(results, lambda name: held(results, _lock_of(name)))
     for cache in {Path(spec.cache) if spec.cache else default_cache_dir() for spec in specs}:
         remove_drafts(cache / "encodings")
+    remove_stale(results)
     for path in (results / "unfinished").glob("*.pt"):
-        if path.stem in again:
+        if path.stem in again or (lock := claim(results, path.stem)) is None:
             continue
         try:
-            record = read_record(results / "records" / f"{path.stem}.json")
+            if read_record(results / "records" / f"{path.stem}.json")["status"] == "ok":
+                path.unlink(missing_ok=True)
         except InputError:  # none, or none that is whole: the run is still to be done
             continue
-        if record["status"] == "ok":
-            path.unlink(missing_ok=True)
+        finally:
+            lock.release()
+
+
+def _lock_of(name: str) -> str:
+    """Return whose lock covers the writing of a file: its run's, or the report's."""
+    for suffix in (".json.gz", ".json", ".pt", ".safetensors"):
+        if name.endswith(suffix):
+            return name.removesuffix(suffix)
+    return REPORT

@@ -9,7 +9,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,38 +36,44 @@ REQUIRED: dict[str, type | tuple[type, ...]] = {
 Record = dict[str, Any]
 
 
-DRAFT = re.compile(r"\..*\.([A-Za-z0-9-]*)\.(\d+)\.draft")
+DRAFT = re.compile(r"\.(.*)\.([A-Za-z0-9-]*)\.(\d+)\.draft")
 FORGOTTEN_SECONDS = 24 * 3600
 """After that a draft of another machine's process is taken for one that nobody writes any more."""
 
 
-def _machine() -> str:
+def machine() -> str:
+    """Return this machine's name, of letters, digits and dashes alone."""
     return re.sub("[^A-Za-z0-9-]", "-", platform.node())
 
 
 def draft_path(path: Path) -> Path:
     """Return the hidden name beside ``path`` under which this process writes what is to become ``path``."""
-    return path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.draft")
+    return path.with_name(f".{path.name}.{machine()}.{os.getpid()}.draft")
 
 
-def remove_drafts(folder: Path) -> int:
-    """Remove the drafts below ``folder`` whose processes are gone, however they went; return how many."""
+def remove_drafts(folder: Path, in_use: Callable[[str], bool] = lambda name: False) -> int:
+    """Remove the drafts below ``folder`` whose processes are gone, however they went; return how many.
+
+    ``in_use`` says of the name of a file that is to be whether somebody may be writing it all the same:
+    what looks gone from here may live in a container of the same name.
+    """
     removed = 0
     for path in folder.rglob(".*.draft"):
         if (found := DRAFT.fullmatch(path.name)) is None:
             continue
         with contextlib.suppress(OSError):  # somebody else removed it, or it is not ours to remove
-            if found[1] == _machine():
-                left = not _runs(int(found[2]))
+            if found[2] == machine():
+                left = not process_runs(int(found[3]))
             else:
                 left = time.time() - path.stat().st_mtime > FORGOTTEN_SECONDS
-            if left:
+            if left and not in_use(found[1]):
                 path.unlink()
                 removed += 1
     return removed
 
 
-def _runs(process: int) -> bool:
+def process_runs(process: int) -> bool:
+    """Say whether this machine has a process of that id."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

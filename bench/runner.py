@@ -2,96 +2,47 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
+import math
 import queue
-import signal
-import subprocess
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
 
 from tqdm import tqdm
 
-from bench.errors import InputError
-from bench.experiment_record import empty_record
+from bench.locks import claim
+from bench.pending import Stamp, still_pending
+from bench.progress import Waiting, remove_progress, write_queue
 from bench.record import Record, unfinished_path, write_record
-from bench.specification import RunSpecification
+from bench.run_process import (
+    END_SECONDS,
+    Limits,
+    Messages,
+    Running,
+    conclude,
+    end,
+    end_overdue,
+    hear,
+    line_of,
+    start,
+    stop,
+)
+from bench.specification import RunSpecification, run_id
 from datasets.annotations import Dataset
 
-# glibc gives large blocks back to the system on every free by default; keeping them saves a tenth of a step.
-ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": "1073741824",
-    "MALLOC_TRIM_THRESHOLD_": "2147483648",
-    "MALLOC_TOP_PAD_": "67108864",
-}
+POLL_SECONDS = 1.0
+"""How often a run that another bench does is asked after, once there is nothing else to do."""
+QUEUE_SECONDS = 60.0
+"""How often the queue is written anew, so that other machines see that somebody works on it."""
 
 
-@dataclasses.dataclass
-class Running:
-    """A run's process and what it has said so far."""
+class PreemptedError(BaseException):
+    """The machine is wanted back: runs keep what they have, within ``seconds``, and end without a record."""
 
-    spec: RunSpecification
-    process: subprocess.Popen[bytes]
-    errors: IO[bytes]
-    bar: tqdm[Any]
-    started: float
-    phase: str = "start"
-    result: dict[str, Any] | None = None
-    forecast: dict[str, Any] | None = None
-
-
-def command(spec: RunSpecification) -> list[str]:
-    """Return the command of a run's process, or of the one that starts its several processes."""
-    several = ["torch.distributed.run", "--standalone", f"--nproc-per-node={spec.processes}", "-m"]
-    return [sys.executable, "-m", *(several if spec.processes > 1 else []), "bench.experiment"]
-
-
-def start(
-    spec: RunSpecification, messages: queue.Queue[tuple[Running, dict[str, Any] | None]], slot: int
-) -> Running:
-    """Start the process of a run; a thread puts what it reports into ``messages``, at its end None."""
-    threads = str(spec.protocol().threads)
-    environment = {**ALLOCATOR, **os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    errors = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the run)
-    process = subprocess.Popen(
-        command(spec),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        env=environment,
-        cwd=Path(__file__).parents[1],
-        start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the runs in order
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(json.dumps(dataclasses.asdict(spec)).encode() + b"\n")
-    process.stdin.flush()
-    bar = tqdm(
-        desc=f"{spec.strategy} seed {spec.seed}",
-        position=slot,
-        leave=False,
-        disable=not sys.stderr.isatty(),
-        dynamic_ncols=True,
-    )
-    running = Running(spec, process, errors, bar, time.monotonic())
-    output = process.stdout
-
-    def listen() -> None:
-        for line in output:
-            try:
-                messages.put((running, json.loads(line)))
-            except ValueError:
-                continue  # a line cut off by the death of the process
-        messages.put((running, None))
-
-    threading.Thread(target=listen, daemon=True).start()
-    return running
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
 
 
 def run_matrix(
@@ -99,137 +50,115 @@ def run_matrix(
     dataset: Dataset,
     records: Path,
     workers: int,
-    timeout_seconds: float | None = None,
+    limits: Limits = Limits(),  # noqa: B008 (frozen)
+    redo: str = "cancelled",
+    known: Mapping[str, Stamp] | None = None,
+    patience_seconds: float = math.inf,
 ) -> list[Record]:
     """Run all of ``specs``, at most ``workers`` at once, and return their records as written to ``records``.
+
+    Runs that another bench holds come last: they are waited for, for so long at most, and done here only if
+    they end without a record. One whose record is no longer that of ``known`` was done by another.
 
     A run that dies is a record with its status, phase and reason. Ctrl-C ends the runs in flight, writes
     them as cancelled and raises KeyboardInterrupt. Input that turns out bad inside a run ends everything
     with InputError; runs that had finished stay.
     """
-    waiting, active, done = list(specs), list[Running](), list[Record]()
-    messages: queue.Queue[tuple[Running, dict[str, Any] | None]] = queue.Queue()
+    results, known = records.parent, known or {}
+    waiting = [(run_id(spec, dataset), spec) for spec in specs]
+    elsewhere, active, done = list[tuple[str, RunSpecification]](), list[Running](), list[Record]()
+    messages: Messages = queue.Queue()
     slots = set(range(1, workers + 1))
     overall = tqdm(
         total=len(waiting), desc="runs", position=0, disable=not sys.stderr.isatty(), dynamic_ncols=True
     )
-    running_slots: dict[int, int] = {}
+    running_slots: dict[str, int] = {}
     said: set[str] = set()
+    queued_at, waits_since = -math.inf, None
     try:
-        while waiting or active:
+        while waiting or active or elsewhere:
+            changed = bool(waiting) and len(active) < workers
             while waiting and len(active) < workers:
-                slot = min(slots)
-                slots.discard(slot)
-                running = start(waiting.pop(0), messages, slot)
-                running_slots[id(running)] = slot
-                active.append(running)
+                identifier, spec = waiting.pop(0)
+                if (lock := claim(results, identifier)) is None:
+                    elsewhere.append((identifier, spec))
+                elif not still_pending(identifier, records, redo, known):
+                    lock.release()
+                    overall.update()
+                else:
+                    slot = running_slots[identifier] = min(slots)
+                    slots.discard(slot)
+                    active.append(start(identifier, spec, lock, messages, slot))
+                    waits_since = None
+            if changed or time.monotonic() - queued_at > QUEUE_SECONDS:
+                write_queue(results, [_waiting(each) for each in (*waiting, *elsewhere)])
+                queued_at = time.monotonic()
+            if not active:
+                if elsewhere:
+                    if waits_since is None:
+                        waits_since = time.monotonic()
+                        _say_once(f"waiting for {_names(elsewhere)}, which another bench does", said)
+                    if time.monotonic() - waits_since > patience_seconds:
+                        break
+                    time.sleep(POLL_SECONDS)
+                    waiting, elsewhere = elsewhere, []
+                continue
             try:
                 running, message = messages.get(timeout=0.5)
             except queue.Empty:
-                _end_overdue(active, timeout_seconds)
+                end_overdue(active, limits)
                 continue
             if message is not None:
-                _hear(running, message, said)
-                _end_overdue(active, timeout_seconds)
+                hear(running, message, said)
+                end_overdue(active, limits)
                 continue
-            running.process.wait()
+            end(running.process, END_SECONDS)
             active.remove(running)
-            slots.add(running_slots.pop(id(running)))
+            slots.add(running_slots.pop(running.identifier))
             running.bar.close()
             record = conclude(running, dataset)
-            write_record(records, record)
-            if record["status"] == "ok":
-                unfinished_path(Path(running.spec.results), record["id"]).unlink(missing_ok=True)
+            _finish(records, running, record)
             done.append(record)
             overall.update()
-            tqdm.write(_line(record), file=sys.stderr)
+            tqdm.write(line_of(record), file=sys.stderr)
     except BaseException as error:
         for running in active:
-            _kill(running)
+            if isinstance(error, PreemptedError):
+                stop(running, error.seconds)
+        for running in active:
+            end(running.process)
             running.bar.close()
             if isinstance(error, KeyboardInterrupt):
                 running.result = {"status": "cancelled", "phase": running.phase, "message": "interrupted"}
-                write_record(records, conclude(running, dataset))
+                _finish(records, running, conclude(running, dataset))
+            remove_progress(results, running.identifier)
+            running.lock.release()
         raise
     finally:
+        write_queue(results, [])
         overall.close()
     return done
 
 
-def _hear(running: Running, message: dict[str, Any], said: set[str]) -> None:
-    if "input_error" in message:
-        raise InputError(message["input_error"])
-    if "audit" in message:
-        text = "\n".join(message["audit"])
-        if text not in said:
-            said.add(text)
-            tqdm.write(text, file=sys.stderr)
-        return
-    if "forecast" in message:
-        running.forecast = message["forecast"]
-        return
-    if "record" in message or "status" in message:
-        # Of several processes the first that fails is told; the others then fail because it is gone.
-        running.result = running.result or message
-        return
-    if message["phase"] != running.phase:
-        # Every phase has a speed of its own, and so an estimate of its own.
-        running.phase = message["phase"]
-        running.bar.reset(total=message["total"])
-        running.bar.set_postfix_str(running.phase, refresh=False)
-    running.bar.n = message["done"]
-    running.bar.refresh()
-
-
-def _end_overdue(active: Sequence[Running], timeout_seconds: float | None) -> None:
-    for running in active:
-        if (
-            timeout_seconds
-            and running.result is None
-            and time.monotonic() - running.started > timeout_seconds
-        ):
-            message = f"took longer than {timeout_seconds:g} s"
-            running.result = {"status": "timeout", "phase": running.phase, "message": message}
-            _kill(running)
-
-
-def _kill(running: Running) -> None:
-    if running.process.poll() is None:
-        running.process.kill()
-    running.process.wait()
-
-
-def conclude(running: Running, dataset: Dataset) -> Record:
-    """Return the record of a run whose process has ended, from what it said and how it ended."""
-    result = running.result
-    if result is not None and "record" in result:
-        return dict(result["record"])
-    if result is None:
-        code, failure = running.process.returncode, None
-        running.errors.seek(0, os.SEEK_END)
-        running.errors.seek(max(0, running.errors.tell() - 2000))
-        lines = running.errors.read().decode(errors="replace").strip().splitlines()
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            message = f"killed by signal {-code} ({name})"
-            failure = {"signal": name}
-            if -code == signal.SIGKILL:
-                message += ", as the system does when memory runs out"
-        else:
-            message = f"ended with exit code {code}" + (f": {lines[-1][:300]}" if lines else "")
-        result = {"status": "error", "phase": running.phase, "message": message, "failure": failure}
-    record = empty_record(running.spec, dataset)
-    return {
-        **record,
-        "forecast": running.forecast,
-        **{key: result[key] for key in ("status", "phase", "message")},
-        "failure": result.get("failure"),
-        "environment": result.get("environment", {}),
-    }
-
-
-def _line(record: Record) -> str:
-    name = f"{record['strategy']['name']} seed {record['seed']}"
+def _finish(records: Path, running: Running, record: Record) -> None:
+    """Write a run's record, and give the run free only then."""
+    write_record(records, record)
     if record["status"] == "ok":
-        return f"{name}: average mAP {100 * record['metrics']['map_average']:.1f} %"
-    return f"{name}: {record['status']} in phase {record['phase']}: {record['message']}"
+        unfinished_path(Path(running.spec.results), record["id"]).unlink(missing_ok=True)
+    remove_progress(records.parent, running.identifier)
+    running.lock.release()
+
+
+def _waiting(item: tuple[str, RunSpecification]) -> Waiting:
+    identifier, spec = item
+    return Waiting(identifier, spec.model, spec.strategy, spec.seed)
+
+
+def _names(items: Sequence[tuple[str, RunSpecification]]) -> str:
+    return ", ".join(f"{spec.strategy} seed {spec.seed}" for _, spec in items)
+
+
+def _say_once(line: str, said: set[str]) -> None:
+    if line not in said:
+        said.add(line)
+        tqdm.write(line, file=sys.stderr)

@@ -8,60 +8,35 @@ another run, format, torch or source code, is named in one line, and the run sta
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
-import inspect
+import math
 import pickle
-import random
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from bench.course import Course, course_of, plain
+from bench.owner import Owner, owner_of
 from bench.parallel import ALONE, World
 from bench.record import replacing
+from bench.seeds import random_values, restore_random
 from bench.sharding import joined_like, local, spread_like, whole
-from strategies.base import Stage, Strategy, learning_rates
+from strategies.base import Stage, learning_rates
 
 if TYPE_CHECKING:
     from bench.optimizer import AveragedWeights, StageOptimizer
     from bench.step import Detector, StageSetup
 
-SCHEMA = 1
+__all__ = ["Owner", "State", "StoppedError", "Unfinished", "owner_of", "read_state"]
+
 MOST_OVERHEAD = 0.02
 """Share of the time that writing may take: where a checkpoint takes long, the next one comes later."""
-PACKAGES = ("bench", "strategies", "datasets")
-
-
-@dataclasses.dataclass(frozen=True)
-class Owner:
-    """What a checkpoint belongs to."""
-
-    run: str
-    torch: str
-    code: str
-    """Digest of the sources: other code may compute other bits."""
-    schema: int = SCHEMA
-
-
-def owner_of(run: str, strategy: Strategy) -> Owner:
-    """Return the owner of the checkpoints that this process writes for ``run``."""
-    root = Path(__file__).parents[1]
-    sources = [path for package in PACKAGES for path in sorted((root / package).rglob("*.py"))]
-    with contextlib.suppress(TypeError, OSError):  # a strategy that was typed in has no file
-        sources.append(Path(inspect.getfile(type(strategy))))
-    digest = hashlib.sha256()
-    for path in sources:
-        digest.update(f"{path.name}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
-    return Owner(run, str(torch.__version__), digest.hexdigest())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,14 +76,19 @@ class State:
             )
             for live, average, value in averages:
                 average.copy_(local(spread_like(live, value)))
-        _restore_random(self.values["random"], device)
+        restore_random(self.values["random"], device)
+
+
+class StoppedError(Exception):
+    """The run was asked to keep what it has and end; the message says where it stood."""
 
 
 class Unfinished:
     """The checkpoint of one run, written now and then while it trains.
 
     Between two lie ``seconds``, or as much longer as keeps writing below ``MOST_OVERHEAD``; 0 writes after
-    every step. A disk that takes none is told by ``warn``, once, and costs no result.
+    every step. A disk that takes none is told by ``warn``, once, and costs no result. Once ``stopping`` says
+    so, in any process, one is written after the step that is being done, and StoppedError ends the training.
     """
 
     def __init__(
@@ -119,6 +99,7 @@ class Unfinished:
         warn: Callable[[str], None],
         *,
         world: World = ALONE,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self.path = path
         self.owner = owner
@@ -126,6 +107,7 @@ class Unfinished:
         self.warn = warn
         self.writing = world.leads
         self.world = world
+        self.stopping = stopping
         self.earlier_seconds = 0.0
         """What the processes before this one took up to the checkpoint."""
         self.written_seconds = 0.0
@@ -163,15 +145,35 @@ class Unfinished:
     ) -> None:
         """Write a checkpoint if it is time; none of weights that are no longer finite.
 
-        Of several processes the leading one writes; all of them give their parts of what is spread.
+        Of several processes the leading one writes; all of them give their parts of what is spread. Raises
+        StoppedError where the run was asked to stop.
         """
+        # All processes stop after the same step: one that went on would wait for the others for ever.
+        stop = any(self.world.totals([float(self.stopping())]))
         started = time.monotonic()
-        due = self.writing and started - self._since >= self._wait
+        due = self.writing and (started - self._since >= self._wait or (stop and self.seconds < math.inf))
         if self.world.sharded:
             due = self.world.told(due)
-        if not due:
-            return
+        if due:
+            self._write(detector, stages, index, setup, course, device, started)
+        if stop:
+            kept = "nothing kept" if self.kept_step is None else f"kept up to step {self.kept_step}"
+            raise StoppedError(f"after step {len(course.losses)}, {kept}")
+
+    def _write(
+        self,
+        detector: Detector,
+        stages: Sequence[Stage],
+        index: int,
+        setup: StageSetup,
+        course: Course,
+        device: torch.device,
+        started: float,
+    ) -> None:
         weights = {name: _whole(value) for name, value in _changed(detector, stages[: index + 1]).items()}
+        finite = all(map(_finite, weights.values()))
+        if not finite and not self.world.sharded:
+            return
         values = {
             "owner": dataclasses.asdict(self.owner),
             "seconds": self.earlier_seconds + started - self._began,
@@ -181,9 +183,9 @@ class Unfinished:
             "buffers": {name: _whole(value) for name, value in detector.named_buffers()},
             "optimizer": _optimizer_values(detector, setup.optimizer),
             "average": _average_values(setup.average),
-            "random": _random_values(device),
+            "random": random_values(device),
         }
-        if not self.world.leads or not all(map(_finite, weights.values())):
+        if not self.world.leads or not finite:
             return
         try:
             with replacing(self.path) as draft, draft.open("wb") as file:
@@ -284,22 +286,3 @@ def _average_values(average: AveragedWeights | None) -> dict[str, Any] | None:
             for live, value in zip(average.live, average.average, strict=True)
         ],
     }
-
-
-def _random_values(device: torch.device) -> dict[str, Any]:
-    name, keys, *rest = np.random.get_state(legacy=True)
-    return {
-        "python": random.getstate(),
-        "numpy": [str(name), np.asarray(keys).tolist(), *rest],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-    }
-
-
-def _restore_random(values: Mapping[str, Any], device: torch.device) -> None:
-    name, keys, *rest = values["numpy"]
-    random.setstate(values["python"])
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(values["torch"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(values["cuda"], device)

@@ -6,10 +6,13 @@ import importlib.util
 import json
 import mmap
 import os
+import select
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.errors import StuckDecoderError
 from datasets.video_index import VideoIndex
 
 CHUNK_FRAMES = 64
@@ -26,6 +30,10 @@ CHUNK_BYTES = 16 * 2**20
 SECONDS = 20.0
 SECONDS_PER_FRAME = 2.0
 """After these a request is given up; a frame far from a key frame of a large video may take a second."""
+START_SECONDS = 60.0
+"""A worker's imports may take so long."""
+GRACE_SECONDS = 5.0
+"""By then the worker's own alarm must have ended it; one that was stopped or waits for a disk is killed."""
 # Frames given back to the system after every chunk would be asked for again at the next: a fifth of the time.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
 WORKER = (sys.executable, "-m", "datasets.decord_worker")
@@ -38,9 +46,21 @@ class DecordError(Exception):
 
 
 @dataclass(frozen=True)
+class _Asked:
+    """The request that a worker has to answer: frames, since when, and how long it may take."""
+
+    first: int
+    last: int
+    since: float
+    seconds: float
+
+
+@dataclass
 class _Worker:
     process: subprocess.Popen[str]
     memory: mmap.mmap
+    asked: _Asked | None = None
+    """The last request."""
 
 
 def decord_installed() -> bool:
@@ -59,7 +79,8 @@ def decord_frames(
     """The frames (n, height, width, 3) of ascending indices, in chunks, upright: decord turns them.
 
     A chunk is valid until the next is asked for. While the caller works on one, the next is decoded. Raises
-    `DecordError` if decord fails, hangs, or counts other frames than the demuxer did.
+    `DecordError` if decord fails, crashes, or counts other frames than the demuxer did, and
+    `StuckDecoderError`, which names the frames, if it gives no answer in time.
     """
     frame_bytes = index.width * index.height * 3
     length = max(1, min(CHUNK_FRAMES, CHUNK_BYTES // frame_bytes))
@@ -91,15 +112,18 @@ def _offset(worker: _Worker, number: int) -> int:
 def _send(
     worker: _Worker, path: Path, indices: NDArray[np.int64], number: int, num_threads: int, *, rewind: bool
 ) -> None:
+    seconds = SECONDS + SECONDS_PER_FRAME * len(indices)
     request = {
         "path": str(path.absolute()),
         "threads": num_threads,
         "indices": indices.tolist(),
         "offset": _offset(worker, number),
         "rewind": rewind,
-        "seconds": SECONDS + SECONDS_PER_FRAME * len(indices),
+        "seconds": seconds,
     }
     assert worker.process.stdin is not None
+    patience = seconds + GRACE_SECONDS + (0.0 if worker.asked else START_SECONDS)
+    worker.asked = _Asked(int(indices[0]), int(indices[-1]), time.monotonic(), patience)
     try:
         worker.process.stdin.write(json.dumps(request) + "\n")
         worker.process.stdin.flush()
@@ -108,13 +132,40 @@ def _send(
 
 
 def _receive(worker: _Worker, path: Path, frames: int) -> list[int]:
-    assert worker.process.stdout is not None
-    answer: dict[str, Any] = json.loads(worker.process.stdout.readline() or '{"error": "it hung or crashed"}')
+    line = _answer(worker, path)
+    if not line:
+        raise DecordError(f"{path}: decord: it crashed")
+    answer: dict[str, Any] = json.loads(line)
     if "error" in answer:
         raise DecordError(f"{path}: decord: {answer['error']}")
     if answer["frames"] != frames:
         raise DecordError(f"{path}: decord counts {answer['frames']} frames, the container {frames}")
     return list(answer["shape"])
+
+
+def _answer(worker: _Worker, path: Path) -> str:
+    """The worker's line, empty if it crashed; `StuckDecoderError` if it hung or does not answer at all."""
+    output, asked = worker.process.stdout, worker.asked
+    assert output is not None
+    assert asked is not None
+    poll = select.poll()
+    poll.register(output, select.POLLIN)
+    # The answer may lie there since long, while the caller worked on the frames before.
+    if poll.poll(1000 * max(0.0, asked.since + asked.seconds - time.monotonic())):
+        if line := output.readline():
+            return line
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.process.wait(GRACE_SECONDS)
+        if worker.process.returncode not in (None, -signal.SIGALRM):
+            return ""
+    worker.process.kill()
+    waited = round(time.monotonic() - asked.since, 1)
+    facts = {"video": str(path), "first_frame": asked.first, "last_frame": asked.last, "seconds": waited}
+    raise StuckDecoderError(
+        f"{path}: decord gave no answer for {waited:.0f} s and was killed, "
+        f"at frames {asked.first} to {asked.last} (counted from 0)",
+        {"decoding": [facts]},
+    )
 
 
 _workers: dict[tuple[int, int], _Worker] = {}
@@ -178,7 +229,8 @@ def _stop(owner: tuple[int, int]) -> None:
     if worker is None:
         return
     worker.process.kill()
-    worker.process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):  # one that waits for a dead disk does not go
+        worker.process.wait(GRACE_SECONDS)
     for stream in (worker.process.stdin, worker.process.stdout):
         if stream is not None:
             with contextlib.suppress(OSError):

@@ -5,6 +5,8 @@ process of its own; PyAV does where decord has no package, and for files that de
 Both show the same frames.
 """
 
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -24,6 +26,24 @@ PYAV = f"PyAV {av.__version__}"
 
 _served: dict[str, set[Path]] = {}
 """The files that each reader has read parts of."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a thread is reading now: a file, frames from the first to the last, and since when (monotonic)."""
+
+    path: Path
+    first: int
+    last: int
+    since: float
+
+
+_reading: dict[int, Reading] = {}
+
+
+def reading_now() -> tuple[Reading, ...]:
+    """What the threads of this process are reading, those that wait longest first."""
+    return tuple(sorted(_reading.values(), key=lambda each: each.since))
 
 
 @dataclass(frozen=True)
@@ -146,6 +166,22 @@ def _read(
     needed, place = np.unique(index.at(instants), return_inverse=True)
     if len(needed) == 0:
         return
+    thread = threading.get_ident()
+    _reading[thread] = Reading(path, int(needed[0]), int(needed[-1]), time.monotonic())
+    try:
+        _decode(path, index, needed, place, pictures, num_threads)
+    finally:
+        del _reading[thread]
+
+
+def _decode(
+    path: Path,
+    index: VideoIndex,
+    needed: NDArray[np.int64],
+    place: NDArray[np.intp],
+    pictures: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
+    num_threads: int,
+) -> None:
     order = np.argsort(place, kind="stable")
     bounds = np.searchsorted(place[order], np.arange(len(needed) + 1))
     if _decord_serves(index):

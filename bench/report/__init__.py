@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from bench.errors import InputError
+from bench.locks import REPORT, holding
 from bench.record import read_folder, write_atomically
 
 
@@ -21,8 +22,16 @@ def build(results: Path) -> Report:
     """Rebuild tables, figures and ``index.html`` of ``results`` from its records, forecasts and steps.
 
     Published numbers are those of ``results/published``, or shipped ones beside which its runs may stand.
+    Of several processes that do so at once, one waits for the other.
     Raises InputError when there is no readable record, and for a file of published numbers that is none.
     """
+    if not any((results / "records").glob("*.json")):
+        return _build(results)  # says so, and leaves no folder behind
+    with holding(results, REPORT):
+        return _build(results)
+
+
+def _build(results: Path) -> Report:
     from bench.report import (
         ablations,
         configurations,

@@ -5,8 +5,10 @@ import dataclasses
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from conftest import CLASSES, ROOT, bench_command
 from bench import clips as clips_module
 from bench.clips import FileClips, open_store, parts
 from bench.encoding import ClipPasses, batch_clips, encode_frozen, encode_video
-from bench.errors import InputError
+from bench.errors import InputError, StuckDecoderError
 from bench.loading import FrameLoader
 from bench.run import main
 from bench.speed.windowed import long_video
@@ -25,7 +27,8 @@ from bench.windows import TrainingSampler, Window
 from datasets import decord_reader
 from datasets.annotations import read_annotations, video_path
 from datasets.clips import frame_times
-from datasets.video import read_frames
+from datasets.video import read_frames, reading_now
+from datasets.video_index import inspect
 from strategies.full_finetune import FullFinetune
 from strategies.head_only import HeadOnly
 from strategies.testing import TINY_PROTOCOL, tiny_detector, tiny_vit
@@ -138,23 +141,55 @@ def test_the_grid_and_the_digest_need_no_decoding(dataset, monkeypatch):
 
 
 @pytest.mark.skipif(not decord_reader.decord_installed(), reason="there is no decord for this machine")
-def test_a_hanging_decoder_is_killed_in_every_worker_and_another_reads(dataset, tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", ["alarm", "sleep"])
+def test_a_hanging_decoder_is_killed_in_every_worker_and_named(how, dataset, tmp_path, monkeypatch):
     script = tmp_path / "worker.py"
     script.write_text(
-        "import json, signal, sys\nfor line in sys.stdin:\n"
-        "    signal.setitimer(signal.ITIMER_REAL, json.loads(line)['seconds'])\n    while True: pass\n"
+        "import json, os, signal, sys, time\nfor line in sys.stdin:\n"
+        + (
+            "    signal.setitimer(signal.ITIMER_REAL, json.loads(line)['seconds'])\n    while True: pass\n"
+            if how == "alarm"
+            else "    time.sleep(600)\n"
+        )
     )
-    expected = whole_video(dataset, dataset.videos[0])
     monkeypatch.setattr(decord_reader, "WORKER", (sys.executable, str(script)))
+    monkeypatch.setattr(decord_reader, "START_SECONDS", 10.0 if how == "alarm" else 0.0)
     monkeypatch.setattr(decord_reader, "SECONDS", 0.3)
     monkeypatch.setattr(decord_reader, "SECONDS_PER_FRAME", 0.001)
+    monkeypatch.setattr(decord_reader, "GRACE_SECONDS", 1.0)
     with opened(dataset, 0, 2) as (store, _):
-        store.expect([("clip_0", 0, 2), ("clip_0", 4, 6)])
-        for first in (0, 4):
-            found = store.clips["clip_0"].part(first, first + 2)
-            # The other reader's colours may be a grey level apart.
-            assert (found.int() - expected[first : first + 2].int()).abs().max() <= 6
+        store.expect([("clip_0", 0, 2), ("clip_1", 4, 6)])
+        for name, first in (("clip_0", 0), ("clip_1", 4)):
+            with pytest.raises(StuckDecoderError, match=rf"{name}\.mp4: decord gave no answer") as caught:
+                store.clips[name].part(first, first + 2)
+            [facts] = caught.value.facts["decoding"]
+            assert facts["video"].endswith(f"{name}.mp4")
+            clip_frames = GEOMETRY.clip_frames
+            needed = store.clips[name].times[first * clip_frames : (first + 2) * clip_frames]
+            index = inspect(Path(facts["video"]))
+            assert (facts["first_frame"], facts["last_frame"]) == tuple(index.at(needed)[[0, -1]])
+            assert 0.3 <= facts["seconds"] < 20
+            assert "\n" not in str(caught.value)
+            assert f"frames {facts['first_frame']} to {facts['last_frame']}" in str(caught.value)
     assert not decord_reader._workers
+    assert not reading_now()
+
+
+@pytest.mark.skipif(not decord_reader.decord_installed(), reason="there is no decord for this machine")
+def test_a_stopped_decoder_is_killed_and_the_next_file_gets_another(dataset, monkeypatch):
+    monkeypatch.setattr(decord_reader, "SECONDS", 0.5)
+    monkeypatch.setattr(decord_reader, "SECONDS_PER_FRAME", 0.0)
+    monkeypatch.setattr(decord_reader, "GRACE_SECONDS", 0.5)
+    first, second = (video_path(dataset, video) for video in dataset.videos[:2])
+    expected = read_frames(first, [0.5, 1.5])
+    [worker] = [w for (_, thread), w in decord_reader._workers.items() if thread == threading.get_ident()]
+    os.kill(worker.process.pid, signal.SIGSTOP)  # its alarm cannot end it now
+    with pytest.raises(StuckDecoderError, match=re.escape(str(second))):
+        read_frames(second, [0.5, 1.5])
+    assert worker.process.poll() == -signal.SIGKILL
+    monkeypatch.setattr(decord_reader, "SECONDS", 20.0)
+    assert (read_frames(first, [0.5, 1.5]) == expected).all()
+    decord_reader.stop_worker()
 
 
 def test_a_file_that_cannot_be_decoded_is_named(dataset, tmp_path):

@@ -19,12 +19,13 @@ import torch
 from bench import unfinished as module
 from bench.course import course_of, plain
 from bench.divergence import NonFiniteLossError
-from bench.experiment_record import failure
+from bench.experiment_record import facts_of, failure
 from bench.pending import clear_away, pending, was_killed
 from bench.record import draft_path, remove_drafts, write_record
 from bench.run import main
+from bench.seeds import random_values, restore_random
 from bench.training import train
-from bench.unfinished import Owner, Unfinished, owner_of
+from bench.unfinished import Owner, StoppedError, Unfinished, owner_of
 from bench.windows import TrainingSampler
 from strategies import build_strategy
 from strategies.base import Rule, Stage
@@ -100,6 +101,22 @@ def test_resumed_is_bitwise_the_unbroken_run(name, steps, unbroken, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_asked_to_stop_it_keeps_the_step_that_was_being_done(unbroken, tmp_path):
+    strategy, asked = build_strategy("losa"), iter([False, False, True])
+    kept = Unfinished(tmp_path / "tiny.pt", OWNER, 1e6, [].append, stopping=lambda: next(asked))
+    with pytest.raises(StoppedError, match="after step 3, kept up to step 3"):
+        go(strategy, kept)
+    assert kept.written_steps == [3]  # the interval alone would have written none
+    found = go(strategy, keeper(tmp_path))
+    assert found[1].resumed == (3,)
+    assert_same(found, unbroken("losa"))
+    never = Unfinished(tmp_path / "never.pt", OWNER, math.inf, [].append, stopping=lambda: True)
+    with pytest.raises(StoppedError, match="after step 1, nothing kept") as caught:
+        go(strategy, never)
+    assert not never.path.exists()
+    assert facts_of(caught.value) == {"signal": "SIGTERM"}  # which makes the same command do it again
+
+
 def test_stopped_after_every_step_is_bitwise_the_unbroken_run(unbroken, tmp_path):
     strategy = build_strategy("lofi")
     for steps in range(1, PROTOCOL.steps + 1):
@@ -136,10 +153,10 @@ def test_the_random_states_of_all_three_go_through_a_file(tmp_path):
 
     random.gauss(0, 1)
     np.random.randn()
-    torch.save(module._random_values(CPU), tmp_path / "random.pt")
+    torch.save(random_values(CPU), tmp_path / "random.pt")
     expected = draw()
     assert draw() != expected
-    module._restore_random(torch.load(tmp_path / "random.pt", weights_only=True), CPU)
+    restore_random(torch.load(tmp_path / "random.pt", weights_only=True), CPU)
     assert draw() == expected
 
 

@@ -123,13 +123,12 @@ def stand_in(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        "    signal.setitimer(signal.ITIMER_REAL, json.loads(line)['seconds'])\n    while True: pass\n",
         "    os.abort()\n",
         '    print(json.dumps({"error": "no"}), flush=True)\n',
         '    print(json.dumps({"shape": [1, 64, 64, 3], "frames": 61}), flush=True)\n',
         '    print(json.dumps({"shape": [1, 64, 48, 3], "frames": 60}), flush=True)\n',
     ],
-    ids=["hangs", "crashes", "refuses", "counts other frames", "gives another size"],
+    ids=["crashes", "refuses", "counts other frames", "gives another size"],
 )
 def test_a_decord_that_fails_is_replaced_by_pyav(
     files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str

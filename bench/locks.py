@@ -1,0 +1,122 @@
+"""Who does a run: kernel locks in the results folder, one a run, held by the process that drives it.
+
+A lock ends with its process, however that went. The files stay: one that is removed while another process
+waits for it would be two locks. What the kernel knows as free may be taken by anybody who sees the folder,
+so several benches, and the jobs of a cluster, share one folder without a word between them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from bench.errors import InputError
+
+REPORT = "report"
+"""The lock of whoever writes tables and figures."""
+PROBE = "probe"
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+ONE_MACHINE = {"nfs": ("nolock", "local_lock=flock", "local_lock=all"), "lustre": ("localflock",)}
+"""Mount options by file system under which a lock is unknown to other machines."""
+
+
+def lock_path(results: Path, name: str) -> Path:
+    """Return where the lock of a run, or of another thing, lies."""
+    return results / "locks" / f"{name}.lock"
+
+
+def _lock(results: Path, name: str, timeout: float) -> BaseFileLock | None:
+    path = lock_path(results, name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, thread_local=False)
+        with warnings.catch_warnings():  # it warns before it falls back to a lock that outlives its process
+            warnings.simplefilter("ignore")
+            lock.acquire(timeout=timeout, poll_interval=0.1)
+    except Timeout:
+        return None
+    except NotImplementedError:
+        raise _refused(path.parent, "there is no flock here") from None
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            raise _refused(path.parent, error.strerror or str(error)) from None
+        raise InputError(f"--results: {path} cannot be locked ({error.strerror})") from None
+    if isinstance(lock, SoftFileLock):
+        lock.release()
+        raise _refused(path.parent, "flock is not implemented")
+    return lock
+
+
+def _refused(folder: Path, reason: str) -> InputError:
+    return InputError(
+        f"--results: {folder} is on a file system without locks ({reason}); "
+        "allowed is one that has flock: a local disk, NFS 4, Lustre mounted with flock"
+    )
+
+
+def claim(results: Path, name: str, patience_seconds: float = 0.0) -> BaseFileLock | None:
+    """Return the lock, taken, or None where another process has it and keeps it for so long.
+
+    Raises InputError where the file system has no locks.
+    """
+    return _lock(results, name, patience_seconds)
+
+
+@contextlib.contextmanager
+def holding(results: Path, name: str) -> Iterator[None]:
+    """Hold a lock during the block, after waiting for it as long as it takes."""
+    lock = _lock(results, name, -1)
+    assert lock is not None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def held(results: Path, name: str) -> bool:
+    """Say whether a living process, this one or another, holds a lock."""
+    if not lock_path(results, name).exists():
+        return False
+    lock = claim(results, name)
+    if lock is None:
+        return True
+    lock.release()
+    return False
+
+
+def check_locks(results: Path, *, machines: bool = False) -> None:
+    """Raise InputError where the results folder has no locks; with ``machines``, none that others see."""
+    lock = claim(results, PROBE, 10.0)
+    if lock is not None:
+        lock.release()
+    if machines and (found := one_machine_option(results)):
+        raise InputError(
+            f"--results: {results} is mounted with '{found}', so that other machines do not see its locks"
+        )
+
+
+def one_machine_option(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str | None:
+    """Return the option under which the file system of ``folder`` keeps locks to this machine, else None."""
+    try:
+        lines = [line.split() for line in mounts.read_text().splitlines()]
+    except OSError:
+        return None
+    real = folder.resolve()
+    above = [words for words in lines if len(words) > 3 and real.is_relative_to(_unescaped(words[1]))]
+    if not above:
+        return None
+    _, _, kind, options, *_ = max(reversed(above), key=lambda words: len(words[1]))
+    known = next((ONE_MACHINE[name] for name in ONE_MACHINE if kind.startswith(name)), ())
+    return next((option for option in options.split(",") if option in known), None)
+
+
+def _unescaped(text: str) -> str:
+    """Return a mount point as /proc writes it, with its octal escapes undone."""
+    for character in " \t\n\\":
+        text = text.replace(f"\\{ord(character):03o}", character)
+    return text

@@ -1,0 +1,39 @@
+"""What a checkpoint belongs to: a run, a torch, and the source code that wrote it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import inspect
+from pathlib import Path
+
+import torch
+
+from strategies.base import Strategy
+
+SCHEMA = 1
+PACKAGES = ("bench", "strategies", "datasets")
+
+
+@dataclasses.dataclass(frozen=True)
+class Owner:
+    """What a checkpoint belongs to."""
+
+    run: str
+    torch: str
+    code: str
+    """Digest of the sources: other code may compute other bits."""
+    schema: int = SCHEMA
+
+
+def owner_of(run: str, strategy: Strategy) -> Owner:
+    """Return the owner of the checkpoints that this process writes for ``run``."""
+    root = Path(__file__).parents[1]
+    sources = [path for package in PACKAGES for path in sorted((root / package).rglob("*.py"))]
+    with contextlib.suppress(TypeError, OSError):  # a strategy that was typed in has no file
+        sources.append(Path(inspect.getfile(type(strategy))))
+    digest = hashlib.sha256()
+    for path in sources:
+        digest.update(f"{path.name}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return Owner(run, str(torch.__version__), digest.hexdigest())

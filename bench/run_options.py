@@ -1,0 +1,176 @@
+"""The options of ``bench.run``, and the runs that they ask for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import InputError
+from bench.options import (
+    check_cards,
+    check_processes,
+    device_of,
+    pairs,
+    seeds_of,
+    settings_of,
+    strategy_names,
+)
+
+if TYPE_CHECKING:
+    from bench.specification import RunSpecification
+
+DEFAULT_RESULTS = Path("results") / "local"
+DESCRIPTION = """Compare strategies on one backbone and one data set: a run for every strategy and seed, each
+in a process of its own, a record for every one, and tables. What has a record is not run again."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the verb's options."""
+    result = argparse.ArgumentParser(prog="python -m bench.run", description=DESCRIPTION)
+    add = result.add_argument
+    add("--model", default="vit-t", help="backbone (default: vit-t, the embedded one)")
+    add(
+        "--dataset", default="miniature", help="a known name such as thumos14:211, or the path of a JSON file"
+    )
+    add("--annotations", type=Path, help="a known data set's annotations, where they are not in --data")
+    add("--data", type=Path, help="folder with the data set's videos")
+    add("--weights", help="checkpoint path, 'random', or 'source' (vit-t as shipped; its default)")
+    add("--strategies", default="all", help="names with commas between them (default: all installed)")
+    add("--seeds", default="0", help="whole numbers with commas between them (default: 0)")
+    add("--device", default="auto", help="cpu, cuda or cuda:N (default: cuda where there is one)")
+    add("--results", type=Path, default=DEFAULT_RESULTS, help=f"default: {DEFAULT_RESULTS}")
+    add(
+        "--cache", type=Path, help="folder for generated data (default: $TALBENCH_CACHE or ~/.cache/talbench)"
+    )
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="STRATEGY.FIELD=VALUE",
+        help="a strategy's hyper-parameter",
+    )
+    add(
+        "--protocol",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="a field of the protocol, for all runs",
+    )
+    add(
+        "--frame-cache",
+        type=float,
+        metavar="GIB",
+        help="decoded frames that a run keeps in memory (default: a quarter of what is free)",
+    )
+    add(
+        "--decoders", type=int, help="videos that a run decodes at once (default: 1 on CPU, up to 8 on a GPU)"
+    )
+    add(
+        "--processes",
+        type=int,
+        default=1,
+        help="processes that share every batch, a device each (default: 1)",
+    )
+    add("--sharded", action="store_true", help="spread the blocks that train over the processes (FSDP2)")
+    add("--workers", type=int, help="runs side by side (default: one for each core on CPU, 1 on a GPU)")
+    add(
+        "--force",
+        action="store_true",
+        help="train also where the forecast exceeds the memory, or without a GPU",
+    )
+    add("--fit", type=float, metavar="GIB", help="stream backward, by as many clips at once as fit a card")
+    add("--keep-weights", action="store_true", help="keep what training changed, for bench.predict")
+    add("--classifier", type=Path, metavar="FILE", help="scores of whole videos that classify detections")
+    add(
+        "--checkpoint-seconds",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how often a run keeps what it needs to go on after a kill (default: 60; inf: never)",
+    )
+    add("--timeout", type=float, metavar="SECONDS", help="a run that takes longer becomes a 'timeout' row")
+    add(
+        "--stall",
+        type=float,
+        default=1800.0,
+        metavar="SECONDS",
+        help="so does one that makes no progress for so long (default: 1800; inf: never)",
+    )
+    add(
+        "--redo",
+        choices=("cancelled", "failed", "all"),
+        default="cancelled",
+        help="which finished runs to run again (default: only those that were cancelled or killed)",
+    )
+    return result
+
+
+def _absolute(path: Path | str) -> str:
+    """Return the path as a run's process, which works in another folder, finds it."""
+    return str(Path(path).absolute())
+
+
+def protocol_changes(options: argparse.Namespace) -> dict[str, str]:
+    """Return the protocol's fields that the options set, as text."""
+    from bench.detection.classifier import classifier_name
+
+    changes = pairs(options.protocol, "--protocol")
+    if "classifier" in changes:
+        raise InputError("--protocol: 'classifier' follows from a file, give that as --classifier")
+    return {**changes, "classifier": classifier_name(options.classifier)} if options.classifier else changes
+
+
+def specifications(options: argparse.Namespace) -> list[RunSpecification]:
+    """Return the runs of the matrix, checked as far as that is possible without reading data."""
+    from bench.parallel import check_division
+    from bench.specification import RunSpecification
+
+    if options.weights is None and options.model != "vit-t":
+        raise InputError(f"--weights: {options.model} needs the path of its checkpoint, or 'random'")
+    if options.workers is not None and options.workers < 1:
+        raise InputError(f"--workers: got {options.workers}, allowed is 1 or more")
+    if options.frame_cache is not None and not 0 <= options.frame_cache <= 1e6:
+        raise InputError(f"--frame-cache: got {options.frame_cache:g}, allowed is 0 to 1000000 (GiB)")
+    if options.decoders is not None and not 1 <= options.decoders <= 256:
+        raise InputError(f"--decoders: got {options.decoders}, allowed is 1 to 256")
+    if not options.checkpoint_seconds >= 0:  # NaN too
+        raise InputError(f"--checkpoint-seconds: got {options.checkpoint_seconds:g}, allowed is 0 or more")
+    if not options.stall > 0:
+        raise InputError(f"--stall: got {options.stall:g}, allowed is more than 0 (seconds; inf: never)")
+    check_processes(options.processes, options.sharded)
+    check_cards(options.processes, options.device)
+    names = strategy_names(options.strategies)
+    changed = settings_of(options.set, names)
+    changes = protocol_changes(options)
+    device, weights = device_of(options.device), options.weights or "source"
+    specs = [
+        RunSpecification(
+            model=options.model,
+            strategy=name,
+            strategy_settings=changed[name],
+            dataset=_absolute(options.dataset) if ".json" in options.dataset else options.dataset,
+            data=_absolute(options.data) if options.data else None,
+            cache=_absolute(options.cache) if options.cache else None,
+            weights=weights if weights in ("source", "random") else _absolute(weights),
+            seed=seed,
+            device=device,
+            protocol_changes=changes,
+            results=str(options.results.resolve()),
+            annotations=_absolute(options.annotations) if options.annotations else None,
+            force=options.force,
+            keep_weights=options.keep_weights,
+            classifier=_absolute(options.classifier) if options.classifier else None,
+            frame_cache=options.frame_cache,
+            decoders=options.decoders,
+            checkpoint_seconds=options.checkpoint_seconds,
+            processes=options.processes,
+            sharded=options.sharded,
+        )
+        for seed in seeds_of(options.seeds)
+        for name in names
+    ]
+    for spec in specs:
+        check_division(spec.protocol(), options.processes)
+        spec.build_strategy()
+    return specs

@@ -1,0 +1,299 @@
+"""A run's process: started, listened to, ended with all that it started, and its record at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from filelock import BaseFileLock
+from tqdm import tqdm
+
+from bench.errors import InputError
+from bench.experiment_record import empty_record
+from bench.progress import EVERY_SECONDS, Progress, write_progress
+from bench.record import Record
+from bench.specification import RunSpecification
+from datasets.annotations import Dataset
+
+# glibc gives large blocks back to the system on every free by default; keeping them saves a tenth of a step.
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_TRIM_THRESHOLD_": "2147483648",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+
+
+END_SECONDS = 60.0
+"""A process that has said how its run went, or closed its output, is ended after that."""
+KILLED_SECONDS = 30.0
+"""A killed process that waits for a dead file server does not go; nobody waits for it for longer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """How long a run may take."""
+
+    timeout_seconds: float | None = None
+    stall_seconds: float = math.inf
+    """How long it may take without any progress."""
+
+
+@dataclasses.dataclass
+class Running:
+    """A run's process and what it has said so far."""
+
+    identifier: str
+    spec: RunSpecification
+    lock: BaseFileLock
+    process: subprocess.Popen[bytes]
+    errors: IO[bytes]
+    bar: tqdm[Any]
+    started: float
+    heard: float
+    """When it last said anything new, by the same clock that never goes back."""
+    progress: Progress
+    told: float = -math.inf
+    """When its progress was last written."""
+    decoding: dict[int, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
+    """What each of its processes reads for a while now: video, frames, seconds."""
+    result: dict[str, Any] | None = None
+    forecast: dict[str, Any] | None = None
+
+    @property
+    def phase(self) -> str:
+        return self.progress.phase
+
+
+Messages = queue.Queue[tuple[Running, dict[str, Any] | None]]
+
+
+def command(spec: RunSpecification) -> list[str]:
+    """Return the command of a run's process, or of the one that starts its several processes."""
+    several = ["torch.distributed.run", "--standalone", f"--nproc-per-node={spec.processes}", "-m"]
+    return [sys.executable, "-m", *(several if spec.processes > 1 else []), "bench.experiment"]
+
+
+def start(
+    identifier: str, spec: RunSpecification, lock: BaseFileLock, messages: Messages, slot: int
+) -> Running:
+    """Start the process of a run; a thread puts what it reports into ``messages``, at its end None.
+
+    The process leads a group of its own, so that all that it starts can be ended with it. It does not
+    inherit ``lock``: that ends with whoever drives the run.
+    """
+    threads = str(spec.protocol().threads)
+    environment = {**ALLOCATOR, **os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the run)
+    process = subprocess.Popen(
+        command(spec),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        env=environment,
+        cwd=Path(__file__).parents[1],
+        start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the runs in order
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(dataclasses.asdict(spec)).encode() + b"\n")
+    process.stdin.flush()
+    bar = tqdm(
+        desc=f"{spec.strategy} seed {spec.seed}",
+        position=slot,
+        leave=False,
+        disable=not sys.stderr.isatty(),
+        dynamic_ncols=True,
+    )
+    now, clock = time.monotonic(), time.time()
+    progress = Progress(
+        identifier, spec.model, spec.strategy, spec.seed, "start", 0, 1, clock, clock, 0, clock
+    )
+    running = Running(identifier, spec, lock, process, errors, bar, now, now, progress)
+    tell(running)
+    output = process.stdout
+
+    def listen() -> None:
+        for line in output:
+            try:
+                messages.put((running, json.loads(line)))
+            except ValueError:
+                continue  # a line cut off by the death of the process
+        messages.put((running, None))
+
+    threading.Thread(target=listen, daemon=True).start()
+    return running
+
+
+def hear(running: Running, message: dict[str, Any], said: set[str]) -> None:
+    """Take in what a run's process reports; ``said`` holds what was printed already."""
+    running.heard = time.monotonic()
+    if "input_error" in message:
+        raise InputError(message["input_error"])
+    if "audit" in message:
+        text = "\n".join(message["audit"])
+        if text not in said:
+            said.add(text)
+            tqdm.write(text, file=sys.stderr)
+        return
+    if "decoding" in message:
+        running.decoding[message["rank"]] = message["decoding"]
+        return
+    if "forecast" in message:
+        running.forecast = message["forecast"]
+        return
+    if "record" in message or "status" in message:
+        # Of several processes the first that fails is told; the others then fail because it is gone.
+        running.result = running.result or message
+        return
+    clock = time.time()
+    told = dataclasses.replace(running.progress, done=message["done"], total=message["total"], updated=clock)
+    if message["phase"] != running.phase:
+        # Every phase has a speed of its own, and so an estimate of its own.
+        told = dataclasses.replace(
+            told, phase=message["phase"], phase_started=clock, phase_first=message["done"]
+        )
+        running.bar.reset(total=message["total"])
+        running.bar.set_postfix_str(told.phase, refresh=False)
+    running.progress = told
+    running.bar.n = message["done"]
+    running.bar.refresh()
+    if running.heard - running.told > EVERY_SECONDS:
+        tell(running)
+
+
+def tell(running: Running) -> None:
+    """Write how far a run is, for ``bench.status``."""
+    running.told = time.monotonic()
+    write_progress(Path(running.spec.results), running.progress)
+
+
+def end_overdue(active: Sequence[Running], limits: Limits) -> None:
+    """End the runs that take too long, or that tell of no progress for too long."""
+    now = time.monotonic()
+    for running in active:
+        if running.result is not None:
+            if now - running.heard > END_SECONDS:
+                end(running.process)
+            continue
+        where: dict[str, Any] = {}
+        if limits.timeout_seconds and now - running.started > limits.timeout_seconds:
+            message = f"took longer than {limits.timeout_seconds:g} s"
+        elif now - running.heard > limits.stall_seconds:
+            message, where = _stalled(running, now - running.heard, limits.stall_seconds)
+        else:
+            continue
+        running.result = {
+            "status": "timeout",
+            "phase": running.phase,
+            "message": message,
+            "failure": where or None,
+        }
+        end(running.process)
+
+
+def _stalled(running: Running, silent: float, limit: float) -> tuple[str, dict[str, Any]]:
+    """Return the line and the facts of a run that makes no progress: where it stood, what it was reading."""
+    told = running.progress
+    decoding = [
+        {**each, "seconds": round(each["seconds"] + silent, 1)}
+        for rank in running.decoding.values()
+        for each in rank
+    ]
+    words = [f"no progress for {limit:g} s in phase {told.phase} ({told.done} of {told.total} done)"]
+    words += [
+        f"reading {each['video']}, frames {each['first_frame']} to {each['last_frame']}, "
+        f"for {each['seconds']:.0f} s"
+        for each in decoding
+    ]
+    facts = {"stalled_seconds": round(silent, 1), "done": told.done, "total": told.total}
+    return "; ".join(words), {**facts, "decoding": decoding}
+
+
+def stop(running: Running, seconds: float) -> None:
+    """Ask a run to keep what it has and end, and wait for that so long."""
+    with contextlib.suppress(ProcessLookupError):
+        running.process.send_signal(signal.SIGTERM)
+    end(running.process, seconds)
+
+
+def end(process: subprocess.Popen[bytes], patience_seconds: float = 0.0) -> None:
+    """End a run's process and all that it started, at the latest after so long."""
+    until = time.monotonic() + patience_seconds
+    while not _ended(process) and time.monotonic() < until:
+        time.sleep(0.02)
+    if process.returncode is None:  # not reaped yet, so that nobody else's group can have its number
+        started = descendants(process.pid)  # the several processes of a run have groups of their own
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        for each in started:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(each, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(KILLED_SECONDS)
+
+
+def descendants(process: int) -> list[int]:
+    """Return the processes that a process started, and those that they did, where the system tells."""
+    found = []
+    with contextlib.suppress(OSError):
+        for path in Path(f"/proc/{process}/task").glob("*/children"):
+            for child in map(int, path.read_text().split()):
+                found += [child, *descendants(child)]
+    return found
+
+
+def _ended(process: subprocess.Popen[bytes]) -> bool:
+    """Say whether a process has ended; it stays in the system's table where that can be helped."""
+    if process.returncode is not None or not hasattr(os, "waitid"):
+        return process.poll() is not None
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def conclude(running: Running, dataset: Dataset) -> Record:
+    """Return the record of a run whose process has ended, from what it said and how it ended."""
+    result = running.result
+    if result is not None and "record" in result:
+        return dict(result["record"])
+    if result is None:
+        code, failure = running.process.returncode, None
+        running.errors.seek(0, os.SEEK_END)
+        running.errors.seek(max(0, running.errors.tell() - 2000))
+        lines = running.errors.read().decode(errors="replace").strip().splitlines()
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            message = f"killed by signal {-code} ({name})"
+            failure = {"signal": name}
+            if -code == signal.SIGKILL:
+                message += ", as the system does when memory runs out"
+        else:
+            message = f"ended with exit code {code}" + (f": {lines[-1][:300]}" if lines else "")
+        result = {"status": "error", "phase": running.phase, "message": message, "failure": failure}
+    record = empty_record(running.spec, dataset)
+    return {
+        **record,
+        "forecast": running.forecast,
+        **{key: result[key] for key in ("status", "phase", "message")},
+        "failure": result.get("failure"),
+        "environment": result.get("environment", {}),
+    }
+
+
+def line_of(record: Record) -> str:
+    """Return what is printed of a run that has ended."""
+    name = f"{record['strategy']['name']} seed {record['seed']}"
+    if record["status"] == "ok":
+        return f"{name}: average mAP {100 * record['metrics']['map_average']:.1f} %"
+    return f"{name}: {record['status']} in phase {record['phase']}: {record['message']}"
