@@ -6,6 +6,7 @@ before it is read, one that unpacks to too much while it is unpacked.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -13,7 +14,7 @@ import stat
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from bench.errors import InputError
 from bench.shown import printable, shown
@@ -33,8 +34,8 @@ NO_WAITING = getattr(os, "O_NONBLOCK", 0)
 """Opening a named pipe would otherwise wait for its writer, for ever."""
 
 
-def open_regular(path: Path, largest: int) -> BinaryIO:
-    """Return a regular file of at most ``largest`` bytes, opened to be read; OSError, InputError otherwise."""
+def open_regular(path: Path, largest: int) -> io.BufferedReader:
+    """Return a regular file of at most ``largest`` bytes, opened to be read; InputError or OSError."""
     handle = os.open(path, os.O_RDONLY | NO_WAITING | getattr(os, "O_BINARY", 0))
     try:
         status = os.fstat(handle)
@@ -83,7 +84,8 @@ def read_json(path: Path, largest: int = LARGEST_DATA, *, finite: bool = False) 
     Keys that are given twice are refused: the first would be lost without a word. With ``finite`` also
     numbers that are not, and values nested deeper than ``MOST_LEVELS``.
     """
-    return parse_json(read_bytes(path, largest), str(path), largest, packed=path.suffix == ".gz", finite=finite)
+    content, packed = read_bytes(path, largest), path.suffix == ".gz"
+    return parse_json(content, str(path), largest, packed=packed, finite=finite)
 
 
 def parse_json(

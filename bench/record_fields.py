@@ -32,6 +32,12 @@ def name(value: Any, where: str) -> None:
         refuse(value, where, f"text of 1 to {LONGEST_NAME} characters, none of them a control")
 
 
+def label(value: Any, where: str) -> None:
+    """Check a name that may be empty, as where a machine does not tell its own."""
+    if value != "":
+        name(value, where)
+
+
 def text(value: Any, where: str) -> None:
     """Check a text of any characters."""
     if not isinstance(value, str) or len(value) > LONGEST_TEXT:
@@ -48,6 +54,12 @@ def number(value: Any, where: str) -> None:
     """Check a number from 0 on; JSON was read without infinite ones."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LARGEST:
         refuse(value, where, "a number from 0 on")
+
+
+def real(value: Any, where: str) -> None:
+    """Check a number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -LARGEST < value < LARGEST:
+        refuse(value, where, "a number")
 
 
 def whole(value: Any, where: str) -> None:
@@ -154,7 +166,7 @@ MISSED = fields({"instances": whole}, {"missed": maybe(fraction)})
 DIAGNOSIS = fields(
     {
         "false_positives": each(ERRORS, MULTIPLES),
-        "gain": fields(dict.fromkeys(KINDS[1:], plain_values)),
+        "gain": fields(dict.fromkeys(KINDS[1:], real)),
         "false_negatives": fields({"all": MISSED, "length_seconds": table(MISSED)}),
     }
 )
@@ -166,7 +178,7 @@ EVERY = fields(
         "model": name,
         "strategy": fields({"name": name}),
         "dataset": fields(
-            {"name": name, "variant": name, "annotation_sha256": sha256},
+            {"name": label, "variant": label, "annotation_sha256": sha256},
             {"videos": table(whole), "instances": table(whole)},
         ),
         "protocol": fields(
@@ -180,7 +192,7 @@ EVERY = fields(
         ),
         "seed": whole,
         "weights": fields({"name": name, "sha256": maybe(sha256)}),
-        "environment": fields({}, {"device": name, "device_type": name, "commit": maybe(name)}),
+        "environment": fields({}, {"device": label, "device_type": label, "commit": maybe(label)}),
     },
     {"forecast": maybe(fields({}, {"predicted_peak_bytes": maybe(positive)}))},
 )

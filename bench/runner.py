@@ -21,6 +21,7 @@ from tqdm import tqdm
 from bench.errors import InputError
 from bench.experiment_record import empty_record
 from bench.record import Record, unfinished_path, write_record
+from bench.shown import printable
 from bench.specification import RunSpecification
 from datasets.annotations import Dataset
 
@@ -136,7 +137,7 @@ def run_matrix(
                 unfinished_path(Path(running.spec.results), record["id"]).unlink(missing_ok=True)
             done.append(record)
             overall.update()
-            tqdm.write(_line(record), file=sys.stderr)
+            tqdm.write(printable(_line(record)), file=sys.stderr)
     except BaseException as error:
         for running in active:
             _kill(running)

@@ -1,4 +1,4 @@
-"""Text and values of strangers as messages, tables and terminals can show them: short, and no character acts."""
+"""Text and values of strangers as messages and terminals can show them: short, and no character acts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def printable(text: str, longest: int = LONGEST_MESSAGE) -> str:
 
 
 def acts(text: str) -> bool:
-    """Return whether any character of a text does more than show itself: controls, halves of a pair, turns."""
+    """Return whether any character of a text does more than show itself: controls, half pairs, turns."""
     return not text.isprintable() and any(
         each in DIRECTIONS or unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in text
     )

@@ -10,11 +10,11 @@ from typing import Any
 
 from bench.bounded_reading import LARGEST_NOTE, by_name, read_json
 from bench.errors import InputError
-from bench.record_fields import LARGEST, plain_values
-from bench.shown import LONGEST_NAME, is_name, printable
 from bench.memory.rows import MODES
 from bench.plan import KINDS
+from bench.record_fields import LARGEST, plain_values
 from bench.report.formats import comma_separated, markdown
+from bench.shown import LONGEST_NAME, is_name, printable
 
 GIGABYTE = 1e9
 TITLE = "Predicted memory of a training step"
