@@ -28,9 +28,10 @@ LATEX = {
 
 
 MARKDOWN = {"|": "\\|", "<": "&lt;", **{sign: f"\\{sign}" for sign in "\\`"}}
+LONGEST_NUMBERS = 60
 FORMULA = ("=", "+", "-", "@")
-NUMBERS = re.compile(r"[+-]?(\d[\d,]*)?\.?\d+(e[+-]?\d+)?( (to|±) [+-]?\d+(\.\d+)?)?")
-"""What may begin with a sign: a number, or an interval of two."""
+NUMBERS = re.compile(r"NUMBER( (to |± )?NUMBER)*".replace("NUMBER", r"[+-]?(\d[\d,]*)?\.?\d+(e[+-]?\d+)?"))
+"""What may begin with a sign: a number, an interval of two, or several."""
 Cells = frozenset[tuple[int, int]]
 """Lines and columns of cells."""
 NONE: Cells = frozenset()
@@ -89,7 +90,9 @@ def comma_separated(header: Sequence[str], lines: Lines) -> str:
 def plain_cell(text: str) -> str:
     """Return a cell that no spreadsheet takes for a formula: one that would be begins with a quote."""
     text = printable(text, len(text) + 1)
-    return f"'{text}" if text.startswith(FORMULA) and not NUMBERS.fullmatch(text) else text
+    if not text.startswith(FORMULA) or (len(text) < LONGEST_NUMBERS and NUMBERS.fullmatch(text)):
+        return text
+    return f"'{text}"
 
 
 def latex(
