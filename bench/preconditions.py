@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 from bench.errors import InputError
-from bench.record import draft_path
+from bench.folders import RESULTS, check_inside
 
 NEEDED_BYTES = 64 * 2**20
 
 
 def check_writable(results: Path) -> None:
-    """Raise InputError unless records can be written and there is room for them."""
+    """Raise InputError unless records can be written into a folder of its own and there is room for them."""
+    check_inside(results, *RESULTS)
     folder = results / "records"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = draft_path(folder / "probe")
-        probe.write_bytes(b"x" * 4096)
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"x" * 4096)
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise InputError(f"--results: {folder} cannot be written ({error.strerror})") from None

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import math
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,9 +135,8 @@ def check_options(options: argparse.Namespace) -> None:
         raise InputError(f"--out: {options.out} holds the video itself, which --mp4 would replace")
     try:
         options.out.mkdir(parents=True, exist_ok=True)
-        probe = options.out / ".probe"
-        probe.write_bytes(b"")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=options.out):
+            pass
     except OSError as error:
         raise InputError(f"--out: {options.out} cannot be written ({error.strerror})") from None
 

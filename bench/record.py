@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bench.bounded_reading import LARGEST_NOTE, by_name, read_json
 from bench.errors import InputError
 
 SCHEMA = 1
@@ -89,6 +90,9 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = draft_path(path)
     try:
+        # Made anew: who knows the name beforehand may have put a link there that leads elsewhere.
+        draft.unlink(missing_ok=True)
+        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         yield draft
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
@@ -130,16 +134,18 @@ def check_record(record: Any) -> None:
             raise InputError(f"field '{field}.{key}' is missing")
     if record["status"] == "ok" and not all(record[field] for field in ("metrics", "memory", "cost")):
         raise InputError("an ok record needs 'metrics', 'memory' and 'cost'")
+    from bench.record_fields import check_fields
+
+    check_fields(record)
 
 
 def read_record(path: Path) -> Record:
     """Return the record in ``path``; raise InputError with one line that names the file."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path, LARGEST_NOTE, finite=True)
         check_record(record)
-    except (OSError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path.name}: {reason}") from None
+    except InputError as error:
+        raise InputError(by_name(error, path)) from None
     if path.stem != record["id"]:
         raise InputError(f"{path.name}: field 'id' is '{record['id']}', the file's name is another")
     return dict(record)

@@ -28,6 +28,7 @@ from bench.run_process import (
     start,
     stop,
 )
+from bench.shown import printable
 from bench.specification import RunSpecification, run_id
 from datasets.annotations import Dataset
 
@@ -120,7 +121,7 @@ def run_matrix(
             _finish(records, running, record)
             done.append(record)
             overall.update()
-            tqdm.write(line_of(record), file=sys.stderr)
+            tqdm.write(printable(line_of(record)), file=sys.stderr)
     except BaseException as error:
         for running in active:
             if isinstance(error, PreemptedError):

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.bounded_reading import open_regular
 from bench.detection.classifier import ClassScores, read_class_scores
 from bench.errors import InputError
+from bench.pickle_bounds import LARGEST_WEIGHTS
 from bench.protocol import Protocol, default_protocol, override
 from datasets import card_protocol, load_dataset
 from datasets.annotations import Dataset
@@ -102,7 +104,7 @@ class RunSpecification:
 def file_sha256(path: Path) -> str:
     """Return the sha256 of a file; raise InputError when it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path, LARGEST_WEIGHTS) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None

@@ -24,9 +24,11 @@ from torch.distributed.tensor import DTensor
 from bench.course import Course, course_of, plain
 from bench.owner import Owner, owner_of
 from bench.parallel import ALONE, World
+from bench.pickle_bounds import check_torch_file
 from bench.record import replacing
 from bench.seeds import random_values, restore_random
 from bench.sharding import joined_like, local, spread_like, whole
+from bench.shown import printable
 from strategies.base import Stage, learning_rates
 
 if TYPE_CHECKING:
@@ -125,7 +127,7 @@ class Unfinished:
         try:
             state = read_state(self.path, self.owner, detector, stages)
         except Exception as error:  # what a damaged file makes fail is not known beforehand
-            reason = " ".join((str(error) or type(error).__name__).split())[:200]
+            reason = printable(" ".join((str(error) or type(error).__name__).split()), 200)
             self.warn(f"unfinished/{self.path.name}: {reason}; the run starts over")
             return None
         self.kept_step = len(state.course.losses)
@@ -205,6 +207,7 @@ class Unfinished:
 
 def read_state(path: Path, owner: Owner, detector: Detector, stages: Sequence[Stage]) -> State:
     """Return the state in ``path``; raise an error that says in one line why it is not to be used."""
+    check_torch_file(path)
     with zipfile.ZipFile(path) as archive:  # torch does not compare the checksums that it writes
         if (spoilt := archive.testzip()) is not None:
             raise ValueError(f"damaged in {spoilt}")

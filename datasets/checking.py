@@ -122,9 +122,9 @@ def recognise(path: Path, file: AnnotationFile, card: Card | None = None) -> tup
     found = []
     for each in [card] if card else [read_card(name) for name in known_datasets()]:
         subsets = Counter(
-            each.aliases.get(str(entry.get("subset")), str(entry.get("subset")))
+            each.aliases.get(entry["subset"], entry["subset"])
             for entry in file.database.values()
-            if isinstance(entry, dict)
+            if isinstance(entry, dict) and isinstance(entry.get("subset"), str)
         )
         for variant in each.variants:
             # Cheap first: no fewer videos, and no more than those that the variant leaves out besides.

@@ -4,20 +4,24 @@ Every mistake is an `InputError` of one line that names the file and the field.
 """
 
 import math
-import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import astuple, replace
-from pathlib import PurePosixPath
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, NoReturn
 
 from bench.errors import InputError
+from bench.shown import LONGEST_NAME, acts, shown
 from datasets.dataset import Instance, Mended, SegmentPolicy, Treatment, Video
-from datasets.formats import VideoFacts, shown
+from datasets.formats import VideoFacts
 
 END_TOLERANCE_SECONDS = 0.5
 """Annotators' clocks and containers disagree by some frames; more than this is another video's annotation."""
 DUPLICATE_SECONDS = 1e-3
-LONGEST_ID = 200
+
+
+WINDOWS_DEVICES = frozenset(
+    ("CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10)))
+)
 
 
 class EntryReader:
@@ -161,8 +165,10 @@ class EntryReader:
     def text(self, value: Any, where: str) -> str:
         if not isinstance(value, str) or not value.strip():
             self.fail(where, f"got {shown(value)}, a string that is not empty is needed")
-        if _has_controls(value):
+        if acts(value):
             self.fail(where, f"got {shown(value)}, a string without control characters is needed")
+        if len(value) > LONGEST_NAME:
+            self.fail(where, f"got {shown(value)}, at most {LONGEST_NAME} characters are allowed")
         return value
 
     def file_name(self, value: Any, where: str) -> str | None:
@@ -189,18 +195,16 @@ def unsafe_name(name: str, allow_folders: bool) -> str | None:
     parts = PurePosixPath(name).parts if allow_folders else (name,)
     if not name or name.isspace():
         return "is empty"
-    if len(name) > LONGEST_ID:
-        return f"is longer than {LONGEST_ID} characters"
+    if len(name) > LONGEST_NAME:
+        return f"is longer than {LONGEST_NAME} characters"
     if "\\" in name or any("/" in part for part in parts):
         return "must be relative, with / between" if allow_folders else "must not hold path separators"
     if ".." in name:
         return "must not hold '..'"
     if any(part.startswith(".") for part in parts):
         return "must not begin with a dot"
-    if _has_controls(name):
+    if acts(name):
         return "must not hold control characters"
+    if any(PureWindowsPath(part).drive or part.split(".")[0].upper() in WINDOWS_DEVICES for part in parts):
+        return "must not be a drive or a device of Windows"
     return None
-
-
-def _has_controls(text: str) -> bool:
-    return any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)

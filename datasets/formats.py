@@ -7,19 +7,18 @@ values are those of `datasets.entries`.
 
 import csv
 import hashlib
-import json
+import io
 import math
 import re
-import reprlib
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.bounded_reading import LARGEST_DATA, LARGEST_NOTE, parse_json, read_bytes, read_text, reason
 from bench.errors import InputError
+from bench.shown import shown
 
-LARGEST_BYTES = 2**30
 NO_CLASSES = re.compile(r"(readme.*|.*class_?list|.*classes)", re.IGNORECASE)
 SUBSET_SUFFIX = re.compile(r"_(val|validation|test)$")
 
@@ -54,8 +53,8 @@ def read_file(path: Path, numbered: Sequence[str] = ()) -> AnnotationFile:
     """
     if path.is_dir():
         return _read_folder(path)
-    content = _read_bytes(path)
-    top = _parse(path, content)
+    content = read_bytes(path, LARGEST_DATA)
+    top = parse_json(content, path.name, packed=path.suffix == ".gz")
     kind = "activitynet"
     if isinstance(top, dict) and "database" not in top and _numbers_actions(top):
         top, kind = {"database": _multithumos(path, top, numbered)}, "multithumos"
@@ -64,11 +63,6 @@ def read_file(path: Path, numbered: Sequence[str] = ()) -> AnnotationFile:
     if "database" not in top:
         raise InputError(f"{path.name}: database: missing")
     return AnnotationFile(path.name, top["database"], hashlib.sha256(content).hexdigest(), kind)
-
-
-def shown(value: object) -> str:
-    """The value in quotes or brackets, cut to a length and depth that fit on a line."""
-    return reprlib.repr(value)
 
 
 def read_facts(path: Path) -> dict[str, VideoFacts]:
@@ -81,15 +75,14 @@ def read_facts(path: Path) -> dict[str, VideoFacts]:
     facts: dict[str, VideoFacts] = {}
     for table in sorted(folder.glob("*.csv")):
         try:
-            with table.open(encoding="utf-8-sig", newline="") as file:
-                rows = csv.DictReader(file)
-                header = set(rows.fieldnames or ())
-                if "video" not in header or not ({"duration"} <= header or {"fps", "count"} <= header):
-                    continue
-                for number, row in enumerate(rows, start=2):
-                    facts[row["video"] or ""] = _facts(f"{table.name}: line {number}", row)
-        except (OSError, csv.Error, UnicodeDecodeError) as error:
-            raise InputError(f"{table.name}: cannot be read as a table: {_reason(error)}") from None
+            rows = csv.DictReader(io.StringIO(read_text(table), newline=""))
+            header = set(rows.fieldnames or ())
+            if "video" not in header or not ({"duration"} <= header or {"fps", "count"} <= header):
+                continue
+            for number, row in enumerate(rows, start=2):
+                facts[row["video"] or ""] = _facts(f"{table.name}: line {number}", row)
+        except csv.Error as error:
+            raise InputError(f"{table.name}: cannot be read as a table: {reason(error)}") from None
     return facts
 
 
@@ -109,58 +102,9 @@ def _facts(where: str, row: Mapping[str, Any]) -> VideoFacts:
     rate, count, duration = positive("fps"), positive("count"), positive("duration")
     if duration is None and rate is not None and count is not None:
         duration = count / rate
-    if duration is None:
+    if duration is None or not (math.isfinite(duration) and duration > 0):
         raise InputError(f"{where}: duration: missing, or fps and count to compute it from")
     return VideoFacts(duration, rate, None if count is None else round(count))
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except (OSError, ValueError) as error:
-        expected = "expected an ActivityNet JSON file"
-        raise InputError(f"{path}: cannot be read: {_reason(error)}; {expected}") from None
-    return content
-
-
-def _reason(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())[:200]
-
-
-def _parse(path: Path, content: bytes) -> Any:
-    try:
-        if path.suffix == ".gz":
-            content = _decompress(content)
-        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique_keys)
-    except RecursionError:
-        raise InputError(f"{path.name}: nested too deeply; expected ActivityNet JSON") from None
-    except (ValueError, OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path.name}: not JSON: {_reason(error)}") from None
-
-
-def _decompress(content: bytes) -> bytes:
-    """The whole of a gzip file, bounded: a few kilobytes may unpack to more than the machine holds."""
-    whole = b""
-    while content:
-        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-        whole += unpacker.decompress(content, LARGEST_BYTES - len(whole) + 1)
-        if len(whole) > LARGEST_BYTES:
-            raise ValueError(f"unpacks to more than {LARGEST_BYTES >> 20} MiB")
-        if not unpacker.eof:
-            raise EOFError("the gzip file ends too early")
-        content = unpacker.unused_data.lstrip(b"\0")
-    return whole
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A dict of the pairs; a key given twice would lose a video without a word."""
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"key {shown(twice)} is given twice")
-    return result
 
 
 def _numbers_actions(top: Mapping[str, Any]) -> bool:
@@ -215,7 +159,7 @@ def _read_folder(folder: Path) -> AnnotationFile:
     for path in files:
         label = SUBSET_SUFFIX.sub("", path.stem)
         digest.update(f"{path.relative_to(folder).as_posix()}\0".encode(errors="replace"))
-        digest.update(_read_bytes(path))
+        digest.update(read_bytes(path, LARGEST_NOTE))
         for number, line in _lines(path):
             match line.split():
                 case [video, start, end]:
@@ -230,10 +174,5 @@ def _read_folder(folder: Path) -> AnnotationFile:
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{path.name}: not text in UTF-8") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {_reason(error)}") from None
+    text = read_text(path)
     return [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]

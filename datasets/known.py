@@ -5,13 +5,16 @@ variant asks for, videos that are not there, two files for one video.
 """
 
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench.bounded_reading import read_text
 from bench.errors import InputError
+from bench.shown import shown
 from datasets.annotations import CONTAINERS, check_file
 from datasets.cards import Card, Variant, read_card, split_name
 from datasets.dataset import Dataset
@@ -208,9 +211,9 @@ def _read_missing(path: Path, dataset: Dataset) -> set[str]:
     if not path.is_file():
         return set()
     try:
-        lines = path.read_text(encoding="utf-8-sig").split()
-    except (OSError, UnicodeDecodeError):
-        raise InputError(f"{path}: cannot be read; a video id a line is needed") from None
+        lines = read_text(path).split()
+    except InputError as error:
+        raise InputError(f"{error}; a video id a line is needed") from None
     known = {video.id for video in dataset.videos}
     if strange := [line for line in lines if line not in known]:
         raise InputError(f"{path}: {some(strange)}: not in {dataset.name}:{dataset.variant}")
@@ -219,5 +222,7 @@ def _read_missing(path: Path, dataset: Dataset) -> set[str]:
 
 def some(names: Collection[str]) -> str:
     """The first few of some names, for a message of one line."""
-    shown = ", ".join(name[:80] if name.isprintable() else repr(name)[:80] for name in list(names)[:NAMED])
-    return shown + (", ..." if len(names) > NAMED else "")
+    first = ", ".join(
+        name[:80] if name.isprintable() else shown(name) for name in itertools.islice(names, NAMED)
+    )
+    return first + (", ..." if len(names) > NAMED else "")

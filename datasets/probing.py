@@ -1,18 +1,24 @@
 """Looking into many video files side by side, in processes that may hang or crash; it may be interrupted."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, get_type_hints
 
+from bench.bounded_reading import NO_WAITING, read_bytes
 from bench.errors import InputError
+from datasets.video import VideoInfo
 
 SECONDS = 60.0
 SECONDS_EVERY_FRAME = 1800.0
+LARGEST_CACHE = 2**26
+"""Bytes of a cache: some hundred thousand videos."""
+LARGEST_FACT = 1e15
 WORKER = (sys.executable, "-m", "datasets.probe_worker")
 
 Facts = dict[str, Any]
@@ -54,8 +60,8 @@ def probe_files(
         if facts is None:
             facts = _ask(process(), path, every_frame, limit)
             if cache is not None:
-                with lock, cache.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps([identity, facts]) + "\n")
+                with lock, _appended(cache) as file:
+                    file.write((json.dumps([identity, facts]) + "\n").encode())
         with lock:
             progress()
         return key, facts
@@ -63,7 +69,7 @@ def probe_files(
     if cache is not None:
         try:
             cache.parent.mkdir(parents=True, exist_ok=True)
-            cache.touch()
+            _appended(cache).close()
         except OSError as error:
             raise InputError(f"{cache}: the cache cannot be written ({error.strerror})") from None
     pool = ThreadPoolExecutor(max(1, workers))
@@ -76,6 +82,12 @@ def probe_files(
         for running in started:
             _end(running)
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _appended(path: Path) -> IO[bytes]:
+    """The cache, opened to be added to; OSError where it is a link, which may lead to another's file."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | NO_WAITING
+    return os.fdopen(os.open(path, flags, 0o666), "ab")
 
 
 def _start() -> subprocess.Popen[str]:
@@ -128,15 +140,26 @@ def _read_cache(path: Path | None) -> dict[str, Facts]:
     known: dict[str, Facts] = {}
     if path is None or not path.is_file():
         return known
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_bytes(path, LARGEST_CACHE).decode(errors="replace").splitlines():
         try:
             identity, facts = json.loads(line)
-            if (
-                isinstance(identity, str)
-                and isinstance(facts, dict)
-                and ("error" in facts or "frames" in facts)
-            ):
+            if isinstance(identity, str) and _usable(facts):
                 known[identity] = facts
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             continue
     return known
+
+
+def _usable(facts: Any) -> bool:
+    """Whether facts from a cache have what the checks of videos ask for: the file may be anybody's."""
+    if not isinstance(facts, dict):
+        return False
+    if "error" in facts:
+        return isinstance(facts["error"], str)
+    kinds = get_type_hints(VideoInfo)
+    for field, value in facts.items():
+        kind = int if field == "decoded" else kinds.get(field)
+        usual = type(value) is kind or (kind is float and type(value) is int)
+        if not usual or (kind in (int, float) and not abs(value) < LARGEST_FACT):  # NaN too
+            return False
+    return kinds.keys() <= facts.keys() and facts["duration"] > 0 and facts["frames_per_second"] > 0

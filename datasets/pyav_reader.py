@@ -8,7 +8,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.video_index import VideoIndex, fail
+from datasets.video_index import VideoIndex, fail, open_video
 
 SEEK_FRAMES = 48
 """A gap of so many frames is jumped over by a seek; shorter ones are decoded through."""
@@ -57,7 +57,7 @@ def _pass(
 ) -> Iterator[tuple[int, NDArray[np.uint8] | None]]:
     position, landed = -1, False
     waiting = list(reversed(needed))
-    with av.open(str(path)) as container:
+    with open_video(path) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = num_threads
         while waiting:
@@ -105,7 +105,7 @@ def _decoded(container: Any, stream: Any, index: VideoIndex, position: int) -> I
 
 def count_decodable(path: Path) -> int:
     """How many frames of a file can be decoded from its beginning to its end."""
-    with av.open(str(path)) as container:
+    with open_video(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         count = 0

@@ -19,6 +19,11 @@ MAX_PIXELS = 2**27
 """A frame larger than this (16384 x 8192) is a damaged header and not a video."""
 
 
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,ivf"
+"""Containers of video alone: no playlists, no lists of pictures, no descriptions of streams."""
+LIMITS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+
+
 @dataclass(frozen=True, eq=False)
 class VideoIndex:
     """The frames of a file in the order they are shown.
@@ -61,6 +66,15 @@ class VideoIndex:
         return bool(np.mean((spans < usual / 2) | (spans > usual * 2)) > 0.01)
 
 
+def open_video(path: Path) -> Any:
+    """An open container for a `with` block; PyAV's errors where it is none of the known formats.
+
+    Without these limits FFmpeg takes a text of names for a list of other files, whatever the file is called,
+    and a path that begins as an address for that.
+    """
+    return av.open(str(path.absolute()), container_options=LIMITS)
+
+
 def inspect(path: Path) -> VideoIndex:
     """The index of a file, kept until the file changes; `InputError` for what is no whole video."""
     try:
@@ -77,7 +91,7 @@ def inspect(path: Path) -> VideoIndex:
 @lru_cache(maxsize=8192)
 def _inspect(path: Path, modified: int, size: int) -> VideoIndex:
     try:
-        with av.open(str(path)) as container:
+        with open_video(path) as container:
             if not container.streams.video:
                 fail(path, "it holds no video stream")
             stream = container.streams.video[0]
@@ -91,21 +105,26 @@ def _inspect(path: Path, modified: int, size: int) -> VideoIndex:
 
 
 def _index(path: Path, container: Any, stream: Any) -> VideoIndex:
-    shown = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
+    # Of a packet only what is needed: with their data the whole file would lie in memory.
+    shown = [
+        (packet.pts, packet.duration, packet.is_corrupt)
+        for packet in container.demux(stream)
+        if packet.size and not packet.is_discard
+    ]
     if not shown:
         fail(path, "it holds no frames")
     # Some writers declare a frame more or less; a file that was cut lacks many.
     declared = stream.frames
     if len(shown) < declared - max(2, declared // 100):
         fail(path, f"it is truncated: {len(shown)} of {declared} frames are there")
-    if any(packet.is_corrupt for packet in shown):
+    if any(corrupt for _, _, corrupt in shown):
         fail(path, "it is damaged or truncated")
     width, height = stream.codec_context.width, stream.codec_context.height
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
         fail(path, f"its frames are {width} x {height} pixels")
     nominal = float(stream.average_rate or stream.guessed_rate or 0)
     seconds = float(stream.time_base or 0)
-    times = [packet.pts for packet in shown]
+    times = [moment for moment, _, _ in shown]
     # AVI has no times of presentation: what stands for them is the order of decoding.
     timed = None not in times and seconds > 0 and container.format.name != "avi"
     ticks = np.sort(np.array(times, dtype=np.int64)) if timed else None
@@ -118,7 +137,7 @@ def _index(path: Path, container: Any, stream: Any) -> VideoIndex:
         last = 1 / nominal
     else:
         starts, offset = (ticks - ticks[0]) * seconds, float(ticks[0] * seconds)
-        last = float((shown[-1].duration or 0) * seconds)
+        last = float((shown[-1][1] or 0) * seconds)
         if len(ticks) > 1:
             rate = float((len(ticks) - 1) / starts[-1])
             last = last if 0 < last * rate < 100 else 1 / rate

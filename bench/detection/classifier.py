@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.detection.submission import is_number, read_json
+from bench.bounded_reading import LARGEST_DATA, read_bytes, read_json
+from bench.detection.submission import is_number
 from bench.errors import InputError
 from bench.plain_values import short
 
@@ -37,9 +38,9 @@ class ClassScores:
 def classifier_name(path: Path) -> str:
     """Return what a protocol calls a file of scores; InputError for one that cannot be read."""
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"--classifier: {path} cannot be read ({error.strerror})") from None
+        digest = hashlib.sha256(read_bytes(path, LARGEST_DATA)).hexdigest()
+    except InputError as error:
+        raise InputError(f"--classifier: {error}") from None
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', path.name)} {digest[:12]}"
 
 

@@ -9,20 +9,24 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bench.bounded_reading import read_json
 from bench.detection.evaluation import Segments
 from bench.errors import InputError
+from bench.plain_values import short
 from bench.record import write_atomically
+from bench.shown import LONGEST_NAME, is_name, printable
 
 Row = tuple[str, str, float, float, float]
 # How ActivityNet names its files' form; its own evaluator asks for the key.
 VERSION = "VERSION 1.3"
+MOST_CHARACTERS = 2**28
+"""Of a table's names, each counted as long as the longest: so a table of text keeps them."""
 
 
 def read_ground_truth(path: str | Path, subset: str) -> Segments:
@@ -45,7 +49,7 @@ def read_ground_truth(path: str | Path, subset: str) -> Segments:
         raise InputError(f"{path}: no subset {subset!r}, allowed are {known}")
     if not rows:
         raise InputError(f"{path}: subset {subset!r} has no annotations, allowed is at least one")
-    return _table(rows, scored=False)
+    return _table(rows, path, scored=False)
 
 
 def read_submission(path: str | Path) -> Segments:
@@ -55,7 +59,7 @@ def read_submission(path: str | Path) -> Segments:
     rows: list[Row] = []
     for video, entries in results.items():
         rows.extend(_rows(path, f"results.{_name(video)}", video, entries, scored=True))
-    return _table(rows, scored=True)
+    return _table(rows, path, scored=True)
 
 
 def write_submission(
@@ -86,35 +90,6 @@ def _results(table: Segments) -> dict[str, list[dict[str, Any]]]:
     return results
 
 
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file, compressed if its name ends in ``.gz``; InputError, one line."""
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-        return json.loads(content, object_pairs_hook=_unique_keys)
-    except OSError as error:  # BadGzipFile too
-        raise InputError(f"{path}: cannot be read ({error.strerror or 'not gzip'})") from error
-    except (EOFError, zlib.error) as error:
-        raise InputError(f"{path}: truncated or damaged gzip") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not text in UTF-8, allowed is JSON") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: line {error.lineno}: not JSON ({error.msg})") from error
-    except RecursionError as error:
-        raise InputError(f"{path}: nested too deeply, allowed is JSON by video") from error
-    except ValueError as error:  # a number of thousands of digits, a key given twice
-        raise InputError(f"{path}: not JSON ({_short(str(error))})") from error
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a dict of the pairs; a video given twice would lose its first segments without a word."""
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a key is given twice in an object")
-    return result
-
-
 def _mapping(document: Any, field: str, path: Path) -> Mapping[str, Any]:
     content = document.get(field) if isinstance(document, Mapping) else None
     if not isinstance(content, Mapping):
@@ -125,6 +100,8 @@ def _mapping(document: Any, field: str, path: Path) -> Mapping[str, Any]:
 def _rows(path: Path, field: str, video: str, entries: Any, scored: bool) -> Iterator[Row]:
     if not isinstance(entries, list):
         raise InputError(f"{path}: {field}: allowed is a list of segments")
+    if entries:
+        _check_name(video, f"{path}: {field}")
     for index, entry in enumerate(entries):
         place = f"{path}: {field}[{index}]"
         if not isinstance(entry, Mapping):
@@ -133,14 +110,15 @@ def _rows(path: Path, field: str, video: str, entries: Any, scored: bool) -> Ite
         if not scored and isinstance(segment, list):  # AFSD's ground truth quotes its seconds
             segment = [_unquoted(value) for value in segment]
         if not (isinstance(segment, list) and len(segment) == 2 and all(map(is_number, segment))):
-            raise InputError(f"{place}.segment: {_short(segment)}, allowed is [start, end] in finite seconds")
+            raise InputError(f"{place}.segment: {short(segment)}, allowed is [start, end] in finite seconds")
         if segment[1] < segment[0]:
-            raise InputError(f"{place}.segment: {_short(segment)}, allowed is an end not before the start")
+            raise InputError(f"{place}.segment: {short(segment)}, allowed is an end not before the start")
         if not isinstance(entry.get("label"), str):
-            raise InputError(f"{place}.label: {_short(entry.get('label'))}, allowed is text")
+            raise InputError(f"{place}.label: {short(entry.get('label'))}, allowed is text")
+        _check_name(entry["label"], f"{place}.label")
         score: Any = entry.get("score") if scored else 0.0
         if not is_number(score):
-            raise InputError(f"{place}.score: {_short(score)}, allowed is a finite number")
+            raise InputError(f"{place}.score: {short(score)}, allowed is a finite number")
         yield video, entry["label"], float(segment[0]), float(segment[1]), float(score)
 
 
@@ -161,14 +139,24 @@ def _unquoted(value: Any) -> Any:
 
 def _name(video: str) -> str:
     """Return a video's id as a message of one line can hold it."""
-    return video if video.isprintable() and len(video) <= 80 else repr(video[:80])
+    return video if video.isprintable() and len(video) <= 80 else repr(printable(video, 80))
 
 
-def _short(value: Any) -> str:
-    return " ".join(repr(value).split())[:60]
+def _check_name(name: str, place: str) -> None:
+    """Raise InputError unless a table, a terminal and a file can hold the name of a video or a class."""
+    if not is_name(name):
+        raise InputError(
+            f"{place}: {short(name)}, allowed are 1 to {LONGEST_NAME} characters, none of them a control"
+        )
 
 
-def _table(rows: list[Row], scored: bool) -> Segments:
+def _table(rows: list[Row], path: Path, scored: bool) -> Segments:
+    longest = max((max(len(row[0]), len(row[1])) for row in rows), default=0)
+    if len(rows) * longest > MOST_CHARACTERS:
+        raise InputError(
+            f"{path}: {len(rows):,} segments with names of up to {longest} characters, "
+            f"allowed are {MOST_CHARACTERS // longest:,} of such names"
+        )
     video, label, start, end, score = zip(*rows, strict=True) if rows else ((),) * 5
     return Segments(
         np.array(video, dtype=str),

@@ -20,11 +20,15 @@ from torch import Tensor, nn
 
 from bench.errors import InputError
 from bench.models.layouts import Layout
+from bench.pickle_bounds import check_torch_file
+from bench.shown import LONGEST_NAME, printable
 
 SUFFIXES = (".pt", ".pth", ".pth.tar", ".bin", ".safetensors")
 # Averaged weights first: where a release ships both, its numbers are of the averaged ones.
 CONTAINERS = ("state_dict_ema", "state_dict", "model", "module")
 LISTED = 5
+DEEPEST = 8
+"""Containers in containers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +67,7 @@ class LoadAudit:
         for name, reason in self.left_out:
             groups.setdefault(reason, []).append(name)
         left_out = (f"  left out ({reason}): {_some(names)}" for reason, names in groups.items())
-        licence = f", licence {self.licence}" if self.licence else ""
+        licence = f", licence {printable(self.licence, 200)}" if self.licence else ""
         return (first, *left_out, f"  sha256 {self.sha256}{licence}")
 
 
@@ -91,6 +95,11 @@ def load_model(model: nn.Module, path: str | Path, layout: Layout) -> LoadAudit:
         for name, value in matched.items()
         if value.shape != wanted[name].shape
     ]
+    misshapen += [
+        f"{name} of {value.dtype} for {wanted[name].dtype}"
+        for name, value in matched.items()
+        if value.is_complex() or (wanted[name].is_floating_point() and not value.is_floating_point())
+    ]
     left_out, foreign = [], []
     for name in renamed:
         if name in wanted:
@@ -104,7 +113,10 @@ def load_model(model: nn.Module, path: str | Path, layout: Layout) -> LoadAudit:
         listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in problems if names)
         fits = f"{len(matched) - len(misshapen)} of the model's {len(wanted)} tensors do"
         raise InputError(f"{path}: does not fit the model ({fits}); {listed}")
-    model.load_state_dict(matched, strict=True)
+    try:
+        model.load_state_dict(matched, strict=True)
+    except (RuntimeError, NotImplementedError) as error:  # a type that torch cannot turn into another
+        raise InputError(f"{path}: cannot be loaded ({_one_line(error)})") from None
     return LoadAudit(path.name, _sha256(path), container, tuple(matched), tuple(left_out), licence=licence)
 
 
@@ -122,7 +134,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str, str | None]:
     else:
         content, licence = _read_pickle(path), None
     inside: list[str] = []
-    while isinstance(content, Mapping):
+    while isinstance(content, Mapping) and len(inside) <= DEEPEST:  # it may hold itself
         found = next((name for name in CONTAINERS if isinstance(content.get(name), Mapping)), None)
         if found is None:
             break
@@ -130,9 +142,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str, str | None]:
         content = content[found]
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: holds {type(content).__name__}, allowed is a mapping of names to tensors")
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = {
+        name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)
+    }
     if not tensors:
         raise InputError(f"{path}: holds no tensors, at the top or under {', '.join(CONTAINERS)}")
+    for name, value in tensors.items():
+        if len(name) > LONGEST_NAME:
+            raise InputError(f"{path}: {name}: allowed are names of at most {LONGEST_NAME} characters")
+        if not _plain(value):
+            raise InputError(f"{path}: {name}: no plain tensor of real numbers in memory")
     return tensors, ".".join(inside), licence
 
 
@@ -140,6 +159,7 @@ def _read_pickle(path: Path) -> object:
     try:
         # Releases store their command line beside the tensors; a Namespace holds values and runs nothing.
         with torch.serialization.safe_globals([argparse.Namespace]):
+            check_torch_file(path, former=True)
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"(?:GLOBAL|global:?|class) ([\w.]*\w)", str(error))
@@ -163,16 +183,23 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path}: truncated or damaged ({_one_line(error)})") from error
-    return tensors, metadata.get("licence") or metadata.get("license")
+    licence = metadata.get("licence") or metadata.get("license")
+    return tensors, printable(licence, LONGEST_NAME) if licence else None
+
+
+def _plain(value: Tensor) -> bool:
+    """Return whether a tensor is what it seems: numbers in a row, of which its shape tells all."""
+    usual = type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided
+    return usual and value.device.type == "cpu" and not (value.is_nested or value.is_quantized)
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join((str(error) or type(error).__name__).split())[:120]
+    return printable(" ".join((str(error) or type(error).__name__).split()), 120)
 
 
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+    return ", ".join(printable(name, 120) for name in names[:LISTED]) + more
 
 
 def _sha256(path: Path) -> str:

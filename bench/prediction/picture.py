@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from bench.prediction.segments import Segment, clear
 from bench.report.style import COLOURS, HATCHES, canvas
+from bench.shown import printable
 
 TEXT_SHARE = 0.04
 """Width of a score's text, as a share of the axis."""
@@ -57,6 +58,5 @@ def draw_timeline(name: str, segments: Sequence[Segment], seconds: float) -> byt
 
 
 def plain(text: str) -> str:
-    """Return a text that is drawn as it stands: a dollar sign would begin a formula, a long one fill all."""
-    short = text if len(text) <= 40 else f"{text[:39]}…"
-    return short.replace("$", r"\$")
+    """Return a text that can be drawn: of one line, cut where it would fill the picture."""
+    return printable(text, 40)

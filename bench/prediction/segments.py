@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bench.detection.submission import VERSION
+from bench.report.formats import plain_cell
 
 SHOWN = 60
 LEAST_SHARE = 0.1
@@ -66,5 +67,5 @@ def as_csv(segments: Sequence[Segment]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("start", "end", "label", "score"))
-    writer.writerows((each.start, each.end, each.label, each.score) for each in segments)
+    writer.writerows((each.start, each.end, plain_cell(each.label), each.score) for each in segments)
     return text.getvalue().encode()

@@ -6,8 +6,10 @@ import dataclasses
 from pathlib import Path
 
 from bench.errors import InputError
+from bench.folders import check_inside
 from bench.locks import REPORT, holding
 from bench.record import read_folder, write_atomically
+from bench.shown import printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,7 @@ def _build(results: Path) -> Report:
     )
     from bench.report.page import Section, page
 
+    check_inside(results, "tables", "figures")
     folder = read_folder(results / "records")
     problems = [f"skipped {problem}" for problem in folder.problems]
     if not folder.records:
@@ -105,4 +108,4 @@ def _build(results: Path) -> Report:
     write_atomically(files[-1], page(sections).encode())
     text = "\n\n".join(tables.plain_text(comparison) for comparison in comparisons)
     places = f"tables, figures, all on one page: {results / 'tables'}, {results / 'figures'}, {files[-1]}"
-    return Report("\n".join([text, "", places, *problems]), tuple(files))
+    return Report("\n".join([text, "", places, *map(printable, problems)]), tuple(files))

@@ -11,8 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bench.record import Record
+from bench.shown import LONGEST_NAME, printable
 
 MEGABYTE = 1e6
+LONGEST_PART = 60
+"""Characters of each part of a file's name: file systems take 255 bytes in all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +63,8 @@ class Comparison:
     def slug(self) -> str:
         """A file name of its own for the comparison."""
         parts = [self.dataset, self.model, self.weights.removesuffix(".safetensors"), self.digest[:6]]
-        text = "_".join([*parts, *([self.mark] if self.mark else [])])
-        return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
+        names = [re.sub(r"[^A-Za-z0-9_.-]+", "-", part)[:LONGEST_PART] for part in parts]
+        return "_".join([*names, *([self.mark] if self.mark else [])])
 
     @property
     def title(self) -> str:
@@ -124,6 +127,7 @@ def _rows(records: Sequence[Record]) -> tuple[Row, ...]:
         label = settings["name"]
         if told := [key for key in differing_fields(alike) if not _usual(key, settings, alike)]:
             label += f" ({', '.join(f'{key}={settings[key]}' for key in told)})"
+        label = printable(label, LONGEST_NAME)
         rows.append(Row(label, tuple(sorted(members, key=lambda r: int(r["seed"])))))
     return tuple(sorted(rows, key=lambda row: (row.records[0]["strategy"]["name"] != "head-only", row.label)))
 

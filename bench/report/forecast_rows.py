@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.bounded_reading import LARGEST_NOTE, by_name, read_json
 from bench.errors import InputError
 from bench.memory.rows import MODES
 from bench.plan import KINDS
+from bench.record_fields import LARGEST, plain_values
 from bench.report.formats import comma_separated, markdown
+from bench.shown import LONGEST_NAME, is_name, printable
 
 GIGABYTE = 1e9
 TITLE = "Predicted memory of a training step"
@@ -72,17 +74,17 @@ def read_forecasts(folder: Path) -> tuple[list[Forecast], list[str]]:
     problems = []
     for path in sorted(folder.glob("*.json")):
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = read_json(path, LARGEST_NOTE, finite=True)
             if not isinstance(document, list):
                 raise InputError("a list of rows is expected, as bench.plan --json writes it")
-        except (OSError, ValueError, RecursionError) as error:
-            problems.append(f"{path.name}: {str(error).splitlines()[0] if str(error) else error}")
+        except InputError as error:
+            problems.append(by_name(error, path))
             continue
         for number, entry in enumerate(document):
             try:
                 row = parse(entry)
             except InputError as error:
-                problems.append(f"{path.name}: row {number}: {error}")
+                problems.append(printable(f"{path.name}: row {number}: {error}"))
                 continue
             known = rows.setdefault(row.key, row)
             if known.peak_bytes != row.peak_bytes:
@@ -99,6 +101,7 @@ def parse(entry: Any) -> Forecast:
     """Return a row; raise InputError that names the field which is missing or wrong."""
     if not isinstance(entry, dict):
         raise InputError("an object is expected")
+    plain_values(entry, "row")
 
     def word(name: str, allowed: str = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,59}") -> str:
         value = entry.get(name)
@@ -107,7 +110,7 @@ def parse(entry: Any) -> Forecast:
         return value
 
     def number(name: str, value: Any) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < LARGEST:
             raise InputError(f"field '{name}' is {str(value)[:60]!r}, allowed is a whole number from 0 on")
         return value
 
@@ -126,13 +129,13 @@ def parse(entry: Any) -> Forecast:
     if not isinstance(settings, dict):
         raise InputError("field 'settings' is missing, allowed is an object")
     if not isinstance(line or [], list) or not all(
-        isinstance(p, list) and len(p) == 2 and isinstance(p[0], str) for p in line or []
+        isinstance(p, list) and len(p) == 2 and is_name(p[0]) for p in line or []
     ):
         raise InputError("field 'timeline' is wrong, allowed is a list of [phase, bytes]")
     return Forecast(
         word("model"),
         word("strategy"),
-        tuple(sorted((str(name), str(value)) for name, value in settings.items())),
+        tuple(sorted((str(name), printable(str(value), LONGEST_NAME)) for name, value in settings.items())),
         word("backward", "|".join(MODES)),
         positive("frames"),
         positive("clips"),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
+
+from bench.shown import printable
 
 Lines = Sequence[Sequence[str]]
 
@@ -24,6 +27,11 @@ LATEX = {
 }
 
 
+MARKDOWN = {"|": "\\|", "<": "&lt;", **{sign: f"\\{sign}" for sign in "\\`"}}
+LONGEST_NUMBERS = 60
+FORMULA = ("=", "+", "-", "@")
+NUMBERS = re.compile(r"NUMBER( (to |± )?NUMBER)*".replace("NUMBER", r"[+-]?(\d[\d,]*)?\.?\d+(e[+-]?\d+)?"))
+"""What may begin with a sign: a number, an interval of two, or several."""
 Cells = frozenset[tuple[int, int]]
 """Lines and columns of cells."""
 NONE: Cells = frozenset()
@@ -66,14 +74,25 @@ def markdown(header: Sequence[str], lines: Lines, text_columns: int = 1, bold: C
 
 
 def escape_markdown(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    """Return a text that shows as it stands: no markup, no link, no picture that a viewer would fetch."""
+    text = "".join(MARKDOWN.get(each, each) for each in printable(text.replace("\n", " ")))
+    return text.replace("](", "\\](").replace("][", "\\][")
 
 
 def comma_separated(header: Sequence[str], lines: Lines) -> str:
     """Return the cells as CSV."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *lines])
+    rows = ([plain_cell(cell) for cell in row] for row in (header, *lines))
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
+
+
+def plain_cell(text: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula: one that would be begins with a quote."""
+    text = printable(text, len(text) + 1)
+    if not text.startswith(FORMULA) or (len(text) < LONGEST_NUMBERS and NUMBERS.fullmatch(text)):
+        return text
+    return f"'{text}"
 
 
 def latex(
@@ -107,11 +126,12 @@ def latex(
 
 
 def escape_latex(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in text.replace("\n", " "))
+    return "".join(LATEX.get(character, character) for character in printable(text.replace("\n", " ")))
 
 
 def plain(header: Sequence[str], lines: Lines) -> str:
     """Return the cells in columns for the terminal."""
+    header, *lines = ([printable(cell) for cell in line] for line in (header, *lines))
     widths = [max(len(line[i]) for line in (header, *lines)) for i in range(len(header))]
     return "\n".join(
         "  ".join(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.bounded_reading import LARGEST_NOTE, by_name, read_json
 from bench.errors import InputError
+from bench.record_fields import number, positive
 from bench.report.forecast_rows import GIGABYTE, Forecast, parse
 from bench.report.formats import comma_separated, markdown
+from bench.shown import LONGEST_NAME, printable
 
 TITLE = "Measured memory of a training step"
 PREFACE = (
@@ -36,10 +38,19 @@ def read_steps(folder: Path) -> tuple[list[MeasuredStep], list[str]]:
     steps, problems = [], []
     for path in sorted(folder.glob("*.json")):
         try:
-            steps.append(_step(json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, RecursionError) as error:
-            problems.append(f"{path.name}: {str(error).splitlines()[0] if str(error) else error}")
+            steps.append(read_step(path))
+        except InputError as error:
+            problems.append(by_name(error, path))
     return sorted(steps, key=lambda step: (step.forecast.key, step.device_name)), problems
+
+
+def read_step(path: Path) -> MeasuredStep:
+    """Return the row of a file; raise InputError that names file and field."""
+    entry = read_json(path, LARGEST_NOTE, finite=True)
+    try:
+        return _step(entry)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _step(entry: Any) -> MeasuredStep:
@@ -51,12 +62,13 @@ def _step(entry: Any) -> MeasuredStep:
             measured.get(name) if isinstance(measured, dict) else None
             for name in ("peak_allocated_bytes", "seconds_per_step")
         )
-        if not isinstance(peak, int) or peak < 1 or not isinstance(seconds, float):
-            raise InputError("field 'measured' lacks its peak or its seconds")
+        positive(peak, "measured.peak_allocated_bytes")
+        number(seconds, "measured.seconds_per_step")
     if not isinstance(environment, dict) or not isinstance(status, str):
         raise InputError("field 'environment' or 'status' is missing")
     outcome = status if status == "ok" else f"{status}: {entry.get('message')}"
-    return MeasuredStep(forecast, peak, seconds, str(environment.get("device")), outcome)
+    device = printable(str(environment.get("device")), LONGEST_NAME)
+    return MeasuredStep(forecast, peak, seconds, device, outcome)
 
 
 def cells(steps: Sequence[MeasuredStep]) -> tuple[list[str], list[list[str]]]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import html
 from collections.abc import Sequence
 from pathlib import Path
+
+from bench.shown import printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,9 +24,6 @@ class Section:
     details: tuple[tuple[str, str], ...] = ()
     """Summaries and the texts that open behind them."""
 
-
-# The page loads nothing: a browser that keeps this policy could not, whatever a name in a record holds.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 LOOK = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
@@ -84,10 +84,16 @@ for (const section of document.querySelectorAll("section")) {
 """
 
 
+# The page loads nothing and runs its one script: a browser that keeps this policy could not do more, whatever
+# a name in a record holds.
+ALLOWED = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+POLICY = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{ALLOWED}'"
+
+
 def page(sections: Sequence[Section]) -> str:
     """Return the page; figures that are PNG lie in it, others are left out."""
     contents = "".join(
-        f'<li><a href="#part{number}">{html.escape(section.title)}</a></li>'
+        f'<li><a href="#part{number}">{_text(section.title)}</a></li>'
         for number, section in enumerate(sections)
     )
     parts = "\n".join(_section(number, section) for number, section in enumerate(sections))
@@ -102,16 +108,15 @@ def page(sections: Sequence[Section]) -> str:
 
 
 def _section(number: int, section: Section) -> str:
-    title = html.escape(section.title)
-    remarks = "".join(f"<p>{html.escape(remark)}</p>\n" for remark in section.remarks)
+    title = _text(section.title)
+    remarks = "".join(f"<p>{_text(remark)}</p>\n" for remark in section.remarks)
     table = ""
     if section.lines:
         head = "".join(
-            f'<th scope="col"><button type="button">{html.escape(name)}</button></th>'
-            for name in section.header
+            f'<th scope="col"><button type="button">{_text(name)}</button></th>' for name in section.header
         )
         body = "\n".join(
-            f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in line)}</tr>" for line in section.lines
+            f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in line)}</tr>" for line in section.lines
         )
         table = (
             f'<p><label>rows with <input type="search"></label></p>\n<div class="wide"><table>'
@@ -120,15 +125,20 @@ def _section(number: int, section: Section) -> str:
     if section.details:
         table += '<p class="details">Configuration, environment and runs of each row:</p>\n'
     table += "".join(
-        f"<details><summary>{html.escape(summary)}</summary><pre>{html.escape(text)}</pre></details>\n"
+        f"<details><summary>{_text(summary)}</summary><pre>{_text(text)}</pre></details>\n"
         for summary, text in section.details
     )
     pictures = "".join(_figure(path) for path in section.figures if path.suffix == ".png")
     return f'<section id="part{number}">\n<h2>{title}</h2>\n{remarks}{table}{pictures}</section>'
 
 
+def _text(text: str) -> str:
+    """Return what shows as the text itself: no markup, no character that turns others around."""
+    return html.escape("\n".join(printable(line, len(line) + 1) for line in text.split("\n")))
+
+
 def _figure(path: Path) -> str:
-    name = html.escape(path.stem)
+    name = _text(path.stem)
     content = base64.b64encode(path.read_bytes()).decode()
     image = f'<img alt="{name}" src="data:image/png;base64,{content}">'
     return f"<figure>{image}<figcaption>{name}</figcaption></figure>\n"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 
+from bench.record import replacing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -30,6 +32,8 @@ STYLE: Any = {
     "pdf.fonttype": 42,
     "legend.frameon": False,
     "hatch.linewidth": 0.5,
+    # Names are drawn as they stand: a dollar sign would begin a formula, and a wrong formula is an error.
+    "text.parse_math": False,
 }
 
 
@@ -96,10 +100,11 @@ def canvas(width: float, height: float, columns: int = 1) -> Iterator[tuple[Figu
 
 def save(figure: Figure, path: Path) -> list[Path]:
     """Write PNG and PDF without dates, so that equal figures are equal files."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     files = [path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.pdf")]
-    figure.savefig(files[0], metadata={"Software": None})
-    figure.savefig(files[1], metadata={"CreationDate": None, "Producer": None, "Creator": None})
+    nothing = ({"Software": None}, {"CreationDate": None, "Producer": None, "Creator": None})
+    for file, metadata in zip(files, nothing, strict=True):
+        with replacing(file) as draft:
+            figure.savefig(draft, format=file.suffix[1:], metadata=metadata)
     return files
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import statistics
 from collections.abc import Sequence
@@ -12,8 +13,9 @@ import pandas as pd
 
 from bench.record import Record
 from bench.report.comparisons import MEGABYTE, Comparison, Row, at_tiou, comparisons
-from bench.report.formats import Cells, bold_best, escape_markdown, latex, markdown, plain
+from bench.report.formats import Cells, bold_best, escape_markdown, latex, markdown, plain, plain_cell
 from bench.report.significance import Gain, paired_gain
+from bench.shown import printable
 from datasets.cards import known_datasets, read_card
 
 __all__ = ["Comparison", "Row", "comparison_csv", "comparison_markdown", "comparisons", "runs_csv"]
@@ -126,6 +128,9 @@ def comparison_csv(items: Sequence[Comparison]) -> str:
 
 
 def _csv(table: pd.DataFrame) -> str:
+    for name in table.columns:
+        if table[name].dtype == object or isinstance(table[name].dtype, pd.StringDtype):
+            table[name] = [plain_cell(value) if isinstance(value, str) else value for value in table[name]]
     text = io.StringIO()
     table.to_csv(text, index=False, float_format="%.4f", lineterminator="\n")
     return text.getvalue()
@@ -255,4 +260,5 @@ def plain_text(comparison: Comparison) -> str:
     """Return a comparison for the terminal."""
     failed = [f"failed: {text}" for text in failed_lines(comparison)]
     title = [comparison.title, f"device: {comparison.device}", ""]
-    return "\n".join([*title, plain(*cells(comparison)), *failed])
+    lines = (printable(line) for line in (*title, *failed))
+    return "\n".join([*itertools.islice(lines, len(title)), plain(*cells(comparison)), *lines])

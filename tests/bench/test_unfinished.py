@@ -15,6 +15,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from made_records import record as made_record
 
 from bench import unfinished as module
 from bench.course import course_of, plain
@@ -378,21 +379,8 @@ def test_drafts_of_processes_that_are_gone_are_removed(tmp_path):
     assert sorted(mine.parent.iterdir()) == sorted([mine, elsewhere, foreign])
 
 
-def record_of(identifier, **fields):
-    return {
-        **dict.fromkeys(("metrics", "memory", "cost")),
-        "schema": 1,
-        "id": identifier,
-        "status": "error",
-        "model": "vit-t",
-        "strategy": {"name": "losa"},
-        "dataset": {"name": "d"},
-        "protocol": {"digest": "p"},
-        "seed": 0,
-        "weights": {},
-        "environment": {},
-        **fields,
-    }
+def record_of(identifier, status="error", **fields):
+    return {**made_record("losa", status=status), "id": identifier, **fields}
 
 
 @pytest.mark.parametrize(
@@ -415,9 +403,8 @@ def test_a_killed_run_is_done_again_by_the_same_command(fields, again, tmp_path,
 
 def test_checkpoints_of_finished_runs_are_cleared_away(tmp_path):
     (tmp_path / "unfinished").mkdir()
-    full = {"metrics": {"a": 1}, "memory": {"a": 1}, "cost": {"a": 1}}
-    write_record(tmp_path / "records", record_of("done", status="ok", **full))
-    write_record(tmp_path / "records", record_of("redone", status="ok", **full))
+    write_record(tmp_path / "records", record_of("done", status="ok"))
+    write_record(tmp_path / "records", record_of("redone", status="ok"))
     write_record(tmp_path / "records", record_of("nan", status="nan"))
     for name in ("done", "redone", "nan", "new"):
         (tmp_path / "unfinished" / f"{name}.pt").write_text("")

@@ -1,0 +1,194 @@
+"""Files of strangers, read within bounds: of regular files only, so many bytes, so many values, so deep.
+
+All JSON that this project did not write a moment ago comes through here. A file that is too large is refused
+before it is read, one that unpacks to too much while it is unpacked.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import stat
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.errors import InputError
+from bench.shown import printable, shown
+
+LARGEST_DATA = 2**28
+"""Bytes of an annotation or detection file, unpacked: 2.5 million detections, twice those of HACS."""
+LARGEST_NOTE = 2**24
+"""Bytes of a record, a forecast or a table; the largest here has 71 kB."""
+MOST_VALUES = 2**24
+"""Of a JSON file; a value may take a hundred bytes of memory."""
+MOST_LEVELS = 64
+"""Of nested lists and objects where the values are walked through."""
+MOST_MEMBERS = 100_000
+"""Of a gzip file, which may be several one after another."""
+CHUNK = 2**16
+NO_WAITING = getattr(os, "O_NONBLOCK", 0)
+"""Opening a named pipe would otherwise wait for its writer, for ever."""
+
+
+def open_regular(path: Path, largest: int) -> io.BufferedReader:
+    """Return a regular file of at most ``largest`` bytes, opened to be read; InputError or OSError."""
+    handle = os.open(path, os.O_RDONLY | NO_WAITING | getattr(os, "O_BINARY", 0))
+    try:
+        status = os.fstat(handle)
+        if stat.S_ISDIR(status.st_mode):
+            raise InputError(f"{path}: cannot be read: Is a directory")
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{path}: cannot be read: it is no regular file")
+        if status.st_size > largest:
+            raise InputError(f"{path}: {megabytes(status.st_size)}, allowed are at most {megabytes(largest)}")
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def megabytes(size: int) -> str:
+    """Return bytes as messages have them."""
+    return f"{size / 2**20:,.0f} MiB" if size >= 2**20 else f"{size:,} bytes"
+
+
+def read_bytes(path: Path, largest: int) -> bytes:
+    """Return a file's content; InputError for what is larger, is no regular file, or cannot be read."""
+    try:
+        with open_regular(path, largest) as stream:
+            content = stream.read(min(largest, os.fstat(stream.fileno()).st_size) + 1)
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {reason(error)}") from None
+    if len(content) > largest:  # it grew, or says of itself that it has no size
+        raise InputError(f"{path}: more than {megabytes(largest)}, which is the most that is allowed")
+    return content
+
+
+def read_text(path: Path, largest: int = LARGEST_NOTE) -> str:
+    """Return a file's text, UTF-8 with or without its mark; InputError as ``read_bytes``."""
+    try:
+        return read_bytes(path, largest).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not text in UTF-8") from None
+
+
+def read_json(path: Path, largest: int = LARGEST_DATA, *, finite: bool = False) -> Any:
+    """Return the values of a JSON file, unpacked if its name ends in ``.gz``; InputError, one line.
+
+    Keys that are given twice are refused: the first would be lost without a word. With ``finite`` also
+    numbers that are not, and values nested deeper than ``MOST_LEVELS``.
+    """
+    content, packed = read_bytes(path, largest), path.suffix == ".gz"
+    return parse_json(content, str(path), largest, packed=packed, finite=finite)
+
+
+def parse_json(
+    content: bytes, where: str, largest: int = LARGEST_DATA, *, packed: bool = False, finite: bool = False
+) -> Any:
+    """Return the values of JSON text, as ``read_json``; messages begin with ``where``."""
+    try:
+        if packed:
+            content = decompressed(content, largest)
+        if sum(content.count(sign) for sign in (b",", b"[", b"{")) > MOST_VALUES:
+            raise InputError(f"{where}: more than {MOST_VALUES:,} values, which is the most that is allowed")
+        text = content.decode("utf-8-sig")
+        if not finite:
+            return json.loads(text, object_pairs_hook=_unique_keys)
+        values = json.loads(
+            text, object_pairs_hook=_unique_keys, parse_constant=_no_number, parse_float=_finite_number
+        )
+        _check_levels(values)
+        return values
+    except InputError:
+        raise
+    except RecursionError:
+        raise InputError(f"{where}: nested too deeply; allowed are {MOST_LEVELS} levels") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: line {error.lineno}: not JSON: {error.msg}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: not JSON: not text in UTF-8") from None
+    except zlib.error:
+        raise InputError(f"{where}: damaged, or not gzip") from None
+    except EOFError as error:
+        raise InputError(f"{where}: truncated: {error}") from None
+    except ValueError as error:  # a number of thousands of digits, a key given twice
+        raise InputError(f"{where}: not JSON: {reason(error)}") from None
+
+
+def decompressed(content: bytes, largest: int) -> bytes:
+    """Return the whole of a gzip file; ValueError if it is more than ``largest`` bytes, EOFError if cut."""
+    parts: list[bytes] = []
+    size = members = 0
+    unpacker: Any = None
+    for first in range(0, len(content), CHUNK):
+        packed = content[first : first + CHUNK]
+        while packed:
+            if unpacker is None:
+                packed = packed.lstrip(b"\0") if members else packed  # padding of tapes
+                if not packed:
+                    break
+                members += 1
+                if members > MOST_MEMBERS:
+                    raise ValueError(f"more than {MOST_MEMBERS:,} gzip files one after another")
+                unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+            parts.append(unpacker.decompress(packed, largest - size + 1))
+            size += len(parts[-1])
+            if size > largest:
+                raise ValueError(f"unpacks to more than {megabytes(largest)}")
+            packed = b""
+            if unpacker.eof:
+                packed, unpacker = unpacker.unused_data, None
+    if unpacker is not None or not members:
+        raise EOFError("the gzip file ends too early")
+    return b"".join(parts)
+
+
+def by_name(error: InputError, path: Path) -> str:
+    """Return an error's message with a file's name for its path, as lists of problems have it."""
+    return f"{printable(path.name)}: {str(error).removeprefix(f'{printable(str(path))}: ')}"
+
+
+def reason(error: Exception) -> str:
+    """Return in one short line what an error says."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return printable(" ".join(str(text).split()), 200)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"key {shown(twice)} is given twice")
+    return result
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text}: a finite number is needed")
+
+
+def _finite_number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{shown(text)}: a finite number is needed")
+    return value
+
+
+def _check_levels(value: Any) -> None:
+    level: Sequence[Any] = [value]
+    for _ in range(MOST_LEVELS + 1):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return
+    raise RecursionError

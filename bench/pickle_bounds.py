@@ -1,0 +1,80 @@
+"""Pickles and torch files of strangers, looked at before anything reads them: no bombs, no endless lists.
+
+That they run no code is the unpicklers' own matter (``weights_only`` of torch, ``bench.convert_i3d``); but
+those make whatever size a file claims. All a file may claim here is what it holds.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import zipfile
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from bench.bounded_reading import megabytes, open_regular
+
+LARGEST_WEIGHTS = 2**36
+"""Bytes of a checkpoint: eight times ViT-g's weights with all that an optimizer keeps of them."""
+MOST_OPERATIONS = 1_000_000
+"""Of a pickle; a tensor takes about forty. Each may take a hundred bytes, so that much memory is bounded."""
+LARGEST_DIRECTORY = 2**24
+"""Bytes of an archive's list of members: some hundred thousand."""
+FORMERLY = 5
+"""Pickles one after another at the beginning of a file of torch before 1.6."""
+
+
+def check_pickle(stream: IO[bytes], pickles: int = 1) -> None:
+    """Raise ValueError for a pickle of too many operations, or one that makes room which it does not fill."""
+    operations = 0
+    for _ in range(pickles):
+        for operation, argument, _ in pickletools.genops(stream):
+            operations += 1
+            if operations > MOST_OPERATIONS:
+                raise ValueError(f"more than {MOST_OPERATIONS:,} operations, which no weights need")
+            names = operation.name in ("GLOBAL", "INST") or operation.name.endswith("UNICODE")
+            if names and str(argument).rpartition(" ")[2] == "bytearray":
+                raise ValueError("it makes a bytearray, allowed are tensors and plain values")
+
+
+def check_torch_file(path: Path, *, former: bool = False) -> None:
+    """Raise ValueError for a file that torch would take more memory or time to read than its size says.
+
+    With ``former`` files as they were before torch 1.6 are looked into, else refused.
+    """
+    with open_regular(path, LARGEST_WEIGHTS) as stream:
+        if not zipfile.is_zipfile(stream):
+            if not former:
+                raise ValueError("File is not a zip file")
+            stream.seek(0)
+            check_pickle(stream, FORMERLY)
+            return
+        check_archive(stream)
+        with zipfile.ZipFile(stream) as archive:
+            found = archive.infolist()
+            if any(each.compress_type != zipfile.ZIP_STORED for each in found):
+                raise ValueError("it holds compressed parts, which torch never writes")
+            size = stream.seek(0, 2)
+            if sum(each.file_size for each in found) > size:
+                raise ValueError(f"its parts claim more than the file's {megabytes(size)}")
+            for each in found:
+                if each.filename.endswith(".pkl"):
+                    try:
+                        with archive.open(each) as member:
+                            check_pickle(member)
+                    except zipfile.BadZipFile:
+                        raise ValueError(f"damaged in {each.filename}") from None
+
+
+def check_archive(stream: BinaryIO) -> None:
+    """Raise ValueError for a zip file whose list of members is longer than weights need."""
+    size = stream.seek(0, 2)
+    stream.seek(max(0, size - 2**16 - 200))
+    tail = stream.read()
+    end = tail.rfind(b"PK\x05\x06")
+    listed = int.from_bytes(tail[end + 12 : end + 16], "little")
+    large = end - 76  # of archives past 4 GiB: its own record, and where that lies, come right before
+    if large >= 0 and tail[large : large + 4] == b"PK\x06\x06":
+        listed = int.from_bytes(tail[large + 40 : large + 48], "little")
+    stream.seek(0)
+    if listed > LARGEST_DIRECTORY:
+        raise ValueError(f"its list of members has {megabytes(listed)}, which no weights need")

@@ -1,0 +1,55 @@
+"""Text and values of strangers as messages and terminals can show them: short, and no character acts."""
+
+from __future__ import annotations
+
+import reprlib
+import unicodedata
+from typing import Any
+
+LONGEST_MESSAGE = 2000
+LONGEST_VALUE = 60
+LONGEST_NAME = 200
+"""Characters of a video's id, a class, or whatever else becomes part of a table."""
+DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""They turn what follows around: a text shows as another one."""
+_values = reprlib.Repr()
+_values.maxstring = _values.maxother = _values.maxlong = LONGEST_VALUE
+
+
+def printable(text: str, longest: int = LONGEST_MESSAGE) -> str:
+    """Return the text as one line: what is no printable character becomes its escape, a long text is cut.
+
+    A terminal obeys control characters, and those of direction show a text other than it is.
+    """
+    if len(text) > longest:
+        text = f"{text[: longest - 1]}…"
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else _escaped(each) for each in text)
+
+
+def acts(text: str) -> bool:
+    """Return whether any character of a text does more than show itself: controls, half pairs, turns."""
+    return not text.isprintable() and any(
+        each in DIRECTIONS or unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in text
+    )
+
+
+def is_name(value: object) -> bool:
+    """Return whether a value is a text that tables, files and terminals can hold as a name."""
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and not acts(value)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def shown(value: object) -> str:
+    """Return a value in quotes or brackets, cut to a length and depth that fit on a line."""
+    return printable(reprlib.repr(value))
+
+
+def short(value: Any) -> str:
+    """Return what was found as a message of one line can hold it, in ASCII."""
+    text = _values.repr(value).encode("ascii", "backslashreplace").decode("ascii")
+    return " ".join(text.split())[:LONGEST_VALUE]
