@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import InputError
+from bench.errors import InputError, machine_fault
 from bench.options import device_of
 from bench.run_options import DEFAULT_RESULTS, parser, specifications
 
@@ -142,6 +142,10 @@ def exit_code(verb: str, action: Callable[[], int]) -> int:
         return action()
     except InputError as error:
         print(f"{verb}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        fault = machine_fault(error)
+        print(f"{verb}: {fault}; finished runs are kept, the same command goes on", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{verb}: interrupted; finished runs are kept, the same command goes on", file=sys.stderr)
