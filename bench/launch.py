@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from bench.pending import Stamp
 
 ROOT = Path(__file__).parents[1]
+PROGRAMS = ("sbatch", "srun", "squeue")
 SUBMITTING = "submit"
 """The lock of whoever submits jobs: two that look at once would both find none."""
 NO_LIMIT_MINUTES = 525_600
@@ -52,6 +54,8 @@ def launch(
         raise InputError(
             f"--launcher: {options.launcher} needs submitit, install talbench with [cluster]"
         ) from None
+    if options.launcher == "slurm" and (missing := [name for name in PROGRAMS if not shutil.which(name)]):
+        raise InputError(f"--launcher slurm: there is no {missing[0]} here, submit where Slurm is installed")
     results = Path(todo[0].results)
     with holding(results, SUBMITTING):
         jobs = read_jobs(results)
@@ -134,12 +138,9 @@ def slurm_executor(
     from submitit import AutoExecutor
 
     own = {f"slurm_{key}": wishes.others[key] for key in EXECUTOR_OPTIONS if key in wishes.others}
-    try:
-        executor = AutoExecutor(
-            logs_folder(results), cluster="slurm", **{"slurm_max_num_timeout": MOST_TIMEOUTS, **own}
-        )
-    except RuntimeError as error:
-        raise InputError(f"--launcher slurm: {' '.join(str(error).split())}") from None
+    executor = AutoExecutor(
+        logs_folder(results), cluster="slurm", **{"slurm_max_num_timeout": MOST_TIMEOUTS, **own}
+    )
     need = f"; {asked.predicted_bytes / 1e9:.1f} GB of each card predicted" if asked.predicted_bytes else ""
     parameters: dict[str, Any] = {
         "comment": name + need,

@@ -23,7 +23,9 @@ TIME_FACTOR = 1.5
 TIME_MORE_MINUTES = 10
 """A job asks for so many times what the longest run of its kind took, and so much more to start and read."""
 PROCESS_BYTES = 2 * GIBIBYTE
-"""A process before it holds a frame: 0.7 GiB on a CPU as measured, and what CUDA maps beside it."""
+"""Room for a process before it holds a frame."""
+CUDA_BYTES = 4 * GIBIBYTE
+"""Room for what CUDA keeps on the host. It was not measured: ``mem`` says otherwise."""
 FRAMES_SHARE = 0.25
 """What a run takes of the memory that is free for decoded frames, unless ``--frame-cache`` says else."""
 WINDOWS_HELD = 4
@@ -155,8 +157,8 @@ def host_bytes(spec: RunSpecification, row: dict[str, Any] | None, decoders: int
     held = PROCESS_BYTES + (WINDOWS_HELD * protocol.batch_size + decoders) * window
     if spec.device == "cpu":
         held += int(row["predicted_peak_bytes"]) if row else 0
-    elif weights and weights.exists():
-        held += 2 * weights.stat().st_size
+    else:
+        held += CUDA_BYTES + (2 * weights.stat().st_size if weights and weights.exists() else 0)
     if spec.frame_cache is not None:
         return int(held * spec.processes + spec.frame_cache * GIBIBYTE)
     return int(held * spec.processes / (1 - FRAMES_SHARE))
