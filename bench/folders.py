@@ -7,6 +7,8 @@ from pathlib import Path
 from bench.errors import InputError
 
 RESULTS = ("records", "detections", "ground_truth", "checkpoints", "unfinished", "tables", "figures")
+WORK = ("locks", "progress")
+"""Of results, while runs go on."""
 
 
 def check_inside(root: Path, *names: str) -> None:

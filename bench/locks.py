@@ -32,6 +32,8 @@ def lock_path(results: Path, name: str) -> Path:
 
 def _lock(results: Path, name: str, timeout: float) -> BaseFileLock | None:
     path = lock_path(results, name)
+    if path.is_symlink():  # locking empties what it leads to
+        raise InputError(f"--results: {path} is a symbolic link, allowed is a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, thread_local=False)

@@ -7,14 +7,14 @@ import tempfile
 from pathlib import Path
 
 from bench.errors import InputError
-from bench.folders import RESULTS, check_inside
+from bench.folders import RESULTS, WORK, check_inside
 
 NEEDED_BYTES = 64 * 2**20
 
 
 def check_writable(results: Path) -> None:
     """Raise InputError unless records can be written into a folder of its own and there is room for them."""
-    check_inside(results, *RESULTS)
+    check_inside(results, *RESULTS, *WORK)
     folder = results / "records"
     try:
         folder.mkdir(parents=True, exist_ok=True)

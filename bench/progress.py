@@ -16,7 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.bounded_reading import LARGEST_NOTE, read_json
 from bench.locks import claim
+from bench.plain_values import value_of
 from bench.record import machine, process_runs, write_atomically
 
 if TYPE_CHECKING:
@@ -132,8 +134,8 @@ def read_progress(results: Path) -> list[Progress]:
     for path in sorted(_folder(results).glob("*.json")):
         if not path.name.startswith(f"{QUEUE}+"):
             with contextlib.suppress(OSError, ValueError, TypeError):
-                found.append(Progress(**json.loads(path.read_text())))
-    return [each for each in found if isinstance(each.run, str)]
+                found.append(value_of(Progress, read_json(path, LARGEST_NOTE, finite=True), path.name))
+    return found
 
 
 def read_queues(results: Path) -> list[Waiting]:
@@ -142,7 +144,8 @@ def read_queues(results: Path) -> list[Waiting]:
     for path in sorted(_folder(results).glob(f"{QUEUE}+*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
             if _queue_lives(path):
-                found += [Waiting(**each) for each in json.loads(path.read_text())]
+                told = read_json(path, LARGEST_NOTE, finite=True)
+                found += value_of(tuple[Waiting, ...], told, path.name)
     return found
 
 

@@ -27,6 +27,7 @@ def build(results: Path) -> Report:
     Of several processes that do so at once, one waits for the other.
     Raises InputError when there is no readable record, and for a file of published numbers that is none.
     """
+    check_inside(results, "tables", "figures", "locks")
     if not any((results / "records").glob("*.json")):
         return _build(results)  # says so, and leaves no folder behind
     with holding(results, REPORT):
@@ -48,7 +49,6 @@ def _build(results: Path) -> Report:
     )
     from bench.report.page import Section, page
 
-    check_inside(results, "tables", "figures")
     folder = read_folder(results / "records")
     problems = [f"skipped {problem}" for problem in folder.problems]
     if not folder.records:

@@ -1,7 +1,10 @@
 """A handful of what `python -m tests.fuzz` does by the thousand, and properties of any document."""
 
 import json
+import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from fuzz import text_files, video_files
+from fuzz import sandbox, text_files, video_files
 
 from bench.detection import Segments, evaluate, read_submission, write_submission
 from bench.errors import InputError
@@ -38,16 +41,19 @@ IDS = st.text("abcXYZ019-_", min_size=1, max_size=11)
 
 
 def test_mutated_text_files_are_read_or_refused(tmp_path: Path) -> None:
-    outcomes, failures = text_files.fuzz(tmp_path, 150, seed=1)
-    assert failures == []
-    assert any(outcome.endswith(": read") for outcome in outcomes)
-    assert any(outcome.endswith(": refused") for outcome in outcomes)
+    found = text_files.fuzz(tmp_path, 200, seed=1)
+    assert found.failures == []
+    assert sum(found.files.values()) == 200
+    for kind in ("annotations", "submission", "numbered", "text", "table", "scores"):
+        assert any(each.startswith(kind) and each.endswith(": refused") for each in found.outcomes)
+    assert any(each.endswith(": read") for each in found.outcomes)
+    assert found.most_bytes < 2**28
 
 
 def test_mutated_videos_are_read_or_refused(tmp_path: Path) -> None:
-    outcomes, failures = video_files.fuzz(tmp_path, 10, seed=1)
-    assert failures == []
-    assert sum(outcomes.values()) == 10
+    found = video_files.fuzz(tmp_path, 10, seed=1)
+    assert found.failures == []
+    assert sum(found.outcomes.values()) == 10
 
 
 def test_the_fuzz_sees_what_goes_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,9 +65,33 @@ def test_the_fuzz_sees_what_goes_wrong(tmp_path: Path, monkeypatch: pytest.Monke
 
     (tmp_path / "inside").mkdir()
     monkeypatch.setattr(text_files, "READERS", dict.fromkeys(text_files.READERS, (careless,)))
-    _, failures = text_files.fuzz(tmp_path / "inside", 1, seed=0)
-    assert any("KeyError" in failure for failure in failures)
-    assert any(str(outside) in failure for failure in failures)
+    found = text_files.fuzz(tmp_path / "inside", 1, seed=0)
+    assert any("KeyError" in failure for failure in found.failures)
+    assert any(str(outside) in failure for failure in found.failures)
+    assert (found.tracebacks, found.strays) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("action", "counted"),
+    [
+        (lambda path: os.system("true"), "runs"),
+        (lambda path: (path.parents[1] / "link").symlink_to(path), "strays"),
+        (lambda path: (path.parents[1] / "folder").mkdir(), "strays"),
+        (lambda path: time.sleep(5), "hangs"),
+    ],
+)
+def test_the_fuzz_sees_what_is_run_written_or_never_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: Callable[[Path], object], counted: str
+) -> None:
+    (tmp_path / "inside").mkdir()
+    monkeypatch.setattr(sandbox, "SECONDS", 0.2)
+
+    def careless(path: Path) -> None:
+        action(path)
+
+    with sandbox.sandbox(tmp_path / "inside") as box:
+        assert box.read("any", careless, tmp_path / "inside" / "file") == "failed"
+    assert getattr(box.found, counted) == 1
 
 
 @QUICK

@@ -39,20 +39,85 @@ ODD_VALUES: tuple[Any, ...] = (
     ["1", "2"],
     [2, 1],
     {"segment": [0, 1], "label": "run"},
+    -(10**400),
+    10**4000,
+    1e-320,
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "=cmd|' /C calc'!A0",
+    "](javascript:alert(1))",
+    "\\input{/etc/passwd}",
+    "$\\frac{",
+    "\x1b[2J\x1b]0;title\x07",
+    "CON",
+    "-rf",
+    "%s%n{0}",
+    "x" * 1_000_000,
+    "../../../tmp/canary",
+    ["x" * 300] * 50,
+    {"a": {"b": {"c": [{}]}}},
+    {str(number): number for number in range(300)},
 )
+WHOLE: tuple[bytes, ...] = (
+    b"",
+    b" ",
+    b"[" * 1_000_000,
+    b'{"a":' * 1_000_000,
+    b"[" * 900 + b"]" * 900,
+    b"9" * 100_000,
+    b"1e999999999",
+    b"\xef\xbb\xbf{}",
+    b"\xff\xfe{\x00}\x00",
+    b"\x00" * 1000,
+    b'{"\\ud800": 1}',
+    b'{"a": NaN, "b": -Infinity}',
+    b'{"a": 1, "a": 2}',
+    b"[],[]",
+    b"null",
+    b'"' + b"x" * 2_000_000 + b'"',
+    b"[" + b"[]," * 300_000 + b"[]]",
+)
+"""Files that are wrong as a whole."""
+TEXTS: tuple[bytes, ...] = (
+    b"9" * 100_000,
+    b"1e99999",
+    b"-Infinity",
+    b"NaN",
+    b"[" * 1_000_000,
+    b"[" * 985 + b"]" * 985,
+    b'{"a":' * 985 + b"1" + b"}" * 985,
+    b'"\\ud800"',
+    b'"\xff"',
+    b'"' + b"\\u0000" * 1000 + b'"',
+    b'{"a": 1, "a": 2}',
+)
+"""What stands in a file for a value, where no JSON library would write it."""
 
 
 def mutated_document(rng: random.Random, document: Any) -> bytes:
     """The JSON text of a document after a few changes; now and then its bytes are changed as well."""
+    if rng.random() < 0.02:
+        return rng.choice(WHOLE)
     document = copy.deepcopy(document)
-    for _ in range(rng.choice([1, 1, 2, 4])):
+    if rng.random() < 0.1:
+        return _replaced_text(rng, document)
+    for _ in range(rng.choice([1, 1, 1, 2, 4])):
         document = _changed(rng, document)
     content = json.dumps(document).encode("utf-8", "surrogatepass")
-    if rng.random() < 0.25:
+    if rng.random() < 0.15:
         content = mutated_bytes(rng, content)
     if rng.random() < 0.02:
         content = content[:-1] + b"[" * rng.choice([100, 100_000])
     return content
+
+
+def _replaced_text(rng: random.Random, document: Any) -> bytes:
+    """The JSON text of a document with a text somewhere in it that is no value."""
+    places = list(_places(document))
+    if places:
+        parent, key = rng.choice(places)
+        parent[key] = "@here@"
+    return json.dumps(document).encode().replace(b'"@here@"', rng.choice(TEXTS))
 
 
 def _changed(rng: random.Random, document: Any) -> Any:
@@ -73,10 +138,17 @@ def _changed(rng: random.Random, document: Any) -> Any:
         if name in other if isinstance(other, dict) else name < len(other):
             parent[key] = copy.deepcopy(other[name])
     elif action == 4 and isinstance(parent[key], int | float):
-        parent[key] = parent[key] * rng.choice([-1, 0, 1e-9, 1e9, 1.0000001])
+        parent[key] = _scaled(rng, parent[key])
     else:
         parent[key] = copy.deepcopy(rng.choice(ODD_VALUES))
     return document
+
+
+def _scaled(rng: random.Random, value: float) -> float:
+    try:
+        return value * rng.choice([-1, 0, 1e-9, 1e9, 1.0000001])
+    except OverflowError:
+        return -value
 
 
 def _places(value: Any) -> Any:

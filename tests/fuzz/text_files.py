@@ -1,28 +1,25 @@
 """Mutated annotation and submission files through every reader: an answer or one line, and no other trace."""
 
-import contextlib
 import gzip
 import json
-import os
 import random
-import signal
-import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fuzz.mutations import mutated_bytes, mutated_document
+from fuzz.sandbox import Findings, sandbox
 
 from bench.detection import average_recall, evaluate, read_ground_truth, read_submission, write_submission
-from bench.errors import InputError
+from bench.detection.classifier import read_class_scores
+from datasets import probing
 from datasets.annotations import read_annotations
 from datasets.cards import Card, Variant
-from datasets.checking import check_annotations
-from datasets.dataset import SegmentPolicy
+from datasets.checking import check_annotations, check_videos
+from datasets.dataset import Instance, SegmentPolicy, Video
 from datasets.known import check_known
 
-SECONDS = 10.0
+Tick = Callable[[], object]
 SEGMENTS = [{"segment": [1.0, 2.5], "label": "run"}, {"segment": ["4", "6.25"], "label": "jump"}]
 ACTIVITYNET = {
     "version": "1",
@@ -40,6 +37,25 @@ SUBMISSION = {
     "results": {"v_c": [{"segment": [1.0, 2.0], "label": "run", "score": 0.5}], "a": []},
 }
 TRUTH = {"database": {"v_c": {"subset": "testing", "annotations": SEGMENTS[:1]}}}
+SCORES = {"class": ["jump", "run"], "results": {"v_c": [0.25, 0.75], "b": [1, 0]}}
+FACTS = {
+    "frames": 250,
+    "frames_per_second": 25.0,
+    "duration": 10.0,
+    "width": 64,
+    "height": 64,
+    "reader": "x",
+    "variable_rate": False,
+    "offset_seconds": 0.0,
+    "rotation": 0,
+}
+DOCUMENTS: dict[str, Any] = {
+    "annotations": ACTIVITYNET,
+    "submission": SUBMISSION,
+    "numbered": NUMBERED,
+    "scores": SCORES,
+    "videos": ["@path@", FACTS],
+}
 TEXT = b"video_validation_0000001  1.0 2.5\nvideo_validation_0000002 0.1 0.2\n"
 TABLE = b"video,fps,count\na,25.0,250\nb,25,300\nv_c,30,900\n"
 DURATIONS = "video,duration\nvideo_validation_0000001,9\nvideo_validation_0000002,5\n"
@@ -56,26 +72,27 @@ CARD = Card(
 )
 
 
-def fuzz(folder: Path, count: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """How often each outcome came up in `count` files, and a line for every failure."""
-    rng, outcomes, failures = random.Random(seed), Counter[str](), []
-    with _sandbox(folder, failures):
-        for number in range(count):
-            path, kind = _write(rng, folder)
+JSON = ("annotations", "annotations", "submission", "submission", "numbered", "scores", "videos")
+OTHERS = ("text", "table")
+
+
+def fuzz(
+    folder: Path, count: int, seed: int, kinds: Sequence[str] = (*JSON, *OTHERS), tick: Tick = lambda: None
+) -> Findings:
+    """What came of ``count`` files."""
+    rng = random.Random(seed)
+    with sandbox(folder) as box:
+        for _ in range(count):
+            path, kind = _write(rng, folder, kinds)
             for reader in READERS[kind]:
-                outcome = _outcome(reader, path)
-                if outcome.startswith("failed"):
-                    kept = folder / "failures" / f"{number}-{path.name}"
-                    kept.parent.mkdir(exist_ok=True)
-                    if path.is_file():
-                        kept.write_bytes(path.read_bytes())
-                    failures.append(f"{kept}: {reader.__name__}: {outcome}")
-                outcomes[f"{kind}, {reader.__name__}: {outcome.partition(':')[0]}"] += 1
-    return outcomes, failures
+                box.read(kind, reader, path)
+            box.found.files[kind] += 1
+            tick()
+    return box.found
 
 
-def _write(rng: random.Random, folder: Path) -> tuple[Path, str]:
-    kind = rng.choice(["annotations", "annotations", "submission", "submission", "numbered", "text", "table"])
+def _write(rng: random.Random, folder: Path, kinds: Sequence[str]) -> tuple[Path, str]:
+    kind = rng.choice(kinds)
     if kind in ("text", "table"):
         inner = folder / kind
         inner.mkdir(exist_ok=True)
@@ -84,8 +101,9 @@ def _write(rng: random.Random, folder: Path) -> tuple[Path, str]:
         (inner / "durations.csv").write_text(DURATIONS if kind == "text" else "x\n")
         (inner / "annotations.json").write_text(json.dumps(_without_durations()))
         return (inner, kind) if kind == "text" else (inner / "annotations.json", kind)
-    document = {"annotations": ACTIVITYNET, "submission": SUBMISSION, "numbered": NUMBERED}[kind]
-    content = mutated_document(rng, document)
+    content = mutated_document(rng, DOCUMENTS[kind])
+    if kind == "videos":  # a cache of JSON lines
+        content = content.replace(b"\n", b" ") + b"\n"
     if rng.random() < 0.1:
         content = gzip.compress(content)
         if rng.random() < 0.5:
@@ -102,24 +120,6 @@ def _without_durations() -> Any:
     for entry in document["database"].values():
         del entry["duration"]
     return document
-
-
-def _outcome(reader: Callable[[Path], Any], path: Path) -> str:
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    try:
-        reader(path)
-    except InputError as error:
-        lines = str(error).splitlines()
-        return (
-            "refused" if len(lines) == 1 and len(lines[0]) < 1500 else f"failed: message {str(error)[:200]!r}"
-        )
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        return f"failed: {type(error).__name__}: {str(error)[:200]}"
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    return "read"
 
 
 def own_data(path: Path) -> None:
@@ -160,6 +160,20 @@ def submission(path: Path) -> None:
     assert len(read_submission(again)) == len(found), "a detection was dropped"
 
 
+def scores(path: Path) -> None:
+    """Read a classifier's scores."""
+    read_class_scores(path, ("c", "b"), ("jump", "run"))
+
+
+def known_files(path: Path) -> None:
+    """Read what a cache says of video files and check these by it."""
+    video = path.parent / "none.mp4"
+    path.write_bytes(path.read_bytes().replace(b"@path@", probing._identity(video, False).encode()))
+    for facts in probing._read_cache(path).values():
+        annotated = Video("a", "training", 10.0, (Instance(1.0, 2.0, "run"),), None, 25.0, 250)
+        check_videos({"a": annotated}, {"a": facts}, CARD)
+
+
 def _truth(folder: Path) -> Any:
     path = folder / "truth.json"
     if not path.exists():
@@ -173,34 +187,6 @@ READERS: dict[str, tuple[Callable[[Path], None], ...]] = {
     "text": (own_data, known_data, doctor),
     "table": (own_data, known_data, doctor),
     "submission": (submission,),
+    "scores": (scores,),
+    "videos": (known_files,),
 }
-
-
-@contextlib.contextmanager
-def _sandbox(folder: Path, failures: list[str]) -> Iterator[None]:
-    """Report all that is written, made or moved outside of a folder, and turn alarms into errors."""
-    inside, active = os.path.realpath(folder), [True]
-
-    def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        if not active[0] or event not in ("open", "os.mkdir", "os.rename", "os.remove", "os.symlink"):
-            return
-        writes = event != "open" or (
-            isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        )
-        paths = arguments[:2] if event == "os.rename" else arguments[:1]
-        for path in paths if writes else ():
-            if isinstance(path, str | bytes | os.PathLike):
-                real = os.path.realpath(os.fsdecode(path))
-                if not real.startswith(inside) and "__pycache__" not in real:
-                    failures.append(f"{event} outside of the folder: {real[:200]}")
-
-    def overdue(number: int, frame: Any) -> None:
-        raise TimeoutError(f"takes longer than {SECONDS:g} s")
-
-    sys.addaudithook(watch)  # it cannot be taken away again, only told to be quiet
-    before = signal.signal(signal.SIGALRM, overdue)
-    try:
-        yield
-    finally:
-        active[0] = False
-        signal.signal(signal.SIGALRM, before)

@@ -6,11 +6,13 @@ import random
 import signal
 import subprocess
 import sys
-from collections import Counter
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fuzz.mutations import mutated_bytes
+from fuzz.sandbox import Findings
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 90.0
@@ -35,30 +37,56 @@ def seeds(folder: Path) -> list[Path]:
     return made + (sorted(REAL.iterdir()) if REAL.is_dir() else [])
 
 
-def fuzz(folder: Path, count: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """How often each outcome came up in `count` files, and a line for every failure."""
-    rng, outcomes, failures = random.Random(seed), Counter[str](), []
+PLAYLISTS = (
+    b"ffconcat version 1.0\nfile seeds/index_last.mp4\n",
+    b"ffconcat version 1.0\nfile /etc/passwd\n",
+    b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nseeds/stream.ts\n#EXT-X-ENDLIST\n",
+    b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n",
+    b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+    b"m=video 9 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+    b"<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011'><Period/></MPD>",
+)
+"""What FFmpeg would take for a list of other files or of addresses, whatever its name."""
+
+
+def fuzz(folder: Path, count: int, seed: int, tick: Callable[[], object] = lambda: None) -> Findings:
+    """What came of ``count`` files."""
+    rng, found = random.Random(seed), Findings()
     sources = seeds(folder / "seeds")
     worker = None
     for number in range(count):
         source = rng.choice(sources)
         path = folder / f"file{source.suffix}"
-        path.write_bytes(mutated_bytes(rng, source.read_bytes()))
+        listed = rng.random() < 0.1
+        path.write_bytes(rng.choice(PLAYLISTS) if listed else mutated_bytes(rng, source.read_bytes()))
         if worker is None or worker.poll() is not None:
             worker = _start()
+        before = set(folder.parent.rglob("*"))
+        started = time.monotonic()
         outcome = _ask(worker, path)
-        outcomes[outcome.partition(":")[0]] += 1
+        found.slowest = max(found.slowest, time.monotonic() - started)
+        if listed and "read" in outcome:
+            outcome = "failed: a list of other files was read"
+        if stray := set(folder.parent.rglob("*")) - before:
+            found.strays += 1
+            outcome = f"failed: wrote {sorted(stray)[0]}"
+        kind = "playlist" if listed else source.suffix[1:]
+        found.files[kind] += 1
+        found.outcomes[f"{kind}, {outcome.partition(':')[0]}"] += 1
         if outcome.startswith("failed"):
+            found.hangs += "takes longer" in outcome
+            found.tracebacks += not ("takes longer" in outcome or "wrote" in outcome)
             kept = folder / "failures" / f"{number}-{source.name}"
             kept.parent.mkdir(exist_ok=True)
             kept.write_bytes(path.read_bytes())
-            failures.append(f"{kept}: {outcome}")
+            found.failures.append(f"{kept.name}: {outcome}")
+        tick()
     if worker is not None:
         worker.kill()
         worker.wait()
         for stream in (worker.stdin, worker.stdout):
             stream.close()
-    return outcomes, failures
+    return found
 
 
 def _start() -> Any:

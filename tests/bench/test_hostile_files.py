@@ -1,0 +1,62 @@
+"""A few hundred of what `python -m tests.fuzz` does by the thousand: results, weights, checkpoints, bombs."""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from fuzz import binary_files, result_files
+
+REPORT = Path(__file__).parents[2] / "results" / "hostile.json"
+
+
+def test_results_with_a_wrong_file_are_read_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(result_files, "WHOLE_REPORT", 0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = result_files.fuzz(tmp_path, 60, seed=1)
+    assert found.failures == []
+    assert sum(found.files.values()) == 60
+
+
+def test_hostile_binaries_are_read_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binary_files, "BOMB_BYTES", 2**29)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = binary_files.fuzz(tmp_path, 36, seed=2)
+    assert found.failures == []
+    assert sum(found.files.values()) == 36
+    assert found.runs == 0
+
+
+def test_the_fuzz_sees_code_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pickle
+
+    def careless(path: Path) -> None:
+        with path.open("rb") as file:
+            pickle.load(file)
+
+    monkeypatch.setattr(
+        binary_files,
+        "weights",
+        lambda rng, material: (".pt", pickle.dumps(binary_files.Code(Path.unlink, material.canary))),
+    )
+    monkeypatch.setattr(binary_files, "MAKERS", {"weights": binary_files.weights})
+    monkeypatch.setattr(binary_files, "readers", lambda material: {"weights": (careless,)})
+    found = binary_files.fuzz(tmp_path, 1, seed=0, kinds=("weights",))
+    assert found.runs == 1
+
+
+def test_the_committed_outcome_is_of_ten_thousand_files_and_none_did_harm() -> None:
+    report = json.loads(REPORT.read_text())
+    assert report["files"]["JSON"] + report["files"]["results' JSON"] >= 10_000
+    assert report["files"]["binaries"] >= 200
+    for harm in ("tracebacks", "hangs", "stray_writes", "code_run", "failures"):
+        assert report[harm] == 0
+    assert report["most_bytes_by_one_file"] < report["limits"]["bytes"]
+    assert report["environment"]["dirty"] is False
