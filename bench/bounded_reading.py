@@ -60,12 +60,15 @@ def read_bytes(path: Path, largest: int) -> bytes:
     """Return a file's content; InputError for what is larger, is no regular file, or cannot be read."""
     try:
         with open_regular(path, largest) as stream:
-            content = stream.read(min(largest, os.fstat(stream.fileno()).st_size) + 1)
+            size = os.fstat(stream.fileno()).st_size
+            content = stream.read(size + 1)
+            if len(content) > size:  # it grew, or does not tell its size
+                content += stream.read(max(0, largest + 1 - len(content)))
     except InputError:
         raise
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {reason(error)}") from None
-    if len(content) > largest:  # it grew, or says of itself that it has no size
+    if len(content) > largest:
         raise InputError(f"{path}: more than {megabytes(largest)}, which is the most that is allowed")
     return content
 
