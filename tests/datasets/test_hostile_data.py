@@ -15,6 +15,7 @@ from datasets import probing
 from datasets.annotations import read_annotations, video_path
 from datasets.entries import unsafe_name
 from datasets.known import find_videos
+from datasets.miniature import read_source
 from datasets.probing import probe_files
 from datasets.video import probe
 
@@ -168,3 +169,18 @@ def test_the_doctor_prints_nothing_that_acts(tmp_path: Path, capsys: pytest.Capt
     assert main([str(path)]) == 2
     printed = capsys.readouterr()
     assert (printed.out + printed.err).replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"classes": ["a"], "clips": [{"file": "../a.mp4", "subset": "training", "label": "a"}]},
+        {"classes": ["a"], "clips": [{"file": "a.mp4"}]},
+        {"classes": 3, "clips": []},
+        [],
+    ],
+)
+def test_a_cache_of_source_clips_leads_nowhere_else(tmp_path: Path, labels: Any) -> None:
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    with pytest.raises(InputError, match=r"labels\.json: "):
+        read_source(tmp_path)
