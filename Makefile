@@ -9,12 +9,13 @@ RESULTS ?= results/local
 VENV := .venv
 BIN := $(VENV)/bin
 OPTIONS = --model $(MODEL) --dataset $(DATASET) --strategies $(STRATEGIES) --seeds $(SEEDS) --device $(DEVICE) --results $(RESULTS)
-OPTIONS += $(if $(DATA),--data $(DATA)) $(if $(ANNOTATIONS),--annotations $(ANNOTATIONS)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(CACHE),--cache $(CACHE)) $(foreach p,$(PROTOCOL),--protocol $(p)) $(if $(FORCE),--force) $(if $(FIT),--fit $(FIT)) $(if $(KEEP),--keep-weights) $(if $(CLASSIFIER),--classifier $(CLASSIFIER))
+OPTIONS += $(if $(DATA),--data $(DATA)) $(if $(ANNOTATIONS),--annotations $(ANNOTATIONS)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(CACHE),--cache $(CACHE)) $(foreach p,$(PROTOCOL),--protocol $(p)) $(if $(FORCE),--force) $(if $(FIT),--fit $(FIT)) $(if $(KEEP),--keep-weights) $(if $(CLASSIFIER),--classifier $(CLASSIFIER)) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(foreach s,$(SLURM),--slurm $(s)) $(SEVERAL)
+SEVERAL = $(if $(PROCESSES),--processes $(PROCESSES)) $(if $(SHARDED),--sharded)
 
 TEST = $(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-papers predict plan doctor report verify test check gpu-check gpu-measure pretrain tune speed endurance clean
+.PHONY: help bench bench-papers predict plan doctor report verify status test check gpu-check gpu-measure pretrain tune speed endurance clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -22,7 +23,7 @@ help: ## print this list
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,check]' && touch $@
 
-bench: $(VENV)/installed ## compare the strategies; MODEL= DATASET= DATA= ANNOTATIONS= WEIGHTS= STRATEGIES= SEEDS= DEVICE= RESULTS= CACHE= PROTOCOL= FORCE= FIT= KEEP= CLASSIFIER=
+bench: $(VENV)/installed ## compare the strategies; MODEL= DATASET= DATA= ANNOTATIONS= WEIGHTS= STRATEGIES= SEEDS= DEVICE= RESULTS= CACHE= PROTOCOL= FORCE= FIT= KEEP= CLASSIFIER= LAUNCHER= SLURM= PROCESSES= SHARDED=
 	$(BIN)/python -m bench.run $(OPTIONS)
 
 bench-papers: $(VENV)/installed ## the papers' ablations and configurations on the embedded data set, three seeds; CACHE=
@@ -34,14 +35,17 @@ doctor: $(VENV)/installed ## check annotations and videos before a run; DATASET=
 predict: $(VENV)/installed ## the actions of your own VIDEO= by a RUN= (record or checkpoint) made with KEEP=1; WEIGHTS= DEVICE= OUT= MP4=
 	$(BIN)/python -m bench.predict "$(VIDEO)" --run "$(RUN)" --device $(DEVICE) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(OUT),--out $(OUT)) $(if $(MP4),--mp4)
 
-plan: $(VENV)/installed ## predict the peak memory of every strategy, without a GPU; MODEL= FRAMES= SIZE= GPU=
-	$(BIN)/python -m bench.plan --model $(MODEL) --strategy $(STRATEGIES) $(if $(FRAMES),--frames $(FRAMES)) $(if $(SIZE),--size $(SIZE)) $(if $(GPU),--gpu $(GPU))
+plan: $(VENV)/installed ## predict the peak memory of every strategy, without a GPU; MODEL= FRAMES= SIZE= GPU= PROTOCOL= PROCESSES= SHARDED=
+	$(BIN)/python -m bench.plan --model $(MODEL) --strategy $(STRATEGIES) $(if $(FRAMES),--frames $(FRAMES)) $(if $(SIZE),--size $(SIZE)) $(if $(GPU),--gpu $(GPU)) $(foreach p,$(PROTOCOL),--protocol $(p)) $(SEVERAL)
 
 report: $(VENV)/installed ## rebuild tables and figures from the records in RESULTS
 	$(BIN)/python -m bench.report --results $(RESULTS)
 
 verify: $(VENV)/installed ## are the tables of RESULTS closed, and its records intact
 	$(BIN)/python -m bench.verify --results $(RESULTS)
+
+status: $(VENV)/installed ## how far the runs of RESULTS are, whoever does them
+	$(BIN)/python -m bench.status --results $(RESULTS)
 
 test: $(VENV)/installed ## run the tests that need no GPU
 	$(TEST)

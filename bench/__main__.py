@@ -4,6 +4,7 @@ VERBS = {
     "run": "compare strategies on one backbone and one data set",
     "report": "rebuild tables and figures from the records",
     "verify": "check that tables hold only what may be compared, and that records are intact",
+    "status": "how far the runs of a results folder are",
     "plan": "predict peak memory, without a GPU, and what fits a card",
     "doctor": "check annotations and videos before a run",
     "measure": "memory and time of real training steps beside their forecast",

@@ -1,5 +1,6 @@
 """The errors that mean: the caller's input is wrong, not this program."""
 
+import errno
 from typing import Any
 
 from bench.shown import printable
@@ -25,3 +26,15 @@ class StuckDecoderError(InputError):
     def __init__(self, message: str, facts: dict[str, Any]) -> None:
         super().__init__(message)
         self.facts = facts
+
+
+OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM)
+"""Errors of a disk that is full, read-only, broken, gone or somebody else's."""
+
+
+def machine_fault(error: OSError) -> str:
+    """Return one line on a disk that does not take what is written; raise any other ``error`` again."""
+    if error.errno not in OF_THE_MACHINE:
+        raise error
+    place = error.filename2 or error.filename
+    return printable(f"{place}: {error.strerror}" if place else str(error.strerror))

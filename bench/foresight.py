@@ -36,7 +36,10 @@ def question_of(spec: RunSpecification, dataset: Dataset) -> Question:
     protocol = spec.protocol()
     videos = dataset.subset(protocol.training_subset)
     workspace = None
-    if spec.device != "cpu" and torch.cuda.get_device_capability(spec.device)[0] >= 9:
+    # Where the card is another machine's, its workspaces are taken for the largest.
+    if spec.device != "cpu" and (
+        not torch.cuda.is_available() or torch.cuda.get_device_capability(spec.device)[0] >= 9
+    ):
         workspace = HOPPER_WORKSPACES
     return Question(
         spec.model,

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from bench.errors import InputError
+
+if TYPE_CHECKING:
+    from bench.specification import RunSpecification
 
 
 def pairs(items: Sequence[str], option: str) -> dict[str, str]:
@@ -99,6 +104,12 @@ def check_cards(processes: int, device: str) -> None:
     cards = torch.cuda.device_count()
     if device_of(device) == "cuda" and processes > cards:
         raise InputError(f"--processes: got {processes}, this machine has {cards} CUDA devices")
+
+
+def default_workers(spec: RunSpecification) -> int:
+    """Return how many runs go on side by side on this machine."""
+    threads = spec.protocol().threads * spec.processes
+    return max(1, (os.cpu_count() or 1) // threads) if spec.device == "cpu" else 1
 
 
 def numbers(text: str, option: str) -> list[int]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bench.specification import RunSpecification
     from datasets.annotations import Dataset
 
-OUTSIDE_SIGNALS = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT")
+OUTSIDE_SIGNALS = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR2")
 
 
 def pending(
@@ -73,6 +73,14 @@ def still_pending(identifier: str, records: Path, redo: str, known: Mapping[str,
     except InputError:
         return True
     return _again(_status(record), redo if known.get(identifier) == stamp else "cancelled")
+
+
+def read_status(records: Path, identifier: str) -> str:
+    """Return the status of a run's record, or that there is none."""
+    try:
+        return str(read_record(records / f"{identifier}.json")["status"])
+    except InputError:
+        return "no record"
 
 
 def was_killed(record: Record) -> bool:

@@ -14,12 +14,15 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.bounded_reading import LARGEST_NOTE, read_json
 from bench.locks import claim
 from bench.plain_values import value_of
 from bench.record import machine, process_runs, write_atomically
+
+if TYPE_CHECKING:
+    from bench.specification import RunSpecification
 
 EVERY_SECONDS = 3.0
 """A run's file is written this often at most."""
@@ -36,6 +39,10 @@ class Progress:
     model: str
     strategy: str
     seed: int
+    settings: dict[str, Any]
+    """The strategy's, as records have them."""
+    protocol: str
+    """Its digest."""
     phase: str
     done: int
     total: int
@@ -53,6 +60,28 @@ class Progress:
         if done <= 0 or self.total < self.done:
             return None
         return (self.updated - self.phase_started) / done * (self.total - self.done)
+
+
+def begun(identifier: str, spec: RunSpecification) -> Progress:
+    """Return the progress of a run whose process is started now."""
+    from strategies.base import settings
+
+    now = time.time()
+    return Progress(
+        run=identifier,
+        model=spec.model,
+        strategy=spec.strategy,
+        seed=spec.seed,
+        settings=settings(spec.build_strategy()),
+        protocol=spec.protocol().digest(),
+        phase="start",
+        done=0,
+        total=1,
+        started=now,
+        phase_started=now,
+        phase_first=0,
+        updated=now,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

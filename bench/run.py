@@ -7,14 +7,13 @@ rebuilds the tables. What has a record is not run again.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import InputError
-from bench.options import device_of
+from bench.errors import InputError, machine_fault
+from bench.options import default_workers, device_of
 from bench.run_options import DEFAULT_RESULTS, parser, specifications
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
     from bench.specification import run_id
 
     check_writable(options.results)
-    check_locks(options.results)
+    check_locks(options.results, machines=options.launcher == "slurm")
     dataset = load_dataset(specs[0])
     specs[0].class_scores(dataset)
     if options.fit is not None:
@@ -72,12 +71,13 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
     clear_away(options.results, specs, frozenset(run_id(spec, dataset) for spec in todo))
     if todo:
         check_data(dataset, todo[0])
+        workers = options.workers or default_workers(specs[0])
+        if options.launcher != "here":
+            from bench.launch import launch
+
+            return launch(todo, dataset, options, workers, known)
         if specs[0].device != "cpu" and not options.force:
             check_card(specs[0].device)
-        threads = specs[0].protocol().threads
-        workers = options.workers or (
-            max(1, (os.cpu_count() or 1) // (threads * specs[0].processes)) if specs[0].device == "cpu" else 1
-        )
         print(f"{len(todo)} of {len(specs)} runs to do, {min(workers, len(todo))} at a time", file=sys.stderr)
         limits = Limits(options.timeout, options.stall)
         run_matrix(todo, dataset, records, workers, limits, options.redo, known)
@@ -113,7 +113,12 @@ def plan_instead(options: argparse.Namespace) -> int | None:
 
     if options.model not in MODEL_NAMES:
         raise InputError(f"--model: unknown '{options.model}', known are {', '.join(MODEL_NAMES)}")
-    wanted = options.device == "auto" and not options.force and default_protocol(options.model) == STANDARD
+    wanted = (
+        options.device == "auto"
+        and options.launcher != "slurm"
+        and not options.force
+        and default_protocol(options.model) == STANDARD
+    )
     if not wanted or device_of("auto") != "cpu":
         return None
     from bench import plan
@@ -142,6 +147,10 @@ def exit_code(verb: str, action: Callable[[], int]) -> int:
         return action()
     except InputError as error:
         print(f"{verb}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        fault = machine_fault(error)
+        print(f"{verb}: {fault}; finished runs are kept, the same command goes on", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{verb}: interrupted; finished runs are kept, the same command goes on", file=sys.stderr)

@@ -16,6 +16,7 @@ from bench.options import (
     settings_of,
     strategy_names,
 )
+from bench.wishes import check_launcher, device_there
 
 if TYPE_CHECKING:
     from bench.specification import RunSpecification
@@ -98,6 +99,19 @@ def parser() -> argparse.ArgumentParser:
         help="so does one that makes no progress for so long (default: 1800; inf: never)",
     )
     add(
+        "--launcher",
+        choices=("here", "local", "slurm"),
+        default="here",
+        help="where runs are done: by this process (default), or a job each, on this machine or by Slurm",
+    )
+    add(
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="time (minutes), mem (GiB), gpus (h200:141,a100:80), and any option of sbatch, for each job",
+    )
+    add(
         "--redo",
         choices=("cancelled", "failed", "all"),
         default="cancelled",
@@ -139,11 +153,14 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
     if not options.stall > 0:
         raise InputError(f"--stall: got {options.stall:g}, allowed is more than 0 (seconds; inf: never)")
     check_processes(options.processes, options.sharded)
-    check_cards(options.processes, options.device)
+    check_launcher(options)
+    if (device := device_there(options)) is None:
+        check_cards(options.processes, options.device)
+        device = device_of(options.device)
     names = strategy_names(options.strategies)
     changed = settings_of(options.set, names)
     changes = protocol_changes(options)
-    device, weights = device_of(options.device), options.weights or "source"
+    weights = options.weights or "source"
     specs = [
         RunSpecification(
             model=options.model,

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from bench.errors import InputError
 from bench.experiment_record import empty_record
-from bench.progress import EVERY_SECONDS, Progress, write_progress
+from bench.progress import EVERY_SECONDS, Progress, begun, write_progress
 from bench.record import Record
 from bench.specification import RunSpecification
 from datasets.annotations import Dataset
@@ -117,11 +117,8 @@ def start(
         disable=not sys.stderr.isatty(),
         dynamic_ncols=True,
     )
-    now, clock = time.monotonic(), time.time()
-    progress = Progress(
-        identifier, spec.model, spec.strategy, spec.seed, "start", 0, 1, clock, clock, 0, clock
-    )
-    running = Running(identifier, spec, lock, process, errors, bar, now, now, progress)
+    now = time.monotonic()
+    running = Running(identifier, spec, lock, process, errors, bar, now, now, begun(identifier, spec))
     tell(running)
     output = process.stdout
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib.patches
 
@@ -14,6 +14,10 @@ from bench.errors import InputError
 from bench.record import detections_path, ground_truth_path
 from bench.report.comparisons import MEGABYTE, Comparison, Row, at_tiou
 from bench.report.style import COLOURS, Look, canvas, looks, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def draw(comparison: Comparison, results: Path) -> list[Path]:
@@ -46,7 +50,7 @@ def map_against_memory(comparison: Comparison, rows: list[Row], path: Path) -> l
     for row in rows:
         peaks = row.values(lambda record: record["memory"]["peak_allocated_bytes"] / MEGABYTE)
         points.append((max(peaks), statistics.fmean(_average(row)), _spread(_average(row))))
-    with canvas(4.6, 3.2) as (figure, axes):
+    with canvas(4.6 + room_beside(rows), 3.2) as (figure, axes):
         for row, look, (peak, mean, spread) in zip(rows, _looks(rows), points, strict=True):
             axes.errorbar(
                 peak,
@@ -74,13 +78,13 @@ def map_against_memory(comparison: Comparison, rows: list[Row], path: Path) -> l
         axes.set_xlim(min(points)[0] / 1.6, max(points)[0] * 1.6)
         axes.set_xlabel("measured peak memory of a training step (MB)")
         axes.set_ylabel("average mAP (%)")
-        axes.legend(loc="best", fontsize=7)
+        name_rows(figure, axes, rows)
         return save(figure, path)
 
 
 def map_over_tiou(comparison: Comparison, rows: list[Row], path: Path) -> list[Path]:
     """Mean mAP over seeds at every tIoU threshold."""
-    with canvas(4.6, 3.2) as (figure, axes):
+    with canvas(4.6 + room_beside(rows), 3.2) as (figure, axes):
         for row, look in zip(rows, _looks(rows), strict=True):
             columns = [row.values(at_tiou(tiou)) for tiou in comparison.tious]
             x = [float(tiou) for tiou in comparison.tious]
@@ -101,13 +105,30 @@ def map_over_tiou(comparison: Comparison, rows: list[Row], path: Path) -> list[P
         axes.set_ylim(bottom=0)
         axes.set_xlabel("temporal IoU threshold")
         axes.set_ylabel("mAP (%)")
-        axes.legend(fontsize=7)
+        name_rows(figure, axes, rows)
         return save(figure, path)
+
+
+INSIDE_ROWS = 6
+"""Rows whose names find a place between the lines; more stand beside the axes."""
+
+
+def room_beside(rows: list[Row]) -> float:
+    """Return the inches that the rows' names take beside the axes."""
+    return 2.6 if len(rows) > INSIDE_ROWS else 0.0
+
+
+def name_rows(figure: Figure, axes: Axes, rows: list[Row]) -> None:
+    """Name the rows, between the lines or, where they are many, beside the axes."""
+    if len(rows) > INSIDE_ROWS:
+        figure.legend(loc="outside right center", fontsize=7)
+    else:
+        axes.legend(loc="best", fontsize=7)
 
 
 def training_loss(comparison: Comparison, rows: list[Row], path: Path) -> list[Path]:
     """Training loss (classification and regression) over steps, for the first seed of each row."""
-    with canvas(4.6, 3.2) as (figure, axes):
+    with canvas(4.6 + room_beside(rows), 3.2) as (figure, axes):
         for row, look in zip(rows, _looks(rows), strict=True):
             points = row.finished[0]["training"]["loss"]
             axes.plot(
@@ -125,7 +146,7 @@ def training_loss(comparison: Comparison, rows: list[Row], path: Path) -> list[P
         axes.minorticks_off()
         axes.set_xlabel("\n".join(["training step", *jumps(rows)]))
         axes.set_ylabel("training loss")
-        axes.legend(fontsize=7)
+        name_rows(figure, axes, rows)
         return save(figure, path)
 
 

@@ -42,6 +42,7 @@ class Forecast:
     batch_size: int
     precision: str
     device: str
+    """What each process has; of several processes their number too, and whether blocks are spread."""
     peak_bytes: int
     reserved_bytes: int | None
     kinds: tuple[tuple[str, int], ...]
@@ -142,13 +143,21 @@ def parse(entry: Any) -> Forecast:
         positive("image_size"),
         positive("batch_size"),
         word("precision"),
-        word("device"),
+        devices(word("device"), number("processes", entry.get("processes", 1)), entry.get("sharded", False)),
         positive("predicted_peak_bytes"),
         None if reserved is None else number("predicted_reserved_bytes", reserved),
         named("kinds"),
         named("phases"),
         tuple((phase, number("timeline", size)) for phase, size in line or []),
     )
+
+
+def devices(device: str, processes: int, sharded: Any) -> str:
+    """Return the device of one process, or those of several."""
+    if not isinstance(sharded, bool):
+        raise InputError(f"field 'sharded' is {str(sharded)[:60]!r}, allowed are true and false")
+    several = f"{processes} x {device}" if processes > 1 else device
+    return f"{several}, sharded" if sharded else several
 
 
 def words(names: Sequence[str], values: Sequence[Any], between: str) -> str:

@@ -1,0 +1,126 @@
+"""One run as a job of a batch system: done under the run's lock, taken up again where it was pre-empted.
+
+``submitit`` writes the job, sends it off, and starts ``RunJob`` in it. USR2, which a batch system sends
+before it takes a machine back, and TERM let the run keep a checkpoint; submitit then queues the job again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.errors import InputError
+
+PATIENCE_SECONDS = 180.0
+"""A run that is locked is waited for so long: a file server may free a dead machine's locks late."""
+SIGNAL_SECONDS = 120
+"""The batch system sends its signal so long before the end; the run has that time, less the next number."""
+LAST_SECONDS = 30.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RunJob:
+    """A run, in plain values, to be called in a job."""
+
+    spec: dict[str, Any]
+    timeout_seconds: float | None
+    stall_seconds: float
+    redo: str
+    known: tuple[int, int, int] | None
+    """The stamp of the record that was there when the job was submitted."""
+    grace_seconds: float = SIGNAL_SECONDS - LAST_SECONDS
+
+    def __call__(self) -> str:
+        """Do the run; return the status of its record, or why there is none."""
+        from bench.pending import read_status
+        from bench.preconditions import check_card
+        from bench.record import unfinished_path
+        from bench.run_process import Limits
+        from bench.runner import PreemptedError, run_matrix
+        from bench.specification import RunSpecification, run_id
+
+        spec = RunSpecification(**self.spec)
+        records = Path(spec.results) / "records"
+        dataset = spec.load_dataset()
+        identifier = run_id(spec, dataset)
+        known = {identifier: self.known} if self.known else {}
+        signals = Signals(self.grace_seconds)
+        try:
+            if spec.device != "cpu" and not spec.force:
+                check_card(spec.device)
+            limits = Limits(self.timeout_seconds, self.stall_seconds)
+            done = run_matrix([spec], dataset, records, 1, limits, self.redo, known, PATIENCE_SECONDS)
+        except PreemptedError:
+            kept = unfinished_path(Path(spec.results), identifier)
+            print(f"{identifier}: stopped, {'goes on from' if kept.exists() else 'without'} a checkpoint")
+            signals.requeue(lambda reason: self._give_up(spec, dataset, reason))
+        except InputError as error:
+            self._write(spec, dataset, "cancelled", str(error))
+            raise
+        return str(done[0]["status"]) if done else f"left to another: {read_status(records, identifier)}"
+
+    def checkpoint(self) -> Any:
+        """Return the job to be queued again, which is this one: the run's state lies in the results."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def _give_up(self, spec: Any, dataset: Any, reason: str) -> None:
+        self._write(spec, dataset, "timeout", reason)
+
+    def _write(self, spec: Any, dataset: Any, status: str, message: str) -> None:
+        """Write a record that says why the run was not done."""
+        from bench.experiment_record import empty_record
+        from bench.locks import claim
+        from bench.record import write_record
+
+        record = {**empty_record(spec, dataset), "status": status, "phase": "job", "message": message}
+        if (lock := claim(Path(spec.results), record["id"])) is not None:  # else another does it
+            try:
+                write_record(Path(spec.results) / "records", record)
+            finally:
+                lock.release()
+
+
+class Signals:
+    """The batch system's signals, which end the run in order; submitit's own handling comes after that."""
+
+    def __init__(self, grace_seconds: float) -> None:
+        name = os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2")
+        self.number = signal.Signals[f"SIG{name}"]
+        self.submitit = signal.getsignal(self.number)
+        self.seen: list[int] = []
+        self.grace_seconds = grace_seconds
+        for number in (self.number, signal.SIGTERM):
+            signal.signal(number, self._stop)
+
+    def _stop(self, number: int, frame: Any) -> None:
+        from bench.runner import PreemptedError
+
+        self.seen.append(number)
+        if len(self.seen) == 1:  # while the run ends, others are only noted
+            raise PreemptedError(self.grace_seconds)
+
+    def requeue(self, give_up: Any) -> None:
+        """Have the job queued again and end this process.
+
+        After TERM alone Slurm queues a job that it pre-empted by itself; one that was cancelled stays so.
+        """
+        from submitit.core.utils import UncompletedJobError
+
+        if self.number not in self.seen and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+            sys.exit(128 + signal.SIGTERM)
+        assert callable(self.submitit)
+        try:
+            self.submitit(self.number, None)
+        except UncompletedJobError as error:
+            give_up(f"{' '.join(str(error).split())[:300]}")
+            raise
+        except (OSError, subprocess.SubprocessError) as error:
+            print(f"not queued again ({error}); the same command submits it again", file=sys.stderr)
+            sys.exit(128 + signal.SIGTERM)

@@ -1,0 +1,93 @@
+"""The jobs that were submitted for a results folder, and which of them the batch system still knows.
+
+``jobs/<run id>.json`` tells of the last job of a run; it stays, so that one that ended without a record can
+be told from one that was never sent. What jobs print lies in ``jobs/logs``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import getpass
+import json
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from bench.errors import InputError
+from bench.record import machine, process_runs, write_atomically
+
+QUEUE_SECONDS = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A run's job; ``submitted`` is in seconds since 1970."""
+
+    run: str
+    model: str
+    strategy: str
+    seed: int
+    launcher: str
+    job: str
+    machine: str
+    submitted: float
+
+
+def logs_folder(results: Path) -> Path:
+    """Return where submission files, and what jobs print, lie."""
+    return results / "jobs" / "logs"
+
+
+def write_job(results: Path, job: Job) -> None:
+    """Keep what is known of a submitted job."""
+    write_atomically(results / "jobs" / f"{job.run}.json", json.dumps(dataclasses.asdict(job)).encode())
+
+
+def read_jobs(results: Path) -> dict[str, Job]:
+    """Return the last job of each run; what is no such file is passed over."""
+    found = {}
+    for path in sorted((results / "jobs").glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            job = Job(**json.loads(path.read_text()))
+            found[job.run] = job
+    return found
+
+
+def states_of(jobs: Iterable[Job]) -> dict[str, str]:
+    """Return what the batch system says of those jobs that have not ended, by run.
+
+    Raises InputError where it cannot be asked: a job that may live must not be sent again.
+    """
+    jobs = list(jobs)
+    queue = slurm_queue() if any(job.launcher == "slurm" for job in jobs) else {}
+    found = {}
+    for job in jobs:
+        state = queue.get(job.job) if job.launcher == "slurm" else _local_state(job)
+        if state is not None:
+            found[job.run] = state
+    return found
+
+
+def slurm_queue() -> dict[str, str]:
+    """Return the states of this user's jobs that Slurm has not done with, by number."""
+    command = ["squeue", "--noheader", "--format=%i %T", f"--user={getpass.getuser()}"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=QUEUE_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or str(error)
+        raise InputError(
+            f"--launcher slurm: squeue cannot be asked ({' '.join(said.split())[:200]})"
+        ) from None
+    lines = (line.split() for line in answer.stdout.splitlines())
+    return {words[0]: words[1] for words in lines if len(words) == 2}
+
+
+def _local_state(job: Job) -> str | None:
+    if job.machine != machine() or not process_runs(int(job.job)):
+        return None
+    with contextlib.suppress(OSError):  # another process may have the number by now
+        command = Path(f"/proc/{job.job}/cmdline").read_bytes()
+        if b"submitit" not in command:  # empty once it has ended and nobody asked after it
+            return None
+    return "RUNNING"

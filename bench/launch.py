@@ -1,0 +1,183 @@
+"""A matrix as jobs of a batch system, one a run, through submitit; what is submitted is not waited for."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import InputError
+from bench.job import SIGNAL_SECONDS, RunJob
+from bench.jobs import Job, logs_folder, read_jobs, states_of, write_job
+from bench.locks import held, holding
+from bench.record import machine, read_folder
+from bench.resources import Asked, ask_for
+from bench.specification import RunSpecification, run_id
+from bench.wishes import Wishes, wishes_of
+from datasets.annotations import Dataset
+
+if TYPE_CHECKING:
+    from submitit import AutoExecutor
+
+    from bench.pending import Stamp
+
+ROOT = Path(__file__).parents[1]
+PROGRAMS = ("sbatch", "srun", "squeue")
+SUBMITTING = "submit"
+"""The lock of whoever submits jobs: two that look at once would both find none."""
+NO_LIMIT_MINUTES = 525_600
+"""What a job on this machine may take: a year."""
+MOST_TIMEOUTS = 20
+"""A job that ran into its time limit is queued again so often; it goes on from its checkpoint."""
+EXECUTOR_OPTIONS = ("python", "max_num_timeout")
+LISTS = ("setup", "teardown", "srun_args")
+POLL_SECONDS = 0.5
+
+
+def launch(
+    todo: Sequence[RunSpecification],
+    dataset: Dataset,
+    options: argparse.Namespace,
+    workers: int,
+    known: Mapping[str, Stamp],
+) -> int:
+    """Submit a job for each of ``todo`` that has none, and return the exit code, 0."""
+    try:
+        import submitit  # noqa: F401
+    except ImportError:
+        raise InputError(
+            f"--launcher: {options.launcher} needs submitit, install talbench with [cluster]"
+        ) from None
+    if options.launcher == "slurm" and (missing := [name for name in PROGRAMS if not shutil.which(name)]):
+        raise InputError(f"--launcher slurm: there is no {missing[0]} here, submit where Slurm is installed")
+    results = Path(todo[0].results)
+    with holding(results, SUBMITTING):
+        jobs = read_jobs(results)
+        alive = states_of(jobs.values())
+        named = [(run_id(spec, dataset), spec) for spec in todo]
+        left = [(name, spec) for name, spec in named if name not in alive and not held(results, name)]
+        if len(left) < len(named):
+            have = len(named) - len(left)
+            print(f"{have} of {len(named)} runs have jobs, or are done right now", file=sys.stderr)
+        wishes = wishes_of(options.slurm)
+        specs = [spec for _, spec in left]
+        if options.launcher == "slurm" and specs:
+            records = read_folder(results / "records").records
+            asked: list[Asked | None] = list(ask_for(specs, dataset, records, wishes))
+        else:
+            asked = [None] * len(specs)
+        running: list[Any] = []
+        for (name, spec), each in zip(left, asked, strict=True):
+            while options.launcher == "local" and sum(not job.done() for job in running) >= workers:
+                time.sleep(POLL_SECONDS)  # this machine has no queue
+            running.append(_submit(name, spec, each, wishes, options, known.get(name)))
+            _tell(spec, running[-1].job_id, each)
+    if left:
+        print(
+            f"{len(left)} jobs submitted; python -m bench.status --results "
+            f"{shlex.quote(str(options.results))} tells how far they are, this command then makes the tables",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _submit(
+    name: str,
+    spec: RunSpecification,
+    asked: Asked | None,
+    wishes: Wishes,
+    options: argparse.Namespace,
+    stamp: Stamp | None,
+) -> Any:
+    """Submit one run's job and return it as submitit knows it."""
+    results = Path(spec.results)
+    job = RunJob(dataclasses.asdict(spec), options.timeout, options.stall, options.redo, stamp)
+    executor = slurm_executor(results, name, spec, asked, wishes) if asked else local_executor(results, spec)
+    try:
+        submitted = executor.submit(job)
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"--launcher {options.launcher}: nothing more was submitted ({reason})") from None
+    write_job(
+        results,
+        Job(
+            name,
+            spec.model,
+            spec.strategy,
+            spec.seed,
+            options.launcher,
+            submitted.job_id,
+            machine(),
+            time.time(),
+        ),
+    )
+    return submitted
+
+
+def local_executor(results: Path, spec: RunSpecification) -> AutoExecutor:
+    """Return what starts a job on this machine."""
+    from submitit import AutoExecutor
+
+    executor = AutoExecutor(logs_folder(results), cluster="local", local_max_num_timeout=MOST_TIMEOUTS)
+    executor.update_parameters(timeout_min=NO_LIMIT_MINUTES)
+    if spec.device != "cpu":
+        executor.update_parameters(gpus_per_node=spec.processes)
+    return executor
+
+
+def slurm_executor(
+    results: Path, name: str, spec: RunSpecification, asked: Asked, wishes: Wishes
+) -> AutoExecutor:
+    """Return what sends a job to Slurm, with all that it asks for."""
+    from submitit import AutoExecutor
+
+    own = {f"slurm_{key}": wishes.others[key] for key in EXECUTOR_OPTIONS if key in wishes.others}
+    executor = AutoExecutor(
+        logs_folder(results), cluster="slurm", **{"slurm_max_num_timeout": MOST_TIMEOUTS, **own}
+    )
+    need = f"; {asked.predicted_bytes / 1e9:.1f} GB of each card predicted" if asked.predicted_bytes else ""
+    parameters: dict[str, Any] = {
+        "comment": name + need,
+        "signal_delay_s": SIGNAL_SECONDS,
+        **({"gres": f"gpu:{asked.card}:{asked.gpus}"} if asked.card else {}),
+    }
+    # So that a job that was pre-empted may be queued again, and finds this code.
+    more: dict[str, Any] = {"requeue": True, "chdir": str(ROOT)}
+    for key, value in wishes.others.items():
+        if key not in EXECUTOR_OPTIONS:
+            parameters[key] = [value] if key in LISTS else value
+    generic: dict[str, Any] = {
+        "name": f"{spec.strategy}-{spec.seed}",
+        "timeout_min": asked.minutes,
+        "mem_gb": asked.memory_gib,
+        "cpus_per_task": parameters.pop("cpus_per_task", asked.cores),
+        "nodes": 1,
+        "tasks_per_node": 1,
+    }
+    if asked.gpus and not asked.card and not any(k.startswith(("gpus", "gres")) for k in parameters):
+        generic["gpus_per_node"] = asked.gpus
+    executor.update_parameters(**generic)
+    for key, value in parameters.items():
+        try:
+            executor.update_parameters(**{f"slurm_{key}": value})
+        except NameError:  # none that submitit knows: sbatch says whether it does
+            more[key] = value
+    executor.update_parameters(slurm_additional_parameters=more)
+    return executor
+
+
+def _tell(spec: RunSpecification, job: str, asked: Asked | None) -> None:
+    words = [f"{spec.strategy} seed {spec.seed}: job {job}"]
+    if asked:
+        cards = f"{asked.gpus} x {asked.card or 'GPU'}, " if asked.gpus else ""
+        words.append(
+            f"{cards}{asked.memory_gib} GiB, {asked.cores} cores, {asked.minutes} min"
+            + "".join(f"; {remark}" for remark in asked.remarks)
+        )
+    print(", ".join(words), file=sys.stderr)

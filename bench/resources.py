@@ -1,0 +1,173 @@
+"""What a run's job asks a cluster for: a card that holds its forecast, host memory, cores, and time.
+
+A card follows from the forecast, and the time from runs that were measured; what follows from neither must be
+given. The bytes of the host are those of the frames, windows and weights that a run holds, with room.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from bench.errors import InputError
+from bench.memory.rows import GIBIBYTE, Question, answer, forecasters, needed_bytes
+from bench.record import Record
+from bench.specification import RunSpecification
+from bench.wishes import Wishes
+from datasets.annotations import Dataset
+from strategies.base import settings
+
+TIME_FACTOR = 1.5
+TIME_MORE_MINUTES = 10
+"""A job asks for so many times what the longest run of its kind took, and so much more to start and read."""
+PROCESS_BYTES = 2 * GIBIBYTE
+"""Room for a process before it holds a frame."""
+CUDA_BYTES = 4 * GIBIBYTE
+"""Room for what CUDA keeps on the host. It was not measured: ``mem`` says otherwise."""
+FRAMES_SHARE = 0.25
+"""What a run takes of the memory that is free for decoded frames, unless ``--frame-cache`` says else."""
+WINDOWS_HELD = 4
+"""Copies of a batch's windows on their way, beside those that are being decoded."""
+CPU_DECODERS, GPU_DECODERS = 1, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What one job asks for, and a line for each thing that the user should know of it."""
+
+    minutes: int
+    memory_gib: int
+    cores: int
+    gpus: int
+    card: str | None
+    predicted_bytes: int | None
+    """What the run needs of each card; None on a CPU, or without a forecast."""
+    remarks: tuple[str, ...]
+
+
+def foretold(question: Question) -> dict[str, Any] | None:
+    """Return the forecast's row, or None for what cannot be forecast; the run itself will tell why."""
+    try:
+        return answer(question)
+    except Exception:
+        return None
+
+
+def ask_for(
+    specs: Sequence[RunSpecification], dataset: Dataset, records: Sequence[Record], wishes: Wishes
+) -> list[Asked]:
+    """Return what the job of each of ``specs`` asks for.
+
+    Raises InputError that names the runs of whose kind none was measured, where no time was given.
+    """
+    from bench.foresight import question_of
+
+    questions = [question_of(spec, dataset) for spec in specs]
+    different = list({repr(question): question for question in questions}.values())
+    with forecasters(1) as pool:
+        rows = dict(zip(map(repr, different), pool.map(foretold, different), strict=True))
+    asked, unknown = [], []
+    for spec, question in zip(specs, questions, strict=True):
+        time = (wishes.minutes, None) if wishes.minutes else measured_minutes(spec, dataset, records)
+        if time is None:
+            unknown.append(f"{spec.strategy} seed {spec.seed}")
+        else:
+            asked.append(_asked(spec, rows[repr(question)], wishes, time[0], time[1]))
+    if unknown:
+        raise InputError(
+            f"--slurm: no run like {unknown[0]}{' and others' if unknown[1:] else ''} was measured in these "
+            "results, so that its time is not known; allowed is time=MINUTES"
+        )
+    return asked
+
+
+def measured_minutes(
+    spec: RunSpecification, dataset: Dataset, records: Sequence[Record]
+) -> tuple[int, str] | None:
+    """Return minutes that are enough going by the records, and a line that says whose; None without any.
+
+    Alike are runs that differ in nothing but the seed, and the number of a card.
+    """
+    strategy, digest = settings(spec.build_strategy()), spec.protocol().digest()
+    kind = spec.device.partition(":")[0]
+    alike = [
+        (record["cost"]["wall_seconds"], record["id"])
+        for record in records
+        if record["status"] == "ok"
+        and (record["model"], record["strategy"], record["protocol"]["digest"])
+        == (spec.model, strategy, digest)
+        and record["dataset"].get("annotation_sha256") == dataset.sha256
+        and record["environment"].get("device_type") == kind
+        and record.get("parallel", {}).get("processes", 1) == spec.processes
+        and record["cost"].get("wall_seconds")
+    ]
+    if not alike:
+        return None
+    seconds, name = max(alike)
+    minutes = math.ceil(TIME_FACTOR * seconds / 60) + TIME_MORE_MINUTES
+    return minutes, (
+        f"time: {minutes} min = {TIME_FACTOR:g} x {seconds:.0f} s of {name} + {TIME_MORE_MINUTES} min"
+    )
+
+
+def _asked(
+    spec: RunSpecification, row: dict[str, Any] | None, wishes: Wishes, minutes: int, remark: str | None
+) -> Asked:
+    remarks = [remark] if remark else []
+    gpus, card, needed = 0, None, None
+    if spec.device != "cpu":
+        gpus = spec.processes
+        needed = needed_bytes(row) if row else None
+        card, said = smallest_card(needed, wishes.cards)
+        remarks += said
+    protocol = spec.protocol()
+    decoders = spec.decoders or (GPU_DECODERS if gpus else CPU_DECODERS)
+    memory = wishes.memory_gib or math.ceil(host_bytes(spec, row, decoders) / GIBIBYTE)
+    cores = spec.processes * (protocol.threads + decoders)
+    return Asked(minutes, memory, cores, gpus, card, needed, tuple(remarks))
+
+
+def smallest_card(needed: int | None, cards: Sequence[tuple[str, int]]) -> tuple[str | None, tuple[str, ...]]:
+    """Return the name of the smallest card that holds so many bytes, and what is to be said of it.
+
+    Where none does the largest is taken: the run then says so itself and becomes a row.
+    """
+    if not cards:
+        return None, ()
+    largest, most = cards[-1]
+    if needed is None:
+        return largest, (f"card: there is no forecast, so that the largest ({largest}) is asked for",)
+    for name, size in cards:
+        if needed <= size:
+            return name, ()
+    sizes = f"{needed / 1e9:.1f} GB are predicted, {largest} has {most / 1e9:.1f}"
+    return largest, (f"card: no card is large enough ({sizes})",)
+
+
+def host_bytes(spec: RunSpecification, row: dict[str, Any] | None, decoders: int) -> int:
+    """Return the bytes of host memory that a run's processes need.
+
+    On a CPU that is the forecast's peak, else the weights twice (as read, and as built); with the windows
+    under way and the frames that are kept.
+    """
+    protocol, weights = spec.protocol(), spec.weights_path()
+    window = 3 * protocol.window_clips * _clip_frames(spec.model) * protocol.image_size**2
+    held = PROCESS_BYTES + (WINDOWS_HELD * protocol.batch_size + decoders) * window
+    if spec.device == "cpu":
+        held += int(row["predicted_peak_bytes"]) if row else 0
+    else:
+        held += CUDA_BYTES + (2 * weights.stat().st_size if weights and weights.exists() else 0)
+    if spec.frame_cache is not None:
+        return int(held * spec.processes + spec.frame_cache * GIBIBYTE)
+    return int(held * spec.processes / (1 - FRAMES_SHARE))
+
+
+def _clip_frames(model: str) -> int:
+    import torch
+
+    from bench.models import build_backbone
+
+    with torch.device("meta"):
+        return build_backbone(model).geometry.clip_frames

@@ -1,0 +1,201 @@
+"""``python -m bench.status``: how far the runs of a results folder are, whoever does them.
+
+Waiting, running with phase and progress, interrupted, failed with their reason, done: of benches and of jobs,
+on this machine and on others that share the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.errors import InputError
+
+STATES = ("running", "waiting", "interrupted", "failed", "done")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What is known of one run."""
+
+    run: str
+    model: str
+    strategy: str
+    seed: int
+    state: str
+    phase: str | None = None
+    done: int | None = None
+    total: int | None = None
+    seconds: float | None = None
+    """Since its process began, or all that a finished one took."""
+    remaining_seconds: float | None = None
+    remaining_from: str | None = None
+    """What the estimate rests on: a finished run, or the pace of the phase, of which alone it then speaks."""
+    reason: str | None = None
+    job: str | None = None
+
+
+def rows(results: Path, now: float | None = None) -> list[Row]:
+    """Return the runs, those first that somebody is waiting for. Raises InputError without such a folder."""
+    from bench.jobs import read_jobs, states_of
+    from bench.locks import held
+    from bench.pending import was_killed
+    from bench.progress import read_progress, read_queues
+    from bench.record import read_folder
+
+    if not results.is_dir():
+        raise InputError(f"--results: {results} is no folder")
+    now = time.time() if now is None else now
+    records = {record["id"]: record for record in read_folder(results / "records").records}
+    jobs = read_jobs(results)
+    numbers = {name: f"{job.launcher} {job.job}" for name, job in jobs.items()}
+    found: dict[str, Row] = {}
+    for record in records.values():
+        found[record["id"]] = Row(
+            *(record["id"], record["model"], record["strategy"]["name"], record["seed"]),
+            "done" if record["status"] == "ok" else "interrupted" if was_killed(record) else "failed",
+            phase=record.get("phase"),
+            seconds=(record["cost"] or {}).get("wall_seconds"),
+            reason=None if record["status"] == "ok" else f"{record['status']}: {record.get('message')}",
+        )
+    for told in read_progress(results):
+        row = Row(told.run, told.model, told.strategy, told.seed, "interrupted", told.phase, told.done)
+        if held(results, told.run):
+            left, source = remaining(told, _twins(told, records), now)
+            row = dataclasses.replace(
+                row,
+                state="running",
+                total=told.total,
+                seconds=max(0.0, now - told.started),
+                remaining_seconds=left,
+                remaining_from=source,
+            )
+        elif told.run in found:
+            continue
+        else:
+            row = dataclasses.replace(
+                row, total=told.total, reason="its process is gone; the same command goes on"
+            )
+        found[told.run] = row
+    for queued in read_queues(results):
+        if found.get(queued.run) is None or found[queued.run].state != "running":
+            found[queued.run] = Row(queued.run, queued.model, queued.strategy, queued.seed, "waiting")
+    undone = [job for name, job in jobs.items() if name not in found or found[name].state != "running"]
+    try:
+        alive, unknown = states_of(undone), None
+    except InputError as error:
+        alive, unknown = {}, str(error)
+    for job in undone:
+        row = Row(job.run, job.model, job.strategy, job.seed, "interrupted")
+        if job.run in alive:
+            found[job.run] = dataclasses.replace(row, state="waiting", reason=alive[job.run].lower())
+        elif job.run not in found or found[job.run].state == "interrupted":
+            reason = unknown or f"its job ended without a record; see jobs/logs/{job.job}_0_log.err"
+            found[job.run] = dataclasses.replace(row, reason=reason)
+    ordered = sorted(
+        found.values(), key=lambda row: (STATES.index(row.state), row.model, row.strategy, row.seed)
+    )
+    return [dataclasses.replace(row, job=numbers.get(row.run)) for row in ordered]
+
+
+def _twins(told: Any, records: dict[str, Any]) -> list[Any]:
+    """Return the finished runs that differ from this one in seed or device at most."""
+    kind = (told.model, told.settings, told.protocol)
+    return [
+        record
+        for record in records.values()
+        if record["status"] == "ok"
+        and (record["model"], record["strategy"], record["protocol"]["digest"]) == kind
+        and record["cost"].get("wall_seconds")
+        and record["id"].partition("_")[0] == told.run.partition("_")[0]  # the data set's name
+    ]
+
+
+def remaining(told: Any, twins: Sequence[Any], now: float) -> tuple[float | None, str | None]:
+    """Return how long a run goes on, about, and what says so.
+
+    A finished run of the same kind says it of the whole, as long as this one is not slower already; else
+    the pace of the phase says it of the rest of the phase.
+    """
+    if twins:
+        usual = statistics.median(record["cost"]["wall_seconds"] for record in twins)
+        left = told.started + usual - now
+        if left > 0:
+            return left, f"{len(twins)} finished like it"
+    left = told.phase_seconds_left()
+    if left is None:
+        return None, None
+    return max(0.0, left - (now - told.updated)), "this phase alone"
+
+
+def table(found: Sequence[Row]) -> str:
+    """Return the runs as text, with a line of how many there are of each state."""
+    counts = ", ".join(f"{sum(row.state == state for row in found)} {state}" for state in STATES)
+    lines = [("run", "state", "phase", "progress", "since", "remaining", "reason", "job")]
+    for row in found:
+        share = f"{row.done} of {row.total}" if row.state == "running" and row.total else ""
+        source = f" ({row.remaining_from})" if row.remaining_from else ""
+        lines.append(
+            (
+                f"{row.model} {row.strategy} seed {row.seed}",
+                row.state,
+                row.phase or "" if row.state != "done" else "",
+                share,
+                duration(row.seconds),
+                duration(row.remaining_seconds) + source,
+                (row.reason or "")[:100],
+                row.job or "",
+            )
+        )
+    shown = [i for i in range(len(lines[0])) if any(line[i] for line in lines[1:])] if found else []
+    widths = {i: max(len(line[i]) for line in lines) for i in shown}
+    text = ["  ".join(line[i].ljust(widths[i]) for i in shown).rstrip() for line in lines]
+    return "\n".join([f"{len(found)} runs: {counts}", *(text if shown else [])])
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as a person reads them."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the verb; bad input is one line and exit code 2."""
+    from bench.report.__main__ import default_results
+
+    parser = argparse.ArgumentParser(prog="python -m bench.status", description=__doc__)
+    parser.add_argument("--results", type=Path, help="default: results/local if it has runs, else results")
+    parser.add_argument("--json", metavar="FILE", help="write the same as JSON, - for standard output")
+    options = parser.parse_args(arguments)
+    try:
+        found = rows(options.results or default_results())
+        counts = {state: sum(row.state == state for row in found) for state in STATES}
+        text = json.dumps({"counts": counts, "runs": [dataclasses.asdict(row) for row in found]}, indent=1)
+        if options.json and options.json != "-":
+            from bench.record import write_atomically
+
+            write_atomically(Path(options.json), text.encode())
+        print(text if options.json == "-" else table(found))
+    except InputError as error:
+        print(f"bench.status: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"bench.status: {error.filename}: cannot be written ({error.strerror})", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""What the user says of a cluster, ``--slurm KEY=VALUE``, and what goes with ``--launcher``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from bench.errors import InputError
+from bench.memory.rows import CARDS, GIBIBYTE
+
+
+@dataclasses.dataclass(frozen=True)
+class Wishes:
+    """What the user says of the cluster, ``--slurm KEY=VALUE``."""
+
+    cards: tuple[tuple[str, int], ...] = ()
+    """Names and bytes of the cards that there are, the smallest first."""
+    minutes: int | None = None
+    memory_gib: int | None = None
+    others: Mapping[str, str | int | bool] = dataclasses.field(default_factory=dict)
+    """All other parameters of sbatch, as they are."""
+
+    @property
+    def has_gpus(self) -> bool:
+        return bool(self.cards) or any(name.startswith(("gpus", "gres")) for name in self.others)
+
+
+def wishes_of(items: Sequence[str]) -> Wishes:
+    """Return the wishes from KEY=VALUE words; a value may hold commas."""
+    found: dict[str, str] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key or not value:
+            raise InputError(f"--slurm: got '{item}', allowed is KEY=VALUE")
+        found[key.replace("-", "_")] = value
+    cards = _cards(found.pop("gpus")) if "gpus" in found else ()
+    minutes, memory = (_whole(name, found.pop(name, None)) for name in ("time", "mem"))
+    others = {key: int(value) if value.isdecimal() else value for key, value in found.items()}
+    return Wishes(cards, minutes, memory, {k: True if v == "true" else v for k, v in others.items()})
+
+
+def _whole(name: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        unit = {"time": "minutes", "mem": "GiB of host memory"}[name]
+        raise InputError(f"--slurm: got {name}={text}, allowed are {unit}, a whole number of 1 or more")
+    return int(text)
+
+
+def _cards(text: str) -> tuple[tuple[str, int], ...]:
+    found = []
+    for part in text.split(","):
+        name, _, size = part.partition(":")
+        if not name or not size.isdecimal() or int(size) < 1:
+            raise InputError(f"--slurm: got gpus={text}, allowed is NAME:GB with commas between, as a100:80")
+        found.append((name, CARDS.get(size, int(size) * GIBIBYTE)))
+    return tuple(sorted(found, key=lambda card: card[1]))
+
+
+def check_launcher(options: argparse.Namespace) -> None:
+    """Raise InputError for options that do not go together."""
+    if options.slurm and options.launcher != "slurm":
+        raise InputError("--slurm: allowed only with --launcher slurm")
+    wishes_of(options.slurm)
+
+
+def device_there(options: argparse.Namespace) -> str | None:
+    """Return the device of jobs on other machines, whatever this one has; None for this machine's."""
+    if options.launcher != "slurm":
+        return None
+    if options.device not in ("auto", "cpu", "cuda"):
+        raise InputError(
+            f"--device: got '{options.device}', allowed with --launcher slurm are auto, cpu, cuda"
+        )
+    if options.device != "auto":
+        return str(options.device)
+    return "cuda" if wishes_of(options.slurm).has_gpus else "cpu"

@@ -1,0 +1,191 @@
+"""What ``bench.status`` tells of runs that wait, go on, were killed, failed, or are done."""
+
+import dataclasses
+import json
+import math
+import time
+
+import pytest
+
+from bench.foresight import HOPPER_WORKSPACES
+from bench.jobs import Job, write_job
+from bench.locks import holding
+from bench.memory.rows import CARDS, GIBIBYTE
+from bench.progress import Progress, Waiting, write_progress, write_queue
+from bench.record import write_record
+from bench.resources import measured_minutes, smallest_card
+from bench.run import parser, specifications
+from bench.status import duration, main, rows
+from bench.wishes import Wishes, wishes_of
+from strategies.base import settings
+
+
+def record_of(identifier, status="ok", **fields):
+    full = {"cost": {"wall_seconds": 600.0}, "metrics": {"a": 1}, "memory": {"a": 1}}
+    empty = dict.fromkeys(full)
+    return {
+        **(full if status == "ok" else empty),
+        "schema": 1,
+        "id": identifier,
+        "status": status,
+        "phase": None,
+        "message": None,
+        "model": "vit-t",
+        "strategy": {"name": "losa", "lr": 1.0},
+        "dataset": {"name": "d"},
+        "protocol": {"digest": "p"},
+        "seed": int(identifier.partition("_seed")[2].partition("_")[0]),
+        "weights": {},
+        "environment": {},
+        **fields,
+    }
+
+
+def progress_of(run, **fields):
+    now = time.time()
+    values = {
+        "run": run,
+        "model": "vit-t",
+        "strategy": "losa",
+        "seed": int(run.partition("_seed")[2].partition("_")[0]),
+        "settings": {"name": "losa", "lr": 1.0},
+        "protocol": "p",
+        "phase": "adapters",
+        "done": 30,
+        "total": 90,
+        "started": now - 200,
+        "phase_started": now - 110,
+        "phase_first": 10,
+        "updated": now - 10,
+    }
+    return Progress(**{**values, **fields})
+
+
+def name(seed):
+    return f"d_vit-t_losa_seed{seed}_{seed:08}"
+
+
+def test_every_state_is_told_apart(tmp_path, capsys):
+    records = tmp_path / "records"
+    write_record(records, record_of(name(0), "error", phase="load", message="broken adapter"))
+    write_record(records, record_of(name(1), "error", failure={"signal": "SIGKILL"}))
+    write_progress(tmp_path, progress_of(name(2)))
+    write_progress(tmp_path, progress_of(name(3), phase="load"))  # whoever wrote it holds no lock
+    write_queue(tmp_path, [Waiting(name(4), "vit-t", "losa", 4)])
+    write_job(tmp_path, Job(name(5), "vit-t", "losa", 5, "local", "999999999", "here", 0.0))
+    with holding(tmp_path, name(2)):
+        found = {row.seed: row for row in rows(tmp_path)}
+    assert {seed: row.state for seed, row in found.items()} == {
+        0: "failed",
+        1: "interrupted",
+        2: "running",
+        3: "interrupted",
+        4: "waiting",
+        5: "interrupted",
+    }
+    assert found[0].reason == "error: broken adapter"
+    assert found[5].reason.startswith("its job ended without a record")
+    running = found[2]
+    assert (running.phase, running.done, running.total) == ("adapters", 30, 90)
+    # 20 steps took 100 s, so that 60 more take 300, of which 10 have passed.
+    assert running.remaining_seconds == pytest.approx(290, abs=2)
+    assert running.remaining_from == "this phase alone"
+    assert running.seconds == pytest.approx(200, abs=2)
+    assert main(["--results", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "6 runs: 0 running, 1 waiting, 4 interrupted, 1 failed, 0 done" in text
+    assert "error: broken adapter" in text
+
+
+def test_a_finished_run_like_it_says_how_long_a_run_takes(tmp_path, capsys):
+    for seed, fields in enumerate(({}, {"protocol": {"digest": "other"}}, {"strategy": {"name": "losa"}})):
+        write_record(tmp_path / "records", record_of(name(seed), **fields))
+    write_progress(tmp_path, progress_of(name(7)))
+    write_record(tmp_path / "records", record_of(name(7), "error", message="of the time before"))
+    with holding(tmp_path, name(7)):
+        assert main(["--results", str(tmp_path), "--json", str(tmp_path / "status.json")]) == 0
+        assert "1 finished like it" in capsys.readouterr().out
+        assert main(["--results", str(tmp_path), "--json", "-"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["counts"] == {"running": 1, "waiting": 0, "interrupted": 0, "failed": 0, "done": 3}
+    assert told["runs"][0]["remaining_seconds"] == pytest.approx(400, abs=3)  # 600 in all, 200 have passed
+    assert told["runs"][0]["reason"] is None
+    assert json.loads((tmp_path / "status.json").read_text())["counts"] == told["counts"]
+
+
+def test_before_a_step_is_done_nothing_is_estimated():
+    told = progress_of(name(0), done=10)
+    assert told.phase_seconds_left() is None
+    assert dataclasses.replace(told, done=11).phase_seconds_left() == pytest.approx(100 * 79, rel=0.02)
+
+
+def test_a_folder_that_is_none_is_one_line(tmp_path, capsys):
+    assert main(["--results", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err == f"bench.status: --results: {tmp_path / 'none'} is no folder\n"
+    assert main(["--results", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("0 runs:")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, ""), (9.6, "10 s"), (60, "1 min 00 s"), (7265, "2 h 01 min")]
+)
+def test_durations_as_a_person_reads_them(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_the_smallest_card_that_holds_a_forecast_is_asked_for():
+    wishes = wishes_of(["gpus=h200:141,a100:80,t4:16", "time=90", "qos=low", "exclusive=true"])
+    assert wishes.cards == (("t4", CARDS["16"]), ("a100", CARDS["80"]), ("h200", CARDS["141"]))
+    assert (wishes.minutes, dict(wishes.others)) == (90, {"qos": "low", "exclusive": True})
+    assert wishes.has_gpus
+    assert not Wishes().has_gpus
+    for needed, card in ((16 * GIBIBYTE, "t4"), (16 * GIBIBYTE + 1, "a100"), (100 * GIBIBYTE, "h200")):
+        assert smallest_card(needed, wishes.cards) == (card, ())
+    card, [remark] = smallest_card(200 * GIBIBYTE, wishes.cards)
+    assert card == "h200"
+    assert "no card is large enough (214.7 GB are predicted, h200 has 150.8)" in remark
+    card, [remark] = smallest_card(None, wishes.cards)
+    assert (card, "there is no forecast" in remark) == ("h200", True)
+    assert smallest_card(1, ()) == (None, ())
+
+
+@dataclasses.dataclass(frozen=True)
+class SomeDataset:
+    sha256: str = "data"
+
+
+def test_time_is_measured_or_unknown():
+    words = ["--strategies", "losa", "--device", "cpu", "--set", "losa.taps=1+3"]
+    [spec] = specifications(parser().parse_args(words))
+    alike = record_of(
+        name(3),
+        strategy=settings(spec.build_strategy()),
+        protocol={"digest": spec.protocol().digest()},
+        dataset={"name": "d", "annotation_sha256": "data"},
+        environment={"device_type": "cpu"},
+    )
+    minutes, line = measured_minutes(spec, SomeDataset(), [alike])
+    assert minutes == math.ceil(1.5 * 600 / 60) + 10
+    assert line == f"time: 25 min = 1.5 x 600 s of {name(3)} + 10 min"
+    longer = {**alike, "id": "longer", "cost": {"wall_seconds": 1200.0}}
+    assert measured_minutes(spec, SomeDataset(), [longer, alike])[0] == 40
+    for change in (
+        {"status": "error"},
+        {"model": "vit-s"},
+        {"strategy": {"name": "losa"}},
+        {"protocol": {"digest": "other"}},
+        {"dataset": {"name": "d", "annotation_sha256": "other"}},
+        {"environment": {"device_type": "cuda"}},
+        {"parallel": {"processes": 2}},
+    ):
+        assert measured_minutes(spec, SomeDataset(), [{**alike, **change}]) is None, change
+
+
+def test_workspaces_of_a_card_elsewhere_are_taken_for_the_largest(monkeypatch, tiny_dataset):
+    from bench.foresight import question_of
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    words = ["--launcher", "slurm", "--device", "cuda", "--strategies", "head-only"]
+    words += ["--dataset", str(tiny_dataset / "annotations.json"), "--data", str(tiny_dataset / "videos")]
+    [spec] = specifications(parser().parse_args(words))
+    assert question_of(spec, spec.load_dataset()).workspace_bytes == HOPPER_WORKSPACES
