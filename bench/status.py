@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError
+from bench.shown import printable
 
 STATES = ("running", "waiting", "interrupted", "failed", "done")
 
@@ -156,7 +157,7 @@ def table(found: Sequence[Row]) -> str:
         )
     shown = [i for i in range(len(lines[0])) if any(line[i] for line in lines[1:])] if found else []
     widths = {i: max(len(line[i]) for line in lines) for i in shown}
-    text = ["  ".join(line[i].ljust(widths[i]) for i in shown).rstrip() for line in lines]
+    text = [printable("  ".join(line[i].ljust(widths[i]) for i in shown).rstrip()) for line in lines]
     return "\n".join([f"{len(found)} runs: {counts}", *(text if shown else [])])
 
 

@@ -1,5 +1,6 @@
 """A few hundred of what `python -m tests.fuzz` does by the thousand: results, weights, checkpoints, bombs."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -11,7 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from fuzz import binary_files, result_files
 
-from bench.progress import read_progress, read_queues
+from bench.jobs import Job, read_jobs, write_job
+from bench.progress import Progress, read_progress, read_queues, write_progress
 from bench.record import machine
 
 REPORT = Path(__file__).parents[2] / "results" / "hostile.json"
@@ -67,6 +69,24 @@ def test_progress_that_is_none_is_passed_over(tmp_path: Path, content: str) -> N
     os.mkfifo(tmp_path / "progress" / "pipe.json")
     assert read_progress(tmp_path) == []
     assert read_queues(tmp_path) == []
+
+
+@pytest.mark.parametrize("change", [{"job": "../1"}, {"job": "-1"}, {"run": "\x1b"}, {"seed": None}])
+def test_jobs_that_are_none_are_passed_over(tmp_path: Path, change: dict[str, object]) -> None:
+    job = Job("a", "vit-t", "losa", 0, "local", "123", "here", 1.0)
+    write_job(tmp_path, job)
+    assert read_jobs(tmp_path) == {"a": job}
+    (tmp_path / "jobs" / "a.json").write_text(json.dumps({**dataclasses.asdict(job), **change}))
+    assert read_jobs(tmp_path) == {}
+
+
+def test_what_is_told_of_a_run_comes_back(tmp_path: Path) -> None:
+    told = Progress("a", "vit-t", "losa", 0, {"name": "losa"}, "p", "train", 1, 2, 1.0, 1.0, 0, 1.0)
+    write_progress(tmp_path, told)
+    assert read_progress(tmp_path) == [told]
+    text = (tmp_path / "progress" / "a.json").read_text()
+    (tmp_path / "progress" / "a.json").write_text(text.replace('"done": 1', f'"done": {10**400}'))
+    assert read_progress(tmp_path) == []
 
 
 def test_the_committed_outcome_is_of_ten_thousand_files_and_none_did_harm() -> None:

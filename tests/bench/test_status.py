@@ -6,6 +6,7 @@ import math
 import time
 
 import pytest
+from made_records import record as made_record
 
 from bench.foresight import HOPPER_WORKSPACES
 from bench.jobs import Job, write_job
@@ -21,24 +22,11 @@ from strategies.base import settings
 
 
 def record_of(identifier, status="ok", **fields):
-    full = {"cost": {"wall_seconds": 600.0}, "metrics": {"a": 1}, "memory": {"a": 1}}
-    empty = dict.fromkeys(full)
-    return {
-        **(full if status == "ok" else empty),
-        "schema": 1,
-        "id": identifier,
-        "status": status,
-        "phase": None,
-        "message": None,
-        "model": "vit-t",
-        "strategy": {"name": "losa", "lr": 1.0},
-        "dataset": {"name": "d"},
-        "protocol": {"digest": "p"},
-        "seed": int(identifier.partition("_seed")[2].partition("_")[0]),
-        "weights": {},
-        "environment": {},
-        **fields,
-    }
+    seed = int(identifier.partition("_seed")[2].partition("_")[0])
+    made = made_record("losa", seed=seed, status=status, digest="p")
+    if made["cost"]:
+        made["cost"]["wall_seconds"] = 600.0
+    return {**made, "id": identifier, "phase": None, "message": None, **fields}
 
 
 def progress_of(run, **fields):
