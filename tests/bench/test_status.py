@@ -86,7 +86,8 @@ def test_every_state_is_told_apart(tmp_path, capsys):
 
 
 def test_a_finished_run_like_it_says_how_long_a_run_takes(tmp_path, capsys):
-    for seed, fields in enumerate(({}, {"protocol": {"digest": "other"}}, {"strategy": {"name": "losa"}})):
+    other = {**made_record()["protocol"], "digest": "other"}
+    for seed, fields in enumerate(({}, {"protocol": other}, {"strategy": {"name": "losa"}})):
         write_record(tmp_path / "records", record_of(name(seed), **fields))
     write_progress(tmp_path, progress_of(name(7)))
     write_record(tmp_path / "records", record_of(name(7), "error", message="of the time before"))
