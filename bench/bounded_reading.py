@@ -27,6 +27,8 @@ MOST_VALUES = 2**24
 """Of a JSON file; a value may take a hundred bytes of memory."""
 MOST_LEVELS = 64
 """Of nested lists and objects where the values are walked through."""
+MOST_DIGITS = 20
+"""Of whole numbers that are computed with: longer ones are no longer floating-point numbers."""
 MOST_MEMBERS = 100_000
 """Of a gzip file, which may be several one after another."""
 CHUNK = 2**16
@@ -60,12 +62,15 @@ def read_bytes(path: Path, largest: int) -> bytes:
     """Return a file's content; InputError for what is larger, is no regular file, or cannot be read."""
     try:
         with open_regular(path, largest) as stream:
-            content = stream.read(min(largest, os.fstat(stream.fileno()).st_size) + 1)
+            size = os.fstat(stream.fileno()).st_size
+            content = stream.read(size + 1)
+            if len(content) > size:  # it grew, or does not tell its size
+                content += stream.read(max(0, largest + 1 - len(content)))
     except InputError:
         raise
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {reason(error)}") from None
-    if len(content) > largest:  # it grew, or says of itself that it has no size
+    if len(content) > largest:
         raise InputError(f"{path}: more than {megabytes(largest)}, which is the most that is allowed")
     return content
 
@@ -82,7 +87,7 @@ def read_json(path: Path, largest: int = LARGEST_DATA, *, finite: bool = False) 
     """Return the values of a JSON file, unpacked if its name ends in ``.gz``; InputError, one line.
 
     Keys that are given twice are refused: the first would be lost without a word. With ``finite`` also
-    numbers that are not, and values nested deeper than ``MOST_LEVELS``.
+    numbers that are not, whole ones of many digits, and values nested deeper than ``MOST_LEVELS``.
     """
     content, packed = read_bytes(path, largest), path.suffix == ".gz"
     return parse_json(content, str(path), largest, packed=packed, finite=finite)
@@ -101,7 +106,11 @@ def parse_json(
         if not finite:
             return json.loads(text, object_pairs_hook=_unique_keys)
         values = json.loads(
-            text, object_pairs_hook=_unique_keys, parse_constant=_no_number, parse_float=_finite_number
+            text,
+            object_pairs_hook=_unique_keys,
+            parse_constant=_no_number,
+            parse_float=_finite_number,
+            parse_int=_usual_number,
         )
         _check_levels(values)
         return values
@@ -178,6 +187,12 @@ def _finite_number(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{shown(text)}: a finite number is needed")
     return value
+
+
+def _usual_number(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise ValueError(f"{shown(text)}: a number of at most {MOST_DIGITS} digits is needed")
+    return int(text)
 
 
 def _check_levels(value: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from bench.errors import InputError
 
 RESULTS = ("records", "detections", "ground_truth", "checkpoints", "unfinished", "tables", "figures")
-WORK = ("locks", "progress")
+WORK = ("locks", "progress", "jobs")
 """Of results, while runs go on."""
 
 

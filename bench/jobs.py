@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import getpass
 import json
+import re
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,8 +19,10 @@ from bench.bounded_reading import LARGEST_NOTE, read_json
 from bench.errors import InputError
 from bench.plain_values import value_of
 from bench.record import machine, process_runs, write_atomically
+from bench.shown import is_name
 
 QUEUE_SECONDS = 60
+JOB_NUMBER = re.compile(r"[0-9]{1,18}(_[0-9]{1,9})?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +55,8 @@ def read_jobs(results: Path) -> dict[str, Job]:
     for path in sorted((results / "jobs").glob("*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
             job = value_of(Job, read_json(path, LARGEST_NOTE, finite=True), path.name)
-            if job.run == path.stem and job.job.isalnum():  # both become parts of paths
+            # Both become parts of paths.
+            if job.run == path.stem and is_name(job.run) and JOB_NUMBER.fullmatch(job.job):
                 found[job.run] = job
     return found
 

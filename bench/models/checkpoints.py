@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from bench.errors import InputError
 from bench.models.layouts import Layout
 from bench.pickle_bounds import check_torch_file
-from bench.shown import LONGEST_NAME, printable
+from bench.shown import LONGEST_NAME, printable, short
 
 SUFFIXES = (".pt", ".pth", ".pth.tar", ".bin", ".safetensors")
 # Averaged weights first: where a release ships both, its numbers are of the averaged ones.
@@ -149,7 +149,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str, str | None]:
         raise InputError(f"{path}: holds no tensors, at the top or under {', '.join(CONTAINERS)}")
     for name, value in tensors.items():
         if len(name) > LONGEST_NAME:
-            raise InputError(f"{path}: {name}: allowed are names of at most {LONGEST_NAME} characters")
+            raise InputError(f"{path}: {short(name)}: allowed are names of at most {LONGEST_NAME} characters")
         if not _plain(value):
             raise InputError(f"{path}: {name}: no plain tensor of real numbers in memory")
     return tensors, ".".join(inside), licence

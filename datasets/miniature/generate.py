@@ -13,7 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.bounded_reading import LARGEST_NOTE, read_json
 from bench.errors import InputError
+from bench.shown import shown
+from datasets.entries import unsafe_name
 from datasets.miniature.config import SOURCE_SUBSETS, SUBSETS, MiniatureConfig, default_cache_dir
 from datasets.miniature.motions import SOURCE_CLASSES
 from datasets.miniature.scenes import source_label, target_scene
@@ -89,13 +92,23 @@ def annotations(config: MiniatureConfig) -> dict[str, Any]:
 
 
 def read_source(folder: Path) -> tuple[tuple[str, ...], tuple[SourceClip, ...]]:
-    """The classes, sorted, and the clips of a folder that `generate_source` made."""
-    labels = json.loads((folder / "labels.json").read_text())
-    clips = (
-        SourceClip(folder / "videos" / clip["file"], clip["subset"], clip["label"])
-        for clip in labels["clips"]
+    """The classes, sorted, and the clips of a folder that `generate_source` made.
+
+    `InputError` for a folder that says anything else: others may write to a cache, too.
+    """
+    path = folder / "labels.json"
+    labels = read_json(path, LARGEST_NOTE, finite=True)
+    try:
+        clips = [(str(clip["file"]), str(clip["subset"]), str(clip["label"])) for clip in labels["clips"]]
+        classes = tuple(map(str, labels["classes"]))
+    except (KeyError, TypeError):
+        raise InputError(f"{path}: allowed are classes, and clips with file, subset and label") from None
+    for file, _, _ in clips:
+        if problem := unsafe_name(file, allow_folders=False):
+            raise InputError(f"{path}: file {shown(file)} {problem}")
+    return classes, tuple(
+        SourceClip(folder / "videos" / file, subset, label) for file, subset, label in clips
     )
-    return tuple(labels["classes"]), tuple(clips)
 
 
 def _labels(config: MiniatureConfig, videos: Videos) -> dict[str, Any]:

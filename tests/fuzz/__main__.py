@@ -27,7 +27,7 @@ from tqdm import tqdm  # noqa: E402
 from bench.environment import describe  # noqa: E402
 from bench.record import write_atomically  # noqa: E402
 
-SHARE = 0.7
+SHARE = 0.85
 """Of the JSON files: annotations and detections; the others are records and what lies beside them."""
 
 

@@ -46,7 +46,7 @@ from strategies.testing import TINY_PROTOCOL, tiny_detector
 KINDS = ("weights", "weights", "safetensors", "kept", "unfinished", "encoding", "i3d", "gzip", "npz")
 OWNER = Owner("fuzz", str(torch.__version__), "code")
 SOURCE = "0" * 64
-BOMB_BYTES = 2**31
+BOMB_BYTES = 2**30
 """What a bomb unpacks to; its file has some megabytes."""
 
 

@@ -22,7 +22,7 @@ JSON = ("record", "record", "record", "record", "forecast", "step", "detections"
 OTHERS = ("published",)
 SEGMENTS = [{"segment": [1.0, 2.5], "label": "run"}, {"segment": [4, 6.25], "label": "jump"}]
 DETECTIONS = {"results": {"a": [{**each, "score": 0.5} for each in SEGMENTS]}}
-WHOLE_REPORT = 0.03
+WHOLE_REPORT = 0.01
 """Share of the files after which all figures are drawn, which takes seconds."""
 
 
