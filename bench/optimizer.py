@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +20,13 @@ def parameter_groups(
 ) -> list[dict[str, object]]:
     """Return a group for each factor of the learning rate; vectors (norms, biases, gates) do not decay.
 
-    What is spread over processes has groups of its own: kernels take one kind of tensor at once.
+    Of what is spread over processes, this process's parts are in them: AdamW treats elements one by one.
     """
-    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool], list[Tensor]] = {}
     for name, parameter in parameters.items():
         if name in factors:
             matrix = sum(size != 1 for size in parameter.shape) > 1
-            key = (factors[name], matrix, isinstance(parameter, DTensor))
-            groups.setdefault(key, []).append(parameter)
+            groups.setdefault((factors[name], matrix), []).append(local(parameter))
     return [
         {
             "params": members,
@@ -35,7 +34,7 @@ def parameter_groups(
             "base_lr": protocol.learning_rate * factor,
             "weight_decay": protocol.weight_decay if decays else 0.0,
         }
-        for (factor, decays, _), members in groups.items()
+        for (factor, decays), members in groups.items()
     ]
 
 
@@ -54,9 +53,12 @@ class StageOptimizer:
         *,
         fused: bool | None,
         world: World = ALONE,
+        spread: Sequence[nn.Parameter] = (),
     ) -> None:
         self.clip = protocol.gradient_clip
         self.world = world
+        self.spread = {local(parameter): parameter for parameter in spread}
+        """The parameters that are spread over processes, by this process's parts."""
         self.gradient_norm: Tensor | float | None = None
         """Of the last step, before it was clipped; None where nothing is clipped."""
         self._handles = []
@@ -84,7 +86,8 @@ class StageOptimizer:
         return handle
 
     @property
-    def parameters(self) -> list[nn.Parameter]:
+    def parameters(self) -> list[Tensor]:
+        """What AdamW steps: parameters, and this process's parts of those that are spread."""
         return [p for part in self.parts for group in part.param_groups for p in group["params"]]
 
     @property
@@ -98,13 +101,24 @@ class StageOptimizer:
             for group in part.param_groups:
                 group["lr"] = group["base_lr"] * factor
 
+    def take_gradients(self) -> None:
+        """Take over the gradients of the parts of what is spread."""
+        for part, parameter in self.spread.items():
+            part.grad = None if parameter.grad is None else local(parameter.grad)
+            parameter.grad = None
+
+    def _gradients(self, *, spread: bool) -> list[Tensor]:
+        return [p.grad for p in self.parameters if p.grad is not None and (p in self.spread) == spread]
+
     def step(self) -> None:
         """Clip the gradient, step, and free the gradients; with ``release_gradients`` all that is done."""
         if self._handles:
             return
         if self.clip < NO_CLIPPING:
             norm = (
-                clip_gradients(self.parameters, self.clip, self.world)
+                clip_gradients(
+                    self._gradients(spread=True), self._gradients(spread=False), self.clip, self.world
+                )
                 if self.world.sharded
                 else nn.utils.clip_grad_norm_(self.parameters, self.clip)
             )
@@ -135,8 +149,10 @@ def make_optimizer(
 
     ``fused`` chooses CUDA's kernels: the fused one, or one for each operation over all parameters.
     """
-    groups = parameter_groups(dict(module.named_parameters()), factors, protocol)
-    return StageOptimizer(groups, protocol, fused=fused, world=world)
+    known = dict(module.named_parameters())
+    spread = [known[name] for name in factors if isinstance(known[name], DTensor)]
+    groups = parameter_groups(known, factors, protocol)
+    return StageOptimizer(groups, protocol, fused=fused, world=world, spread=spread)
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:
@@ -156,7 +172,7 @@ class AveragedWeights:
     def __init__(self, module: nn.Module, decay: float, where: torch.device) -> None:
         self.decay = decay
         self.live = [p for p in module.parameters() if p.requires_grad]
-        self.average = [local(p.detach()).to(where, copy=True) for p in self.live]
+        self.average = [local(p).detach().to(where, copy=True) for p in self.live]
         self.where = where
         self.updates = 0
 
@@ -165,8 +181,8 @@ class AveragedWeights:
         self.updates += 1
         # Early averages follow quickly, or they would remember the initial weights.
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.average, [local(p.detach()).to(self.where) for p in self.live], 1 - decay)
+        torch._foreach_lerp_(self.average, [local(p).detach().to(self.where) for p in self.live], 1 - decay)
 
     @torch.no_grad()
     def apply(self) -> None:
-        torch._foreach_copy_([local(p.detach()) for p in self.live], self.average)
+        torch._foreach_copy_([local(p).detach() for p in self.live], self.average)

@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from bench.errors import InputError
 from bench.models.draws import Share
@@ -71,11 +70,11 @@ class World:
             return list(values)
         return list(map(float, self.total(torch.tensor(values, dtype=torch.float64))))
 
-    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by its sum over the processes; those that are spread are summed already."""
+    def add_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Replace every gradient by its sum over the processes; FSDP2 sums those of what is spread."""
         if self.size == 1:
             return
-        whole = [p.grad for p in parameters if p.grad is not None and not isinstance(p, DTensor)]
+        whole = [p.grad for p in parameters if p.grad is not None]
         for bucket in buckets(whole):
             flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
             self.total(flat)

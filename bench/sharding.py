@@ -9,7 +9,7 @@ numbers of clips without waiting for each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -94,7 +94,7 @@ def _spread_parameters(module: nn.Module) -> Iterator[Any]:
 
 def parts_of(module: nn.Module) -> list[Tensor]:
     """Return this process's parts, also while the module's parameters are put together."""
-    return [local(parameter.sharded_param.detach()) for parameter in _spread_parameters(module)]
+    return [local(parameter.sharded_param).detach() for parameter in _spread_parameters(module)]
 
 
 def follow_requires_grad(module: nn.Module) -> None:
@@ -113,7 +113,7 @@ def spread_like(tensor: Tensor, value: Tensor) -> Tensor:
 
 
 def joined_like(tensor: Tensor, part: Tensor) -> Tensor:
-    """Return all of what every process has a ``part`` of, divided as ``tensor`` is."""
+    """Return all of what every process has a ``part`` of, divided as ``tensor`` is; if it is, on the host."""
     if not isinstance(tensor, DTensor):
         return part
     spread = DTensor.from_local(
@@ -124,7 +124,7 @@ def joined_like(tensor: Tensor, part: Tensor) -> Tensor:
         shape=tensor.shape,
         stride=tensor.stride(),
     )
-    return spread.full_tensor()
+    return spread.full_tensor().cpu()
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -138,18 +138,15 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def clip_gradients(parameters: Iterable[nn.Parameter], most: float, world: World) -> Tensor:
-    """Scale gradients down to the norm ``most``, of which some are spread; return the norm before."""
-    gradients = [(isinstance(p, DTensor), local(p.grad)) for p in parameters if p.grad is not None]
-    squares = {
-        spread: sum(
-            (torch.linalg.vector_norm(g).square() for is_spread, g in gradients if is_spread == spread)
-        )
-        for spread in (True, False)
-    }
-    device = gradients[0][1].device
-    norm: Tensor = (world.total(torch.zeros((), device=device) + squares[True]) + squares[False]).sqrt()
+def clip_gradients(spread: Sequence[Tensor], whole: Sequence[Tensor], most: float, world: World) -> Tensor:
+    """Scale gradients down to the norm ``most``, where some are parts; return the norm before."""
+
+    def square(gradients: Sequence[Tensor]) -> Tensor:
+        start = torch.zeros((), device=(spread or whole)[0].device)
+        return sum((torch.linalg.vector_norm(each).square() for each in gradients), start)
+
+    norm = (world.total(square(spread)) + square(whole)).sqrt()
     # As torch's own: a little less than asked for, so that nothing is divided by zero.
     factor = (most / (norm + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_([gradient for _, gradient in gradients], factor)
+    torch._foreach_mul_([*spread, *whole], factor)
     return norm

@@ -173,6 +173,7 @@ class Trainer:
             with meter.phase("backward"):
                 self.world.add_gradients(optimizer.parameters)
         if self.world.sharded:
+            optimizer.take_gradients()
             meter.gradients_ready(optimizer.parameters)
         with meter.phase("optimizer"):
             optimizer.step()

@@ -60,16 +60,17 @@ class State:
     @torch.no_grad()
     def restore_stage(self, detector: Detector, setup: StageSetup, device: torch.device) -> None:
         """Put back optimizer, averaged weights and random states, after the stage began."""
-        names = {parameter: name for name, parameter in detector.named_parameters()}
+        known = {local(parameter): (name, parameter) for name, parameter in detector.named_parameters()}
         kept = self.values["optimizer"]
         for part in setup.optimizer.parts:
             # The fused step counts on the device, the others on the host.
             counter = device if part.defaults["fused"] or part.defaults["capturable"] else torch.device("cpu")
-            for parameter in (each for group in part.param_groups for each in group["params"]):
-                if names[parameter] in kept:  # what got no gradient so far has no state
-                    part.state[parameter] = {
-                        key: value.to(counter) if key == "step" else spread_like(parameter, value)
-                        for key, value in kept[names[parameter]].items()
+            for stepped in (each for group in part.param_groups for each in group["params"]):
+                name, parameter = known[stepped]
+                if name in kept:  # what got no gradient so far has no state
+                    part.state[stepped] = {
+                        key: value.to(counter) if key == "step" else local(spread_like(parameter, value))
+                        for key, value in kept[name].items()
                     }
         if setup.average:
             setup.average.updates = self.values["average"]["updates"]
@@ -273,9 +274,12 @@ def _finite(value: Tensor) -> bool:
 def _optimizer_values(detector: nn.Module, optimizer: StageOptimizer) -> dict[str, dict[str, Tensor]]:
     state = optimizer.state
     return {
-        name: {key: _whole(value) for key, value in state[parameter].items()}
+        name: {
+            key: _whole(value if key == "step" else joined_like(parameter, value))
+            for key, value in state[local(parameter)].items()
+        }
         for name, parameter in detector.named_parameters()
-        if parameter in state
+        if local(parameter) in state
     }
 
 

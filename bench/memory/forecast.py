@@ -90,7 +90,7 @@ class ForecastMeter:
     def phase(self, name: str) -> contextlib.AbstractContextManager[None]:
         return self.tracker.phase(name)
 
-    def gradients_ready(self, parameters: Sequence[nn.Parameter]) -> None:
+    def gradients_ready(self, parameters: Sequence[Tensor]) -> None:
         self.tracker.label_gradients(parameters)
 
     def optimizer_stepped(self, optimizer: HasState) -> None:

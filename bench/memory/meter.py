@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.memory.card import nvml_handle
 from bench.memory.tracker import HasState, StorageTracker
@@ -43,7 +43,7 @@ class Meter(Protocol):
 
     def phase(self, name: str) -> contextlib.AbstractContextManager[None]: ...
 
-    def gradients_ready(self, parameters: Sequence[nn.Parameter]) -> None: ...
+    def gradients_ready(self, parameters: Sequence[Tensor]) -> None: ...
 
     def optimizer_stepped(self, optimizer: HasState) -> None: ...
 
@@ -54,7 +54,7 @@ class NoMeter:
     def phase(self, name: str) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def gradients_ready(self, parameters: Sequence[nn.Parameter]) -> None:
+    def gradients_ready(self, parameters: Sequence[Tensor]) -> None:
         pass
 
     def optimizer_stepped(self, optimizer: HasState) -> None:
@@ -108,7 +108,7 @@ class MemoryMeter:
             before = self.cuda_peaks.get(name, {})
             self.cuda_peaks[name] = {key: _larger(value, before.get(key)) for key, value in reading.items()}
 
-    def gradients_ready(self, parameters: Sequence[nn.Parameter]) -> None:
+    def gradients_ready(self, parameters: Sequence[Tensor]) -> None:
         """Name the gradients that no hook has named: those that are spread over processes."""
         self.tracker.label_gradients(parameters)
 

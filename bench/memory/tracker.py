@@ -137,7 +137,7 @@ class StorageTracker(TorchDispatchMode):
             if parameter.requires_grad:
                 self._handles.append(parameter.register_post_accumulate_grad_hook(self._gradient_ready))
 
-    def label_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+    def label_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Count the gradients of ``parameters`` as such."""
         for parameter in parameters:
             self._gradient_ready(parameter)
