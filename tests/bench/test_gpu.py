@@ -47,3 +47,18 @@ def test_running_out_of_memory_is_a_row(tiny_dataset, plugin, tmp_path):
     assert process.returncode == 1
     [record] = records_of(tmp_path).values()
     assert record["status"] == "out-of-memory"
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are not two CUDA devices")
+@pytest.mark.parametrize("options", [(), ("--sharded",)])
+def test_two_cards_end_with_the_losses_of_one(options, tiny_dataset, tmp_path):
+    """Without drawing on the card in another order: the batch's draws are made whole on each."""
+    strategies = "full-finetune"
+    for name, more in (("one", ()), ("two", ("--processes", "2", *options))):
+        run_bench(tiny_dataset, tmp_path / name, "--device", "cuda", *more, strategies=strategies)
+    one, two = (records_of(tmp_path / name)[strategies] for name in ("one", "two"))
+    assert (one["status"], two["status"]) == ("ok", "ok")
+    for alone, shared in zip(one["training"]["loss"], two["training"]["loss"], strict=True):
+        assert shared == pytest.approx(alone, rel=1e-3)
+    assert len(two["memory"]["ranks"]) == 2
+    assert two["memory"]["peak_allocated_bytes"] < one["memory"]["peak_allocated_bytes"]
