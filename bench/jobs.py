@@ -55,7 +55,8 @@ def read_jobs(results: Path) -> dict[str, Job]:
     for path in sorted((results / "jobs").glob("*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
             job = value_of(Job, read_json(path, LARGEST_NOTE, finite=True), path.name)
-            if is_name(job.run) and JOB_NUMBER.fullmatch(job.job):  # it becomes part of a path in /proc
+            # Both become parts of paths.
+            if job.run == path.stem and is_name(job.run) and JOB_NUMBER.fullmatch(job.job):
                 found[job.run] = job
     return found
 
@@ -90,7 +91,7 @@ def slurm_queue() -> dict[str, str]:
 
 
 def _local_state(job: Job) -> str | None:
-    if job.machine != machine() or not process_runs(int(job.job)):
+    if job.machine != machine() or not job.job.isdecimal() or not process_runs(int(job.job)):
         return None
     with contextlib.suppress(OSError):  # another process may have the number by now
         command = Path(f"/proc/{job.job}/cmdline").read_bytes()

@@ -108,12 +108,14 @@ def rows(results: Path, now: float | None = None) -> list[Row]:
 
 def _twins(told: Any, records: dict[str, Any]) -> list[Any]:
     """Return the finished runs that differ from this one in seed or device at most."""
+    from bench.progress import settings_text
+
     kind = (told.model, told.settings, told.protocol)
     return [
         record
         for record in records.values()
         if record["status"] == "ok"
-        and (record["model"], record["strategy"], record["protocol"]["digest"]) == kind
+        and (record["model"], settings_text(record["strategy"]), record["protocol"]["digest"]) == kind
         and record["cost"].get("wall_seconds")
         and record["id"].partition("_")[0] == told.run.partition("_")[0]  # the data set's name
     ]
