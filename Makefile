@@ -15,7 +15,7 @@ SEVERAL = $(if $(PROCESSES),--processes $(PROCESSES)) $(if $(SHARDED),--sharded)
 TEST = $(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-papers predict plan doctor report verify status test check gpu-check gpu-measure pretrain tune speed endurance clean
+.PHONY: help bench bench-papers predict plan doctor report verify status test check gpu-check gpu-measure pretrain tune speed fuzz endurance clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -68,6 +68,9 @@ tune: $(VENV)/installed ## choose hyper-parameters on the tuning videos, equal t
 
 speed: $(VENV)/installed ## time the parts of the bench against their bars
 	$(BIN)/python -m bench.speed $(if $(CACHE),--cache $(CACHE))
+
+fuzz: $(VENV)/installed ## ten thousand hostile files through all that reads them; REPORT=
+	$(BIN)/python -m tests.fuzz $(if $(REPORT),--report $(REPORT))
 
 endurance: $(VENV)/installed ## kill a small bench 200 times, anywhere, and compare its end with an unbroken one's; KILLS=
 	$(BIN)/python -m tests.endurance $(if $(KILLS),--kills $(KILLS))

@@ -28,8 +28,6 @@ def value_of(kind: Any, value: Any, where: str) -> Any:
         if not (isinstance(value, str) and value in arguments):
             raise InputError(f"{where}: {short(value)}, allowed are {', '.join(map(str, arguments))}")
         return value
-    if origin is dict and isinstance(value, dict):  # of any values, each looked at where it is used
-        return value
     if origin is tuple:
         return _tuple_of(arguments, value, where)
     if origin in (typing.Union, types.UnionType) and type(None) in arguments and len(arguments) == 2:

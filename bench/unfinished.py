@@ -127,12 +127,14 @@ class Unfinished:
             return None
         try:
             state = read_state(self.path, self.owner, detector, stages)
+            if not 0 <= (seconds := float(state.values["seconds"])) < math.inf:
+                raise ValueError(f"took {seconds:g} seconds")
         except Exception as error:  # what a damaged file makes fail is not known beforehand
             reason = printable(" ".join((str(error) or type(error).__name__).split()), 200)
             self.warn(f"unfinished/{self.path.name}: {reason}; the run starts over")
             return None
         self.kept_step = len(state.course.losses)
-        self.earlier_seconds = float(state.values["seconds"])
+        self.earlier_seconds = seconds
         state.course.resumed.append(self.kept_step)
         self.warn(f"unfinished/{self.path.name}: goes on after step {self.kept_step}")
         return state

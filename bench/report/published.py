@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
+import io
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.bounded_reading import by_name, read_text
 from bench.errors import InputError
 from bench.report.comparisons import MEGABYTE, Comparison, Row, at_tiou
 from bench.report.formats import Cells, bold_best, comma_separated, escape_markdown, latex, markdown
@@ -73,12 +75,13 @@ def read_published(folder: Path, comparisons: Sequence[Comparison]) -> list[Publ
 def read_table(path: Path) -> Published:
     """Return one table; raise InputError that names file, line and field."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            rows = list(reader)
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path.name}: {str(error).splitlines()[0]}") from None
-    header = tuple(reader.fieldnames or ())
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+        rows = list(reader)
+        header = tuple(reader.fieldnames or ())
+    except InputError as error:
+        raise InputError(by_name(error, path)) from None
+    except csv.Error as error:
+        raise InputError(f"{path.name}: {error}") from None
     if missing := [name for name in (*WHAT, "average mAP", *SOURCE) if name not in header]:
         raise InputError(f"{path.name}: column '{missing[0]}' is missing")
     for line, row in enumerate(rows, 2):

@@ -81,7 +81,7 @@ def test_jobs_that_are_none_are_passed_over(tmp_path: Path, change: dict[str, ob
 
 
 def test_what_is_told_of_a_run_comes_back(tmp_path: Path) -> None:
-    told = Progress("a", "vit-t", "losa", 0, {"name": "losa"}, "p", "train", 1, 2, 1.0, 1.0, 0, 1.0)
+    told = Progress("a", "vit-t", "losa", 0, "{}", "p", "train", 1, 2, 1.0, 1.0, 0, 1.0)
     write_progress(tmp_path, told)
     assert read_progress(tmp_path) == [told]
     text = (tmp_path / "progress" / "a.json").read_text()
