@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import os
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +102,8 @@ def _submit(
     job = RunJob(dataclasses.asdict(spec), options.timeout, options.stall, options.redo, stamp)
     executor = slurm_executor(results, name, spec, asked, wishes) if asked else local_executor(results, spec)
     try:
-        submitted = executor.submit(job)
+        with contextlib.nullcontext() if asked else silent():
+            submitted = executor.submit(job)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"--launcher {options.launcher}: nothing more was submitted ({reason})") from None
@@ -118,6 +121,24 @@ def _submit(
         ),
     )
     return submitted
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Keep the standard streams from what is started: whoever reads them would wait for the jobs to end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(number) for number in range(3)]
+    nothing = os.open(os.devnull, os.O_RDWR)
+    try:
+        for number in range(3):
+            os.dup2(nothing, number)
+        yield
+    finally:
+        for number, stream in enumerate(kept):
+            os.dup2(stream, number)
+        for stream in (*kept, nothing):
+            os.close(stream)
 
 
 def local_executor(results: Path, spec: RunSpecification) -> AutoExecutor:
