@@ -3,13 +3,13 @@
 # Parameters
 #SBATCH --account=vision
 #SBATCH --chdir=ROOT
-#SBATCH --comment='tiny0_vit-t_head-only_seed0_DIGEST; 0.6 GB of each card predicted'
+#SBATCH --comment='DATASET_vit-t_head-only_seed0_DIGEST; 0.6 GB of each card predicted'
 #SBATCH --cpus-per-task=9
 #SBATCH --error=RESULTS/jobs/logs/%j_0_log.err
 #SBATCH --exclude=node1,node2
 #SBATCH --gres=gpu:a100:1
 #SBATCH --job-name=head-only-0
-#SBATCH --mem=3GB
+#SBATCH --mem=9GB
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --open-mode=append
