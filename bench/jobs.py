@@ -14,7 +14,9 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from bench.bounded_reading import LARGEST_NOTE, read_json
 from bench.errors import InputError
+from bench.plain_values import value_of
 from bench.record import machine, process_runs, write_atomically
 
 QUEUE_SECONDS = 60
@@ -49,8 +51,9 @@ def read_jobs(results: Path) -> dict[str, Job]:
     found = {}
     for path in sorted((results / "jobs").glob("*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
-            job = Job(**json.loads(path.read_text()))
-            found[job.run] = job
+            job = value_of(Job, read_json(path, LARGEST_NOTE, finite=True), path.name)
+            if job.run == path.stem and job.job.isalnum():  # both become parts of paths
+                found[job.run] = job
     return found
 
 
@@ -84,7 +87,7 @@ def slurm_queue() -> dict[str, str]:
 
 
 def _local_state(job: Job) -> str | None:
-    if job.machine != machine() or not process_runs(int(job.job)):
+    if job.machine != machine() or not job.job.isdecimal() or not process_runs(int(job.job)):
         return None
     with contextlib.suppress(OSError):  # another process may have the number by now
         command = Path(f"/proc/{job.job}/cmdline").read_bytes()

@@ -39,8 +39,8 @@ class Progress:
     model: str
     strategy: str
     seed: int
-    settings: dict[str, Any]
-    """The strategy's, as records have them."""
+    settings: str
+    """The strategy's, as ``settings_text`` has them."""
     protocol: str
     """Its digest."""
     phase: str
@@ -62,6 +62,11 @@ class Progress:
         return (self.updated - self.phase_started) / done * (self.total - self.done)
 
 
+def settings_text(settings: dict[str, Any]) -> str:
+    """Return a strategy's settings, as records have them, as a text to compare."""
+    return json.dumps(settings, sort_keys=True)
+
+
 def begun(identifier: str, spec: RunSpecification) -> Progress:
     """Return the progress of a run whose process is started now."""
     from strategies.base import settings
@@ -72,7 +77,7 @@ def begun(identifier: str, spec: RunSpecification) -> Progress:
         model=spec.model,
         strategy=spec.strategy,
         seed=spec.seed,
-        settings=settings(spec.build_strategy()),
+        settings=settings_text(settings(spec.build_strategy())),
         protocol=spec.protocol().digest(),
         phase="start",
         done=0,
@@ -134,7 +139,8 @@ def read_progress(results: Path) -> list[Progress]:
     for path in sorted(_folder(results).glob("*.json")):
         if not path.name.startswith(f"{QUEUE}+"):
             with contextlib.suppress(OSError, ValueError, TypeError):
-                found.append(value_of(Progress, read_json(path, LARGEST_NOTE, finite=True), path.name))
+                told = value_of(Progress, read_json(path, LARGEST_NOTE, finite=True), path.name)
+                found += [told] if told.run == path.stem else []  # it becomes part of other paths
     return found
 
 

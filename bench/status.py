@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError
+from bench.shown import printable
 
 STATES = ("running", "waiting", "interrupted", "failed", "done")
 
@@ -107,12 +108,14 @@ def rows(results: Path, now: float | None = None) -> list[Row]:
 
 def _twins(told: Any, records: dict[str, Any]) -> list[Any]:
     """Return the finished runs that differ from this one in seed or device at most."""
+    from bench.progress import settings_text
+
     kind = (told.model, told.settings, told.protocol)
     return [
         record
         for record in records.values()
         if record["status"] == "ok"
-        and (record["model"], record["strategy"], record["protocol"]["digest"]) == kind
+        and (record["model"], settings_text(record["strategy"]), record["protocol"]["digest"]) == kind
         and record["cost"].get("wall_seconds")
         and record["id"].partition("_")[0] == told.run.partition("_")[0]  # the data set's name
     ]
@@ -156,7 +159,7 @@ def table(found: Sequence[Row]) -> str:
         )
     shown = [i for i in range(len(lines[0])) if any(line[i] for line in lines[1:])] if found else []
     widths = {i: max(len(line[i]) for line in lines) for i in shown}
-    text = ["  ".join(line[i].ljust(widths[i]) for i in shown).rstrip() for line in lines]
+    text = [printable("  ".join(line[i].ljust(widths[i]) for i in shown).rstrip()) for line in lines]
     return "\n".join([f"{len(found)} runs: {counts}", *(text if shown else [])])
 
 

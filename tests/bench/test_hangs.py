@@ -145,7 +145,7 @@ def running(monkeypatch, **fields):
     ended = []
     monkeypatch.setattr(run_process, "end", ended.append)
     now = time.monotonic()
-    told = Progress("run", "vit-t", "losa", 0, {}, "digest", "adapters", 7, 40, 0.0, 0.0, 0, 0.0)
+    told = Progress("run", "vit-t", "losa", 0, "{}", "digest", "adapters", 7, 40, 0.0, 0.0, 0, 0.0)
     values = {"started": now, "heard": now, "progress": told, "phase": told.phase, "result": None}
     return SimpleNamespace(**{**values, "decoding": {}, "process": "process", **fields}), ended
 

@@ -6,12 +6,13 @@ import math
 import time
 
 import pytest
+from made_records import record as made_record
 
 from bench.foresight import HOPPER_WORKSPACES
 from bench.jobs import Job, write_job
 from bench.locks import holding
 from bench.memory.rows import CARDS, GIBIBYTE
-from bench.progress import Progress, Waiting, write_progress, write_queue
+from bench.progress import Progress, Waiting, settings_text, write_progress, write_queue
 from bench.record import write_record
 from bench.resources import measured_minutes, smallest_card
 from bench.run import parser, specifications
@@ -19,26 +20,13 @@ from bench.status import duration, main, rows
 from bench.wishes import Wishes, wishes_of
 from strategies.base import settings
 
+PROTOCOL, OTHER = "d" * 64, "e" * 64
+
 
 def record_of(identifier, status="ok", **fields):
-    full = {"cost": {"wall_seconds": 600.0}, "metrics": {"a": 1}, "memory": {"a": 1}}
-    empty = dict.fromkeys(full)
-    return {
-        **(full if status == "ok" else empty),
-        "schema": 1,
-        "id": identifier,
-        "status": status,
-        "phase": None,
-        "message": None,
-        "model": "vit-t",
-        "strategy": {"name": "losa", "lr": 1.0},
-        "dataset": {"name": "d"},
-        "protocol": {"digest": "p"},
-        "seed": int(identifier.partition("_seed")[2].partition("_")[0]),
-        "weights": {},
-        "environment": {},
-        **fields,
-    }
+    made = made_record("losa", int(identifier.partition("_seed")[2].partition("_")[0]), status=status)
+    cost = {**made["cost"], "wall_seconds": 600.0} if made["cost"] else None
+    return {**made, "id": identifier, "cost": cost, **fields}
 
 
 def progress_of(run, **fields):
@@ -48,8 +36,8 @@ def progress_of(run, **fields):
         "model": "vit-t",
         "strategy": "losa",
         "seed": int(run.partition("_seed")[2].partition("_")[0]),
-        "settings": {"name": "losa", "lr": 1.0},
-        "protocol": "p",
+        "settings": settings_text({"name": "losa", "lr": 1.0}),
+        "protocol": PROTOCOL,
         "phase": "adapters",
         "done": 30,
         "total": 90,
@@ -98,7 +86,10 @@ def test_every_state_is_told_apart(tmp_path, capsys):
 
 
 def test_a_finished_run_like_it_says_how_long_a_run_takes(tmp_path, capsys):
-    for seed, fields in enumerate(({}, {"protocol": {"digest": "other"}}, {"strategy": {"name": "losa"}})):
+    made = record_of(name(0))
+    for seed, fields in enumerate(
+        ({}, {"protocol": {**made["protocol"], "digest": OTHER}}, {"strategy": {"name": "losa"}})
+    ):
         write_record(tmp_path / "records", record_of(name(seed), **fields))
     write_progress(tmp_path, progress_of(name(7)))
     write_record(tmp_path / "records", record_of(name(7), "error", message="of the time before"))
@@ -111,6 +102,15 @@ def test_a_finished_run_like_it_says_how_long_a_run_takes(tmp_path, capsys):
     assert told["runs"][0]["remaining_seconds"] == pytest.approx(400, abs=3)  # 600 in all, 200 have passed
     assert told["runs"][0]["reason"] is None
     assert json.loads((tmp_path / "status.json").read_text())["counts"] == told["counts"]
+
+
+def test_a_name_that_is_not_its_files_becomes_no_path(tmp_path):
+    write_progress(tmp_path, progress_of(name(0)))
+    write_job(tmp_path, Job(name(1), "vit-t", "losa", 1, "slurm", "../4", "here", 0.0))
+    [path] = (tmp_path / "progress").iterdir()
+    path.write_text(path.read_text().replace(name(0), "../../elsewhere_seed0_"))
+    assert rows(tmp_path) == []
+    assert not (tmp_path / "locks").exists()
 
 
 def test_before_a_step_is_done_nothing_is_estimated():
@@ -167,7 +167,7 @@ def test_time_is_measured_or_unknown():
     minutes, line = measured_minutes(spec, SomeDataset(), [alike])
     assert minutes == math.ceil(1.5 * 600 / 60) + 10
     assert line == f"time: 25 min = 1.5 x 600 s of {name(3)} + 10 min"
-    longer = {**alike, "id": "longer", "cost": {"wall_seconds": 1200.0}}
+    longer = {**alike, "id": "longer", "cost": {**alike["cost"], "wall_seconds": 1200.0}}
     assert measured_minutes(spec, SomeDataset(), [longer, alike])[0] == 40
     for change in (
         {"status": "error"},

@@ -11,6 +11,7 @@ import time
 
 import pytest
 from conftest import ROOT, bench_command
+from made_records import record as made_record
 
 from bench import locks
 from bench.errors import InputError
@@ -136,31 +137,15 @@ def test_a_lock_ends_with_its_process_and_is_nobodys_child(tmp_path, other_bench
         child.wait()
 
 
-FULL = {"metrics": {"a": 1}, "memory": {"a": 1}, "cost": {"a": 1}}
-
-
-def record_of(identifier, **fields):
-    return {
-        **dict.fromkeys(("metrics", "memory", "cost")),
-        "schema": 1,
-        "id": identifier,
-        "status": "error",
-        "model": "vit-t",
-        "strategy": {"name": "losa"},
-        "dataset": {"name": "d"},
-        "protocol": {"digest": "p"},
-        "seed": 0,
-        "weights": {},
-        "environment": {},
-        **fields,
-    }
+def record_of(identifier, status="error", **fields):
+    return {**made_record("losa", status=status), "id": identifier, **fields}
 
 
 @pytest.mark.parametrize("redo", ["cancelled", "failed", "all"])
 @pytest.mark.parametrize(
     ("fields", "again"),
     [
-        ({"status": "ok", **FULL}, False),
+        ({"status": "ok"}, False),
         ({"status": "error"}, False),
         ({"status": "cancelled"}, True),
         ({"failure": {"signal": "SIGKILL"}}, True),
@@ -188,7 +173,7 @@ def test_what_a_living_bench_holds_is_not_cleared_away(tmp_path, other_bench):
             paths.append(mine.with_name(mine.name.replace(f".{os.getpid()}.", f".{gone.pid}.")))
         paths.append(tmp_path / "unfinished" / f"{name}.pt")
         paths.append(tmp_path / "progress" / f"{name}.json")
-        write_record(tmp_path / "records", record_of(name, status="ok", **FULL))
+        write_record(tmp_path / "records", record_of(name, status="ok"))
     for path in (*kept, *removed):
         path.parent.mkdir(exist_ok=True)
         path.write_text("")
