@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
@@ -45,7 +46,7 @@ def data(tmp_path_factory):
 
 
 def command(data, results, *options):
-    steps = ("--protocol", "steps=200", "--checkpoint-seconds", "0.5", "--workers", "1")
+    steps = ("--protocol", "steps=80", "--checkpoint-seconds", "0.5", "--workers", "1")
     return bench_command(data, results, *steps, *options, strategies="full-finetune")
 
 
@@ -175,6 +176,9 @@ def test_a_clock_that_goes_back_changes_nothing(data, tmp_path, unbroken, monkey
     assert finish(process)[0] == 130
     (tmp_path / "sitecustomize.py").write_text(EARLIER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    asked = [sys.executable, "-c", "import time; print(time.time())"]
+    clock = float(subprocess.run(asked, capture_output=True, text=True, check=True).stdout)
+    assert time.time() - clock > 300 * 86400
     code, said = finish(begin(data, results))
     assert code == 0, said
     assert "goes on after step" in "\n".join(said)
