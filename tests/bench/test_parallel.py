@@ -244,3 +244,18 @@ def test_bad_processes_end_with_code_2(tmp_path, capsys):
     assert main(["--processes", "3", "--results", str(tmp_path)]) == 2
     assert plan(["--model", "vit-t", "--strategy", "head-only", "--processes", "9"]) == 2
     assert capsys.readouterr().err.count("allowed is at most the batch_size of 2") == 2
+
+
+def test_the_page_gives_the_forecasts_of_vit_g():
+    rows = json.loads((ROOT / "results" / "forecasts" / "processes.json").read_text())
+    text = " ".join((ROOT / "docs" / "parallel.md").read_text().split())
+    peaks = {(row["processes"], row["sharded"]): f"{row['predicted_peak_bytes'] / 1e9:.1f}" for row in rows}
+    assert peaks[1, False] == peaks[2, False]
+    assert (
+        f"{peaks[1, False]} GB alone or on two, {peaks[2, True]} GB sharded over two, "
+        f"{peaks[4, True]} over four, {peaks[8, True]} over eight"
+    ) in text
+    assert {(row["model"], row["batch_size"], row["frames"], row["image_size"]) for row in rows} == {
+        ("vit-g", 8, 768, 224)
+    }
+    assert {(row["backward"], row["strategy"]) for row in rows} == {("streamed", "full-finetune")}
