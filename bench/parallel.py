@@ -156,8 +156,12 @@ def check_draws(module: nn.Module) -> None:
             )
 
 
-def check_division(protocol: Protocol, processes: int) -> None:
+def check_division(protocol: Protocol, processes: int, sharded: bool = False) -> None:
     """Raise InputError unless so many processes can share the protocol's batches."""
+    if sharded and protocol.batch_size % processes:  # all put a block together as often
+        raise InputError(
+            f"--sharded: the batch_size is {protocol.batch_size}, allowed are multiples of {processes}"
+        )
     if processes > protocol.batch_size:
         raise InputError(
             f"--processes: got {processes}, allowed is at most the batch_size of {protocol.batch_size}"

@@ -110,7 +110,7 @@ def model_questions(
     changes |= {field: str(value) for field, value in given.items() if value is not None}
     protocol = override(default_protocol(model, options.device), changes)
     check_processes(options.processes, options.sharded)
-    check_division(protocol, options.processes)
+    check_division(protocol, options.processes, options.sharded)
     settings = settings_of(options.set, names)
     return [
         Question(

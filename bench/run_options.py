@@ -188,6 +188,6 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
         for name in names
     ]
     for spec in specs:
-        check_division(spec.protocol(), options.processes)
+        check_division(spec.protocol(), options.processes, options.sharded)
         spec.build_strategy()
     return specs

@@ -222,6 +222,10 @@ def test_layers_that_draw_by_themselves_are_refused():
         (lambda: check_processes(1, True), "--sharded: allowed only with --processes of 2 or more"),
         (lambda: check_cards(2, "cuda:1"), "--device: got 'cuda:1', allowed with --processes are"),
         (lambda: check_division(MINIATURE, 3), "--processes: got 3, allowed is at most the batch_size of 2"),
+        (
+            lambda: check_division(dataclasses.replace(MINIATURE, batch_size=3), 2, True),
+            "--sharded: the batch_size is 3, allowed are multiples of 2",
+        ),
     ],
 )
 def test_what_cannot_be_shared_is_one_line(action, reason):
