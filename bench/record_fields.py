@@ -5,6 +5,7 @@ A check takes a value and where it stands, and raises InputError that names the 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -149,8 +150,10 @@ def plain_values(value: Any, where: str) -> None:
         each(plain_values)(value, where)
     elif isinstance(value, str):
         text(value, where)
-    elif isinstance(value, int | float) and not -LARGEST < value < LARGEST:
+    elif isinstance(value, int) and not -LARGEST < value < LARGEST:
         refuse(value, where, "a number of less than 20 digits")
+    elif isinstance(value, float) and not math.isfinite(value):
+        refuse(value, where, "a finite number")
 
 
 def thresholds(value: Any, where: str) -> None:

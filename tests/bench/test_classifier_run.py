@@ -103,7 +103,11 @@ def test_predictions_of_such_a_run_have_no_class(compared, one_class_videos, tmp
     [
         ({"clip_4": [1, 0]}, (), "results: no scores for 1 of 2 videos: clip_5"),
         ({"clip_4": [1, 0], "clip_5": [1, float("nan")]}, (), "nan"),
-        (None, ("--classifier", "/nonexistent.json"), "--classifier: /nonexistent.json: cannot be read: No such file"),
+        (
+            None,
+            ("--classifier", "/nonexistent.json"),
+            "--classifier: /nonexistent.json: cannot be read: No such file",
+        ),
         (None, ("--protocol", "classifier=a"), "'classifier' follows from a file"),
         (None, ("--protocol", "classifier_top=3"), "'classifier_top' is set, allowed only with --classifier"),
         ({}, ("--protocol", "classifier_top=0"), "'classifier_top' is 0, allowed is 1"),

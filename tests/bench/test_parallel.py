@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -95,7 +96,8 @@ def forecast_peaks(case, world):
 def test_the_forecast_knows_a_process_of_several(replicated, sharded):
     """A forecast's window holds three instances, a real one may hold fewer: some bytes of labels."""
     asked = [("plain", False), ("streamed", False), ("plain", True), ("streamed", True), ("lofi", True)]
-    with concurrent.futures.ProcessPoolExecutor(1) as pool:  # joining a group changes the process
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, context) as pool:  # joining a group changes the process
         for case, spread in asked:
             found = (sharded if spread else replicated)[case][0]
             peaks = pool.submit(forecast_peaks, case, World(0, 2, spread, connected=False)).result()
