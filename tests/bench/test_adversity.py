@@ -46,7 +46,7 @@ def data(tmp_path_factory):
 
 
 def command(data, results, *options):
-    steps = ("--protocol", "steps=80", "--checkpoint-seconds", "0.5", "--workers", "1")
+    steps = ("--protocol", "steps=50", "--checkpoint-seconds", "0.5", "--workers", "1")
     return bench_command(data, results, *steps, *options, strategies="full-finetune")
 
 
