@@ -265,3 +265,18 @@ def test_the_page_gives_the_forecasts_of_vit_g():
         ("vit-g", 8, 768, 224)
     }
     assert {(row["backward"], row["strategy"]) for row in rows} == {("streamed", "full-finetune")}
+
+
+def test_the_shipped_run_of_two_processes_is_the_one_of_one():
+    (two,) = (json.loads(path.read_text()) for path in (ROOT / "results" / "processes" / "records").iterdir())
+    records = (json.loads(path.read_text()) for path in (ROOT / "results" / "records").iterdir())
+    same = ("model", "strategy", "dataset", "seed")
+    (one,) = (r for r in records if all(r[field] == two[field] for field in same))
+    assert two["parallel"] == {"processes": 2, "sharded": False}
+    assert one["protocol"]["digest"] == two["protocol"]["digest"]
+    averages = [100 * record["metrics"]["map_average"] for record in (two, one)]
+    peaks = [record["memory"]["peak_allocated_bytes"] for record in (two, one)]
+    assert abs(two["memory"]["predicted_peak_bytes"] - peaks[0]) < 100
+    text = " ".join((ROOT / "docs" / "parallel.md").read_text().split())
+    assert f"({averages[0]:.2f} and {averages[1]:.2f}: rounding grows)" in text
+    assert f"{peaks[0] / 1e6:.1f} MB at the peak of each process instead of {peaks[1] / 1e6:.1f}" in text
