@@ -132,11 +132,6 @@ def local(tensor: Tensor) -> Tensor:
     return tensor._local_tensor if isinstance(tensor, DTensor) else tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """Return all of a tensor; every process has to ask where it is spread."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
 @torch.no_grad()
 def clip_gradients(spread: Sequence[Tensor], whole: Sequence[Tensor], most: float, world: World) -> Tensor:
     """Scale gradients down to the norm ``most``, where some are parts; return the norm before."""

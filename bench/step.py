@@ -155,18 +155,24 @@ class Trainer:
         size = self.protocol.micro_batch_windows or len(batch)
         if cache is None or not cache.keep or fidelity != FULL:
             self.store.expect(self.sampler.ahead(number, self.world))
+        mask, segments, labels = self._truth(windows)
         divided = size < len(windows) or self.world.size > 1
-        reporting = self._reporting(windows) if divided else None
+        reporting = None
+        if divided:
+            reporting = self.world.total(self.detector.head.reporting_points(mask, segments, labels))
         before = (random_state(self.device), self.detector.head.loss_normalizer) if divided else None
         parts = []
         for first in range(0, len(windows), size):
-            part = windows[first : first + size]
+            some = slice(first, first + size)
+            part, truth = windows[some], (mask[some], segments[some], labels[some])
             if first and before:  # the parts of a batch draw and are weighed alike
                 set_random_state(before[0], self.device)
                 self.detector.head.loss_normalizer = before[1]
             of_batch = Share(share.before + first, len(part), len(batch) - share.before - first - len(part))
             with drawing_for(of_batch):
-                parts.append(self._forward_and_backward(number, part, fidelity, cache, meter, reporting))
+                parts.append(
+                    self._forward_and_backward(number, part, truth, fidelity, cache, meter, reporting)
+                )
         classification, regression = self.world.totals([sum(column) for column in zip(*parts, strict=True)])
         losses = finite(classification, regression, number)
         if self.world.size > 1:
@@ -180,42 +186,35 @@ class Trainer:
             meter.optimizer_stepped(optimizer)
         return losses
 
-    def _reporting(self, windows: Sequence[Window]) -> Tensor:
-        """Return how many points of the batch report something; ``windows`` are this process's."""
-        targets = [self.sampler.targets(window) for window in windows]
+    def _truth(self, windows: Sequence[Window]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Return the masks of windows (B, T), and of each its segments and labels, on the device."""
         masks = [window_mask(window, self.store.clips[window.video]) for window in windows]
-        count = self.detector.head.reporting_points(
+        targets = [self.sampler.targets(window) for window in windows]
+        return (
             torch.stack(masks).to(self.device),
             [target.segments.to(self.device) for target in targets],
             [target.labels.to(self.device) for target in targets],
         )
-        return self.world.total(count)
 
     def _forward_and_backward(
         self,
         number: int,
         windows: Sequence[Window],
+        truth: tuple[Tensor, list[Tensor], list[Tensor]],
         fidelity: Fidelity,
         cache: EncodingCache | None,
         meter: Meter,
         reporting: Tensor | None,
     ) -> tuple[float, float]:
         """Add the gradient of some of a batch's windows; return their part of the losses."""
-        targets = [self.sampler.targets(window) for window in windows]
-        masks = [window_mask(window, self.store.clips[window.video]) for window in windows]
-        mask = torch.stack(masks).to(self.device)
+        mask, segments, labels = truth
         with meter.phase("load"):
             inputs = self.inputs(windows, fidelity, cache)
         with meter.phase("forward"):
             features, finish = self.features(inputs, mask, fidelity, frozen=cache is not None)
             with autocast(self.device, self.protocol.precision):
                 outputs = self.detector.head(features, mask)
-                losses = self.detector.head.loss(
-                    outputs,
-                    [target.segments.to(self.device) for target in targets],
-                    [target.labels.to(self.device) for target in targets],
-                    reporting,
-                )
+                losses = self.detector.head.loss(outputs, segments, labels, reporting)
         parts = values_of(losses)
         if self.world.size == 1:  # several processes look at the sum, and so stop together
             finite(*parts, number)

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from bench.course import Course, course_of, plain
 from bench.owner import Owner, owner_of
@@ -27,7 +26,7 @@ from bench.parallel import ALONE, World
 from bench.pickle_bounds import check_torch_file
 from bench.record import replacing
 from bench.seeds import random_values, restore_random
-from bench.sharding import joined_like, local, spread_like, whole
+from bench.sharding import joined_like, local, spread_like
 from bench.shown import printable
 from strategies.base import Stage, learning_rates
 
@@ -262,9 +261,7 @@ def _whole(value: Tensor) -> Tensor:
 
     One that is spread over processes is put together on the host: no card may have room for all of them.
     """
-    value = value.detach()
-    if isinstance(value, DTensor):
-        return whole(value).cpu()
+    value = joined_like(value, local(value)).detach()
     return value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
 
 
