@@ -1,4 +1,4 @@
-"""The errors that mean: the caller's input is wrong, not this program."""
+"""What ends a verb or a run in order: the caller's input is wrong, or the end was asked for."""
 
 import errno
 from typing import Any
@@ -26,6 +26,10 @@ class StuckDecoderError(InputError):
     def __init__(self, message: str, facts: dict[str, Any]) -> None:
         super().__init__(message)
         self.facts = facts
+
+
+class StoppedError(Exception):
+    """The run was asked to keep what it has and end; the message says where it stood."""
 
 
 OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM)

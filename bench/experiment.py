@@ -23,7 +23,7 @@ from bench.detector import build_detector, lower_frozen_weights
 from bench.encoding import ClipPasses
 from bench.encoding_cache import DiskCache
 from bench.environment import describe
-from bench.errors import InputError, StuckDecoderError
+from bench.errors import InputError, StoppedError, StuckDecoderError
 from bench.experiment_record import (
     RankMemory,
     cost,
@@ -52,7 +52,7 @@ from bench.record import (
 )
 from bench.specification import RunSpecification
 from bench.training import train
-from bench.unfinished import StoppedError, Unfinished, owner_of
+from bench.unfinished import Unfinished, owner_of
 from bench.watching import stop_signals, watch_parent, watch_reading
 from bench.windows import TrainingSampler
 from datasets.annotations import Dataset

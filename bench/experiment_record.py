@@ -8,23 +8,24 @@ import json
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bench.course import StageMemory
-from bench.detection.evaluation import Evaluation
 from bench.divergence import NonFiniteLossError
-from bench.errors import StuckDecoderError
-from bench.memory.meter import MemoryReading
-from bench.models.checkpoints import LoadAudit
+from bench.errors import StoppedError, StuckDecoderError
 from bench.record import SCHEMA, Record, write_atomically
 from bench.specification import RunSpecification, file_sha256, run_id
-from bench.step import Detector
-from bench.training import TrainingLog
-from bench.unfinished import StoppedError
 from datasets.annotations import Dataset
 from strategies.base import settings
+
+if TYPE_CHECKING:
+    from bench.course import StageMemory
+    from bench.detection.evaluation import Evaluation
+    from bench.memory.meter import MemoryReading
+    from bench.models.checkpoints import LoadAudit
+    from bench.step import Detector
+    from bench.training import TrainingLog
 
 
 def empty_record(spec: RunSpecification, dataset: Dataset) -> Record:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.course import Course, course_of, plain
+from bench.errors import StoppedError
 from bench.owner import Owner, owner_of
 from bench.parallel import ALONE, World
 from bench.pickle_bounds import check_torch_file
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from bench.optimizer import AveragedWeights, StageOptimizer
     from bench.step import Detector, StageSetup
 
-__all__ = ["Owner", "State", "StoppedError", "Unfinished", "owner_of", "read_state"]
+__all__ = ["Owner", "State", "Unfinished", "owner_of", "read_state"]
 
 MOST_OVERHEAD = 0.02
 """Share of the time that writing may take: where a checkpoint takes long, the next one comes later."""
@@ -79,10 +80,6 @@ class State:
             for live, average, value in averages:
                 average.copy_(local(spread_like(live, value)))
         restore_random(self.values["random"], device)
-
-
-class StoppedError(Exception):
-    """The run was asked to keep what it has and end; the message says where it stood."""
 
 
 class Unfinished:

@@ -20,13 +20,14 @@ from made_records import record as made_record
 from bench import unfinished as module
 from bench.course import course_of, plain
 from bench.divergence import NonFiniteLossError
+from bench.errors import StoppedError
 from bench.experiment_record import facts_of, failure
 from bench.pending import clear_away, pending, was_killed
 from bench.record import draft_path, remove_drafts, write_record
 from bench.run import main
 from bench.seeds import random_values, restore_random
 from bench.training import train
-from bench.unfinished import Owner, StoppedError, Unfinished, owner_of
+from bench.unfinished import Owner, Unfinished, owner_of
 from bench.windows import TrainingSampler
 from strategies import build_strategy
 from strategies.base import Rule, Stage
