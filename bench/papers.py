@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from bench import run
+from bench.verb import RUNS_KEPT, exit_code
 
 if TYPE_CHECKING:
     from bench.specification import RunSpecification
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run.bench(specifications(words, seeds_of(options.seeds)), run.parser().parse_args(words))
 
-    return run.exit_code("bench.papers", action)
+    return exit_code("bench.papers", action, RUNS_KEPT)
 
 
 if __name__ == "__main__":

@@ -245,7 +245,7 @@ def plan(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb."""
-    from bench.run import exit_code
+    from bench.verb import exit_code
 
     options = parser().parse_args(arguments)
     return exit_code("bench.plan", lambda: plan(options))

@@ -191,7 +191,7 @@ def film(source: Path, target: Path, segments: list[Segment]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb; bad input is one line and exit code 2."""
-    from bench.run import exit_code
+    from bench.verb import exit_code
 
     options = parser().parse_args(arguments)
 

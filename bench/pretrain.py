@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.errors import InputError
+from bench.verb import exit_code
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,12 +147,12 @@ def pretrain(options: argparse.Namespace) -> dict[str, object]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb; bad input is one line and exit code 2."""
     options = parser().parse_args(arguments)
-    try:
+
+    def action() -> int:
         print(json.dumps(pretrain(options), indent=1))
-    except InputError as error:
-        print(f"bench.pretrain: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return exit_code("bench.pretrain", action)
 
 
 if __name__ == "__main__":

@@ -7,20 +7,20 @@ rebuilds the tables. What has a record is not run again.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from bench.errors import InputError, machine_fault
+from bench.errors import InputError
 from bench.options import default_workers, device_of
 from bench.run_options import DEFAULT_RESULTS, parser, specifications
+from bench.verb import RUNS_KEPT, exit_code
 
 if TYPE_CHECKING:
     from bench.specification import RunSpecification
     from datasets.annotations import Dataset
 
-__all__ = ["DEFAULT_RESULTS", "bench", "exit_code", "main", "parser", "specifications"]
+__all__ = ["DEFAULT_RESULTS", "bench", "main", "parser", "specifications"]
 
 
 def load_dataset(spec: RunSpecification) -> Dataset:
@@ -136,27 +136,6 @@ def plan_instead(options: argparse.Namespace) -> int | None:
     return code
 
 
-def exit_code(verb: str, action: Callable[[], int]) -> int:
-    """Return the exit code of ``action``: bad input is one line and 2, an interruption (TERM too) is 130."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        return action()
-    except InputError as error:
-        print(f"{verb}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        fault = machine_fault(error)
-        print(f"{verb}: {fault}; finished runs are kept, the same command goes on", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{verb}: interrupted; finished runs are kept, the same command goes on", file=sys.stderr)
-        return 130
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb."""
     options = parser().parse_args(arguments)
@@ -165,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         planned = plan_instead(options)
         return bench(specifications(options), options) if planned is None else planned
 
-    return exit_code("bench.run", action)
+    return exit_code("bench.run", action, RUNS_KEPT)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import Any
 
 from bench.errors import InputError
 from bench.shown import printable
+from bench.verb import exit_code
 
 STATES = ("running", "waiting", "interrupted", "failed", "done")
 
@@ -182,7 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, help="default: results/local if it has runs, else results")
     parser.add_argument("--json", metavar="FILE", help="write the same as JSON, - for standard output")
     options = parser.parse_args(arguments)
-    try:
+
+    def action() -> int:
         found = rows(options.results or default_results())
         counts = {state: sum(row.state == state for row in found) for state in STATES}
         text = json.dumps({"counts": counts, "runs": [dataclasses.asdict(row) for row in found]}, indent=1)
@@ -191,13 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             write_atomically(Path(options.json), text.encode())
         print(text if options.json == "-" else table(found))
-    except InputError as error:
-        print(f"bench.status: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"bench.status: {error.filename}: cannot be written ({error.strerror})", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return exit_code("bench.status", action)
 
 
 if __name__ == "__main__":

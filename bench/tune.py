@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import run
+from bench.verb import RUNS_KEPT, exit_code
 
 if TYPE_CHECKING:
     from bench.specification import RunSpecification
@@ -48,7 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words += [word for change in options.protocol for word in ("--protocol", change)]
     if options.cache:
         words += ["--cache", str(options.cache)]
-    return run.exit_code("bench.tune", lambda: run.bench(trials(words), run.parser().parse_args(words)))
+
+    def action() -> int:
+        return run.bench(trials(words), run.parser().parse_args(words))
+
+    return exit_code("bench.tune", action, RUNS_KEPT)
 
 
 def trials(words: Sequence[str]) -> list[RunSpecification]:

@@ -20,6 +20,7 @@ from bench.errors import InputError
 from bench.protocol import LATER, digest_of
 from bench.record import Record, detections_path, ground_truth_path, read_folder
 from bench.shown import printable
+from bench.verb import exit_code
 
 DEVICES = ("cpu", "cuda", *(f"cuda:{number}" for number in range(16)))
 """What a run may have been told; the id follows from it, and the record keeps its type only."""
@@ -240,13 +241,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_results(parser)
     options = parser.parse_args(arguments)
 
-    try:
+    def action() -> int:
         lines, code = verify(options.results or default_results())
-    except InputError as error:
-        print(f"bench.verify: {error}", file=sys.stderr)
-        return 2
-    print("\n".join(lines))
-    return code
+        print("\n".join(lines))
+        return code
+
+    return exit_code("bench.verify", action)
 
 
 if __name__ == "__main__":

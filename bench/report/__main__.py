@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.errors import InputError
+from bench.verb import exit_code
 
 
 def default_results() -> Path:
@@ -30,17 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
     add_results(parser)
     options = parser.parse_args(arguments)
-    from bench.report import build
 
-    try:
+    def action() -> int:
+        from bench.report import build
+
         print(build(options.results or default_results()).text)
-    except InputError as error:
-        print(f"bench.report: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"bench.report: {error.filename}: cannot be written ({error.strerror})", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return exit_code("bench.report", action)
 
 
 if __name__ == "__main__":

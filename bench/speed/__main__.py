@@ -47,7 +47,7 @@ PARTS: dict[str, Callable[[float, Path | None], list[Measurement]]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb."""
-    from bench.run import exit_code
+    from bench.verb import exit_code
 
     parser = argparse.ArgumentParser(prog="python -m bench.speed", description=__doc__)
     parser.add_argument("--parts", default=",".join(PARTS), help="with commas between them (default: all)")

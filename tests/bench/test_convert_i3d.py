@@ -115,7 +115,7 @@ def refusal(source: str, output: Path, capsys: pytest.CaptureFixture[str]) -> st
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.count("\n") == 1
-    assert printed.err.startswith("error: ")
+    assert printed.err.startswith("bench.convert_i3d: ")
     assert not output.exists()
     return printed.err
 

@@ -1,0 +1,35 @@
+"""How a verb ends: with its own exit code, or with one line that says why it could not."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from bench.errors import InputError, machine_fault
+
+RUNS_KEPT = "; finished runs are kept, the same command goes on"
+"""What the verbs add that make runs."""
+
+
+def exit_code(verb: str, action: Callable[[], int], kept: str = "") -> int:
+    """Return the exit code of ``action``: bad input and a failing disk are one line and 2, an interruption
+    (TERM too) is 130. ``kept`` is added where the end lies with the machine or with whoever interrupted.
+    """
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        return action()
+    except InputError as error:
+        print(f"{verb}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{verb}: {machine_fault(error)}{kept}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{verb}: interrupted{kept}", file=sys.stderr)
+        return 130
