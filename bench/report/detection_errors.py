@@ -8,11 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench.detection.diagnosis import KINDS, MULTIPLES
 from bench.report.comparisons import Comparison, Row
 from bench.report.formats import comma_separated, escape_markdown, markdown
 from bench.report.style import HATCHES, canvas, looks, save
 
+MOST_PANELS = 7
+"""Panels side by side; more go on below."""
 KIND_COLOURS = ("#009E73", "#56B4E9", "#CC79A7", "#E69F00", "#D55E00", "#7F7F7F")
 """In the order of KINDS; hatches say the same in print."""
 
@@ -90,8 +94,14 @@ def draw(comparison: Comparison, results: Path) -> list[Path]:
 
 def false_positives(rows: Sequence[Row], path: Path) -> list[Path]:
     """What the detections are, in groups of G by rank, G being the number of instances; a panel a row."""
-    with canvas(max(4.0, 1.55 * len(rows) + 0.9), 3.1, len(rows)) as (figure, panels):
-        for panel, row in zip([panels] if len(rows) == 1 else panels, rows, strict=True):
+    lines = -(-len(rows) // MOST_PANELS)
+    columns = -(-len(rows) // lines)
+    width, height = max(4.0, 1.55 * columns + 0.9), 1.1 + 2.0 * lines
+    with canvas(width, height, columns, lines) as (figure, axes):
+        panels = np.ravel(axes)
+        for spare in panels[len(rows) :]:
+            spare.set_axis_off()
+        for panel, row in zip(panels, rows, strict=False):
             below = [0.0] * MULTIPLES
             for kind, colour, hatch in zip(KINDS, KIND_COLOURS, HATCHES, strict=False):
                 heights = [mean(row, share(kind, multiple)) or 0.0 for multiple in range(MULTIPLES)]
@@ -110,12 +120,11 @@ def false_positives(rows: Sequence[Row], path: Path) -> list[Path]:
             panel.set_title(f"{row.label}\n(n = {len(row.finished)})", fontsize=8)
             panel.set_xticks([1, 5, 10], ["1", "5", "10"])
             panel.set_ylim(0, 100)
-        first = panels if len(rows) == 1 else panels[0]
-        first.set_ylabel("share of the detections (%)")
-        handles, labels = first.get_legend_handles_labels()
+        for first in panels[: len(rows) : columns]:
+            first.set_ylabel("share of the detections (%)")
+        handles, labels = panels[0].get_legend_handles_labels()
         figure.supxlabel("the best detections, in groups of as many as there are instances", fontsize=9)
-        columns = 3 if len(rows) < 4 else 6
-        figure.legend(handles, labels, loc="outside upper center", ncols=columns, fontsize=7)
+        figure.legend(handles, labels, loc="outside upper center", ncols=3 if columns < 4 else 6, fontsize=7)
         return save(figure, path)
 
 

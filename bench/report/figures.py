@@ -45,13 +45,30 @@ def _spread(values: list[float]) -> float:
 
 
 def map_against_memory(comparison: Comparison, rows: list[Row], path: Path) -> list[Path]:
-    """Average mAP against the measured peak of a training step; the dashed line joins the Pareto front."""
+    """Average mAP against the measured peak of a training step; the dashed line joins the Pareto front.
+
+    Where a strategy has several rows, which share its mark, all rows are numbered.
+    """
     points = []
     for row in rows:
         peaks = row.values(lambda record: record["memory"]["peak_allocated_bytes"] / MEGABYTE)
         points.append((max(peaks), statistics.fmean(_average(row)), _spread(_average(row))))
     with canvas(4.6 + room_beside(rows), 3.2) as (figure, axes):
-        for row, look, (peak, mean, spread) in zip(rows, _looks(rows), points, strict=True):
+        numbered = len({row.strategy for row in rows}) < len(rows)
+        for number, (row, look, (peak, mean, spread)) in enumerate(
+            zip(rows, _looks(rows), points, strict=True), 1
+        ):
+            if numbered:  # above the bar: bars of one peak end at different heights
+                axes.annotate(
+                    str(number),
+                    (peak, mean + spread),
+                    (0, 3),
+                    textcoords="offset points",
+                    horizontalalignment="center",
+                    fontsize=6.5,
+                    color=look.colour,
+                    bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"},
+                )
             axes.errorbar(
                 peak,
                 mean,
@@ -61,7 +78,7 @@ def map_against_memory(comparison: Comparison, rows: list[Row], path: Path) -> l
                 markerfacecolor=look.colour if look.filled else "white",
                 linestyle="none",
                 capsize=3,
-                label=f"{row.label} (n = {len(row.finished)})",
+                label=f"{f'{number}  ' if numbered else ''}{row.label} (n = {len(row.finished)})",
             )
         front = [p for p in sorted(points) if not any(o[0] <= p[0] and o[1] > p[1] for o in points)]
         axes.plot(

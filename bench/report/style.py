@@ -87,15 +87,15 @@ def looks(strategies: Sequence[str]) -> list[Look]:
 
 
 @contextmanager
-def canvas(width: float, height: float, columns: int = 1) -> Iterator[tuple[Figure, Any]]:
-    """Give a figure of ``width`` by ``height`` inches and its axes, an array of them for several columns."""
+def canvas(width: float, height: float, columns: int = 1, lines: int = 1) -> Iterator[tuple[Figure, Any]]:
+    """Give a figure of ``width`` by ``height`` inches and its axes, an array of them if there are several."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height))
         FigureCanvasAgg(figure)
-        yield figure, figure.subplots(1, columns, sharey=columns > 1)
+        yield figure, figure.subplots(lines, columns, sharey=columns * lines > 1)
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
