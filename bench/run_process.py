@@ -21,6 +21,7 @@ from typing import IO, Any
 from filelock import BaseFileLock
 from tqdm import tqdm
 
+from bench.deaths import death, memory_kills
 from bench.errors import InputError
 from bench.experiment_record import empty_record
 from bench.progress import EVERY_SECONDS, Progress, begun, write_progress
@@ -65,6 +66,8 @@ class Running:
     heard: float
     """When it last said anything new, by the same clock that never goes back."""
     progress: Progress
+    memory_kills: int | None
+    """How many processes the system had killed for want of memory when it began."""
     told: float = -math.inf
     """When its progress was last written."""
     decoding: dict[int, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
@@ -96,6 +99,7 @@ def start(
     """
     threads = str(spec.protocol().threads)
     environment = {**ALLOCATOR, **os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    kills = memory_kills()
     errors = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the run)
     process = subprocess.Popen(
         command(spec),
@@ -118,7 +122,8 @@ def start(
         dynamic_ncols=True,
     )
     now = time.monotonic()
-    running = Running(identifier, spec, lock, process, errors, bar, now, now, begun(identifier, spec))
+    progress = begun(identifier, spec)
+    running = Running(identifier, spec, lock, process, errors, bar, now, now, progress, kills)
     tell(running)
     output = process.stdout
 
@@ -265,19 +270,8 @@ def conclude(running: Running, dataset: Dataset) -> Record:
     if result is not None and "record" in result:
         return dict(result["record"])
     if result is None:
-        code, failure = running.process.returncode, None
-        running.errors.seek(0, os.SEEK_END)
-        running.errors.seek(max(0, running.errors.tell() - 2000))
-        lines = running.errors.read().decode(errors="replace").strip().splitlines()
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            message = f"killed by signal {-code} ({name})"
-            failure = {"signal": name}
-            if -code == signal.SIGKILL:
-                message += ", as the system does when memory runs out"
-        else:
-            message = f"ended with exit code {code}" + (f": {lines[-1][:300]}" if lines else "")
-        result = {"status": "error", "phase": running.phase, "message": message, "failure": failure}
+        result = death(running.process.returncode, running.errors, running.memory_kills)
+        result["phase"] = running.phase
     record = empty_record(running.spec, dataset)
     return {
         **record,

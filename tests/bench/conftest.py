@@ -62,6 +62,11 @@ class Small(Faulty):
         import torch
         torch.cuda.set_per_process_memory_fraction(1e-5)
 
+class Hungry(Faulty):
+    name: ClassVar[str] = "faulty-hungry"
+    def fail(self):
+        bytearray(b"x") * 2**32
+
 class Sleep(Faulty):
     name: ClassVar[str] = "faulty-sleep"
     def fail(self):
@@ -78,7 +83,9 @@ def plugin(tmp_path_factory):
     metadata = folder / "faulty_strategies-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty-strategies\nVersion: 1.0\n")
-    points = [f"faulty-{name} = faulty_strategies:{name.capitalize()}" for name in (*FAULTS, "small")]
+    points = [
+        f"faulty-{name} = faulty_strategies:{name.capitalize()}" for name in (*FAULTS, "small", "hungry")
+    ]
     (metadata / "entry_points.txt").write_text("\n".join(["[talbench.strategies]", *points, ""]))
     return folder
 
