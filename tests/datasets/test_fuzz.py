@@ -20,7 +20,9 @@ from bench.errors import InputError
 from datasets.annotations import read_annotations
 from datasets.dataset import SegmentPolicy
 
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(
+    max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 DOCUMENTS = st.recursive(
     SCALARS,

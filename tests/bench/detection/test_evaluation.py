@@ -37,7 +37,7 @@ def table(rows: list[tuple[str, str, float, float]], scores: list[float] | None 
 @given(
     seed=st.integers(0, 2**32 - 1), truths=st.integers(1, 30), found=st.integers(0, 60), ties=st.booleans()
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_equals_the_plain_reference(seed: int, truths: int, found: int, ties: bool) -> None:
     generator = np.random.default_rng(seed)
 

@@ -58,7 +58,7 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     most=st.sampled_from([1, 5, 100]),
     voting=st.sampled_from([0.0, 0.5, 0.9]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_equals_the_plain_reference(
     case: tuple[np.ndarray, np.ndarray, np.ndarray],
     soft: bool,
