@@ -46,6 +46,19 @@ def _counters() -> list[Path]:
     return found
 
 
+def ran_out(kills_before: int | None) -> bool | None:
+    """Say whether the system has killed for want of memory since ``memory_kills`` said so many."""
+    kills = memory_kills()
+    return None if kills is None or kills_before is None else kills > kills_before
+
+
+OUT_OF_HOST_MEMORY = {
+    "status": "out-of-memory",
+    "message": "killed by the system, which ran out of host memory",
+    "failure": None,
+}
+
+
 def death(code: int | None, errors: IO[bytes], kills_before: int | None) -> dict[str, Any]:
     """Return status, message and facts of a process that ended with ``code`` and without a result.
 
@@ -53,11 +66,9 @@ def death(code: int | None, errors: IO[bytes], kills_before: int | None) -> dict
     the system killed for want of memory would be killed again: that is a row of its own. What a signal from
     outside ended is done again.
     """
-    kills = memory_kills()
-    by_system = None if kills is None or kills_before is None else kills > kills_before
+    by_system = ran_out(kills_before)
     if by_system and code in (-signal.SIGKILL, 1):  # 1: of several processes one was killed
-        message = "killed by the system, which ran out of host memory"
-        return {"status": "out-of-memory", "message": message, "failure": None}
+        return OUT_OF_HOST_MEMORY
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         message = f"killed by signal {-code} ({name})"

