@@ -59,15 +59,17 @@ OUT_OF_HOST_MEMORY = {
 }
 
 
-def death(code: int | None, errors: IO[bytes], kills_before: int | None) -> dict[str, Any]:
+def death(
+    code: int | None, errors: IO[bytes], kills_before: int | None, processes: int = 1
+) -> dict[str, Any]:
     """Return status, message and facts of a process that ended with ``code`` and without a result.
 
-    ``errors`` holds what it wrote as errors, ``kills_before`` what ``memory_kills`` said when it began. What
-    the system killed for want of memory would be killed again: that is a row of its own. What a signal from
-    outside ended is done again.
+    ``errors`` holds what it wrote as errors, ``kills_before`` what ``memory_kills`` said when it began; it
+    may have stood for several ``processes``. What the system killed for want of memory would be killed
+    again: that is a row of its own. What a signal from outside ended is done again.
     """
     by_system = ran_out(kills_before)
-    if by_system and code in (-signal.SIGKILL, 1):  # 1: of several processes one was killed
+    if by_system and (code == -signal.SIGKILL or (code == 1 and processes > 1)):
         return OUT_OF_HOST_MEMORY
     if code is not None and code < 0:
         name = signal.Signals(-code).name

@@ -270,7 +270,8 @@ def conclude(running: Running, dataset: Dataset) -> Record:
     if result is not None and "record" in result:
         return dict(result["record"])
     if result is None:
-        result = death(running.process.returncode, running.errors, running.memory_kills)
+        code, processes = running.process.returncode, running.spec.processes
+        result = death(code, running.errors, running.memory_kills, processes)
     elif running.spec.processes > 1 and result["status"] == "error" and ran_out(running.memory_kills):
         result = OUT_OF_HOST_MEMORY  # what was told is that the others lost the one that was killed
     record = empty_record(running.spec, dataset)

@@ -29,8 +29,8 @@ def counted(monkeypatch, tmp_path):
     return set_to
 
 
-def told(code, before=5, said=b""):
-    found = death(code, io.BytesIO(said), before)
+def told(code, before=5, said=b"", processes=1):
+    found = death(code, io.BytesIO(said), before, processes)
     return found["status"], found["message"], found["failure"]
 
 
@@ -38,7 +38,8 @@ def test_what_the_system_killed_is_out_of_memory(counted):
     counted(6)
     expected = ("out-of-memory", "killed by the system, which ran out of host memory", None)
     assert told(-signal.SIGKILL) == expected
-    assert told(1, said=b"a worker of several died") == expected
+    assert told(1, said=b"a worker died", processes=2) == expected
+    assert told(1, said=b"no such module") == ("error", "ended with exit code 1: no such module", None)
 
 
 def test_what_others_killed_is_not(counted):
