@@ -12,7 +12,8 @@ OPTIONS = --model $(MODEL) --dataset $(DATASET) --strategies $(STRATEGIES) --see
 OPTIONS += $(if $(DATA),--data $(DATA)) $(if $(ANNOTATIONS),--annotations $(ANNOTATIONS)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(CACHE),--cache $(CACHE)) $(foreach p,$(PROTOCOL),--protocol $(p)) $(if $(FORCE),--force) $(if $(FIT),--fit $(FIT)) $(if $(KEEP),--keep-weights) $(if $(CLASSIFIER),--classifier $(CLASSIFIER)) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(foreach s,$(SLURM),--slurm $(s)) $(SEVERAL)
 SEVERAL = $(if $(PROCESSES),--processes $(PROCESSES)) $(if $(SHARDED),--sharded)
 
-TEST = $(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
+# In the order of their names: the longest modules are not left for the end.
+TEST = $(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help bench bench-papers predict plan doctor report verify status test check gpu-check gpu-measure pretrain tune speed fuzz endurance clean
