@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import records_of, run_bench
+from conftest import ROOT, records_of, run_bench
 
 from bench import run_process
 from bench.progress import Progress
@@ -139,6 +139,17 @@ def test_a_killed_run_takes_all_that_it_started_with_it(tmp_path):
         assert process.returncode == (-signal.SIGKILL if lasts == "600" else 0)
         assert gone(child)
         process.stdout.close()
+
+
+def test_a_run_that_watches_its_parent_ends_in_order_while_that_lives():
+    code = "from bench.watching import watch_parent; watch_parent(); import time; time.sleep(0.5)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.wait(60)  # its standard input stays open
+    assert (process.returncode, process.stderr.read()) == (0, b"")
+    process.stdin.close()
+    process.stderr.close()
 
 
 def running(monkeypatch, **fields):
