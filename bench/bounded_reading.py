@@ -195,14 +195,17 @@ def _usual_number(text: str) -> int:
     return int(text)
 
 
+CONTAINERS = (dict, list)
+
+
 def _check_levels(value: Any) -> None:
-    level: Sequence[Any] = [value]
-    for _ in range(MOST_LEVELS + 1):
+    level: Sequence[Any] = [value] if type(value) in CONTAINERS else []
+    for _ in range(MOST_LEVELS):
         level = [
             inner
             for each in level
-            if isinstance(each, dict | list)
-            for inner in (each.values() if isinstance(each, dict) else each)
+            for inner in (each.values() if type(each) is dict else each)
+            if type(inner) in CONTAINERS
         ]
         if not level:
             return

@@ -1,6 +1,7 @@
 """What a record must hold so that tables, figures and checks can use it, whoever wrote it.
 
 A check takes a value and where it stands, and raises InputError that names the field and what is allowed.
+Where that is becomes text only then: a record has a thousand values, and a folder ten thousand records.
 """
 
 from __future__ import annotations
@@ -14,69 +15,82 @@ from bench.detection.diagnosis import KINDS, MULTIPLES
 from bench.errors import InputError
 from bench.shown import LONGEST_NAME, is_name, shown
 
-Check = Callable[[Any, str], None]
+Where = str | tuple["Where", str | int]
+"""A field's name, or where it stands and its key or index there."""
+Check = Callable[[Any, Where], None]
 LARGEST = 2**63
 """No number of a record is as large: neither bytes nor steps nor seconds."""
+NUMBERS = (int, float)
+"""As JSON has them: a truth value is none."""
 LONGEST_TEXT = 10_000
 MOST_ENTRIES = 10_000
 SHA256 = re.compile("[0-9a-f]{64}")
 
 
-def refuse(value: Any, where: str, allowed: str) -> None:
+def refuse(value: Any, where: Where, allowed: str) -> None:
     """Raise InputError that shows a value and what is allowed."""
-    raise InputError(f"field '{where}' is {shown(value)}, allowed is {allowed}")
+    raise InputError(f"field '{spelt(where)}' is {shown(value)}, allowed is {allowed}")
 
 
-def name(value: Any, where: str) -> None:
+def spelt(where: Where) -> str:
+    """Return where a value stands, as messages have it."""
+    steps = []
+    while not isinstance(where, str):
+        where, step = where
+        steps.append(f"[{step}]" if isinstance(step, int) else f".{step}")
+    return (where + "".join(reversed(steps))).removeprefix(".")
+
+
+def name(value: Any, where: Where) -> None:
     """Check a text that becomes part of a table."""
     if not is_name(value):
         refuse(value, where, f"text of 1 to {LONGEST_NAME} characters, none of them a control")
 
 
-def label(value: Any, where: str) -> None:
+def label(value: Any, where: Where) -> None:
     """Check a name that may be empty, as where a machine does not tell its own."""
     if value != "":
         name(value, where)
 
 
-def text(value: Any, where: str) -> None:
+def text(value: Any, where: Where) -> None:
     """Check a text of any characters."""
     if not isinstance(value, str) or len(value) > LONGEST_TEXT:
         refuse(value, where, f"text of at most {LONGEST_TEXT} characters")
 
 
-def sha256(value: Any, where: str) -> None:
+def sha256(value: Any, where: Where) -> None:
     """Check a digest in hexadecimal digits; it becomes part of a file's name."""
     if not (isinstance(value, str) and SHA256.fullmatch(value)):
         refuse(value, where, "a sha256")
 
 
-def number(value: Any, where: str) -> None:
+def number(value: Any, where: Where) -> None:
     """Check a number from 0 on; JSON was read without infinite ones."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LARGEST:
+    if type(value) not in NUMBERS or not 0 <= value < LARGEST:
         refuse(value, where, "a number from 0 on")
 
 
-def real(value: Any, where: str) -> None:
+def real(value: Any, where: Where) -> None:
     """Check a number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -LARGEST < value < LARGEST:
+    if type(value) not in NUMBERS or not -LARGEST < value < LARGEST:
         refuse(value, where, "a number")
 
 
-def whole(value: Any, where: str) -> None:
+def whole(value: Any, where: Where) -> None:
     """Check a whole number from 0 on."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < LARGEST:
+    if type(value) is not int or not 0 <= value < LARGEST:
         refuse(value, where, "a whole number from 0 on")
 
 
-def positive(value: Any, where: str) -> None:
+def positive(value: Any, where: Where) -> None:
     """Check a whole number from 1 on."""
     whole(value, where)
     if value == 0:
         refuse(value, where, "a whole number from 1 on")
 
 
-def fraction(value: Any, where: str) -> None:
+def fraction(value: Any, where: Where) -> None:
     """Check a number from 0 to 1."""
     number(value, where)
     if value > 1:
@@ -88,14 +102,28 @@ def maybe(check: Check) -> Check:
     return lambda value, where: None if value is None else check(value, where)
 
 
+def entries_of(value: Any, where: Where, least: int = 0, most: int = MOST_ENTRIES) -> None:
+    """Check that a value is a list of so many entries."""
+    if not isinstance(value, list) or not least <= len(value) <= most:
+        refuse(value, where, f"a list of {least} to {most} entries")
+
+
+def names_of(value: Any, where: Where) -> None:
+    """Check that a value is an object whose keys are names."""
+    if not isinstance(value, dict) or len(value) > MOST_ENTRIES:
+        refuse(value, where, f"an object of at most {MOST_ENTRIES} entries")
+    for key in value:
+        if not is_name(key):
+            name(key, where)
+
+
 def each(check: Check, least: int = 0, most: int = MOST_ENTRIES) -> Check:
     """Return a check of all entries of a list."""
 
-    def entries(value: Any, where: str) -> None:
-        if not isinstance(value, list) or not least <= len(value) <= most:
-            refuse(value, where, f"a list of {least} to {most} entries")
+    def entries(value: Any, where: Where) -> None:
+        entries_of(value, where, least, most)
         for index, entry in enumerate(value):
-            check(entry, f"{where}[{index}]")
+            check(entry, (where, index))
 
     return entries
 
@@ -103,12 +131,10 @@ def each(check: Check, least: int = 0, most: int = MOST_ENTRIES) -> Check:
 def table(check: Check) -> Check:
     """Return a check of all values of an object, whose keys are names."""
 
-    def entries(value: Any, where: str) -> None:
-        if not isinstance(value, dict) or len(value) > MOST_ENTRIES:
-            refuse(value, where, f"an object of at most {MOST_ENTRIES} entries")
+    def entries(value: Any, where: Where) -> None:
+        names_of(value, where)
         for key, entry in value.items():
-            name(key, where)
-            check(entry, f"{where}.{key}")
+            check(entry, (where, key))
 
     return entries
 
@@ -116,47 +142,54 @@ def table(check: Check) -> Check:
 def fields(required: Mapping[str, Check], optional: Mapping[str, Check] | None = None) -> Check:
     """Return a check of an object's fields by name; others may stand beside them."""
 
-    def named(value: Any, where: str) -> None:
+    def named(value: Any, where: Where) -> None:
         if not isinstance(value, dict):
             refuse(value, where, "an object")
-        before = f"{where}." if where else ""
         for key, check in required.items():
             if key not in value:
-                raise InputError(f"field '{before}{key}' is missing")
-            check(value[key], before + key)
+                raise InputError(f"field '{spelt((where, key))}' is missing")
+            check(value[key], (where, key))
         for key, check in (optional or {}).items():
             if key in value:
-                check(value[key], before + key)
+                check(value[key], (where, key))
 
     return named
 
 
-def triple(value: Any, where: str) -> None:
-    """Check a point of the loss: a step and two numbers."""
-    each(number, 3, 3)(value, where)
+TRIPLE = each(number, 3, 3)
+"""A point of the loss: a step and two numbers."""
+PAIR = each(number, 2, 2)
 
 
-def gate(value: Any, where: str) -> None:
+def gate(value: Any, where: Where) -> None:
     """Check a layer and how far its gates opened."""
-    each(number, 2, 2)(value, where)
+    PAIR(value, where)
     whole(value[0], where)
 
 
-def plain_values(value: Any, where: str) -> None:
+def plain_values(value: Any, where: Where) -> None:
     """Check settings of any shape: names, numbers, lists and objects of these."""
-    if isinstance(value, dict):
-        table(plain_values)(value, where)
-    elif isinstance(value, list):
-        each(plain_values)(value, where)
-    elif isinstance(value, str):
-        text(value, where)
-    elif isinstance(value, int) and not -LARGEST < value < LARGEST:
-        refuse(value, where, "a number of less than 20 digits")
-    elif isinstance(value, float) and not math.isfinite(value):
-        refuse(value, where, "a finite number")
+    todo = [(value, where)]
+    while todo:
+        entry, place = todo.pop()
+        kind = type(entry)
+        if kind is float:
+            if not math.isfinite(entry):
+                refuse(entry, place, "a finite number")
+        elif kind is int:
+            if not -LARGEST < entry < LARGEST:
+                refuse(entry, place, "a number of less than 20 digits")
+        elif kind is str:
+            text(entry, place)
+        elif kind is list:
+            entries_of(entry, place)
+            todo += [(inner, (place, index)) for index, inner in enumerate(entry)]
+        elif kind is dict:
+            names_of(entry, place)
+            todo += [(inner, (place, key)) for key, inner in entry.items()]
 
 
-def thresholds(value: Any, where: str) -> None:
+def thresholds(value: Any, where: Where) -> None:
     """Check tIoUs: different ones, in (0, 1]."""
     each(fraction, 1, 100)(value, where)
     if len({f"{tiou:g}" for tiou in value}) < len(value) or 0 in value:
@@ -212,7 +245,7 @@ FINISHED = fields(
             {"seconds_per_step": maybe(number), "trainable_parameters": whole}, {"wall_seconds": number}
         ),
         "training": fields(
-            {"loss": each(triple, 1)},
+            {"loss": each(TRIPLE, 1)},
             {
                 "schedule": each(fields({"first_step": whole, "fidelity": FIDELITY})),
                 "learned": maybe(fields({}, {"gates": table(each(gate))})),
