@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
 from bench.shown import printable
+from bench.verb import exit_code
 
 if TYPE_CHECKING:
     from datasets.cards import Card, Variant
@@ -259,8 +260,6 @@ def draw(report: Mapping[str, Any], path: Path) -> bytes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb."""
-    from bench.verb import exit_code
-
     options = parser().parse_args(arguments)
     return exit_code("bench.doctor", lambda: _main(options))
 

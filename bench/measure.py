@@ -21,6 +21,7 @@ from bench.bounded_reading import LARGEST_NOTE, read_json
 from bench.errors import InputError
 from bench.memory.rows import Question
 from bench.shown import printable
+from bench.verb import RUNS_KEPT, exit_code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -91,8 +92,6 @@ def line(row: dict[str, object]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb."""
-    from bench.verb import RUNS_KEPT, exit_code
-
     options = parser().parse_args(arguments)
     return exit_code("bench.measure", lambda: measure_all(options), RUNS_KEPT)
 

@@ -27,6 +27,7 @@ from bench.memory.rows import (
     needed_bytes,
     what_fits,
 )
+from bench.verb import exit_code
 
 if TYPE_CHECKING:
     from strategies.base import Strategy
@@ -245,8 +246,6 @@ def plan(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb."""
-    from bench.verb import exit_code
-
     options = parser().parse_args(arguments)
     return exit_code("bench.plan", lambda: plan(options))
 

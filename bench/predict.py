@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
 from bench.options import device_of
+from bench.verb import exit_code
 
 if TYPE_CHECKING:
     from bench.kept_weights import Checkpoint
@@ -191,8 +192,6 @@ def film(source: Path, target: Path, segments: list[Segment]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb; bad input is one line and exit code 2."""
-    from bench.verb import exit_code
-
     options = parser().parse_args(arguments)
 
     def action() -> int:

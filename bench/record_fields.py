@@ -102,26 +102,12 @@ def maybe(check: Check) -> Check:
     return lambda value, where: None if value is None else check(value, where)
 
 
-def entries_of(value: Any, where: Where, least: int = 0, most: int = MOST_ENTRIES) -> None:
-    """Check that a value is a list of so many entries."""
-    if not isinstance(value, list) or not least <= len(value) <= most:
-        refuse(value, where, f"a list of {least} to {most} entries")
-
-
-def names_of(value: Any, where: Where) -> None:
-    """Check that a value is an object whose keys are names."""
-    if not isinstance(value, dict) or len(value) > MOST_ENTRIES:
-        refuse(value, where, f"an object of at most {MOST_ENTRIES} entries")
-    for key in value:
-        if not is_name(key):
-            name(key, where)
-
-
 def each(check: Check, least: int = 0, most: int = MOST_ENTRIES) -> Check:
     """Return a check of all entries of a list."""
 
     def entries(value: Any, where: Where) -> None:
-        entries_of(value, where, least, most)
+        if not isinstance(value, list) or not least <= len(value) <= most:
+            refuse(value, where, f"a list of {least} to {most} entries")
         for index, entry in enumerate(value):
             check(entry, (where, index))
 
@@ -132,8 +118,10 @@ def table(check: Check) -> Check:
     """Return a check of all values of an object, whose keys are names."""
 
     def entries(value: Any, where: Where) -> None:
-        names_of(value, where)
+        if not isinstance(value, dict) or len(value) > MOST_ENTRIES:
+            refuse(value, where, f"an object of at most {MOST_ENTRIES} entries")
         for key, entry in value.items():
+            name(key, where)
             check(entry, (where, key))
 
     return entries
@@ -169,24 +157,22 @@ def gate(value: Any, where: Where) -> None:
 
 def plain_values(value: Any, where: Where) -> None:
     """Check settings of any shape: names, numbers, lists and objects of these."""
-    todo = [(value, where)]
-    while todo:
-        entry, place = todo.pop()
-        kind = type(entry)
-        if kind is float:
-            if not math.isfinite(entry):
-                refuse(entry, place, "a finite number")
-        elif kind is int:
-            if not -LARGEST < entry < LARGEST:
-                refuse(entry, place, "a number of less than 20 digits")
-        elif kind is str:
-            text(entry, place)
-        elif kind is list:
-            entries_of(entry, place)
-            todo += [(inner, (place, index)) for index, inner in enumerate(entry)]
-        elif kind is dict:
-            names_of(entry, place)
-            todo += [(inner, (place, key)) for key, inner in entry.items()]
+    kind = type(value)
+    if kind is float:
+        if not math.isfinite(value):
+            refuse(value, where, "a finite number")
+    elif kind is int:
+        if not -LARGEST < value < LARGEST:
+            refuse(value, where, "a number of less than 20 digits")
+    elif kind is str:
+        text(value, where)
+    elif kind is list:
+        PLAIN_LIST(value, where)
+    elif kind is dict:
+        PLAIN_OBJECT(value, where)
+
+
+PLAIN_LIST, PLAIN_OBJECT = each(plain_values), table(plain_values)
 
 
 def thresholds(value: Any, where: Where) -> None:

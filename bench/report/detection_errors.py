@@ -101,7 +101,7 @@ def false_positives(rows: Sequence[Row], path: Path) -> list[Path]:
         panels = np.ravel(axes)
         for spare in panels[len(rows) :]:
             spare.set_axis_off()
-        for panel, row in zip(panels, rows, strict=False):
+        for panel, row in zip(panels[: len(rows)], rows, strict=True):
             below = [0.0] * MULTIPLES
             for kind, colour, hatch in zip(KINDS, KIND_COLOURS, HATCHES, strict=False):
                 heights = [mean(row, share(kind, multiple)) or 0.0 for multiple in range(MULTIPLES)]

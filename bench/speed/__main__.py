@@ -20,6 +20,7 @@ from bench.speed.detection import evaluation, suppression
 from bench.speed.pipeline import caching, loading, starting
 from bench.speed.reporting import reporting
 from bench.speed.windowed import windowed
+from bench.verb import exit_code
 
 
 def table(rows: Sequence[Measurement]) -> str:
@@ -47,8 +48,6 @@ PARTS: dict[str, Callable[[float, Path | None], list[Measurement]]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb."""
-    from bench.verb import exit_code
-
     parser = argparse.ArgumentParser(prog="python -m bench.speed", description=__doc__)
     parser.add_argument("--parts", default=",".join(PARTS), help="with commas between them (default: all)")
     parser.add_argument("--scale", type=float, default=1.0, help="size of the inputs; bars hold at 1")

@@ -9,7 +9,7 @@ from made_records import folder, record, rows
 
 from bench.errors import InputError
 from bench.record import check_record, ground_truth_path, read_folder
-from bench.record_fields import FINISHED, check_fields
+from bench.record_fields import FINISHED, check_fields, plain_values
 from bench.report import build
 from bench.report.comparisons import comparisons
 from bench.report.tables import comparison_csv, plain_text
@@ -146,3 +146,9 @@ def test_no_field_leads_out_of_the_folder(tmp_path):
     own = record()
     own["protocol"]["evaluation_subset"] = "../../x"
     assert ground_truth_path(tmp_path, own).parent == tmp_path / "ground_truth"
+
+
+def test_of_several_wrong_values_the_first_is_named():
+    record = {"settings": {"a": [1, {"deep": 2**63}], "b": 2**63}, "last": 2**63}
+    with pytest.raises(InputError, match=r"field 'record\.settings\.a\[1\]\.deep'"):
+        plain_values(record, "record")
