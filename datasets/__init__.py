@@ -11,7 +11,7 @@ from datasets.annotations import Dataset, Instance, SegmentPolicy, Video, read_a
 from datasets.cards import Card, card_protocol, known_datasets, read_card
 from datasets.known import load_known
 from datasets.miniature import MiniatureConfig, generate
-from datasets.miniature.generate import Progress
+from datasets.miniature.generate import Progress, read_pictures_sha256
 
 __all__ = [
     "Card",
@@ -43,7 +43,9 @@ def load_dataset(
     A known name may end in a protocol variant, as in `thumos14:211`; `data` is then the folder of its videos
     and, unless `annotations` names them, of its annotations (`datasets.known.load_known`).
     `miniature` is generated below `cache` unless it is there already; `config`, `progress` and `workers` are
-    its generator's, and it takes no `data`. For an annotation file, `data` is the folder of its videos.
+    its generator's, and it takes no `data`. Its variant names the generator's version, the configuration and
+    the pictures by their digests, so that runs on other pictures are other runs. For an annotation file,
+    `data` is the folder of its videos.
     `InputError` for an unknown name, a `data` that has no use, and whatever is wrong with the files.
     """
     name = str(name_or_json)
@@ -67,7 +69,7 @@ def load_dataset(
         folder / "annotations.json",
         root=folder / "videos",
         name=card.name,
-        variant=folder.name,
+        variant=f"{folder.name}-{read_pictures_sha256(folder)[:8]}",
         classes=card.classes,
         exclude=card.excluded,
     )

@@ -1,5 +1,11 @@
-"""A scene in, pictures out, and pictures into an mp4 file. NumPy alone, for a worker must start fast."""
+"""A scene in, pictures out, and pictures into an mp4 file. NumPy alone, for a worker must start fast.
 
+The pictures are a function of the scene on every processor. What library functions compute (normal values,
+sines) is quantized, see `tracks.quantize`; all else are operations that IEEE 754 fixes to the last bit, and
+integers. Sums over many values are sums of integers: those of floating-point numbers depend on their order.
+"""
+
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -10,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.miniature.scenes import Scene, Sprite
-from datasets.miniature.tracks import Track
+from datasets.miniature.tracks import SHAPE_BITS, Track, quantize
 
 Field = NDArray[np.float32]
 Pictures = NDArray[np.uint8]
@@ -22,6 +28,9 @@ TEXTURE_CONTRAST = 22.0
 ROUGH_LAYERS = ((6, 0.5), (16, 0.5), (40, 0.6), (80, 0.35))
 CALM_LAYERS = ((4, 1.0), (8, 0.3))
 DRIFTING_LAYERS = ((10, 1.0), (24, 0.7))
+NORMAL_BITS = 16
+GRAIN_BITS = 10
+"""Normal values are multiples of 2**-16 in textures, and of 2**-10 in the grain of single pictures."""
 REACH = 1.3
 """No outline reaches further than this many radii from its sprite's middle."""
 
@@ -42,54 +51,92 @@ def render(scene: Scene, size: int) -> Iterator[Pictures]:
                 pictures[row] += _crop(far, scene.drift[frame], size)
         for sprite, track in zip(scene.sprites, scene.tracks, strict=True):
             _paint(pictures, sprite, track, slice(frames.start, frames.stop))
-        grain = random.standard_normal((len(frames), size // 2, 1, size // 2, 1, 1), dtype=np.float32)
+        shape = (len(frames), size // 2, 1, size // 2, 1, 1)
+        grain = quantize(random.standard_normal(shape), GRAIN_BITS).astype(np.float32)
         blocks = pictures.reshape(len(frames), size // 2, 2, size // 2, 2, 3)
         blocks += scene.noise * grain
         yield np.clip(pictures + 0.5, 0, 255).astype(np.uint8)
 
 
-def encode(
-    path: Path, chunks: Iterable[Pictures], size: int, frames_per_second: int, constant_rate_factor: int
-) -> None:
-    """Write the frames (n, size, size, 3) as H.264 in an mp4 file at a constant rate."""
-    # One thread: x264 cuts pictures differently for several, and workers run side by side as it is.
+def encode(path: Path, chunks: Iterable[Pictures], size: int, frames_per_second: int, quantizer: int) -> None:
+    """Write the frames (n, size, size, 3) as H.264 in an mp4 file at a constant rate.
+
+    The bits are a function of the frames. `quantizer` is constant: with adaptive quantization, x264 reads
+    memory that it never wrote, and its decisions change with whatever lay there.
+    """
     options = {
-        "crf": str(constant_rate_factor),
+        "qp": str(quantizer),
         "preset": "veryfast",
         "g": str(4 * frames_per_second),
+        # x264 cuts pictures differently for several threads, and workers run side by side as it is.
         "threads": "1",
+        # Else x264 takes other decisions on processors without SSE4.
+        "x264-params": "cpu-independent=1",
     }
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=frames_per_second, options=options)
         stream.height = stream.width = size
         stream.pix_fmt = "yuv420p"
         for chunk in chunks:
-            for picture in chunk:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            for planes in to_yuv(chunk):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
         container.mux(stream.encode())
+
+
+def to_yuv(pictures: Pictures) -> Pictures:
+    """RGB (n, h, w, 3) as planes Y, U and V one below the other, (n, 3 * h / 2, w): BT.601, limited range.
+
+    In integers, for FFmpeg's own conversion differs between processors. A colour is the mean of 2 x 2 pixels.
+    """
+    count, height, width, _ = pictures.shape
+    red, green, blue = (pictures[..., channel].astype(np.int32) for channel in range(3))
+    luma = (66 * red + 129 * green + 25 * blue + (16 << 8) + 128) >> 8
+    red, green, blue = (
+        values.reshape(count, height // 2, 2, width // 2, 2).sum(axis=(2, 4)) for values in (red, green, blue)
+    )
+    offset = (128 << 10) + 512
+    chroma = (
+        (112 * blue - 74 * green - 38 * red + offset) >> 10,
+        (112 * red - 94 * green - 18 * blue + offset) >> 10,
+    )
+    planes = [plane.reshape(count, -1) for plane in (luma, *chroma)]
+    return np.concatenate(planes, axis=1).astype(np.uint8).reshape(count, 3 * height // 2, width)
+
+
+def pictures_sha256(path: Path) -> str:
+    """SHA-256 of a file's pictures as decoded, plane by plane: H.264 fixes them to the last bit."""
+    digest = hashlib.sha256()
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            digest.update(np.ascontiguousarray(frame.to_ndarray()).data)
+    return digest.hexdigest()
 
 
 def _texture(random: np.random.Generator, extent: int, layers: tuple[tuple[int, float], ...]) -> Field:
     """Noise of several grains, (extent, extent, 3), of mean 0 and deviation 1; mostly grey."""
-    total = np.zeros((extent, extent, 3), dtype=np.float32)
+    total = np.zeros((extent, extent, 3))
     for cells, weight in layers:
-        grid = random.standard_normal((cells, cells, 3))
+        grid = quantize(random.standard_normal((cells, cells, 3)), NORMAL_BITS)
         grid = 0.5 * grid + 0.8 * grid.mean(axis=2, keepdims=True)
-        blend = _interpolation(cells, extent)
-        total += (weight * np.einsum("ya,xb,abc->yxc", blend, blend, grid, optimize=True)).astype(np.float32)
-    return np.asarray((total - total.mean()) / total.std(), dtype=np.float32)
+        columns = _interpolate(grid, extent)
+        total += weight * _interpolate(columns.transpose(1, 0, 2), extent).transpose(1, 0, 2)
+    total -= _mean(total)
+    return np.asarray(total / math.sqrt(_mean(total * total)), dtype=np.float32)
 
 
-def _interpolation(cells: int, extent: int) -> NDArray[np.float64]:
-    """Weights (extent, cells) that draw smooth curves through values on a ring, so that a texture repeats."""
+def _interpolate(values: NDArray[np.float64], extent: int) -> NDArray[np.float64]:
+    """A smooth curve through values (cells, ...) on a ring, at `extent` places, so that a texture repeats."""
+    cells = len(values)
     position = np.arange(extent) * cells / extent
     left = position.astype(np.int64)
     part = position - left
-    part = part * part * (3 - 2 * part)
-    weights = np.zeros((extent, cells))
-    weights[np.arange(extent), left] = 1 - part
-    weights[np.arange(extent), (left + 1) % cells] += part
-    return weights
+    part = (part * part * (3 - 2 * part))[:, None, None]
+    return np.asarray(values[left] * (1 - part) + values[(left + 1) % cells] * part)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """The mean, to within 2**-24: of integers, whose sum does not depend on the order."""
+    return int(np.rint(values * 2.0**24).astype(np.int64).sum()) / values.size / 2**24
 
 
 def _crop(texture: Field, offset: NDArray[np.float64], size: int) -> Field:
@@ -109,9 +156,10 @@ def _crop(texture: Field, offset: NDArray[np.float64], size: int) -> Field:
 def _paint(pictures: Field, sprite: Sprite, track: Track, frames: slice) -> None:
     """Draw one sprite into the pictures, each on a patch around it alone."""
     size = pictures.shape[1]
-    x, y, angle, scale, brightness = (
+    cosines, sines = (quantize(function(track.angle), SHAPE_BITS) for function in (np.cos, np.sin))
+    x, y, cosine, sine, scale, brightness = (
         values[frames].astype(np.float32)
-        for values in (track.x, track.y, track.angle, track.scale, track.brightness)
+        for values in (track.x, track.y, cosines, sines, track.scale, track.brightness)
     )
     radius = (sprite.radius * scale)[:, None, None]
     half = math.ceil(float(radius.max()) * REACH + 1)
@@ -120,7 +168,7 @@ def _paint(pictures: Field, sprite: Sprite, track: Track, frames: slice) -> None
     steps = np.arange(2 * half + 1)
     across = ((left[:, None] + steps) - x[:, None])[:, None, :].astype(np.float32) / radius
     down = ((top[:, None] + steps) - y[:, None])[:, :, None].astype(np.float32) / radius
-    cosine, sine = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
+    cosine, sine = cosine[:, None, None], sine[:, None, None]
     u = cosine * across + sine * down
     v = cosine * down - sine * across
     # Distances in pixels make edges about one pixel soft at any size.

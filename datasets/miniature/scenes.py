@@ -12,7 +12,16 @@ import numpy as np
 
 from datasets.miniature.config import SOURCE_SUBSETS, SUBSETS, MiniatureConfig
 from datasets.miniature.motions import DISTRACTORS, SOURCE_CLASSES, TARGET_CLASSES, Floats
-from datasets.miniature.tracks import REFERENCE_SIZE, Event, Track, follow, scaled, wander
+from datasets.miniature.tracks import (
+    POSITION_BITS,
+    REFERENCE_SIZE,
+    Event,
+    Track,
+    follow,
+    quantize,
+    scaled,
+    wander,
+)
 
 TARGET_DOMAIN, SOURCE_DOMAIN = 1, 2
 TARGET_SHAPES = ("arrow", "bar", "corner", "half-disk", "wedge")
@@ -78,8 +87,8 @@ def target_scene(config: MiniatureConfig, subset: str, index: int) -> Scene:
         background=background,
         calm=False,
         noise=3.0 * config.noise_scale,
-        pan=(pan + jitter) * scale,
-        drift=drift * scale,
+        pan=quantize((pan + jitter) * scale, POSITION_BITS),
+        drift=quantize(drift * scale, POSITION_BITS),
         seed=(*seed, 1),
     )
 

@@ -1,4 +1,4 @@
-"""One rendering process: a job on standard input, a line on standard output for every file written.
+"""One rendering process: a job on standard input, for every file written a line on standard output.
 
 A process of its own, and not a fork or a spawn of the caller: it inherits none of the caller's threads, does
 not import the caller's main module again, and starts in the time that NumPy and PyAV need.
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from datasets.miniature.config import MiniatureConfig
-from datasets.miniature.writing import write_video
+from datasets.miniature.writing import file_name, write_video
 
 
 def main() -> None:
@@ -17,8 +17,8 @@ def main() -> None:
     job = json.load(sys.stdin)
     config = MiniatureConfig.from_json(job["config"])
     for subset, index in job["videos"]:
-        write_video(config, job["domain"], Path(job["folder"]), subset, index)
-        print(subset, index, flush=True)
+        digest = write_video(config, job["domain"], Path(job["folder"]), subset, index)
+        print(file_name(subset, index), digest, flush=True)
 
 
 if __name__ == "__main__":
