@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from bench.bounded_reading import open_regular
 from bench.detection.classifier import ClassScores, read_class_scores
 from bench.errors import InputError
 from bench.pickle_bounds import LARGEST_WEIGHTS
 from bench.protocol import Protocol, default_protocol, override
+from bench.run_identity import RunIdentity
 from datasets import card_protocol, load_dataset
 from datasets.annotations import Dataset
 from strategies import build_strategy
@@ -110,25 +108,17 @@ def file_sha256(path: Path) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def identity(spec: RunSpecification, dataset: Dataset) -> dict[str, Any]:
-    """Return what decides a run's result: two runs of equal identity are the same run."""
-    path = spec.weights_path()
-    return {
-        "model": spec.model,
-        "weights": file_sha256(path) if path else None,
-        "strategy": settings(spec.build_strategy()),
-        "dataset": [dataset.name, dataset.variant, dataset.sha256],
-        "protocol": spec.protocol().digest(),
-        "device": spec.device,
-        "seed": spec.seed,
-        # Results are those of one process, but memory and time are not.
-        **({"processes": [spec.processes, spec.sharded]} if spec.processes > 1 else {}),
-    }
-
-
 def run_id(spec: RunSpecification, dataset: Dataset) -> str:
     """Return a readable, path-safe name that no other run has."""
-    text = json.dumps(identity(spec, dataset), sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    name = re.sub(r"[^A-Za-z0-9.-]+", "-", dataset.name)[:40]
-    return f"{name}_{spec.model}_{spec.strategy}_seed{spec.seed}_{digest}"
+    path = spec.weights_path()
+    return RunIdentity(
+        model=spec.model,
+        weights_sha256=file_sha256(path) if path else None,
+        strategy=settings(spec.build_strategy()),
+        dataset=(dataset.name, dataset.variant, dataset.sha256),
+        protocol_digest=spec.protocol().digest(),
+        device=spec.device,
+        seed=spec.seed,
+        processes=spec.processes,
+        sharded=spec.sharded,
+    ).run_id()
