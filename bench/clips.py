@@ -25,6 +25,9 @@ from datasets.video import read_clips, readers_installed
 PART_BYTES = 256 * 2**20
 """Frames of a video that are held at once where all of it is wanted, at most: some 1700 of 224 pixels."""
 
+DIGEST_VIDEOS = 256
+"""Videos of a subset whose pictures are part of a record's digest, at most."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TimeGrid:
@@ -203,6 +206,29 @@ class FrameStore:
         files = [(clips, first, last) for clips, first, last in found if isinstance(clips, FileClips)]
         if files:
             files[0][0].loader.expect(files)
+
+
+def pictures_sha256(
+    store: FrameStore, progress: Callable[[int, int], None] = lambda done, total: None
+) -> str:
+    """Return the SHA-256 of a sample of a store's pictures, as decoded, resized and given to a backbone.
+
+    Of every video, of some DIGEST_VIDEOS evenly spaced ones where there are more: the id, and the clips a
+    sixth, a half and five sixths of the way through. It is the same whether frames lie in memory or are
+    decoded now.
+    """
+    names = sorted(store.clips)
+    names = names[:: -(-len(names) // DIGEST_VIDEOS)]
+    sample = {name: sorted({store.clips[name].count * sixths // 6 for sixths in (1, 3, 5)}) for name in names}
+    digest = hashlib.sha256()
+    for done, name in enumerate(names):
+        soon = names[done : done + 1 + store.ahead]
+        store.expect([(other, number, number + 1) for other in soon for number in sample[other]])
+        digest.update(name.encode())
+        for number in sample[name]:
+            digest.update(store.clips[name].part(number, number + 1).contiguous().numpy().data)
+        progress(done + 1, len(names))
+    return digest.hexdigest()
 
 
 def open_store(

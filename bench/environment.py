@@ -45,6 +45,26 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def processor() -> dict[str, str | None]:
+    """Return what decides a CPU result's last bits: the processor, and the kernels that PyTorch uses.
+
+    ``identification`` tells processors apart that call themselves the same, as virtual machines do.
+    """
+    facts: dict[str, str] = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            facts.setdefault(name.strip(), value.strip())
+    except OSError:
+        pass
+    numbers = [f"{name} {facts[name]}" for name in ("cpu family", "model", "stepping") if name in facts]
+    return {
+        "model": processor_name(),
+        "identification": ", ".join(numbers) or None,
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
 def device_name(device: torch.device) -> str:
     """Return the card's or the processor's model name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
@@ -81,6 +101,7 @@ def describe(device: torch.device, processes: int = 1) -> dict[str, Any]:
         "packages": packages,
         "device": f"{processes} x {device_name(device)}" if processes > 1 else device_name(device),
         "device_type": device.type,
+        "processor": processor(),
         "capacity_bytes": capacity_bytes(device),
         "driver": driver_version() if cuda else None,
         "allocator": allocator_settings() if cuda else None,

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from bench.clips import FrameStore, open_store
+from bench.clips import FrameStore, open_store, pictures_sha256
 from bench.detection import diagnose, evaluate
 from bench.detection.submission import read_ground_truth, read_submission, write_submission
 from bench.detector import build_detector, lower_frozen_weights
@@ -149,9 +149,8 @@ def run(
         stopping=stopping,
     )
     with contextlib.closing(open_loader(spec, world)) as loader:
-        sampler = TrainingSampler(
-            store(protocol.training_subset, loader), protocol, learned.classes, spec.seed
-        )
+        trained = store(protocol.training_subset, loader)
+        sampler = TrainingSampler(trained, protocol, learned.classes, spec.seed)
         log = train(
             detector,
             strategy.stages(),
@@ -166,12 +165,19 @@ def run(
         )
         evaluated = store(protocol.evaluation_subset, loader)
         results, inference = detect_all(detector, evaluated, protocol, device, go_on, disk, world)
+        if world.leads:
+            record["dataset"]["pictures_sha256"] = {
+                subset: pictures_sha256(frames, lambda done, total: go_on("evaluation", done, total))
+                for subset, frames in (
+                    (protocol.training_subset, trained),
+                    (protocol.evaluation_subset, evaluated),
+                )
+            }
     measured = world.gather(RankMemory(log.memory, inference))
     if not world.leads:
         return None
     if class_scores is not None:
         results = [found.classified(class_scores, protocol.classifier_top) for found in results]
-    go_on("evaluation", 0, 1)
     path = detections_path(Path(spec.results), record["id"])
     truth = ground_truth_path(Path(spec.results), record)
     write_ground_truth(truth, dataset, protocol.evaluation_subset)

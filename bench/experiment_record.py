@@ -45,6 +45,7 @@ def empty_record(spec: RunSpecification, dataset: Dataset) -> Record:
             "name": dataset.name,
             "variant": dataset.variant,
             "annotation_sha256": dataset.sha256,
+            "pictures_sha256": None,
             "classes": len(dataset.classes),
             "videos": {name: len(videos) for name, videos in subsets.items()},
             "instances": {name: sum(len(v.instances) for v in videos) for name, videos in subsets.items()},

@@ -97,6 +97,12 @@ def fraction(value: Any, where: Where) -> None:
         refuse(value, where, "a number from 0 to 1")
 
 
+def flag(value: Any, where: Where) -> None:
+    """Check a truth value."""
+    if type(value) is not bool:
+        refuse(value, where, "true or false")
+
+
 def maybe(check: Check) -> Check:
     """Return a check that null passes, too."""
     return lambda value, where: None if value is None else check(value, where)
@@ -142,6 +148,17 @@ def fields(required: Mapping[str, Check], optional: Mapping[str, Check] | None =
                 check(value[key], (where, key))
 
     return named
+
+
+def exactly(checks: Mapping[str, Check]) -> Check:
+    """Return a check of an object that has these fields and no others."""
+
+    def all_named(value: Any, where: Where) -> None:
+        fields(checks)(value, where)
+        if len(value) > len(checks):
+            refuse(value, where, f"an object of {', '.join(checks)}")
+
+    return all_named
 
 
 TRIPLE = each(number, 3, 3)
@@ -192,6 +209,7 @@ DIAGNOSIS = fields(
         "false_negatives": fields({"all": MISSED, "length_seconds": table(MISSED)}),
     }
 )
+PARALLEL = exactly({"processes": positive, "sharded": flag})
 EVERY = fields(
     {
         "id": name,
@@ -201,7 +219,11 @@ EVERY = fields(
         "strategy": fields({"name": name}),
         "dataset": fields(
             {"name": label, "variant": label, "annotation_sha256": sha256},
-            {"videos": table(whole), "instances": table(whole)},
+            {
+                "videos": table(whole),
+                "instances": table(whole),
+                "pictures_sha256": maybe(table(sha256)),
+            },
         ),
         "protocol": fields(
             {"digest": name, "tiou": thresholds, "evaluation_subset": name},
@@ -214,9 +236,19 @@ EVERY = fields(
         ),
         "seed": whole,
         "weights": fields({"name": name, "sha256": maybe(sha256)}),
-        "environment": fields({}, {"device": label, "device_type": label, "commit": maybe(label)}),
+        "environment": fields(
+            {},
+            {
+                **dict.fromkeys(("device", "device_type"), label),
+                "commit": maybe(label),
+                "processor": table(maybe(label)),
+            },
+        ),
     },
-    {"forecast": maybe(fields({}, {"predicted_peak_bytes": maybe(positive)}))},
+    {
+        "parallel": PARALLEL,
+        "forecast": maybe(fields({}, {"predicted_peak_bytes": maybe(positive)})),
+    },
 )
 """What is asked of every record."""
 STAGE = fields({"stage": name, "fidelity": FIDELITY, "peak_allocated_bytes": whole})

@@ -8,9 +8,6 @@ other is open, and what differs is named. Every record is checked against itself
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import Any
 from bench.errors import InputError
 from bench.protocol import LATER, digest_of
 from bench.record import Record, detections_path, ground_truth_path, read_folder
+from bench.run_identity import RunIdentity
 from bench.shown import printable
 from bench.verb import exit_code
 
@@ -34,22 +32,20 @@ def protocol_digest(protocol: dict[str, Any]) -> str:
 
 def identifiers(record: Record) -> set[str]:
     """Return the ids that follow from a record's parts, one for each device that it may have been told."""
-    dataset, strategy = record["dataset"], record["strategy"]
-    name = re.sub(r"[^A-Za-z0-9.-]+", "-", dataset["name"])[:40]
-    found = set()
-    for device in DEVICES:
-        identity = {
-            "model": record["model"],
-            "weights": record["weights"].get("sha256"),
-            "strategy": strategy,
-            "dataset": [dataset["name"], dataset.get("variant"), dataset.get("annotation_sha256")],
-            "protocol": record["protocol"]["digest"],
-            "device": device,
-            "seed": record["seed"],
-        }
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-        found.add(f"{name}_{record['model']}_{strategy['name']}_seed{record['seed']}_{digest}")
-    return found
+    dataset = record["dataset"]
+    return {
+        RunIdentity(
+            model=record["model"],
+            weights_sha256=record["weights"]["sha256"],
+            strategy=record["strategy"],
+            dataset=(dataset["name"], dataset["variant"], dataset["annotation_sha256"]),
+            protocol_digest=record["protocol"]["digest"],
+            device=device,
+            seed=record["seed"],
+            **record.get("parallel", {}),
+        ).run_id()
+        for device in DEVICES
+    }
 
 
 def edited(record: Record, results: Path) -> Iterator[str]:
@@ -125,6 +121,11 @@ def complete(record: Record) -> dict[str, Any]:
     return {**LATER, **record["protocol"]}
 
 
+def _data(record: Record) -> dict[str, Any]:
+    # Rows of a table saw the same pictures, but for those that died before they could tell.
+    return {k: v for k, v in record["dataset"].items() if k not in ("name", "pictures_sha256")}
+
+
 def open_reasons(comparison: Any, trials: Sequence[Record]) -> list[str]:
     """Return why the rows of a table may not be compared; none if the table is closed."""
     records = [record for row in comparison.rows for record in row.records]
@@ -132,7 +133,7 @@ def open_reasons(comparison: Any, trials: Sequence[Record]) -> list[str]:
     if len({row.strategy for row in comparison.rows}) < 2:
         reasons.append(f"only {comparison.rows[0].strategy} is there, nothing to compare it with")
     picks: tuple[tuple[str, Callable[[Record], Any]], ...] = (
-        ("dataset", lambda record: {k: v for k, v in record["dataset"].items() if k != "name"}),
+        ("dataset", _data),
         ("protocol", complete),
     )
     for name, pick in picks:

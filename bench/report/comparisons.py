@@ -44,7 +44,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Rows that may be compared: same data, model, weights, protocol and device."""
+    """Rows that may be compared: same data and pictures, model, weights, protocol and device."""
 
     dataset: str
     variant: str
@@ -58,6 +58,8 @@ class Comparison:
     """Tells comparisons apart that would otherwise share their file names, as of two devices."""
     classifier: str = ""
     """The external classifier that gave detections their classes; empty where the head did."""
+    pictures: str = ""
+    """Tells comparisons apart that differ in the pictures that were decoded alone; else empty."""
 
     @property
     def slug(self) -> str:
@@ -70,7 +72,8 @@ class Comparison:
     def title(self) -> str:
         parts = (f"{self.dataset} ({self.variant})", self.model, f"weights {self.weights}")
         classifier = (f"classes by {self.classifier}",) if self.classifier else ()
-        return ", ".join((*parts, *classifier, f"protocol {self.digest[:8]}"))
+        pictures = (f"pictures {self.pictures}",) if self.pictures else ()
+        return ", ".join((*parts, *pictures, *classifier, f"protocol {self.digest[:8]}"))
 
 
 def _key(record: Record) -> tuple[str, ...]:
@@ -100,19 +103,32 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
         groups.setdefault(_key(record), []).append(record)
     found: list[Comparison] = []
     for key in sorted(groups):
-        group = groups[key]
-        devices = sorted({r["environment"]["device"] for r in group if r["environment"].get("device")}) or [
-            "unknown"
-        ]
-        for device in devices:
-            members = [r for r in group if r["environment"].get("device", devices[0]) == device]
-            tious = tuple(f"{tiou:g}" for tiou in members[0]["protocol"]["tiou"])
-            item = Comparison(key[0], key[1], key[3], key[4], key[6], device, tious, _rows(members))
-            item = dataclasses.replace(item, classifier=_classifier(members[0]))
-            mark = hashlib.sha256(json.dumps([*key, device]).encode()).hexdigest()[:6]
-            taken = {other.slug for other in found}
-            found.append(dataclasses.replace(item, mark=mark) if item.slug in taken else item)
+        for pictures, alike in _split(groups[key], _pictures):
+            for device, members in _split(alike, lambda record: record["environment"].get("device")):
+                tious = tuple(f"{tiou:g}" for tiou in members[0]["protocol"]["tiou"])
+                item = Comparison(
+                    *(key[0], key[1], key[3], key[4], key[6], device or "unknown", tious, _rows(members)),
+                    classifier=_classifier(members[0]),
+                    pictures=pictures if len(alike) < len(groups[key]) else "",
+                )
+                mark = hashlib.sha256(json.dumps([*key, pictures, device]).encode()).hexdigest()[:6]
+                taken = {other.slug for other in found}
+                found.append(dataclasses.replace(item, mark=mark) if item.slug in taken else item)
     return found
+
+
+def _pictures(record: Record) -> str | None:
+    """Return the first digits of a digest of what a run decoded; None where it died before it knew."""
+    digests = record["dataset"].get("pictures_sha256")
+    if digests is None:
+        return "not recorded" if record["status"] == "ok" else None
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _split(records: Sequence[Record], pick: Callable[[Record], str | None]) -> list[tuple[str, list[Record]]]:
+    """Return the records by what ``pick`` returns of them; those that do not know it join the first."""
+    values = sorted({value for record in records if (value := pick(record))}) or [""]
+    return [(value, [r for r in records if (pick(r) or values[0]) == value]) for value in values]
 
 
 def _rows(records: Sequence[Record]) -> tuple[Row, ...]:

@@ -26,6 +26,7 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 def configuration(record: Record) -> dict[str, str]:
     """Return all that a run was told, but its seed, by dotted name."""
     parts = {name: record[name] for name in ("model", "dataset", "weights", "strategy", "protocol")}
+    parts["dataset"] = {k: v for k, v in parts["dataset"].items() if k != "pictures_sha256"}
     parts["weights"] = {name: parts["weights"].get(name) for name in ("name", "sha256")}
     return dict(flat(parts))
 
