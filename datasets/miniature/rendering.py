@@ -1,17 +1,13 @@
-"""A scene in, pictures out, and pictures into an mp4 file. NumPy alone, for a worker must start fast.
+"""A scene in, pictures out. NumPy alone, for a worker must start fast.
 
 The pictures are a function of the scene on every processor. What library functions compute (normal values,
 sines) is quantized, see `tracks.quantize`; all else are operations that IEEE 754 fixes to the last bit, and
 integers. Sums over many values are sums of integers: those of floating-point numbers depend on their order.
 """
 
-import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,60 +52,6 @@ def render(scene: Scene, size: int) -> Iterator[Pictures]:
         blocks = pictures.reshape(len(frames), size // 2, 2, size // 2, 2, 3)
         blocks += scene.noise * grain
         yield np.clip(pictures + 0.5, 0, 255).astype(np.uint8)
-
-
-def encode(path: Path, chunks: Iterable[Pictures], size: int, frames_per_second: int, quantizer: int) -> None:
-    """Write the frames (n, size, size, 3) as H.264 in an mp4 file at a constant rate.
-
-    The bits are a function of the frames. `quantizer` is constant: with adaptive quantization, x264 reads
-    memory that it never wrote, and its decisions change with whatever lay there.
-    """
-    options = {
-        "qp": str(quantizer),
-        "preset": "veryfast",
-        "g": str(4 * frames_per_second),
-        # x264 cuts pictures differently for several threads, and workers run side by side as it is.
-        "threads": "1",
-        # Else x264 takes other decisions on processors without SSE4.
-        "x264-params": "cpu-independent=1",
-    }
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=frames_per_second, options=options)
-        stream.height = stream.width = size
-        stream.pix_fmt = "yuv420p"
-        for chunk in chunks:
-            for planes in to_yuv(chunk):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
-        container.mux(stream.encode())
-
-
-def to_yuv(pictures: Pictures) -> Pictures:
-    """RGB (n, h, w, 3) as planes Y, U and V one below the other, (n, 3 * h / 2, w): BT.601, limited range.
-
-    In integers, for FFmpeg's own conversion differs between processors. A colour is the mean of 2 x 2 pixels.
-    """
-    count, height, width, _ = pictures.shape
-    red, green, blue = (pictures[..., channel].astype(np.int32) for channel in range(3))
-    luma = (66 * red + 129 * green + 25 * blue + (16 << 8) + 128) >> 8
-    red, green, blue = (
-        values.reshape(count, height // 2, 2, width // 2, 2).sum(axis=(2, 4)) for values in (red, green, blue)
-    )
-    offset = (128 << 10) + 512
-    chroma = (
-        (112 * blue - 74 * green - 38 * red + offset) >> 10,
-        (112 * red - 94 * green - 18 * blue + offset) >> 10,
-    )
-    planes = [plane.reshape(count, -1) for plane in (luma, *chroma)]
-    return np.concatenate(planes, axis=1).astype(np.uint8).reshape(count, 3 * height // 2, width)
-
-
-def pictures_sha256(path: Path) -> str:
-    """SHA-256 of a file's pictures as decoded, plane by plane: H.264 fixes them to the last bit."""
-    digest = hashlib.sha256()
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            digest.update(np.ascontiguousarray(frame.to_ndarray()).data)
-    return digest.hexdigest()
 
 
 def _texture(random: np.random.Generator, extent: int, layers: tuple[tuple[int, float], ...]) -> Field:

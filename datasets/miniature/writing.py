@@ -1,9 +1,15 @@
 """One video of the miniature, from its name to its file."""
 
+import hashlib
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
 
 from datasets.miniature.config import MiniatureConfig
-from datasets.miniature.rendering import encode, pictures_sha256, render
+from datasets.miniature.rendering import Pictures, render
 from datasets.miniature.scenes import source_scene, target_scene
 
 SCENES = {"target": target_scene, "source": source_scene}
@@ -19,5 +25,70 @@ def write_video(config: MiniatureConfig, domain: str, folder: Path, subset: str,
     scene = SCENES[domain](config, subset, index)
     frames = render(scene, config.size)
     path = folder / file_name(subset, index)
-    encode(path, frames, config.size, config.frames_per_second, config.quantizer)
+    options = encoder_options(config.frames_per_second, config.quantizer)
+    encode(path, frames, config.size, config.frames_per_second, options)
     return pictures_sha256(path)
+
+
+def encoder_options(frames_per_second: int, quantizer: int) -> dict[str, str]:
+    """What x264 is told, so that the bits it writes are a function of the frames alone.
+
+    The quantizer is constant: under adaptive quantization x264 reads memory that it never wrote, and decides
+    by whatever lay there.
+    """
+    return {
+        "qp": str(quantizer),
+        "preset": "veryfast",
+        "g": str(4 * frames_per_second),
+        # x264 cuts pictures differently for several threads, and workers run side by side as it is.
+        "threads": "1",
+        # Else x264 takes other decisions on processors without SSE4.
+        "x264-params": "cpu-independent=1",
+    }
+
+
+def encode(
+    path: Path,
+    chunks: Iterable[Pictures],
+    size: int,
+    frames_per_second: int,
+    options: dict[str, str],
+) -> None:
+    """Write the frames (n, size, size, 3) as H.264 in an mp4 file at a constant rate."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=frames_per_second, options=options)
+        stream.height = stream.width = size
+        stream.pix_fmt = "yuv420p"
+        for chunk in chunks:
+            for planes in to_yuv(chunk):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
+        container.mux(stream.encode())
+
+
+def to_yuv(pictures: Pictures) -> Pictures:
+    """RGB (n, h, w, 3) as planes Y, U and V one below the other, (n, 3 * h / 2, w): BT.601, limited range.
+
+    In integers, for FFmpeg's own conversion differs between processors. A colour is the mean of 2 x 2 pixels.
+    """
+    count, height, width, _ = pictures.shape
+    red, green, blue = (pictures[..., channel].astype(np.int32) for channel in range(3))
+    luma = (66 * red + 129 * green + 25 * blue + (16 << 8) + 128) >> 8
+    red, green, blue = (
+        values.reshape(count, height // 2, 2, width // 2, 2).sum(axis=(2, 4)) for values in (red, green, blue)
+    )
+    offset = (128 << 10) + 512
+    chroma = (
+        (112 * blue - 74 * green - 38 * red + offset) >> 10,
+        (112 * red - 94 * green - 18 * blue + offset) >> 10,
+    )
+    planes = [plane.reshape(count, -1) for plane in (luma, *chroma)]
+    return np.concatenate(planes, axis=1).astype(np.uint8).reshape(count, 3 * height // 2, width)
+
+
+def pictures_sha256(path: Path) -> str:
+    """SHA-256 of a file's pictures as decoded, plane by plane: H.264 fixes them to the last bit."""
+    digest = hashlib.sha256()
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            digest.update(np.ascontiguousarray(frame.to_ndarray()).data)
+    return digest.hexdigest()

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ def test_the_package_imported_is_this_repository_s() -> None:
 def test_the_miniature_is_loaded_with_its_videos(tmp_path: Path) -> None:
     dataset = load_dataset("miniature", cache=tmp_path, config=SMALL, workers=1)
     assert (dataset.name, len(dataset.videos), dataset.dropped) == ("miniature", 4, 0)
-    assert dataset.variant == f"miniature-{SMALL.version}-{SMALL.digest}"
+    pictures = json.loads((dataset.root.parent / "pictures.json").read_text())["sha256"]
+    assert dataset.variant == f"miniature-{SMALL.version}-{SMALL.digest}-{pictures[:8]}"
     assert all(video_path(dataset, video).is_file() for video in dataset.videos)
 
 

@@ -7,21 +7,27 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from small import SMALL
 
 from bench.errors import InputError
+from bench.record import read_folder
 from datasets.miniature import MiniatureConfig, default_cache_dir, generate, generate_source, read_source
 from datasets.miniature.__main__ import main
-from datasets.miniature.generate import annotations
+from datasets.miniature.config import PICTURES_SHA256
+from datasets.miniature.generate import annotations, read_pictures_sha256
 from datasets.miniature.motions import DISTRACTORS, SOURCE_CLASSES, TARGET_CLASSES, MotionRange, perform
 from datasets.miniature.rendering import render
 from datasets.miniature.scenes import Scene, source_label, source_scene, target_scene
+from datasets.miniature.writing import encode, encoder_options, pictures_sha256, to_yuv
 from datasets.video import probe, read_frames
 
-SMALL_ANNOTATIONS_SHA256 = "cff776a0c0fd762474ca8342f2efd601e999fb71da8bc4d5d47563561900b573"
+SMALL_ANNOTATIONS_SHA256 = "4938228b749c54b8ad658a04b312df924feafb9094b1f5820516c70df253eb34"
 
 
 def test_the_annotations_of_a_seed_are_frozen(tmp_path: Path) -> None:
@@ -50,19 +56,137 @@ def test_rendered_pictures_repeat(make_scene: Callable[[MiniatureConfig, str, in
     np.testing.assert_array_equal(first, second)
 
 
-def test_the_worker_count_changes_nothing(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    alone = generate(SMALL, tmp_path / "alone", workers=1)
-    shared = generate(SMALL, tmp_path / "shared", lambda done, total: seen.append((done, total)), workers=2)
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert (alone / "annotations.json").read_bytes() == (shared / "annotations.json").read_bytes()
-    names = sorted(path.name for path in (alone / "videos").iterdir())
-    assert names == sorted(path.name for path in (shared / "videos").iterdir())
-    for name in names:
-        pictures = [
-            read_frames(folder / "videos" / name, [1.05, 4.05]).astype(int) for folder in (alone, shared)
-        ]
-        assert np.abs(pictures[0] - pictures[1]).max() <= 8
+def written(folder: Path, workers: int, imported: str = "nothing", **environment: str) -> str:
+    """The digests of all files of the small miniature as another process writes them."""
+    places = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+    answer = subprocess.run(
+        [sys.executable, "-m", "written_files", str(folder), str(workers), imported],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(places), **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+@pytest.fixture(scope="module")
+def plainly_written(tmp_path_factory: pytest.TempPathFactory) -> str:
+    lines = written(tmp_path_factory.mktemp("plain"), workers=1)
+    assert len(lines.splitlines()) == 4 + 24 + 2 * 2
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("workers", "imported", "environment"),
+    [
+        (2, "nothing", {}),
+        (1, "torch", {"OMP_NUM_THREADS": "1"}),
+        (2, "torch", {"OMP_NUM_THREADS": "2"}),
+        (1, "torch", {"ATEN_CPU_CAPABILITY": "default"}),
+        (1, "nothing", {"OPENBLAS_CORETYPE": "Prescott", "OPENBLAS_NUM_THREADS": "2"}),
+        (1, "nothing", {"NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX2 FMA3 AVX512F AVX512_SKX"}),
+        # What was never written to holds another byte.
+        (1, "nothing", {"MALLOC_PERTURB_": "165"}),
+    ],
+    ids=str,
+)
+def test_files_are_a_function_of_the_configuration(
+    workers: int, imported: str, environment: dict[str, str], plainly_written: str, tmp_path: Path
+) -> None:
+    assert written(tmp_path, workers, imported, **environment) == plainly_written
+
+
+@pytest.mark.parametrize("instructions", ["0", "SSE2", "SSE4.2", "AVX2"])
+def test_the_encoder_decides_alike_on_every_processor(instructions: str, tmp_path: Path) -> None:
+    frames = np.concatenate(list(render(target_scene(SMALL, "training", 0), SMALL.size)))
+    options = encoder_options(10, SMALL.quantizer)
+    # x264 uses no other instructions than these, where the processor has them.
+    fewer = {**options, "x264-params": f"{options['x264-params']}:asm={instructions}"}
+    for name, chosen in (("all", options), ("some", fewer)):
+        encode(tmp_path / f"{name}.mp4", [frames], SMALL.size, 10, chosen)
+    assert pictures_sha256(tmp_path / "some.mp4") == pictures_sha256(tmp_path / "all.mp4")
+
+
+@pytest.mark.parametrize(("make_scene", "subset"), [(target_scene, "testing"), (source_scene, "training")])
+def test_the_last_bits_of_library_functions_reach_no_pixel(
+    make_scene: Callable[[MiniatureConfig, str, int], Scene], subset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pictures() -> list[NDArray[np.uint8]]:
+        scenes = [make_scene(MiniatureConfig(), subset, index) for index in range(4)]
+        return [part for scene in scenes for part in render(scene, 64)]
+
+    exact, errors = pictures(), np.random.default_rng(0)
+
+    def inexact(function: Callable[..., NDArray[np.float64]]) -> Callable[..., NDArray[np.float64]]:
+        def changed(*arguments: Any, **options: Any) -> NDArray[np.float64]:
+            values = function(*arguments, **options)
+            return np.asarray(values * (1 + errors.integers(-4, 5, np.shape(values)) * 2.0**-52))
+
+        return changed
+
+    class Inexact:
+        """A generator whose normal values are off by up to four units in the last place."""
+
+        def __init__(self, generator: np.random.Generator) -> None:
+            self.standard_normal = inexact(generator.standard_normal)
+            self.random, self.integers = generator.random, generator.integers
+
+    make_generator = np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: Inexact(make_generator(seed)))
+    for name in ("sin", "cos", "exp", "log", "interp"):
+        monkeypatch.setattr(np, name, inexact(getattr(np, name)))
+    for found, expected in zip(pictures(), exact, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_progress_counts_every_video(tmp_path: Path) -> None:
+    for workers in (1, 2):
+        seen: list[tuple[int, int]] = []
+        generate(SMALL, tmp_path / str(workers), lambda done, total: seen.append((done, total)), workers)  # noqa: B023
+        assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+@pytest.mark.slow
+def test_the_default_pictures_are_those_of_the_shipped_results(tmp_path: Path) -> None:
+    folder = generate(MiniatureConfig(), tmp_path)
+    assert read_pictures_sha256(folder) == PICTURES_SHA256["target"]
+    shipped = {
+        record["dataset"]["variant"]
+        for record in read_folder(Path(__file__).parents[2] / "results" / "records").records
+        if record["dataset"]["name"] == "miniature"
+    }
+    assert shipped == {f"{folder.name}-{PICTURES_SHA256['target'][:8]}"}
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_other_pictures_than_the_shipped_ones_are_told_in_one_line(
+    same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = read_pictures_sha256(generate(SMALL, tmp_path / "first", workers=1))
+    monkeypatch.setattr(sys.modules[generate.__module__], "MiniatureConfig", lambda: SMALL)
+    monkeypatch.setitem(PICTURES_SHA256, "target", found if same else "0" * 64)
+    capsys.readouterr()
+    folder = generate(None, tmp_path / "second", workers=1)
+    said = f"{folder.name}: the pictures made here differ from those of the shipped results "
+    said += f"(sha256 {found[:8]}, not 00000000); results on them are kept apart\n"
+    assert capsys.readouterr().err == ("" if same else said)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"sha256": "../x"}', '{"sha256": 3}'])
+def test_a_spoilt_digest_of_pictures_names_its_file(content: str, tmp_path: Path) -> None:
+    (tmp_path / "pictures.json").write_text(content)
+    with pytest.raises(InputError, match=r"pictures\.json"):
+        read_pictures_sha256(tmp_path)
+
+
+def test_colours_are_converted_as_ffmpeg_does() -> None:
+    # Each of one colour: between which pixels colours are averaged does not matter then.
+    pictures = np.random.default_rng(0).integers(0, 256, (64, 1, 1, 3), dtype=np.uint8)
+    pictures = pictures.repeat(16, axis=1).repeat(16, axis=2)
+    for picture, planes in zip(pictures, to_yuv(pictures), strict=True):
+        theirs = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p").to_ndarray()
+        assert np.abs(planes.astype(int) - theirs).max() <= 1
 
 
 def test_files_hold_what_was_rendered_at_the_time_it_was_rendered_for(tmp_path: Path) -> None:
