@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import torch
 from conftest import CLASSES, ROOT, bench_command
 
 from bench import clips as clips_module
-from bench.clips import FileClips, open_store, parts
+from bench.clips import FileClips, open_store, parts, pictures_sha256
 from bench.encoding import ClipPasses, batch_clips, encode_frozen, encode_video
 from bench.errors import InputError, StuckDecoderError
 from bench.loading import FrameLoader
@@ -99,6 +100,30 @@ def test_what_was_announced_is_decoded_once_and_what_is_kept_not_again(dataset, 
         assert decoded[-1] == (3, 4)
         clips.part(9, 13)  # five clips are kept: 9 to 12 and the last that was asked for
         assert [number for _, number in loader._kept] == [3, 9, 10, 11, 12]
+
+
+@pytest.mark.parametrize(("cached", "workers"), [(0, 1), (0, 3), (5, 2), (1000, 1)])
+def test_the_digest_of_pictures_is_that_of_whole_videos_whatever_is_cached(cached, workers, dataset):
+    expected = hashlib.sha256()
+    for video in sorted(dataset.subset("training"), key=lambda video: video.id):
+        expected.update(video.id.encode())
+        expected.update(whole_video(dataset, video)[[2, 6, 10]].numpy().tobytes())
+    seen = []
+    with opened(dataset, cached, workers) as (store, _):
+        assert pictures_sha256(store, lambda *done: seen.append(done)) == expected.hexdigest()
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_the_digest_of_pictures_takes_some_of_many_videos_and_sees_one_byte(dataset, monkeypatch):
+    monkeypatch.setattr(clips_module, "DIGEST_VIDEOS", 2)
+    with opened(dataset, 1000) as (store, loader):
+        names = sorted(store.clips)
+        kept = loader._kept
+        before = pictures_sha256(store)
+        kept[store.clips[names[1]], 6][0, 0, 0, 0] ^= 1
+        assert pictures_sha256(store) == before
+        kept[store.clips[names[2]], 6][0, 0, 0, 0] ^= 1
+        assert pictures_sha256(store) != before
 
 
 @pytest.mark.parametrize("strategy", [FullFinetune(), HeadOnly()], ids=lambda strategy: strategy.name)

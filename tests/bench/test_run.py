@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import FAULTS, ROOT, bench_command, records_of, run_bench
 
 
@@ -40,8 +41,13 @@ def test_four_strategies_end_as_ok_rows(finished):
         assert record["forecast"]["predicted_peak_bytes"] == predicted
         assert record["weights"]["name"] == "random"
         assert record["dataset"]["videos"] == {"training": 4, "testing": 2}
+        assert record["dataset"]["pictures_sha256"].keys() == {"training", "testing"}
+        processor = record["environment"]["processor"]
+        assert processor["model"] == record["environment"]["device"]
+        assert processor["instruction_set"] == torch.backends.cpu.get_cpu_capability()
         assert record["cost"]["trainable_parameters"] <= record["cost"]["total_parameters"]
         assert (results / "detections" / f"{record['id']}.json.gz").exists()
+    assert len({json.dumps(record["dataset"]) for record in records.values()}) == 1
     for name in ("comparison.csv", "comparison.md", "runs.csv"):
         assert (results / "tables" / name).stat().st_size
     drawn = {path.stem.split("_")[-1] for path in (results / "figures").glob("*.png")}

@@ -10,7 +10,9 @@ from bench.protocol import LATER
 from bench.record import detections_path, ground_truth_path, read_folder
 from bench.verify import main
 
-RESULTS = Path(__file__).parents[2] / "results"
+SHIPPED = Path(__file__).parents[2] / "results"
+RESULTS = SHIPPED / "miniature-1"
+"""Records of an earlier version, which lack what came later."""
 RECORDS = [
     record
     for record in read_folder(RESULTS / "records").records
@@ -51,6 +53,49 @@ def test_whole_records_of_one_protocol_are_closed(folder, capsys):
     assert (code, text.count("closed: ")) == (0, 1)
     assert "2 rows, seeds 0, 1" in text
     assert "4 records, of 4 of them detections" in text
+
+
+def test_every_shipped_folder_is_intact_and_open_for_no_reason_but_its_extent(capsys):
+    folders = [path.parent for path in sorted(SHIPPED.rglob("records")) if path.parent.name != "local"]
+    assert {path.name for path in folders} >= {"results", "miniature-1", "papers", "processes", "footage"}
+    for path in folders:
+        code, text = check(path, capsys)
+        assert "edited" not in text, path
+        assert "foreign" not in text, path
+        reasons = [line for line in text.splitlines() if line.startswith("  ")]
+        few = ("  only ", "  seeds differ: ", "  differs from the table of protocol ")
+        assert all(line.startswith(few) for line in reasons), path
+        assert code == (1 if reasons else 0)
+        if path.name in ("results", "miniature-1", "tuning"):
+            assert not reasons
+
+
+def test_runs_of_several_processes_have_ids_of_their_own(folder, capsys):
+    (path,) = (SHIPPED / "processes" / "records").iterdir()
+    record = json.loads(path.read_text())
+    write(folder, record)
+    assert "edited" not in check(folder, capsys)[1]
+    record["parallel"]["processes"] = 4
+    write(folder, record)
+    assert f"edited: {record['id']}: field 'id'" in check(folder, capsys)[1]
+    record["parallel"] = {"processes": 2}
+    write(folder, record)
+    assert "field 'parallel.sharded' is missing" in check(folder, capsys)[1]
+
+
+def see_other_pictures(record):
+    record["dataset"]["pictures_sha256"] = {"training": "0" * 64, "testing": "1" * 64}
+
+
+def test_records_of_other_pictures_stand_apart(folder, capsys):
+    for record in RECORDS:
+        other = json.loads(json.dumps(record))
+        if other["seed"] == 1:
+            see_other_pictures(other)
+        write(folder, other)
+    code, text = check(folder, capsys)
+    assert (code, text.count("closed: ")) == (0, 2)
+    assert "pictures not recorded" in text
 
 
 def raise_map(record):

@@ -43,6 +43,27 @@ def test_another_device_is_another_table():
     assert [item.device for item in found] == ["a card", "test processor"]
 
 
+def test_other_pictures_are_another_table_and_runs_that_saw_none_join_the_first():
+    def seen(digest):
+        return record()["dataset"] | {"pictures_sha256": digest and {"training": digest * 64}}
+
+    found = tables.comparisons(
+        [
+            record(seed=0, dataset=seen("1")),
+            record(seed=1, dataset=seen("1")),
+            record(seed=2, dataset=seen(None), status="out-of-memory"),
+            record(seed=3, dataset=seen("2")),
+            record(seed=4),  # from before pictures were recorded
+        ]
+    )
+    seeds = [{each["seed"] for each in item.rows[0].records} for item in found]
+    assert 2 in seeds[0]
+    assert sorted(map(sorted, (each - {2} for each in seeds))) == [[0, 1], [3], [4]]
+    assert [item.pictures for item in found].count("not recorded") == 1
+    assert len({item.slug for item in found}) == len({item.title for item in found}) == 3
+    assert tables.comparisons([record()])[0].pictures == ""
+
+
 def test_failed_runs_stay_and_say_why():
     [comparison] = tables.comparisons([record(), record("losa", status="out-of-memory")])
     [head_only, losa] = rows(tables.comparison_csv([comparison]))
