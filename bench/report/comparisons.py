@@ -58,6 +58,8 @@ class Comparison:
     """Tells comparisons apart that would otherwise share their file names, as of two devices."""
     classifier: str = ""
     """The external classifier that gave detections their classes; empty where the head did."""
+    steps: int | None = None
+    """Training steps of each run, where records say so."""
     pictures: str = ""
     """Tells comparisons apart that differ in the pictures that were decoded alone; else empty."""
 
@@ -73,7 +75,8 @@ class Comparison:
         parts = (f"{self.dataset} ({self.variant})", self.model, f"weights {self.weights}")
         classifier = (f"classes by {self.classifier}",) if self.classifier else ()
         pictures = (f"pictures {self.pictures}",) if self.pictures else ()
-        return ", ".join((*parts, *pictures, *classifier, f"protocol {self.digest[:8]}"))
+        steps = (f"{self.steps} steps",) if self.steps else ()
+        return ", ".join((*parts, *pictures, *classifier, *steps, f"protocol {self.digest[:8]}"))
 
 
 def _key(record: Record) -> tuple[str, ...]:
@@ -109,6 +112,7 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
                 item = Comparison(
                     *(key[0], key[1], key[3], key[4], key[6], device or "unknown", tious, _rows(members)),
                     classifier=_classifier(members[0]),
+                    steps=members[0]["protocol"].get("steps"),
                     pictures=pictures if len(alike) < len(groups[key]) else "",
                 )
                 mark = hashlib.sha256(json.dumps([*key, pictures, device]).encode()).hexdigest()[:6]

@@ -1,4 +1,4 @@
-"""AdaTAD (arXiv 2311.17241) as its public training logs ran it, for the memory forecast.
+"""A replica of AdaTAD (arXiv 2311.17241), fitted to the memory that two public training logs name.
 
 Temporal-informative adapters inside a frozen, checkpointed VideoMAE: after each block a residual bottleneck
 whose depth-wise convolution runs over all time steps of the window, so that clips mix. Beside the model the

@@ -1,4 +1,4 @@
-"""Forecasts for a GPU: public logs, published sizes, and what the lean options are worth."""
+"""Forecasts for a GPU: a replica of public logs, published sizes, what the lean options are worth."""
 
 import pytest
 
@@ -16,8 +16,12 @@ def pool():
 
 
 @pytest.mark.parametrize(("model", "image_size", "logged"), [("vit-b", 160, 4993), ("vit-g", 154, 30703)])
-def test_the_public_logs_of_adatad_within_one_percent(pool, model, image_size, logged):
-    """``mem=`` of OpenTAD's logs, 768 frames of 160 pixels; patches of 14 leave 154 of them."""
+def test_a_replica_that_was_fitted_to_public_logs_stays_where_it_was(pool, model, image_size, logged):
+    """``mem=`` of OpenTAD's logs, 768 frames of 160 pixels; patches of 14 leave 154 of them.
+
+    This notices a change of the forecast. It says nothing of the forecast's accuracy: what the replica trains
+    and holds was chosen so that these two numbers come out (``tests/reference/adatad.py``).
+    """
     predicted = pool.submit(forecast_mebibytes, model, image_size).result()
     print(f"{model}: predicted {predicted:.0f} MiB, logged {logged}")
     assert abs(predicted / logged - 1) < 0.01

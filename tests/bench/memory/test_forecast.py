@@ -1,4 +1,4 @@
-"""The forecast says what is measured: the same bytes on a CPU, the public logs of AdaTAD on CUDA."""
+"""The forecast says what is measured: the same bytes, on a CPU."""
 
 import dataclasses
 
