@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from collections.abc import Callable
@@ -22,6 +23,9 @@ def exit_code(verb: str, action: Callable[[], int], kept: str = "") -> int:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Where a locale lacks ±, its escape is shown, as on standard error.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return action()
     except InputError as error:

@@ -1,7 +1,11 @@
 """Tables and figures from records made up here, with numbers that can be worked out by hand."""
 
 import json
+import os
 import statistics
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from made_records import folder, record, rows
@@ -94,6 +98,16 @@ def test_a_broken_record_is_named_and_skipped(tmp_path, capsys):
     assert main(["--results", str(tmp_path)]) == 0
     assert "skipped half.json" in capsys.readouterr().out
     assert (tmp_path / "records" / "half.json").exists()
+
+
+def test_a_locale_without_plus_minus_gets_its_escape(tmp_path):
+    folder(tmp_path, record(seed=0), record(seed=1, average=0.4))
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "bench.report", "--results", str(tmp_path)]
+    process = subprocess.run(command, capture_output=True, env=environment, cwd=Path(__file__).parents[3])
+    assert process.returncode == 0, process.stderr
+    assert b"35.0 \\xb1 7.1" in process.stdout
+    assert "35.0 ± 7.1" in (tmp_path / "tables" / "comparison.md").read_text(encoding="utf-8")
 
 
 def test_no_record_is_one_line_and_exit_2(tmp_path, capsys):
