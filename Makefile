@@ -61,7 +61,7 @@ gpu-measure: $(VENV)/installed ## memory and seconds of published models on this
 	-$(BIN)/python -m bench.measure --results $(RESULTS) --model vit-g,vit-s,vit-b,vit-l,vit-h
 	-$(BIN)/python -m bench.measure --results $(RESULTS) --model vit-b --frames 96,384,1536,3072 --size 112,224,336
 
-pretrain: $(VENV)/installed ## train vit-t's shipped weights on the miniature's source clips
+pretrain: $(VENV)/installed ## train vit-t on the miniature's source clips, in place of the shipped weights
 	$(BIN)/python -m bench.pretrain
 
 tune: $(VENV)/installed ## choose hyper-parameters on the tuning videos, equal trials for every strategy

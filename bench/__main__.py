@@ -12,7 +12,7 @@ VERBS = {
     "evaluate": "mAP of a submission file against a ground-truth file",
     "tune": "choose hyper-parameters on the tuning videos",
     "convert_i3d": "turn the published I3D weights into a checkpoint",
-    "pretrain": "train vit-t's shipped weights",
+    "pretrain": "train vit-t's weights on the miniature's source clips",
     "speed": "time the parts of the bench",
 }
 

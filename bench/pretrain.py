@@ -39,7 +39,8 @@ class SourceClips:
     """Decoded source clips (N, 3, T, H, W) uint8 and their class numbers, by subset."""
 
     classes: tuple[str, ...]
-    sha256: str
+    labels_sha256: str
+    pictures_sha256: str
     training: tuple[Tensor, Tensor]
     validation: tuple[Tensor, Tensor]
 
@@ -52,6 +53,7 @@ def load_source(cache: Path | None, size: int) -> SourceClips:
 
     from bench.specification import file_sha256
     from datasets.miniature import MiniatureConfig, generate_source, read_source
+    from datasets.miniature.generate import read_pictures_sha256
     from datasets.video import read_frames
 
     config = MiniatureConfig()
@@ -64,7 +66,8 @@ def load_source(cache: Path | None, size: int) -> SourceClips:
         frames.append(torch.from_numpy(read_frames(clip.path, times, size)).permute(3, 0, 1, 2))
         labels.append(classes.index(clip.label))
     stacked = {name: (torch.stack(frames), torch.tensor(labels)) for name, (frames, labels) in parts.items()}
-    return SourceClips(classes, file_sha256(folder / "labels.json"), **stacked)
+    labels_sha256, pictures_sha256 = file_sha256(folder / "labels.json"), read_pictures_sha256(folder)
+    return SourceClips(classes, labels_sha256, pictures_sha256, **stacked)
 
 
 def pretrain(options: argparse.Namespace) -> dict[str, object]:
@@ -130,7 +133,8 @@ def pretrain(options: argparse.Namespace) -> dict[str, object]:
         f"--batch-size {options.batch_size} --learning-rate {options.learning_rate} "
         f"--threads {options.threads}",
         "seed": options.seed,
-        "source_labels_sha256": source.sha256,
+        "source_labels_sha256": source.labels_sha256,
+        "source_pictures_sha256": source.pictures_sha256,
         "source_classes": list(source.classes),
         "training_clips": len(labels),
         "validation_accuracy": round(accuracy(), 4),

@@ -19,7 +19,7 @@ from strategies import build_strategy
 from strategies.base import Strategy, settings
 
 SOURCE_WEIGHTS = Path(__file__).parents[1] / "datasets" / "miniature" / "vit-t-source.safetensors"
-"""vit-t, trained on the miniature's source clips by ``python -m bench.pretrain``."""
+"""vit-t, trained on version 1 of the miniature's source clips by ``python -m bench.pretrain``."""
 
 
 @dataclasses.dataclass(frozen=True)
