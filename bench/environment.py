@@ -34,15 +34,21 @@ def git_state(root: Path) -> tuple[str | None, bool | None]:
     return commit, None if commit is None or changes is None else bool(changes)
 
 
-def processor_name() -> str:
-    """Return the processor's model name as the system gives it."""
+def processor_facts() -> dict[str, str]:
+    """Return what Linux says of the first processor, by its names; empty elsewhere."""
+    facts: dict[str, str] = {}
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            facts.setdefault(name.strip(), value.strip())
     except OSError:
         pass
-    return platform.processor() or platform.machine()
+    return facts
+
+
+def processor_name() -> str:
+    """Return the processor's model name as the system gives it."""
+    return processor_facts().get("model name") or platform.processor() or platform.machine()
 
 
 def processor() -> dict[str, str | None]:
@@ -50,17 +56,11 @@ def processor() -> dict[str, str | None]:
 
     ``identification`` tells processors apart that call themselves the same, as virtual machines do.
     """
-    facts: dict[str, str] = {}
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            facts.setdefault(name.strip(), value.strip())
-    except OSError:
-        pass
-    numbers = [f"{name} {facts[name]}" for name in ("cpu family", "model", "stepping") if name in facts]
+    facts = processor_facts()
+    named = ("cpu family", "model", "stepping", "CPU implementer", "CPU part")
     return {
         "model": processor_name(),
-        "identification": ", ".join(numbers) or None,
+        "identification": ", ".join(f"{name} {facts[name]}" for name in named if name in facts) or None,
         "instruction_set": torch.backends.cpu.get_cpu_capability(),
     }
 
