@@ -1,7 +1,8 @@
 """``python -m bench.pretrain``: train vit-t to classify the miniature's source clips, and keep its backbone.
 
-The result is the checkpoint that the embedded comparison starts from, with a note of the command, the seed
-and the hash beside it. Source and target differ in scene, speed and classes, as Kinetics and THUMOS do.
+The result is a checkpoint such as the shipped one, which was trained on version 1 of these clips, with a note
+of the command, the seed and the hash beside it. Source and target differ in scene, speed and classes, as
+Kinetics and THUMOS do.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``python -m bench.tune``: choose hyper-parameters on the tuning videos, equal trials each.
 
-The trials, one seed each, are recorded like any run, under ``results/tuning``; the winners are the defaults
-of the strategies' fields. Test videos take no part.
+The trials, one seed each, are recorded like any run, under ``results/tuning``. The committed ones, on version
+1 of the data (``results/miniature-1/tuning``), are of the defaults. Test videos take no part.
 """
 
 from __future__ import annotations

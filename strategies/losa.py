@@ -226,7 +226,7 @@ class LoSA:
 class CapacityControl(LoSA):
     """LoSA's parameters without its taps: every adapter reads the last feature only.
 
-    What LoSA gains over this row is adaptation; what this row gains over head-only is capacity.
+    A weak control: what LoSA gains over it need not come from the taps alone.
     """
 
     name: ClassVar[str] = "capacity-control"

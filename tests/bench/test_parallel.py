@@ -280,5 +280,5 @@ def test_the_shipped_run_of_two_processes_is_the_one_of_one():
     peaks = [record["memory"]["peak_allocated_bytes"] for record in (two, one)]
     assert abs(two["memory"]["predicted_peak_bytes"] - peaks[0]) < 100
     text = " ".join((ROOT / "docs" / "parallel.md").read_text().split())
-    assert f"({averages[0]:.2f} and {averages[1]:.2f}: rounding grows)" in text
+    assert f"({averages[0]:.2f} and {averages[1]:.2f}: files of version 1, which may differ)" in text
     assert f"{peaks[0] / 1e6:.1f} MB at the peak of each process instead of {peaks[1] / 1e6:.1f}" in text

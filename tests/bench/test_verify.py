@@ -57,7 +57,8 @@ def test_whole_records_of_one_protocol_are_closed(folder, capsys):
 
 def test_every_shipped_folder_is_intact_and_open_for_no_reason_but_its_extent(capsys):
     folders = [path.parent for path in sorted(SHIPPED.rglob("records")) if path.parent.name != "local"]
-    assert {path.name for path in folders} >= {"results", "miniature-1", "papers", "processes", "footage"}
+    names = {path.name for path in folders}
+    assert names >= {"results", "miniature-1", "papers", "tuning", "processes", "footage"}
     for path in folders:
         code, text = check(path, capsys)
         assert "edited" not in text, path

@@ -82,7 +82,8 @@ def plainly_written(tmp_path_factory: pytest.TempPathFactory) -> str:
     [
         (2, "nothing", {}),
         (1, "torch", {"OMP_NUM_THREADS": "1"}),
-        (2, "torch", {"OMP_NUM_THREADS": "2"}),
+        (1, "torch", {"OMP_NUM_THREADS": "2"}),
+        (2, "torch", {}),
         (1, "torch", {"ATEN_CPU_CAPABILITY": "default"}),
         (1, "nothing", {"OPENBLAS_CORETYPE": "Prescott", "OPENBLAS_NUM_THREADS": "2"}),
         (1, "nothing", {"NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX2 FMA3 AVX512F AVX512_SKX"}),

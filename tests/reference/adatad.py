@@ -72,7 +72,7 @@ class AdaTAD:
         return AdaTADBackbone(backbone)
 
     def stages(self) -> tuple[Stage, ...]:
-        # The scale stays out: training it keeps one more tensor for each block, 13 and 16 % more than logged.
+        # Fitted: the scale stays out, for training it keeps one more tensor for each block than was logged.
         adapters = Rule(r"backbone\.adapters\..*\.(weight|bias)")
         return (Stage("adapters", (adapters, Rule(r"head\..*"))),)
 
