@@ -1,7 +1,9 @@
 """What the README says is true: its table, its example, its commands."""
 
+import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -24,10 +26,85 @@ def test_is_short():
 
 
 def test_the_table_is_the_generated_one():
-    shown = re.search(r"<!-- table -->\n(.*?)<!-- /table -->", README, re.DOTALL).group(1)
     comparisons = tables.comparisons(read_folder(ROOT / "results" / "records").records)
     [miniature] = [item for item in comparisons if item.dataset == "miniature"]
-    assert shown.strip() == tables.short_markdown_table(miniature)
+    assert between("table") == tables.short_markdown_table(miniature)
+
+
+def between(marker):
+    return re.search(rf"<!-- {marker} -->\n(.*?)<!-- /{marker} -->", README, re.DOTALL).group(1).strip()
+
+
+def shipped(folder, name="head-only"):
+    """Return the records of a strategy on the miniature, by steps and seed."""
+    records = read_folder(ROOT / "results" / folder / "records").records
+    mine = [r for r in records if (r["dataset"]["name"], r["strategy"]["name"]) == ("miniature", name)]
+    return {(record["protocol"]["steps"], record["seed"]): record for record in mine}
+
+
+def test_what_stands_above_the_table_is_what_the_records_say():
+    frozen, trained = (shipped("", name)[800, 0] for name in ("head-only", "full-finetune"))
+    head, whole = (record["cost"]["trainable_parameters"] / 1e6 for record in (frozen, trained))
+    data, device = frozen["dataset"], frozen["environment"]["device_type"].upper()
+    said = [
+        f"**Synthetic data**: {data['videos']['training']} generated training videos and",
+        f"{data['videos']['testing']} test videos of {data['classes']} classes.",
+        f"The backbone is a ViT of {whole - head:.2f} M parameters, the head has {head:.2f} M.",
+        f"All rows on a {device}, **at {frozen['protocol']['steps']} steps**.",
+    ]
+    assert between("facts").replace("\n", " ") == " ".join(said)
+
+
+def test_more_steps_are_better_by_as_much_as_it_says():
+    runs = {**shipped(""), **shipped("steps")}
+    average = {steps: 100 * runs[steps, 0]["metrics"]["map_average"] for steps in (800, 1600, 3200)}
+    assert average[800] < average[1600] < average[3200]
+    assert len({runs[steps, 0]["dataset"]["variant"] for steps in average}) == 1
+    said = (
+        f"With seed 0, head-only has {average[800]:.1f} % at 800 steps, {average[1600]:.1f} % at 1,600 and "
+    )
+    assert said + f"{average[3200]:.1f} % at 3,200 (`results/steps`)." in " ".join(README.split())
+
+
+def test_kernels_move_seeds_by_as_much_as_it_says():
+    moved = max(max(row) - min(row) for row in averages_by_kernels().values())
+    assert f"other CPU kernels move average mAP by up to {moved:.1f} points" in " ".join(README.split())
+
+
+KERNELS = {"DEFAULT": "kernels/default", "AVX2": "kernels/avx2", "AVX512": ""}
+STRATEGIES = ("head-only", "lofi", "losa", "capacity-control", "full-finetune")
+
+
+def averages_by_kernels():
+    """Return average mAP in percent of seed 0 under each of KERNELS, by strategy."""
+    rows = {}
+    for name in STRATEGIES:
+        runs = [shipped(folder, name)[800, 0] for folder in KERNELS.values()]
+        assert [run["environment"]["processor"]["instruction_set"] for run in runs] == list(KERNELS)
+        assert len({json.dumps(run["dataset"], sort_keys=True) for run in runs}) == 1
+        assert len({run["environment"]["processor"]["identification"] for run in runs}) == 1
+        rows[name] = [100 * run["metrics"]["map_average"] for run in runs]
+    return rows
+
+
+def test_the_report_s_page_has_the_table_of_kernels():
+    lines = [
+        "| strategy | `default` | `avx2` | `avx512` | range | standard deviation over 5 seeds |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, row in averages_by_kernels().items():
+        seeds = [100 * run["metrics"]["map_average"] for run in shipped("", name).values()]
+        assert len(seeds) == 5
+        cells = [*row, max(row) - min(row), statistics.stdev(seeds)]
+        lines.append(f"| {name} | " + " | ".join(f"{value:.1f}" for value in cells) + " |")
+    assert "\n".join(lines) in (ROOT / "docs" / "report.md").read_text()
+
+
+def test_predicted_peaks_are_those_of_the_forecasts():
+    rows = json.loads((ROOT / "results" / "forecasts" / "vit-g.json").read_text())
+    peaks = {r["backward"]: r["predicted_peak_bytes"] for r in rows if r["strategy"] == "full-finetune"}
+    plain, checkpointed, streamed = (f"{size / 1e9:.0f} GB {name}" for name, size in peaks.items())
+    assert f"{plain}, {checkpointed}, {streamed}" in " ".join(README.split())
 
 
 def test_the_figures_exist():

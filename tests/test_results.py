@@ -33,12 +33,11 @@ def test_five_seeds_of_every_strategy():
     assert len({record["protocol"]["digest"] for record in MINIATURE}) == 1
 
 
-def test_gains_over_head_only_are_those_of_version_1_roughly():
+def test_every_seed_gains_over_head_only():
     baseline = averages("head-only")
     assert 15 <= statistics.fmean(baseline.values()) <= 60
-    for name in ("losa", "full-finetune"):
-        assert all(value - baseline[seed] >= 5 for seed, value in averages(name).items()), name
-    assert statistics.fmean(averages("lofi").values()) - statistics.fmean(baseline.values()) >= 2
+    for name in ("losa", "full-finetune", "lofi", "capacity-control"):
+        assert all(value > baseline[seed] for seed, value in averages(name).items()), name
 
 
 def test_step_peaks_are_ordered():
