@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
 TEXT = (ROOT / "docs" / "scale.md").read_text()
 RUNS = 10_000
 
@@ -21,12 +22,11 @@ def number(cell):
 def measured():
     """Return the records of the miniature's protocol and the bytes of each one's files."""
     found = []
-    for folder in (ROOT / "results",):
-        for path in sorted((folder / "records").glob("*.json")):
-            record = json.loads(path.read_text())
-            if record["status"] == "ok" and record["protocol"]["digest"].startswith("3c451129"):
-                detections = folder / "detections" / f"{path.stem}.json.gz"
-                found.append((record, path.stat().st_size, detections.stat().st_size))
+    for path in sorted((RESULTS / "records").glob("*.json")):
+        record = json.loads(path.read_text())
+        if record["status"] == "ok" and record["protocol"]["digest"].startswith("3c451129"):
+            detections = RESULTS / "detections" / f"{path.stem}.json.gz"
+            found.append((record, path.stat().st_size, detections.stat().st_size))
     return found
 
 
@@ -49,8 +49,7 @@ def test_costs_are_those_of_the_records():
 def test_gpu_hours_are_given_once_they_were_measured():
     devices = {
         json.loads(path.read_text())["environment"].get("device_type")
-        for folder in (ROOT / "results",)
-        for path in (folder / "records").glob("*.json")
+        for path in (RESULTS / "records").glob("*.json")
     }
     assert ("no run has been measured on a GPU yet" in row("GPU hours")[3]) == ("cuda" not in devices)
 
