@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def identifiers(record: Record) -> set[str]:
             **record.get("parallel", {}),
         ).run_id()
         for device in DEVICES
+        if device.partition(":")[0] == record["environment"].get("device_type", device.partition(":")[0])
     }
 
 
@@ -141,6 +143,9 @@ def open_reasons(comparison: Any, trials: Sequence[Record]) -> list[str]:
             lines = differences(pick(records[0]), pick(record), name)
             reasons += [f"{records[0]['id']}, {record['id']}: {line}" for line in lines]
     seeds = {row.label: sorted({r["seed"] for r in row.records}) for row in comparison.rows}
+    for row in comparison.rows:
+        times = Counter(record["seed"] for record in row.records)
+        reasons += [f"{row.label}: seed {seed} is there {n} times" for seed, n in times.items() if n > 1]
     if len({str(each) for each in seeds.values()}) > 1:
         reasons.append("seeds differ: " + "; ".join(f"{label} {each}" for label, each in seeds.items()))
     reasons += [

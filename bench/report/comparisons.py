@@ -104,27 +104,32 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
     groups: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
         groups.setdefault(_key(record), []).append(record)
-    found: list[Comparison] = []
+    found, marks = list[Comparison](), list[str]()
     for key in sorted(groups):
-        for pictures, alike in _split(groups[key], _pictures):
-            for device, members in _split(alike, lambda record: record["environment"].get("device")):
+        for device, alike in _split(groups[key], lambda record: record["environment"].get("device")):
+            for pictures, members in _split(alike, _pictures):
                 tious = tuple(f"{tiou:g}" for tiou in members[0]["protocol"]["tiou"])
                 item = Comparison(
                     *(key[0], key[1], key[3], key[4], key[6], device or "unknown", tious, _rows(members)),
                     classifier=_classifier(members[0]),
                     steps=members[0]["protocol"].get("steps"),
-                    pictures=pictures if len(alike) < len(groups[key]) else "",
+                    pictures=pictures if len(members) < len(alike) else "",
                 )
                 mark = hashlib.sha256(json.dumps([*key, pictures, device]).encode()).hexdigest()[:6]
-                taken = {other.slug for other in found}
-                found.append(dataclasses.replace(item, mark=mark) if item.slug in taken else item)
-    return found
+                marks.append(mark)
+                found.append(item)
+    # All that would share their files' names are marked: a name must not pass from one to another.
+    slugs = [item.slug for item in found]
+    return [
+        dataclasses.replace(item, mark=mark) if slugs.count(item.slug) > 1 else item
+        for item, mark in zip(found, marks, strict=True)
+    ]
 
 
 def _pictures(record: Record) -> str | None:
     """Return the first digits of a digest of what a run decoded; None where it died before it knew."""
     digests = record["dataset"].get("pictures_sha256")
-    if digests is None:
+    if not digests:
         return "not recorded" if record["status"] == "ok" else None
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:8]
 

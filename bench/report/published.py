@@ -179,6 +179,8 @@ def _measured(comparison: Comparison, row: Row, dataset: str, header: Sequence[s
     line = dict.fromkeys(header, "")
     line |= {"method": row.label, "backbone": comparison.model, "dataset": dataset, "source": "this bench"}
     line["protocol"] = f"variant {comparison.variant}; protocol {comparison.digest[:8]}; {comparison.device}"
+    if comparison.pictures:
+        line["protocol"] += f"; pictures {comparison.pictures}"
     if comparison.classifier:
         line["protocol"] += f"; classes by {comparison.classifier}"
     for column in header:

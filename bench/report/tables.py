@@ -120,6 +120,7 @@ def comparison_csv(items: Sequence[Comparison]) -> str:
     for item in items:
         table = frame(item)
         context = ["dataset", "variant", "model", "weights", "digest", "device"]
+        context += ["pictures"] if any(each.pictures for each in items) else []
         context += ["classifier"] if any(each.classifier for each in items) else []
         for position, name in enumerate(context):
             table.insert(position, "protocol" if name == "digest" else name, getattr(item, name))
@@ -148,6 +149,7 @@ def runs_csv(records: Sequence[Record]) -> str:
                 "phase": record["phase"],
                 "message": record["message"],
                 "strategy": json.dumps(record["strategy"], sort_keys=True),
+                "variant": record["dataset"]["variant"],
                 "backward": record["protocol"].get("backward"),
                 "seed": record["seed"],
                 "map_average": metrics.get("map_average"),

@@ -28,7 +28,7 @@ from datasets.miniature.config import (
 )
 from datasets.miniature.motions import SOURCE_CLASSES
 from datasets.miniature.scenes import source_label, target_scene
-from datasets.miniature.writing import file_name, write_video
+from datasets.miniature.writing import FAILED, file_name, write_video
 
 Progress = Callable[[int, int], None]
 """Called with the videos done and those to do, after each."""
@@ -154,6 +154,8 @@ def _make(
     folder = cache / name
     if folder.is_dir():
         return folder
+    if folder.exists() or folder.is_symlink():
+        raise InputError(f"{folder}: is no folder; remove it, and it is made again")
     with _draft(cache, name) as draft:
         (draft / "videos").mkdir()
         for file, text in texts.items():
@@ -178,30 +180,34 @@ def _make(
 
 def read_pictures_sha256(folder: Path) -> str:
     """The SHA-256 of all decoded pictures of a generated folder, as found when it was made."""
-    path = folder / PICTURES
-    digest = read_json(path, LARGEST_NOTE, finite=True)
-    digest = digest.get("sha256") if isinstance(digest, dict) else None
+    path, remedy = folder / PICTURES, f"remove {folder}, and it is made again"
+    try:
+        content = read_json(path, LARGEST_NOTE, finite=True)
+    except InputError as error:
+        raise InputError(f"{error}; {remedy}") from None
+    digest = content.get("sha256") if isinstance(content, dict) else None
     if not (isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)):
-        raise InputError(f"{path}: field 'sha256': a SHA-256 is needed; remove {folder} to make it again")
+        raise InputError(f"{path}: field 'sha256': a SHA-256 is needed; {remedy}")
     return digest
 
 
 @contextmanager
 def _draft(cache: Path, name: str) -> Iterator[Path]:
     """A folder beside the final one, gone in the end unless it was renamed."""
+    draft = None
     try:
         cache.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache))
+        draft.chmod(0o755)
+        yield draft
     except OSError as error:
-        reason = error.strerror or type(error).__name__
+        reason = error.strerror or str(error) or type(error).__name__
         raise InputError(
             f"{cache}: the cache cannot be written: {reason}; name another in TALBENCH_CACHE"
         ) from None
-    try:
-        draft.chmod(0o755)
-        yield draft
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def _render_all(
@@ -246,7 +252,10 @@ def _written(
                     if written := os.read(key.fd, 65536):
                         *lines, rest = (pending + written).split(b"\n")
                         pending[:] = rest
-                        yield from (line.decode() for line in lines)
+                        for line in (each.decode() for each in lines):
+                            if line.startswith(FAILED):
+                                raise OSError(line.removeprefix(FAILED))
+                            yield line
                         continue
                     selector.unregister(key.fd)
                     if process.wait() != 0:

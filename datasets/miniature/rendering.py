@@ -33,6 +33,12 @@ REACH = 1.3
 
 def render(scene: Scene, size: int) -> Iterator[Pictures]:
     """The scene's frames in chunks, uint8 (n, size, size, 3), RGB."""
+    for pictures in render_exactly(scene, size):
+        yield np.clip(pictures + 0.5, 0, 255).astype(np.uint8)
+
+
+def render_exactly(scene: Scene, size: int) -> Iterator[Field]:
+    """As `render`, before values are rounded to whole numbers: float32, the same bits on every processor."""
     random = np.random.default_rng(scene.seed)
     extent = int(TEXTURE_WIDTHS * size)
     near = _texture(random, extent, CALM_LAYERS if scene.calm else ROUGH_LAYERS) * TEXTURE_CONTRAST
@@ -51,7 +57,7 @@ def render(scene: Scene, size: int) -> Iterator[Pictures]:
         grain = quantize(random.standard_normal(shape), GRAIN_BITS).astype(np.float32)
         blocks = pictures.reshape(len(frames), size // 2, 2, size // 2, 2, 3)
         blocks += scene.noise * grain
-        yield np.clip(pictures + 0.5, 0, 255).astype(np.uint8)
+        yield pictures
 
 
 def _texture(random: np.random.Generator, extent: int, layers: tuple[tuple[int, float], ...]) -> Field:

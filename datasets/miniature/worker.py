@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from datasets.miniature.config import MiniatureConfig
-from datasets.miniature.writing import file_name, write_video
+from datasets.miniature.writing import FAILED, file_name, write_video
 
 
 def main() -> None:
@@ -17,7 +17,11 @@ def main() -> None:
     job = json.load(sys.stdin)
     config = MiniatureConfig.from_json(job["config"])
     for subset, index in job["videos"]:
-        digest = write_video(config, job["domain"], Path(job["folder"]), subset, index)
+        try:
+            digest = write_video(config, job["domain"], Path(job["folder"]), subset, index)
+        except OSError as error:
+            print(f"{FAILED}{error.strerror or error}", flush=True)
+            return
         print(file_name(subset, index), digest, flush=True)
 
 

@@ -12,6 +12,8 @@ from datasets.miniature.config import MiniatureConfig
 from datasets.miniature.rendering import Pictures, render
 from datasets.miniature.scenes import source_scene, target_scene
 
+FAILED = "failed: "
+"""What a worker's line begins with where a file could not be written; the reason follows."""
 SCENES = {"target": target_scene, "source": source_scene}
 
 
@@ -21,28 +23,31 @@ def file_name(subset: str, index: int) -> str:
 
 
 def write_video(config: MiniatureConfig, domain: str, folder: Path, subset: str, index: int) -> str:
-    """Render and encode one video of the domain `target` or `source`; the SHA-256 of its decoded pictures."""
+    """Render and encode one video of the domain `target` or `source`; the SHA-256 of its decoded pictures.
+
+    `OSError` when the file cannot be written.
+    """
     scene = SCENES[domain](config, subset, index)
     frames = render(scene, config.size)
     path = folder / file_name(subset, index)
     options = encoder_options(config.frames_per_second, config.quantizer)
-    encode(path, frames, config.size, config.frames_per_second, options)
-    return pictures_sha256(path)
+    try:
+        encode(path, frames, config.size, config.frames_per_second, options)
+        return pictures_sha256(path)
+    except av.FFmpegError as error:
+        raise OSError(error.errno, error.strerror or str(error)) from None
 
 
 def encoder_options(frames_per_second: int, quantizer: int) -> dict[str, str]:
-    """What x264 is told, so that the bits it writes are a function of the frames alone.
-
-    The quantizer is constant: under adaptive quantization x264 reads memory that it never wrote, and decides
-    by whatever lay there.
-    """
+    """What x264 is told, so that the bits it writes are a function of the frames alone."""
     return {
         "qp": str(quantizer),
         "preset": "veryfast",
         "g": str(4 * frames_per_second),
         # x264 cuts pictures differently for several threads, and workers run side by side as it is.
         "threads": "1",
-        # Else x264 takes other decisions on processors without SSE4.
+        # Else decisions depend on the instruction set and, where x264 adapts the quantizer, on memory
+        # that was never written to. Here the quantizer is constant, too.
         "x264-params": "cpu-independent=1",
     }
 

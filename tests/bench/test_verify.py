@@ -8,7 +8,7 @@ import pytest
 
 from bench.protocol import LATER
 from bench.record import detections_path, ground_truth_path, read_folder
-from bench.verify import main
+from bench.verify import identifiers, main, protocol_digest
 
 SHIPPED = Path(__file__).parents[2] / "results"
 RESULTS = SHIPPED / "miniature-1"
@@ -56,10 +56,9 @@ def test_whole_records_of_one_protocol_are_closed(folder, capsys):
 
 
 def test_every_shipped_folder_is_intact_and_open_for_no_reason_but_its_extent(capsys):
-    folders = [path.parent for path in sorted(SHIPPED.rglob("records")) if path.parent.name != "local"]
-    names = {path.name for path in folders}
-    assert names >= {"results", "miniature-1", "papers", "tuning", "processes", "footage"}
-    for path in folders:
+    old = ("miniature-1", "miniature-1/papers", "miniature-1/tuning")
+    for name in ("", *old, "processes", "footage", "kernels/default", "kernels/avx2", "steps"):
+        path = SHIPPED / name
         code, text = check(path, capsys)
         assert "edited" not in text, path
         assert "foreign" not in text, path
@@ -67,7 +66,7 @@ def test_every_shipped_folder_is_intact_and_open_for_no_reason_but_its_extent(ca
         few = ("  only ", "  seeds differ: ", "  differs from the table of protocol ")
         assert all(line.startswith(few) for line in reasons), path
         assert code == (1 if reasons else 0)
-        if path.name in ("results", "miniature-1", "tuning"):
+        if name in ("", "miniature-1", "miniature-1/tuning", "kernels/default", "kernels/avx2"):
             assert not reasons
 
 
@@ -97,6 +96,19 @@ def test_records_of_other_pictures_stand_apart(folder, capsys):
     code, text = check(folder, capsys)
     assert (code, text.count("closed: ")) == (0, 2)
     assert "pictures not recorded" in text
+
+
+def test_a_seed_that_is_there_twice_opens_the_table(folder, capsys):
+    record = spoilt()
+    record["environment"]["device_type"] = "cuda"
+    record["id"] = max(identifiers(record))
+    write(folder, record)
+    code, text = check(folder, capsys)
+    assert code == 1
+    assert f"{record['strategy']['name']}: seed {record['seed']} is there 2 times" in text
+    record["environment"]["device_type"] = "cpu"
+    write(folder, record)
+    assert f"edited: {record['id']}: field 'id'" in check(folder, capsys)[1]
 
 
 def raise_map(record):
@@ -148,8 +160,6 @@ def test_a_missing_seed_opens_the_table(folder, capsys):
 
 
 def test_another_protocol_stands_apart_with_its_difference(folder, capsys):
-    from bench.verify import identifiers, protocol_digest
-
     record = spoilt()
     record["protocol"]["steps"] = 400
     record["protocol"]["digest"] = protocol_digest(record["protocol"])

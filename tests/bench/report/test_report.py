@@ -68,6 +68,23 @@ def test_other_pictures_are_another_table_and_runs_that_saw_none_join_the_first(
     assert tables.comparisons([record()])[0].pictures == ""
 
 
+def test_a_failed_run_stays_with_its_device():
+    def seen(digest):
+        return record()["dataset"] | {"pictures_sha256": digest and {"testing": digest * 64}}
+
+    for one, other in (("1", "2"), ("2", "1")):
+        found = tables.comparisons(
+            [
+                record(dataset=seen(one), environment={"device": "a processor"}),
+                record(dataset=seen(other), environment={"device": "a card"}),
+                record("losa", dataset=seen(None), status="nan", environment={"device": "a card"}),
+            ]
+        )
+        assert {item.device: len(item.rows) for item in found} == {"a processor": 1, "a card": 2}
+    csv = rows(tables.comparison_csv(tables.comparisons([record(), record(seed=1, dataset=seen("1"))])))
+    assert {line["pictures"] for line in csv} == {"not recorded", csv[0]["pictures"]}
+
+
 def test_failed_runs_stay_and_say_why():
     [comparison] = tables.comparisons([record(), record("losa", status="out-of-memory")])
     [head_only, losa] = rows(tables.comparison_csv([comparison]))
@@ -165,9 +182,11 @@ def test_backward_is_a_column_of_the_runs():
 
 
 def test_two_devices_share_no_file_name():
+    [alone] = tables.comparisons([record()])
     first, second = tables.comparisons([record(), record(seed=1, environment={"device": "a card"})])
-    assert first.slug != second.slug
-    assert second.slug.startswith(first.slug)
+    # Nor does one take over the name that another had while it was alone.
+    assert len({alone.slug, first.slug, second.slug}) == 3
+    assert first.slug.startswith(alone.slug)
 
 
 def test_jumps_of_the_loss_are_explained():
