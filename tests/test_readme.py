@@ -63,7 +63,7 @@ def test_more_steps_are_better_by_as_much_as_it_says():
     said = (
         f"With seed 0, head-only has {average[800]:.1f} % at 800 steps, {average[1600]:.1f} % at 1,600 and "
     )
-    assert said + f"{average[3200]:.1f} % at 3,200 (`results/steps`)." in " ".join(README.split())
+    assert said + f"{average[3200]:.1f} % at 3,200 (`results/steps`)" in " ".join(README.split())
 
 
 def test_kernels_move_seeds_by_as_much_as_it_says():
