@@ -101,8 +101,9 @@ def learned_gates(rows: Sequence[Row], path: Path) -> list[Path]:
             for name, layers in found.items():
                 colour, marker, dashes = RANGES.get(name, ("#000000", "^", ":"))
                 means = [statistics.fmean(values) for values in layers.values()]
-                below = [mean - min(v) for mean, v in zip(means, layers.values(), strict=True)]
-                above = [max(v) - mean for mean, v in zip(means, layers.values(), strict=True)]
+                # The mean of equal values may be off by a last bit, and a bar of negative length is an error.
+                below = [max(0.0, mean - min(v)) for mean, v in zip(means, layers.values(), strict=True)]
+                above = [max(0.0, max(v) - mean) for mean, v in zip(means, layers.values(), strict=True)]
                 axes.errorbar(
                     list(layers),
                     means,

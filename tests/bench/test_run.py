@@ -160,7 +160,7 @@ def test_an_interrupted_bench_leaves_no_child_and_goes_on(number, tiny_dataset, 
         process.communicate(timeout=30)
     finally:
         process.kill()
-    assert wait_for(lambda: not any(os.path.exists(f"/proc/{child}") for child in children), 10)
+    assert wait_for(lambda: not any(os.path.exists(f"/proc/{child}") for child in children), 60)
     assert process.returncode == (-9 if number == signal.SIGKILL else 130)
     records = records_of(tmp_path)
     assert records.get("faulty-sleep", {}).get("status") == (

@@ -130,6 +130,18 @@ def test_gates_are_gathered_over_seeds_and_drawn(tmp_path):
     assert all((tmp_path / "figures" / name).stat().st_size > 2000 for name in names)
 
 
+@pytest.mark.parametrize("gate", [0.172, 0.173])  # the mean of three of them is a last bit more, and less
+def test_equal_gates_are_drawn(gate, tmp_path):
+    runs = [
+        scheduled("losa", [(0, 1.0, 1.0)], {"gates": {"short": [[0, gate], [3, gate]]}}, seed=seed)
+        for seed in (1, 2, 3)
+    ]
+    [comparison] = tables.comparisons(runs)
+    assert f"{comparison.slug}_gates.png" in {
+        path.name for path in training_figures.draw(comparison, tmp_path)
+    }
+
+
 def test_nothing_recorded_draws_nothing(tmp_path):
     [comparison] = tables.comparisons([record(), record("losa")])
     assert training_figures.draw(comparison, tmp_path) == []
