@@ -60,6 +60,7 @@ def load_source(cache: Path | None, size: int) -> SourceClips:
     config = MiniatureConfig()
     folder = generate_source(config, cache)
     classes, clips = read_source(folder)
+    labels_sha256, pictures_sha256 = file_sha256(folder / "labels.json"), read_pictures_sha256(folder)
     times = (np.arange(config.source_frames[0]) + 0.5) / config.frames_per_second
     parts: dict[str, tuple[list[Tensor], list[int]]] = {"training": ([], []), "validation": ([], [])}
     for clip in tqdm(clips, desc="decoding", disable=not sys.stderr.isatty()):
@@ -67,7 +68,6 @@ def load_source(cache: Path | None, size: int) -> SourceClips:
         frames.append(torch.from_numpy(read_frames(clip.path, times, size)).permute(3, 0, 1, 2))
         labels.append(classes.index(clip.label))
     stacked = {name: (torch.stack(frames), torch.tensor(labels)) for name, (frames, labels) in parts.items()}
-    labels_sha256, pictures_sha256 = file_sha256(folder / "labels.json"), read_pictures_sha256(folder)
     return SourceClips(classes, labels_sha256, pictures_sha256, **stacked)
 
 
