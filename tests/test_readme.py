@@ -1,5 +1,6 @@
 """What the README says is true: its table, its example, its commands."""
 
+import functools
 import json
 import os
 import re
@@ -35,6 +36,7 @@ def between(marker):
     return re.search(rf"<!-- {marker} -->\n(.*?)<!-- /{marker} -->", README, re.DOTALL).group(1).strip()
 
 
+@functools.cache
 def shipped(folder, name="head-only"):
     """Return the records of a strategy on the miniature, by steps and seed."""
     records = read_folder(ROOT / "results" / folder / "records").records

@@ -38,6 +38,8 @@ def test_every_seed_gains_over_head_only():
     assert 15 <= statistics.fmean(baseline.values()) <= 60
     for name in ("losa", "full-finetune", "lofi", "capacity-control"):
         assert all(value > baseline[seed] for seed, value in averages(name).items()), name
+    assert all(value - baseline[seed] >= 5 for seed, value in averages("full-finetune").items())
+    assert statistics.fmean(averages("lofi").values()) - statistics.fmean(baseline.values()) >= 2
 
 
 def test_step_peaks_are_ordered():

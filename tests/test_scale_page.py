@@ -49,7 +49,8 @@ def test_costs_are_those_of_the_records():
 def test_gpu_hours_are_given_once_they_were_measured():
     devices = {
         json.loads(path.read_text())["environment"].get("device_type")
-        for path in (RESULTS / "records").glob("*.json")
+        for folder in (RESULTS, RESULTS / "miniature-1", RESULTS / "miniature-1" / "papers")
+        for path in (folder / "records").glob("*.json")
     }
     assert ("no run has been measured on a GPU yet" in row("GPU hours")[3]) == ("cuda" not in devices)
 

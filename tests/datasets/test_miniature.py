@@ -18,16 +18,25 @@ from small import SMALL
 from bench.environment import processor_facts
 from bench.errors import InputError
 from bench.record import read_folder
-from datasets.miniature import MiniatureConfig, default_cache_dir, generate, generate_source, read_source
+from datasets.miniature import (
+    MiniatureConfig,
+    default_cache_dir,
+    generate,
+    generate_source,
+    read_pictures_sha256,
+    read_source,
+)
 from datasets.miniature.__main__ import main
 from datasets.miniature.config import PICTURES_SHA256
-from datasets.miniature.generate import annotations, read_pictures_sha256
+from datasets.miniature.generate import annotations
 from datasets.miniature.motions import DISTRACTORS, SOURCE_CLASSES, TARGET_CLASSES, MotionRange, perform
 from datasets.miniature.rendering import render, render_exactly
 from datasets.miniature.scenes import Scene, source_label, source_scene, target_scene
 from datasets.miniature.writing import encode, encoder_options, pictures_sha256, to_yuv
 from datasets.video import probe, read_frames
 
+IMPORTED = os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parent)])
+"""Where other processes find the repository and what lies beside this file."""
 ELSEWHERE = "name another in TALBENCH_CACHE"
 SMALL_ANNOTATIONS_SHA256 = "4938228b749c54b8ad658a04b312df924feafb9094b1f5820516c70df253eb34"
 
@@ -60,10 +69,9 @@ def test_rendered_pictures_repeat(make_scene: Callable[[MiniatureConfig, str, in
 
 def written(folder: Path, workers: int, imported: str = "nothing", **environment: str) -> str:
     """The digests of all files of the small miniature as another process writes them."""
-    places = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
     answer = subprocess.run(
         [sys.executable, "-m", "written_files", str(folder), str(workers), imported],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(places), **environment},
+        env={**os.environ, "PYTHONPATH": IMPORTED, **environment},
         capture_output=True,
         text=True,
         timeout=300,
@@ -172,7 +180,6 @@ def test_errors_of_library_functions_reach_no_pixel(
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_disk_without_room_is_named_in_one_line(workers: int, tmp_path: Path) -> None:
-    places = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
     code = (
         "import resource, sys; from pathlib import Path; from small import SMALL\n"
         "from bench.errors import InputError; from datasets.miniature import generate\n"
@@ -184,7 +191,7 @@ def test_a_disk_without_room_is_named_in_one_line(workers: int, tmp_path: Path) 
     )
     answer = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
+        env={**os.environ, "PYTHONPATH": IMPORTED},
         capture_output=True,
         text=True,
         timeout=300,
@@ -296,8 +303,7 @@ def test_two_processes_at_once_make_one_data_set(tmp_path: Path) -> None:
         "from test_miniature import SMALL, generate; from pathlib import Path;"
         f"print(generate(SMALL, Path({str(tmp_path)!r}), workers=1))"
     )
-    places = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": IMPORTED, "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
         for _ in range(2)

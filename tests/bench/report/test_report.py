@@ -47,10 +47,12 @@ def test_another_device_is_another_table():
     assert [item.device for item in found] == ["a card", "test processor"]
 
 
-def test_other_pictures_are_another_table_and_runs_that_saw_none_join_the_first():
-    def seen(digest):
-        return record()["dataset"] | {"pictures_sha256": digest and {"training": digest * 64}}
+def seen(digest):
+    """Return a record's data as a run leaves them that saw some pictures, or died before it saw any."""
+    return record()["dataset"] | {"pictures_sha256": digest and {"testing": digest * 64}}
 
+
+def test_other_pictures_are_another_table_and_runs_that_saw_none_join_the_first():
     found = tables.comparisons(
         [
             record(seed=0, dataset=seen("1")),
@@ -69,9 +71,6 @@ def test_other_pictures_are_another_table_and_runs_that_saw_none_join_the_first(
 
 
 def test_a_failed_run_stays_with_its_device():
-    def seen(digest):
-        return record()["dataset"] | {"pictures_sha256": digest and {"testing": digest * 64}}
-
     for one, other in (("1", "2"), ("2", "1")):
         found = tables.comparisons(
             [
