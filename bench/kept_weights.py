@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from bench.pickle_bounds import LARGEST_WEIGHTS
 from bench.plain_values import short, value_of
 from bench.protocol import Protocol, check
 from bench.record import replacing
+from bench.shown import is_sha256
 from bench.specification import SOURCE_WEIGHTS, file_sha256
 from strategies import installed
 from strategies.base import settings
@@ -164,7 +164,7 @@ def _note_of(content: Any, where: str) -> Note:
         raise InputError(
             f"{where}: classes: allowed are 1 to {MOST_CLASSES} different names of printable characters"
         )
-    if not re.fullmatch("[0-9a-f]{64}", values["weights"].sha256 or "0" * 64):
+    if values["weights"].sha256 and not is_sha256(values["weights"].sha256):
         raise InputError(f"{where}: weights.sha256: {short(values['weights'].sha256)}, allowed is a sha256")
     for name in ("run", "dataset"):
         if not (values[name].isprintable() and len(values[name]) <= 300):

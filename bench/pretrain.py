@@ -53,8 +53,7 @@ def load_source(cache: Path | None, size: int) -> SourceClips:
     from tqdm import tqdm
 
     from bench.specification import file_sha256
-    from datasets.miniature import MiniatureConfig, generate_source, read_source
-    from datasets.miniature.generate import read_pictures_sha256
+    from datasets.miniature import MiniatureConfig, generate_source, read_pictures_sha256, read_source
     from datasets.video import read_frames
 
     config = MiniatureConfig()

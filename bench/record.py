@@ -170,6 +170,11 @@ def read_folder(folder: Path) -> RecordFolder:
     return RecordFolder(tuple(records), tuple(problems))
 
 
+def dataset_settings(record: Record) -> dict[str, Any]:
+    """Return what a run was told of its data: all but the pictures, which it found there."""
+    return {name: value for name, value in record["dataset"].items() if name != "pictures_sha256"}
+
+
 def detections_path(results: Path, identifier: str) -> Path:
     """Return where a run's detections lie."""
     return results / "detections" / f"{identifier}.json.gz"

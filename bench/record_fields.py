@@ -7,13 +7,12 @@ Where that is becomes text only then: a record has a thousand values, and a fold
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from bench.detection.diagnosis import KINDS, MULTIPLES
 from bench.errors import InputError
-from bench.shown import LONGEST_NAME, is_name, shown
+from bench.shown import LONGEST_NAME, is_name, is_sha256, shown
 
 Where = str | tuple["Where", str | int]
 """A field's name, or where it stands and its key or index there."""
@@ -24,7 +23,6 @@ NUMBERS = (int, float)
 """As JSON has them: a truth value is none."""
 LONGEST_TEXT = 10_000
 MOST_ENTRIES = 10_000
-SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def refuse(value: Any, where: Where, allowed: str) -> None:
@@ -61,7 +59,7 @@ def text(value: Any, where: Where) -> None:
 
 def sha256(value: Any, where: Where) -> None:
     """Check a digest in hexadecimal digits; it becomes part of a file's name."""
-    if not (isinstance(value, str) and SHA256.fullmatch(value)):
+    if not is_sha256(value):
         refuse(value, where, "a sha256")
 
 

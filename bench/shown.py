@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 import unicodedata
-from typing import Any
+from typing import Any, TypeGuard
 
 LONGEST_MESSAGE = 2000
 LONGEST_VALUE = 60
 LONGEST_NAME = 200
 """Characters of a video's id, a class, or whatever else becomes part of a table."""
+SHA256 = re.compile("[0-9a-f]{64}")
 DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """They turn what follows around: a text shows as another one."""
 _values = reprlib.Repr()
@@ -38,6 +40,11 @@ def acts(text: str) -> bool:
 def is_name(value: object) -> bool:
     """Return whether a value is a text that tables, files and terminals can hold as a name."""
     return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and not acts(value)
+
+
+def is_sha256(value: object) -> TypeGuard[str]:
+    """Return whether a value is a SHA-256 in hexadecimal digits; it may become part of a file's name."""
+    return isinstance(value, str) and SHA256.fullmatch(value) is not None
 
 
 def _escaped(character: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.errors import InputError
 from bench.protocol import LATER, digest_of
-from bench.record import Record, detections_path, ground_truth_path, read_folder
+from bench.record import Record, dataset_settings, detections_path, ground_truth_path, read_folder
 from bench.run_identity import RunIdentity
 from bench.shown import printable
 from bench.verb import exit_code
@@ -33,7 +33,7 @@ def protocol_digest(protocol: dict[str, Any]) -> str:
 
 def identifiers(record: Record) -> set[str]:
     """Return the ids that follow from a record's parts, one for each device that it may have been told."""
-    dataset = record["dataset"]
+    dataset, device_type = record["dataset"], record["environment"].get("device_type")
     return {
         RunIdentity(
             model=record["model"],
@@ -46,7 +46,7 @@ def identifiers(record: Record) -> set[str]:
             **record.get("parallel", {}),
         ).run_id()
         for device in DEVICES
-        if device.partition(":")[0] == record["environment"].get("device_type", device.partition(":")[0])
+        if device_type in (None, device.partition(":")[0])
     }
 
 
@@ -123,11 +123,6 @@ def complete(record: Record) -> dict[str, Any]:
     return {**LATER, **record["protocol"]}
 
 
-def _data(record: Record) -> dict[str, Any]:
-    # Rows of a table saw the same pictures, but for those that died before they could tell.
-    return {k: v for k, v in record["dataset"].items() if k not in ("name", "pictures_sha256")}
-
-
 def open_reasons(comparison: Any, trials: Sequence[Record]) -> list[str]:
     """Return why the rows of a table may not be compared; none if the table is closed."""
     records = [record for row in comparison.rows for record in row.records]
@@ -135,17 +130,18 @@ def open_reasons(comparison: Any, trials: Sequence[Record]) -> list[str]:
     if len({row.strategy for row in comparison.rows}) < 2:
         reasons.append(f"only {comparison.rows[0].strategy} is there, nothing to compare it with")
     picks: tuple[tuple[str, Callable[[Record], Any]], ...] = (
-        ("dataset", _data),
+        # Rows of a table saw the same pictures, but for those that died before they could tell.
+        ("dataset", lambda record: {k: v for k, v in dataset_settings(record).items() if k != "name"}),
         ("protocol", complete),
     )
     for name, pick in picks:
         for record in records[1:]:
             lines = differences(pick(records[0]), pick(record), name)
             reasons += [f"{records[0]['id']}, {record['id']}: {line}" for line in lines]
-    seeds = {row.label: sorted({r["seed"] for r in row.records}) for row in comparison.rows}
     for row in comparison.rows:
         times = Counter(record["seed"] for record in row.records)
         reasons += [f"{row.label}: seed {seed} is there {n} times" for seed, n in times.items() if n > 1]
+    seeds = {row.label: sorted({r["seed"] for r in row.records}) for row in comparison.rows}
     if len({str(each) for each in seeds.values()}) > 1:
         reasons.append("seeds differ: " + "; ".join(f"{label} {each}" for label, each in seeds.items()))
     reasons += [

@@ -10,8 +10,8 @@ from bench.errors import InputError
 from datasets.annotations import Dataset, Instance, SegmentPolicy, Video, read_annotations, video_path
 from datasets.cards import Card, card_protocol, known_datasets, read_card
 from datasets.known import load_known
-from datasets.miniature import MiniatureConfig, generate
-from datasets.miniature.generate import Progress, read_pictures_sha256
+from datasets.miniature import MiniatureConfig, generate, read_pictures_sha256
+from datasets.miniature.generate import Progress
 
 __all__ = [
     "Card",

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -104,7 +105,7 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
     groups: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
         groups.setdefault(_key(record), []).append(record)
-    found, marks = list[Comparison](), list[str]()
+    found: list[tuple[Comparison, str]] = []
     for key in sorted(groups):
         for device, alike in _split(groups[key], lambda record: record["environment"].get("device")):
             for pictures, members in _split(alike, _pictures):
@@ -116,14 +117,10 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
                     pictures=pictures if len(members) < len(alike) else "",
                 )
                 mark = hashlib.sha256(json.dumps([*key, pictures, device]).encode()).hexdigest()[:6]
-                marks.append(mark)
-                found.append(item)
+                found.append((item, mark))
     # All that would share their files' names are marked: a name must not pass from one to another.
-    slugs = [item.slug for item in found]
-    return [
-        dataclasses.replace(item, mark=mark) if slugs.count(item.slug) > 1 else item
-        for item, mark in zip(found, marks, strict=True)
-    ]
+    times = Counter(item.slug for item, _ in found)
+    return [dataclasses.replace(item, mark=mark) if times[item.slug] > 1 else item for item, mark in found]
 
 
 def _pictures(record: Record) -> str | None:

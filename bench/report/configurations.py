@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bench.record import Record
+from bench.record import Record, dataset_settings
 from bench.report.comparisons import Comparison, Row
 from bench.report.tables import BASELINE
 
@@ -26,7 +26,7 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 def configuration(record: Record) -> dict[str, str]:
     """Return all that a run was told, but its seed, by dotted name."""
     parts = {name: record[name] for name in ("model", "dataset", "weights", "strategy", "protocol")}
-    parts["dataset"] = {k: v for k, v in parts["dataset"].items() if k != "pictures_sha256"}
+    parts["dataset"] = dataset_settings(record)
     parts["weights"] = {name: parts["weights"].get(name) for name in ("name", "sha256")}
     return dict(flat(parts))
 

@@ -1,7 +1,13 @@
 """The embedded miniature: videos made on the spot, so that the whole bench runs without a download."""
 
 from datasets.miniature.config import MiniatureConfig, default_cache_dir
-from datasets.miniature.generate import SourceClip, generate, generate_source, read_source
+from datasets.miniature.generate import (
+    SourceClip,
+    generate,
+    generate_source,
+    read_pictures_sha256,
+    read_source,
+)
 
 __all__ = [
     "MiniatureConfig",
@@ -9,5 +15,6 @@ __all__ = [
     "default_cache_dir",
     "generate",
     "generate_source",
+    "read_pictures_sha256",
     "read_source",
 ]

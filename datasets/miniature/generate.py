@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import selectors
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ from typing import Any
 
 from bench.bounded_reading import LARGEST_NOTE, read_json
 from bench.errors import InputError
-from bench.shown import shown
+from bench.shown import is_sha256, shown
 from datasets.entries import unsafe_name
 from datasets.miniature.config import (
     PICTURES_SHA256,
@@ -186,7 +185,7 @@ def read_pictures_sha256(folder: Path) -> str:
     except InputError as error:
         raise InputError(f"{error}; {remedy}") from None
     digest = content.get("sha256") if isinstance(content, dict) else None
-    if not (isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)):
+    if not is_sha256(digest):
         raise InputError(f"{path}: field 'sha256': a SHA-256 is needed; {remedy}")
     return digest
 
@@ -252,10 +251,11 @@ def _written(
                     if written := os.read(key.fd, 65536):
                         *lines, rest = (pending + written).split(b"\n")
                         pending[:] = rest
-                        for line in (each.decode() for each in lines):
-                            if line.startswith(FAILED):
-                                raise OSError(line.removeprefix(FAILED))
-                            yield line
+                        for line in lines:
+                            text = line.decode()
+                            if text.startswith(FAILED):
+                                raise OSError(text.removeprefix(FAILED))
+                            yield text
                         continue
                     selector.unregister(key.fd)
                     if process.wait() != 0:

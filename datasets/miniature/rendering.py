@@ -104,10 +104,12 @@ def _crop(texture: Field, offset: NDArray[np.float64], size: int) -> Field:
 def _paint(pictures: Field, sprite: Sprite, track: Track, frames: slice) -> None:
     """Draw one sprite into the pictures, each on a patch around it alone."""
     size = pictures.shape[1]
-    cosines, sines = (quantize(function(track.angle), SHAPE_BITS) for function in (np.cos, np.sin))
-    x, y, cosine, sine, scale, brightness = (
-        values[frames].astype(np.float32)
-        for values in (track.x, track.y, cosines, sines, track.scale, track.brightness)
+    x, y, scale, brightness = (
+        values[frames].astype(np.float32) for values in (track.x, track.y, track.scale, track.brightness)
+    )
+    cosine, sine = (
+        quantize(function(track.angle[frames]), SHAPE_BITS).astype(np.float32)[:, None, None]
+        for function in (np.cos, np.sin)
     )
     radius = (sprite.radius * scale)[:, None, None]
     half = math.ceil(float(radius.max()) * REACH + 1)
@@ -116,7 +118,6 @@ def _paint(pictures: Field, sprite: Sprite, track: Track, frames: slice) -> None
     steps = np.arange(2 * half + 1)
     across = ((left[:, None] + steps) - x[:, None])[:, None, :].astype(np.float32) / radius
     down = ((top[:, None] + steps) - y[:, None])[:, :, None].astype(np.float32) / radius
-    cosine, sine = cosine[:, None, None], sine[:, None, None]
     u = cosine * across + sine * down
     v = cosine * down - sine * across
     # Distances in pixels make edges about one pixel soft at any size.
