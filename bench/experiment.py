@@ -42,7 +42,7 @@ from bench.kept_weights import SCHEMA as CHECKPOINT_SCHEMA
 from bench.kept_weights import BaseWeights, Note, write_checkpoint
 from bench.loading import FrameLoader, default_cache_bytes, default_workers
 from bench.models.backbone import Backbone
-from bench.parallel import ALONE, World, joined, local_device
+from bench.parallel import ALONE, World, exit_process, joined, local_device
 from bench.record import (
     Record,
     checkpoint_path,
@@ -293,4 +293,4 @@ def report_run(spec: RunSpecification, world: World) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_process(main())

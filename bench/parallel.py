@@ -13,8 +13,9 @@ import contextlib
 import dataclasses
 import datetime
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -133,6 +134,20 @@ def joined() -> Iterator[World]:
         yield World(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+def exit_process(code: int) -> NoReturn:
+    """End this process with ``code``; of several processes, without finalizing the interpreter.
+
+    Gloo's threads still hold tensors after ``destroy_process_group``. A thread that frees one while the
+    interpreter is finalized ends the process by SIGABRT (pytorch/pytorch#179291), and ``torchrun`` then ends
+    the others, which may still be working.
+    """
+    if not started_by_torchrun():
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def local_device(name: str) -> torch.device:

@@ -11,7 +11,7 @@ import torch
 
 from bench.inference import detect_all
 from bench.models.vit import VideoViT
-from bench.parallel import ALONE, joined
+from bench.parallel import ALONE, exit_process, joined
 from bench.training import train
 from bench.unfinished import Owner, Unfinished
 from bench.windows import TrainingSampler
@@ -130,3 +130,4 @@ def main():
 
 if __name__ == "__main__":
     main()
+    exit_process(0)
