@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.config.protocol import Protocol
+from bench.io.reading import file_sha256
 from bench.loading import FrameLoader
 from bench.models.backbone import BackboneGeometry
-from bench.protocol import Protocol
-from bench.specification import file_sha256
 from datasets.annotations import Dataset, Video, video_path
 from datasets.clips import FrameGrid, frame_times, spread_times
 from datasets.video import read_clips, readers_installed

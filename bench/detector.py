@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from bench.config.protocol import Protocol
 from bench.models import build_backbone, build_head
 from bench.models.actionformer import ActionFormer
 from bench.models.checkpoints import LoadAudit
 from bench.models.vit import Attention
-from bench.protocol import Protocol
 from bench.seeds import derived_seed
 from bench.step import Detector
 from strategies.base import Stage, Strategy, learning_rates

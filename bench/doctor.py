@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import InputError
-from bench.shown import printable
-from bench.verb import exit_code
+from bench.io.errors import InputError
+from bench.io.exit_code import exit_code
+from bench.io.text import printable
 
 if TYPE_CHECKING:
     from datasets.cards import Card, Variant
@@ -265,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    from bench.record import write_atomically
+    from bench.io.writing import write_atomically
 
     report = examine(options)
     content = json.dumps(report, indent=1, allow_nan=False).encode() + b"\n"

@@ -23,13 +23,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from bench.bounded_reading import open_regular, reason
 from bench.encoding import ClipPasses, encode_frozen
 from bench.environment import processor_name
-from bench.errors import InputError
-from bench.folders import check_inside
+from bench.io.errors import InputError
+from bench.io.reading import open_regular, reason
+from bench.io.writing import check_inside, write_atomically
 from bench.models.backbone import Backbone, Encoded
-from bench.record import write_atomically
 
 FORMAT = 1
 LARGEST_BYTES = 2**34

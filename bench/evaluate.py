@@ -19,9 +19,9 @@ from bench.detection.diagnosis import KINDS, diagnose
 from bench.detection.evaluation import Evaluation, evaluate
 from bench.detection.recall import average_recall
 from bench.detection.submission import read_ground_truth, read_submission
-from bench.errors import InputError
-from bench.report.formats import plain_cell
-from bench.verb import exit_code
+from bench.io.errors import InputError
+from bench.io.exit_code import exit_code
+from bench.io.tables import plain_cell
 
 
 def parse_tiou(text: str) -> tuple[float, ...]:

@@ -23,7 +23,6 @@ from bench.detector import build_detector, lower_frozen_weights
 from bench.encoding import ClipPasses
 from bench.encoding_cache import DiskCache
 from bench.environment import describe
-from bench.errors import InputError, StoppedError, StuckDecoderError
 from bench.experiment_record import (
     RankMemory,
     cost,
@@ -38,6 +37,7 @@ from bench.experiment_record import (
 )
 from bench.foresight import check_possible, predict
 from bench.inference import VideoDetections, detect_all
+from bench.io.errors import InputError, StoppedError, StuckDecoderError
 from bench.kept_weights import SCHEMA as CHECKPOINT_SCHEMA
 from bench.kept_weights import BaseWeights, Note, write_checkpoint
 from bench.loading import FrameLoader, default_cache_bytes, default_workers

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.divergence import NonFiniteLossError
-from bench.errors import StoppedError, StuckDecoderError
-from bench.record import SCHEMA, Record, write_atomically
-from bench.specification import RunSpecification, file_sha256, run_id
+from bench.io.errors import StoppedError, StuckDecoderError
+from bench.io.reading import file_sha256
+from bench.io.writing import write_atomically
+from bench.record import SCHEMA, Record
+from bench.specification import RunSpecification, run_id
 from datasets.annotations import Dataset
 from strategies.base import settings
 

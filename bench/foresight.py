@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from bench.environment import capacity_bytes
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.memory.rows import (
     CONTEXT_BYTES,
     GIBIBYTE,

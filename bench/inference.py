@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from bench.clips import FrameStore
+from bench.config.protocol import Protocol
 from bench.detection import ClassScores, fuse, soft_nms
 from bench.encoding import ClipPasses, EncodingCache, autocast
 from bench.encoding_cache import DiskCache
 from bench.memory.meter import MemoryMeter, MemoryReading
 from bench.parallel import ALONE, World
-from bench.protocol import Protocol
 from bench.step import Detector
 from bench.windows import Window, window_mask
 from datasets.clips import windows as window_starts

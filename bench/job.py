@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 
 PATIENCE_SECONDS = 180.0
 """A run that is locked is waited for so long: a file server may free a dead machine's locks late."""

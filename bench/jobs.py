@@ -15,11 +15,11 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.bounded_reading import LARGEST_NOTE, read_json
-from bench.errors import InputError
-from bench.plain_values import value_of
-from bench.record import machine, process_runs, write_atomically
-from bench.shown import is_name
+from bench.io.errors import InputError
+from bench.io.reading import LARGEST_NOTE, read_json
+from bench.io.text import is_name
+from bench.io.typed_values import value_of
+from bench.io.writing import machine, process_runs, write_atomically
 
 QUEUE_SECONDS = 60
 JOB_NUMBER = re.compile(r"[0-9]{1,18}(_[0-9]{1,9})?")

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bench.bounded_reading import LARGEST_NOTE, open_regular, parse_json
+from bench.config.overrides import check
+from bench.config.protocol import Protocol
 from bench.detector import build_detector, lower_frozen_weights
-from bench.errors import InputError
+from bench.io.errors import InputError
+from bench.io.reading import LARGEST_NOTE, LARGEST_WEIGHTS, file_sha256, open_regular, parse_json
+from bench.io.text import is_sha256
+from bench.io.typed_values import short, value_of
+from bench.io.writing import replacing
 from bench.models import MODEL_NAMES
-from bench.pickle_bounds import LARGEST_WEIGHTS
-from bench.plain_values import short, value_of
-from bench.protocol import Protocol, check
-from bench.record import replacing
-from bench.shown import is_sha256
-from bench.specification import SOURCE_WEIGHTS, file_sha256
+from bench.specification import SOURCE_WEIGHTS
 from strategies import installed
 from strategies.base import settings
 

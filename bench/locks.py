@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 
 REPORT = "report"
 """The lock of whoever writes tables and figures."""

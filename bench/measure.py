@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import plan
-from bench.bounded_reading import LARGEST_NOTE, read_json
-from bench.errors import InputError
+from bench.io.errors import InputError
+from bench.io.exit_code import RUNS_KEPT, exit_code
+from bench.io.reading import LARGEST_NOTE, read_json
+from bench.io.text import printable
 from bench.memory.rows import Question
-from bench.shown import printable
-from bench.verb import RUNS_KEPT, exit_code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,9 +50,9 @@ def measure_all(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from bench.environment import capacity_bytes, device_name
+    from bench.io.writing import write_atomically
     from bench.memory.card import check_clean, used_bytes
     from bench.memory.measuring import measure
-    from bench.record import write_atomically
     from bench.report.measured_memory import read_step
 
     if options.device == "cuda" and not torch.cuda.is_available():

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed.tensor import DTensor
 
+from bench.config.protocol import NO_CLIPPING, Protocol
 from bench.parallel import ALONE, World
-from bench.protocol import NO_CLIPPING, Protocol
 from bench.sharding import clip_gradients, local
 
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from bench import run
-from bench.verb import RUNS_KEPT, exit_code
+from bench.io.exit_code import RUNS_KEPT, exit_code
 
 if TYPE_CHECKING:
     from bench.specification import RunSpecification
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words += [word for change in options.protocol for word in ("--protocol", change)]
 
     def action() -> int:
-        from bench.options import seeds_of
+        from bench.config.arguments import seeds_of
 
         return run.bench(specifications(words, seeds_of(options.seeds)), run.parser().parse_args(words))
 

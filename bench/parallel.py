@@ -21,9 +21,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from bench.errors import InputError
+from bench.config.protocol import Protocol
+from bench.io.errors import InputError
 from bench.models.draws import Share
-from bench.protocol import Protocol
 
 Item = TypeVar("Item")
 

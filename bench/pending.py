@@ -6,10 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.errors import InputError
+from bench.io.errors import InputError
+from bench.io.writing import remove_drafts
 from bench.locks import REPORT, claim, held
 from bench.progress import remove_stale
-from bench.record import Record, read_folder, read_record, remove_drafts
+from bench.record import Record, read_folder, read_record
 
 if TYPE_CHECKING:
     from bench.specification import RunSpecification

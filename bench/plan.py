@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import InputError
+from bench.config.protocol import MODES
+from bench.io.errors import InputError
+from bench.io.exit_code import exit_code
 from bench.memory.rows import (
     CARDS,
     GIBIBYTE,
-    MODES,
     Question,
     answer_all,
     forecasters,
@@ -27,10 +28,10 @@ from bench.memory.rows import (
     needed_bytes,
     what_fits,
 )
-from bench.verb import exit_code
 
 if TYPE_CHECKING:
     from strategies.base import Strategy
+from bench.io.tables import markdown
 
 CONFIGURATION = ("model", "frames", "image_size")
 KINDS = ("parameter", "gradient", "optimizer", "activation", "temporary", "input")
@@ -67,8 +68,8 @@ def questions(options: argparse.Namespace) -> list[Question]:
 
     Raises InputError for what cannot be. Imports torch.
     """
+    from bench.config.arguments import numbers
     from bench.models import MODEL_NAMES
-    from bench.options import numbers
 
     models = [name.strip() for name in options.model.split(",") if name.strip()]
     for name in models:
@@ -93,11 +94,12 @@ def model_questions(
     """Return the questions of one model at one number of frames and one size."""
     import torch
 
+    from bench.config.arguments import check_processes, pairs
+    from bench.config.overrides import override
+    from bench.config.presets import default_protocol
     from bench.models import build_backbone
-    from bench.options import check_processes, pairs, settings_of, strategy_names
     from bench.parallel import check_division
-    from bench.protocol import default_protocol, override
-    from strategies import build_strategy
+    from strategies import build_strategy, settings_of, strategy_names
 
     with torch.device("meta"):
         clip = build_backbone(model).geometry.clip_frames
@@ -160,12 +162,6 @@ def modes(model: str, strategy: Strategy, wanted: str, given: str) -> Sequence[s
     return MODES if streams else tuple(mode for mode in MODES if mode != "streamed")
 
 
-def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 2) -> str:
-    """Return a markdown table whose first columns hold text and the others numbers."""
-    rule = ["---"] * text_columns + ["---:"] * (len(titles) - text_columns)
-    return "\n".join("| " + " | ".join(line) + " |" for line in (titles, rule, *rows))
-
-
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the rows as a markdown table, in GB of 10^9 bytes."""
     cuda = rows[0]["device"] == "cuda"
@@ -177,7 +173,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         sizes += [row["kinds"].get(kind, 0) for kind in KINDS]
         fits = ["yes" if needed_bytes(row) <= size else "no" for size in CARDS.values()] if cuda else []
         lines.append([row["strategy"], row["backward"], *(f"{size / 1e9:.2f}" for size in sizes), *fits])
-    return markdown(titles, lines)
+    return markdown(titles, lines, text_columns=2)
 
 
 def heading(row: dict[str, Any]) -> str:
@@ -237,7 +233,7 @@ def plan(options: argparse.Namespace) -> int:
         print(text)
         return 0
     if options.json:
-        from bench.record import write_atomically
+        from bench.io.writing import write_atomically
 
         write_atomically(Path(options.json), text.encode())
     print("\n\n".join(texts))

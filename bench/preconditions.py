@@ -6,8 +6,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from bench.errors import InputError
-from bench.folders import RESULTS, WORK, check_inside
+from bench.folders import RESULTS, WORK
+from bench.io.errors import InputError
+from bench.io.writing import check_inside
 
 NEEDED_BYTES = 64 * 2**20
 

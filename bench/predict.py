@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import InputError
-from bench.options import device_of
-from bench.verb import exit_code
+from bench.config.arguments import device_of
+from bench.io.errors import InputError
+from bench.io.exit_code import exit_code
 
 if TYPE_CHECKING:
     from bench.kept_weights import Checkpoint
@@ -75,10 +75,10 @@ def find(
 
     from bench.clips import open_store
     from bench.inference import detect_all
+    from bench.io.reading import file_sha256
     from bench.kept_weights import restore
     from bench.loading import FrameLoader, default_cache_bytes, default_workers
     from bench.prediction.segments import Segment
-    from bench.specification import file_sha256
     from datasets.annotations import Dataset, Video
     from datasets.video import readers_used
     from strategies.base import settings
@@ -147,10 +147,10 @@ def predict(options: argparse.Namespace) -> list[Path]:
     check_options(options)
     path = checkpoint_of(options.run)
     device = device_of(options.device)
+    from bench.io.writing import write_atomically
     from bench.kept_weights import read_checkpoint
     from bench.prediction.picture import draw_timeline
     from bench.prediction.segments import as_csv, as_json, chosen
-    from bench.record import write_atomically
     from datasets.video import probe
 
     checkpoint = read_checkpoint(path)

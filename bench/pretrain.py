@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.verb import exit_code
+from bench.io.exit_code import exit_code
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +52,7 @@ def load_source(cache: Path | None, size: int) -> SourceClips:
     import torch
     from tqdm import tqdm
 
-    from bench.specification import file_sha256
+    from bench.io.reading import file_sha256
     from datasets.miniature import MiniatureConfig, generate_source, read_pictures_sha256, read_source
     from datasets.video import read_frames
 
@@ -78,11 +78,12 @@ def pretrain(options: argparse.Namespace) -> dict[str, object]:
     from torch import nn
     from tqdm import trange
 
+    from bench.config.presets import MINIATURE
+    from bench.io.reading import file_sha256
+    from bench.io.writing import write_atomically
     from bench.models import build_backbone
     from bench.optimizer import schedule
-    from bench.protocol import MINIATURE
-    from bench.record import write_atomically
-    from bench.specification import SOURCE_WEIGHTS, file_sha256
+    from bench.specification import SOURCE_WEIGHTS
 
     torch.set_num_threads(options.threads)
     started = time.perf_counter()

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.bounded_reading import LARGEST_NOTE, read_json
+from bench.io.reading import LARGEST_NOTE, read_json
+from bench.io.typed_values import value_of
+from bench.io.writing import machine, process_runs, write_atomically
 from bench.locks import claim
-from bench.plain_values import value_of
-from bench.record import machine, process_runs, write_atomically
 
 if TYPE_CHECKING:
     from bench.specification import RunSpecification

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bench.detection.diagnosis import KINDS, MULTIPLES
-from bench.errors import InputError
-from bench.shown import LONGEST_NAME, is_name, is_sha256, shown
+from bench.io.errors import InputError
+from bench.io.text import LONGEST_NAME, is_name, is_sha256, shown
 
 Where = str | tuple["Where", str | int]
 """A field's name, or where it stands and its key or index there."""

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.memory.rows import GIBIBYTE, Question, answer, forecasters, needed_bytes
 from bench.record import Record
 from bench.specification import RunSpecification

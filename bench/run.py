@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bench.errors import InputError
-from bench.options import default_workers, device_of
-from bench.run_options import DEFAULT_RESULTS, parser, specifications
-from bench.verb import RUNS_KEPT, exit_code
+from bench.config.arguments import device_of
+from bench.io.errors import InputError
+from bench.io.exit_code import RUNS_KEPT, exit_code
+from bench.run_options import DEFAULT_RESULTS, default_workers, parser, specifications
 
 if TYPE_CHECKING:
     from bench.specification import RunSpecification
@@ -108,8 +108,8 @@ def conclude(specs: Sequence[RunSpecification], dataset: Dataset, options: argpa
 
 def plan_instead(options: argparse.Namespace) -> int | None:
     """Print the memory plan where a model of published size was asked for and there is no GPU; else None."""
+    from bench.config.presets import STANDARD, default_protocol
     from bench.models import MODEL_NAMES
-    from bench.protocol import STANDARD, default_protocol
 
     if options.model not in MODEL_NAMES:
         raise InputError(f"--model: unknown '{options.model}', known are {', '.join(MODEL_NAMES)}")

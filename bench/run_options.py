@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.errors import InputError
-from bench.options import (
-    check_cards,
-    check_processes,
-    device_of,
-    pairs,
-    seeds_of,
-    settings_of,
-    strategy_names,
-)
+from bench.config.arguments import check_cards, check_processes, device_of, pairs, seeds_of
+from bench.io.errors import InputError
 from bench.wishes import check_launcher, device_there
+from strategies import settings_of, strategy_names
 
 if TYPE_CHECKING:
     from bench.specification import RunSpecification
@@ -191,3 +185,9 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
         check_division(spec.protocol(), options.processes, options.sharded)
         spec.build_strategy()
     return specs
+
+
+def default_workers(spec: RunSpecification) -> int:
+    """Return how many runs go on side by side on this machine."""
+    threads = spec.protocol().threads * spec.processes
+    return max(1, (os.cpu_count() or 1) // threads) if spec.device == "cpu" else 1

@@ -22,8 +22,8 @@ from filelock import BaseFileLock
 from tqdm import tqdm
 
 from bench.deaths import OUT_OF_HOST_MEMORY, death, memory_kills, ran_out
-from bench.errors import InputError
 from bench.experiment_record import empty_record
+from bench.io.errors import InputError
 from bench.progress import EVERY_SECONDS, Progress, begun, write_progress
 from bench.record import Record
 from bench.specification import RunSpecification

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from bench.io.text import printable
 from bench.locks import claim
 from bench.pending import Stamp, still_pending
 from bench.progress import Waiting, remove_progress, write_queue
@@ -28,7 +29,6 @@ from bench.run_process import (
     start,
     stop,
 )
-from bench.shown import printable
 from bench.specification import RunSpecification, run_id
 from datasets.annotations import Dataset
 

@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.models.backbone import Backbone
 from bench.parallel import World
 from strategies.base import Stage, learning_rates

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.bounded_reading import open_regular
+from bench.config.overrides import override
+from bench.config.presets import default_protocol
+from bench.config.protocol import Protocol
 from bench.detection.classifier import ClassScores, read_class_scores
-from bench.errors import InputError
-from bench.pickle_bounds import LARGEST_WEIGHTS
-from bench.protocol import Protocol, default_protocol, override
+from bench.io.errors import InputError
+from bench.io.reading import file_sha256
 from bench.run_identity import RunIdentity
 from datasets import card_protocol, load_dataset
 from datasets.annotations import Dataset
@@ -97,15 +97,6 @@ class RunSpecification:
                 )
             return SOURCE_WEIGHTS
         return Path(self.weights)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file; raise InputError when it cannot be read."""
-    try:
-        with open_regular(path, LARGEST_WEIGHTS) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def run_id(spec: RunSpecification, dataset: Dataset) -> str:

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.errors import InputError
-from bench.shown import printable
-from bench.verb import exit_code
+from bench.io.errors import InputError
+from bench.io.exit_code import exit_code
+from bench.io.text import printable
 
 STATES = ("running", "waiting", "interrupted", "failed", "done")
 
@@ -189,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         counts = {state: sum(row.state == state for row in found) for state in STATES}
         text = json.dumps({"counts": counts, "runs": [dataclasses.asdict(row) for row in found]}, indent=1)
         if options.json and options.json != "-":
-            from bench.record import write_atomically
+            from bench.io.writing import write_atomically
 
             write_atomically(Path(options.json), text.encode())
         print(text if options.json == "-" else table(found))

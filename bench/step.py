@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from bench.clips import FrameStore
+from bench.config.protocol import Protocol
 from bench.divergence import finite
 from bench.encoding import (
     ClipPasses,
@@ -29,7 +30,6 @@ from bench.models.draws import Share, drawing_for
 from bench.models.losses import Losses
 from bench.optimizer import AveragedWeights, StageOptimizer, make_optimizer
 from bench.parallel import ALONE, World
-from bench.protocol import Protocol
 from bench.sharding import follow_requires_grad, put_together, take_apart
 from bench.streaming import encode_streamed, random_state, set_random_state
 from bench.windows import TrainingSampler, Window, window_mask

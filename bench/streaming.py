@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bench.encoding import ClipPasses, place
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.models.backbone import Backbone, Encoded
 from bench.models.draws import Share, current_share, drawing_for
 

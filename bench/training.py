@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 
+from bench.config.protocol import Protocol
 from bench.course import Course, StageMemory
 from bench.divergence import NonFiniteLossError
 from bench.encoding_cache import DiskCache
@@ -15,7 +16,6 @@ from bench.memory.meter import MemoryMeter, NoMeter
 from bench.models.actionformer import ActionFormer
 from bench.optimizer import schedule
 from bench.parallel import ALONE, World, check_draws
-from bench.protocol import Protocol
 from bench.seeds import derived_seed
 from bench.sharding import make_mesh, put_together, shard
 from bench.step import Detector, Trainer, begin_stage

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import run
-from bench.verb import RUNS_KEPT, exit_code
+from bench.io.exit_code import RUNS_KEPT, exit_code
 
 if TYPE_CHECKING:
     from bench.specification import RunSpecification

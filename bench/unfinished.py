@@ -21,14 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from bench.course import Course, course_of, plain
-from bench.errors import StoppedError
+from bench.io.errors import StoppedError
+from bench.io.text import printable
+from bench.io.torch_files import check_torch_file
+from bench.io.writing import replacing
 from bench.owner import Owner, owner_of
 from bench.parallel import ALONE, World
-from bench.pickle_bounds import check_torch_file
-from bench.record import replacing
 from bench.seeds import random_values, restore_random
 from bench.sharding import joined_like, local, spread_like
-from bench.shown import printable
 from strategies.base import Stage, learning_rates
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.errors import InputError
-from bench.protocol import LATER, digest_of
+from bench.config.protocol import LATER, digest_of
+from bench.io.errors import InputError
+from bench.io.exit_code import exit_code
+from bench.io.text import printable
 from bench.record import Record, dataset_settings, detections_path, ground_truth_path, read_folder
 from bench.run_identity import RunIdentity
-from bench.shown import printable
-from bench.verb import exit_code
 
 DEVICES = ("cpu", "cuda", *(f"cuda:{number}" for number in range(16)))
 """What a run may have been told; the id follows from it, and the record keeps its type only."""

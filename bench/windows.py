@@ -11,8 +11,8 @@ from torch import Tensor
 
 from bench.augmentation import View, views
 from bench.clips import Clips, FrameStore, TimeGrid
+from bench.config.protocol import Protocol
 from bench.parallel import ALONE, World
-from bench.protocol import Protocol
 from datasets.annotations import Video
 
 

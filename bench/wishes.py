@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.memory.rows import CARDS, GIBIBYTE
 
 

@@ -6,7 +6,7 @@ used beside this one.
 
 from pathlib import Path
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from datasets.annotations import Dataset, Instance, SegmentPolicy, Video, read_annotations, video_path
 from datasets.cards import Card, card_protocol, known_datasets, read_card
 from datasets.known import load_known

@@ -9,8 +9,8 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from bench.errors import InputError
-from bench.shown import shown
+from bench.io.errors import InputError
+from bench.io.text import shown
 from datasets.dataset import Dataset, Instance, Mended, SegmentPolicy, Video
 from datasets.entries import EntryReader
 from datasets.formats import AnnotationFile, VideoFacts, read_facts, read_file

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from datasets.dataset import SegmentPolicy
 
 CARDS = Path(__file__).parent

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from datasets.cards import Card, Variant, known_datasets, read_card
 from datasets.dataset import SegmentPolicy, Video
 from datasets.entries import END_TOLERANCE_SECONDS, EntryReader, is_duplicate

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 
 ACTION = "action"
 Treatment = Literal["refuse", "drop", "keep"]

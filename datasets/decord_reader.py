@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import StuckDecoderError
+from bench.io.errors import StuckDecoderError
 from datasets.video_index import VideoIndex
 
 CHUNK_FRAMES = 64

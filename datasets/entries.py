@@ -9,8 +9,8 @@ from dataclasses import astuple, replace
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, NoReturn
 
-from bench.errors import InputError
-from bench.shown import LONGEST_NAME, acts, shown
+from bench.io.errors import InputError
+from bench.io.text import LONGEST_NAME, acts, shown
 from datasets.dataset import Instance, Mended, SegmentPolicy, Treatment, Video
 from datasets.formats import VideoFacts
 

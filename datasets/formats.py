@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.bounded_reading import LARGEST_DATA, LARGEST_NOTE, parse_json, read_bytes, read_text, reason
-from bench.errors import InputError
-from bench.shown import shown
+from bench.io.errors import InputError
+from bench.io.reading import LARGEST_DATA, LARGEST_NOTE, parse_json, read_bytes, read_text, reason
+from bench.io.text import shown
 
 NO_CLASSES = re.compile(r"(readme.*|.*class_?list|.*classes)", re.IGNORECASE)
 SUBSET_SUFFIX = re.compile(r"_(val|validation|test)$")

@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.bounded_reading import read_text
-from bench.errors import InputError
-from bench.shown import shown
+from bench.io.errors import InputError
+from bench.io.reading import read_text
+from bench.io.text import shown
 from datasets.annotations import CONTAINERS, check_file
 from datasets.cards import Card, Variant, read_card, split_name
 from datasets.dataset import Dataset

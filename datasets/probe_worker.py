@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 
 
 def main() -> int:

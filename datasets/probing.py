@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, get_type_hints
 
-from bench.bounded_reading import NO_WAITING, read_bytes
-from bench.errors import InputError
+from bench.io.errors import InputError
+from bench.io.reading import NO_WAITING, read_bytes
 from datasets.video import VideoInfo
 
 SECONDS = 60.0

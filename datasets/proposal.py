@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 
 RATES = (5.0, 10.0, 15.0, 30.0)
 SHORTEST_STEPS = 4.0

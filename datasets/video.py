@@ -17,7 +17,7 @@ import av
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from datasets.decord_reader import DecordError, decord_frames, decord_installed, trusted
 from datasets.pyav_reader import pyav_frames
 from datasets.video_index import VideoIndex, fail, inspect

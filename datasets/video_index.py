@@ -13,7 +13,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 
 MAX_PIXELS = 2**27
 """A frame larger than this (16384 x 8192) is a damaged header and not a video."""

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import InputError
+from bench.config.arguments import pairs
+from bench.io.errors import InputError
+from bench.io.typed_values import parse_value
 
 if TYPE_CHECKING:
     from strategies.base import Strategy
@@ -48,27 +50,26 @@ def build_strategy(name: str, settings: Mapping[str, str] | None = None) -> Stra
         raise InputError(f"strategy {name}: {error}") from None
 
 
-def parse_value(text: str, kind: Any, where: str) -> Any:
-    """Return ``text`` as a value of the annotated type ``kind``; raise InputError naming ``where``."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Literal:
-        if text not in arguments:
-            raise InputError(f"{where}: got '{text}', allowed are {', '.join(map(str, arguments))}")
-        return text
-    if origin is tuple:
-        items = [item for item in text.split("+") if item]
-        return tuple(parse_value(item, arguments[0], where) for item in items)
-    if type(None) in arguments:
-        if text.lower() == "none":
-            return None
-        return parse_value(text, next(a for a in arguments if a is not type(None)), where)
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise InputError(f"{where}: got '{text}', allowed are true and false")
-        return text.lower() == "true"
-    if kind not in (int, float, str):
-        raise InputError(f"{where}: cannot be set from text")
-    try:
-        return kind(text)
-    except ValueError:
-        raise InputError(f"{where}: got '{text}', allowed is a value of type {kind.__name__}") from None
+def settings_of(items: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return for each of the strategies ``names`` its fields from ``--set STRATEGY.FIELD=VALUE`` words."""
+    settings: dict[str, dict[str, str]] = {name: {} for name in names}
+    for key, value in pairs(items, "--set").items():
+        name, _, field = key.partition(".")
+        if name not in settings:
+            raise InputError(f"--set: '{name}' is not among the strategies of this run ({', '.join(names)})")
+        settings[name][field] = value
+    return settings
+
+
+def strategy_names(text: str, option: str = "--strategies") -> list[str]:
+    """Return the names of strategies, each once; ``all`` is all that are installed."""
+    known = installed()
+    if text == "all":
+        return list(known)
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise InputError(f"{option}: unknown '{name}', known are {', '.join(known)}")
+    if not names:
+        raise InputError(f"{option}: none given, known are {', '.join(known)}")
+    return list(dict.fromkeys(names))

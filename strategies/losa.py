@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.models.backbone import Backbone, Encoded
 from strategies.base import Rule, Stage
 

@@ -18,12 +18,13 @@ import numpy as np
 import torch
 
 from bench.clips import FrameStore, VideoClips, time_grid
+from bench.config.presets import MINIATURE
+from bench.config.protocol import HeadSize, Protocol
 from bench.encoding_cache import DiskCache
 from bench.models import build_head
 from bench.models.actionformer import ActionFormer
 from bench.models.backbone import Backbone
 from bench.models.vit import VideoViT, ViTConfig
-from bench.protocol import MINIATURE, HeadSize, Protocol
 from bench.seeds import derived_seed
 from bench.step import Detector
 from bench.training import TrainingLog, train

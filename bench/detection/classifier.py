@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.bounded_reading import LARGEST_DATA, read_bytes, read_json
 from bench.detection.submission import is_number
-from bench.errors import InputError
-from bench.plain_values import short
+from bench.io.errors import InputError
+from bench.io.reading import LARGEST_DATA, read_bytes, read_json
+from bench.io.typed_values import short
 
 Floats = NDArray[np.float64]
 NAMED = 3

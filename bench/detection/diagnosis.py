@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.detection.evaluation import Floats, Indices, Segments, average_precision, codes, match, right_of
-from bench.errors import InputError
+from bench.io.errors import InputError
 
 KINDS = ("true positive", "double detection", "wrong label", "localization", "confusion", "background")
 MULTIPLES = 10

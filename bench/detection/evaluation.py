@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 
 DIRTY_BYTES = 200 * 2**20
 """More than this in other processes' hands makes a card dirty; desktops and monitors hold less."""

@@ -21,13 +21,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.device_mesh import DeviceMesh
 
 from bench.clips import FrameStore, VideoClips, time_grid
+from bench.config.protocol import Protocol
 from bench.detector import build_detector, lower_frozen_weights
 from bench.memory.allocator import CachingAllocator
 from bench.memory.cuda_rules import follow_cuda_autocast, kernel_scratch
 from bench.memory.tracker import HasState, StorageTracker
 from bench.models.actionformer import ActionFormer
 from bench.parallel import ALONE, World
-from bench.protocol import Protocol
 from bench.sharding import make_mesh, shard
 from bench.step import Detector, Trainer, begin_stage
 from bench.windows import TrainingSampler

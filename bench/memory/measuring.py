@@ -14,13 +14,14 @@ from typing import Any
 import torch
 
 from bench.clips import VideoClips
+from bench.config.overrides import override
+from bench.config.presets import default_protocol
 from bench.detector import build_detector, lower_frozen_weights
 from bench.environment import describe
 from bench.experiment_record import failure
 from bench.memory.forecast import traced_sampler
 from bench.memory.meter import MemoryMeter, MemoryReading, NoMeter
 from bench.memory.rows import Question, answer
-from bench.protocol import default_protocol, override
 from bench.step import HOST, Trainer, begin_stage
 from strategies import build_strategy
 from strategies.base import Fidelity

@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-MODES = ("plain", "checkpointed", "streamed")
 GIBIBYTE = 2**30
 CARDS = {"16": 16 << 30, "24": 24 << 30, "40": 40 << 30, "80": 80 << 30, "141": 143771 << 20}
 """Bytes of cards by the number on their box; the last is what NVML says of an H200."""
@@ -51,9 +50,10 @@ def answer(question: Question) -> dict[str, Any]:
     """Return the row: predicted bytes in all, by kind, by phase and by stage."""
     import gc
 
+    from bench.config.overrides import override
+    from bench.config.presets import default_protocol
     from bench.memory.forecast import CPU, CUDA, forecast
     from bench.parallel import World
-    from bench.protocol import default_protocol, override
     from strategies import build_strategy
 
     started = time.perf_counter()
@@ -206,8 +206,9 @@ def what_fits(question: Question, field: str, limit: int, most: int) -> int | No
     """Return the largest value of ``window_clips`` or ``image_size`` whose forecast fits ``limit`` bytes."""
     import torch
 
+    from bench.config.overrides import override
+    from bench.config.presets import default_protocol
     from bench.models import build_backbone
-    from bench.protocol import default_protocol, override
 
     protocol = override(default_protocol(question.model, question.device), question.protocol)
     with torch.device("meta"):

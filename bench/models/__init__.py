@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 
 if TYPE_CHECKING:
     from bench.models.actionformer import ActionFormer

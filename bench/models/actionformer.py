@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.models.blocks import LayerNorm, MaskedConv1D, Scale, TransformerBlock
 from bench.models.head_config import HeadConfig
 from bench.models.losses import Losses, head_losses

@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bench.errors import InputError
+from bench.io.errors import InputError
+from bench.io.text import LONGEST_NAME, printable, short
+from bench.io.torch_files import check_torch_file
 from bench.models.layouts import Layout
-from bench.pickle_bounds import check_torch_file
-from bench.shown import LONGEST_NAME, printable, short
 
 SUFFIXES = (".pt", ".pth", ".pth.tar", ".bin", ".safetensors")
 # Averaged weights first: where a release ships both, its numbers are of the averaged ones.

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.models.backbone import Backbone, BackboneGeometry
 from bench.models.batch_norm import StoredBatchNorm
 

@@ -24,7 +24,7 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.models.backbone import Backbone, BackboneGeometry
 from bench.models.batch_norm import StoredBatchNorm
 from bench.models.vit import IMAGENET_MEAN, IMAGENET_STD

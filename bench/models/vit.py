@@ -19,7 +19,7 @@ from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.models.backbone import Backbone, BackboneGeometry
 from bench.models.draws import uniform
 from bench.models.positions import Grid, flat_positions, grid_positions

@@ -11,10 +11,10 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import InputError
+from bench.io.errors import InputError
+from bench.io.writing import replacing
 from bench.prediction.picture import colour_of, plain
 from bench.prediction.segments import Segment, clear
-from bench.record import replacing
 from bench.report.style import STYLE
 from datasets.pyav_reader import pyav_frames
 from datasets.video_index import VideoIndex, inspect

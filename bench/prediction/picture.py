@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
+from bench.io.text import printable
 from bench.prediction.segments import Segment, clear
 from bench.report.style import COLOURS, HATCHES, canvas
-from bench.shown import printable
 
 TEXT_SHARE = 0.04
 """Width of a score's text, as a share of the axis."""

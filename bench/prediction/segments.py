@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bench.detection.submission import VERSION
-from bench.report.formats import plain_cell
+from bench.io.tables import plain_cell
 
 SHOWN = 60
 LEAST_SHARE = 0.1

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from bench.errors import InputError
-from bench.folders import check_inside
+from bench.io.errors import InputError
+from bench.io.text import printable
+from bench.io.writing import check_inside, write_atomically
 from bench.locks import REPORT, holding
-from bench.record import read_folder, write_atomically
-from bench.shown import printable
+from bench.record import read_folder
 
 
 @dataclasses.dataclass(frozen=True)

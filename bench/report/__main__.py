@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.verb import exit_code
+from bench.io.exit_code import exit_code
 
 
 def default_results() -> Path:

@@ -6,8 +6,8 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
+from bench.io.tables import bold_best, comma_separated, escape_markdown, latex, markdown
 from bench.report.comparisons import Comparison, Row, differing_fields
-from bench.report.formats import bold_best, comma_separated, escape_markdown, latex, markdown
 from bench.report.tables import BASELINE
 from bench.report.tables import cells as comparison_cells
 

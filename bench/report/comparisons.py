@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from bench.io.text import LONGEST_NAME, printable
 from bench.record import Record
-from bench.shown import LONGEST_NAME, printable
 
 MEGABYTE = 1e6
 LONGEST_PART = 60

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from bench.detection.diagnosis import KINDS, MULTIPLES
+from bench.io.tables import comma_separated, escape_markdown, markdown
 from bench.report.comparisons import Comparison, Row
-from bench.report.formats import comma_separated, escape_markdown, markdown
 from bench.report.style import HATCHES, canvas, looks, save
 
 MOST_PANELS = 7

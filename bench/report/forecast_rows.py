@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.bounded_reading import LARGEST_NOTE, by_name, read_json
-from bench.errors import InputError
-from bench.memory.rows import MODES
+from bench.config.protocol import MODES
+from bench.io.errors import InputError
+from bench.io.reading import LARGEST_NOTE, by_name, read_json
+from bench.io.tables import comma_separated, markdown
+from bench.io.text import LONGEST_NAME, is_name, printable
 from bench.plan import KINDS
 from bench.record_fields import LARGEST, plain_values
-from bench.report.formats import comma_separated, markdown
-from bench.shown import LONGEST_NAME, is_name, printable
 
 GIGABYTE = 1e9
 TITLE = "Predicted memory of a training step"

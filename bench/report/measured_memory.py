@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.bounded_reading import LARGEST_NOTE, by_name, read_json
-from bench.errors import InputError
+from bench.io.errors import InputError
+from bench.io.reading import LARGEST_NOTE, by_name, read_json
+from bench.io.tables import comma_separated, markdown
+from bench.io.text import LONGEST_NAME, printable
 from bench.record_fields import number, positive
 from bench.report.forecast_rows import GIGABYTE, Forecast, parse
-from bench.report.formats import comma_separated, markdown
-from bench.shown import LONGEST_NAME, printable
 
 TITLE = "Measured memory of a training step"
 PREFACE = (

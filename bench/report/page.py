@@ -9,7 +9,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.shown import printable
+from bench.io.text import printable
 
 
 @dataclasses.dataclass(frozen=True)

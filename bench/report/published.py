@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.bounded_reading import by_name, read_text
-from bench.errors import InputError
+from bench.io.errors import InputError
+from bench.io.reading import by_name, read_text
+from bench.io.tables import Cells, bold_best, comma_separated, escape_markdown, latex, markdown
 from bench.report.comparisons import MEGABYTE, Comparison, Row, at_tiou
-from bench.report.formats import Cells, bold_best, comma_separated, escape_markdown, latex, markdown
 from bench.report.tables import BASELINE
 from datasets.cards import read_card
 from strategies import build_strategy, installed

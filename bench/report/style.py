@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 
-from bench.record import replacing
+from bench.io.writing import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,11 +11,11 @@ from typing import Any
 
 import pandas as pd
 
+from bench.io.tables import Cells, bold_best, escape_markdown, latex, markdown, plain, plain_cell
+from bench.io.text import printable
 from bench.record import Record
 from bench.report.comparisons import MEGABYTE, Comparison, Row, at_tiou, comparisons
-from bench.report.formats import Cells, bold_best, escape_markdown, latex, markdown, plain, plain_cell
 from bench.report.significance import Gain, paired_gain
-from bench.shown import printable
 from datasets.cards import known_datasets, read_card
 
 __all__ = ["Comparison", "Row", "comparison_csv", "comparison_markdown", "comparisons", "runs_csv"]

@@ -14,13 +14,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.errors import InputError
+from bench.io.errors import InputError
+from bench.io.exit_code import exit_code
 from bench.speed import Measurement
 from bench.speed.detection import evaluation, suppression
 from bench.speed.pipeline import caching, loading, starting
 from bench.speed.reporting import reporting
 from bench.speed.windowed import windowed
-from bench.verb import exit_code
 
 
 def table(rows: Sequence[Measurement]) -> str:
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(options: argparse.Namespace) -> int:
     """Measure the parts, print or write the result, and return 0: a missed bar is a finding, not an error."""
-    from bench.record import write_atomically
+    from bench.io.writing import write_atomically
 
     names = options.parts.split(",")
     for name in names:

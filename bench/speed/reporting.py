@@ -17,7 +17,7 @@ SEEDS = 1000
 
 def reporting(scale: float, cache: Path | None) -> list[Measurement]:
     """All tables, figures and the page of 10,000 records: shipped ones, copied with other numbers."""
-    from bench.protocol import digest_of
+    from bench.config.protocol import digest_of
     from bench.report import build
 
     shipped = sorted((ROOT / "results" / "records").glob("miniature_*_seed0_*.json"))

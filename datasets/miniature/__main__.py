@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from datasets.miniature.config import MiniatureConfig, default_cache_dir
 from datasets.miniature.generate import Progress, generate, generate_source
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 
 SUBSETS = ("training", "tuning", "testing")
 SOURCE_SUBSETS = ("training", "validation")

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.bounded_reading import LARGEST_NOTE, read_json
-from bench.errors import InputError
-from bench.shown import is_sha256, shown
+from bench.io.errors import InputError
+from bench.io.reading import LARGEST_NOTE, read_json
+from bench.io.text import is_sha256, shown
 from datasets.entries import unsafe_name
 from datasets.miniature.config import (
     PICTURES_SHA256,

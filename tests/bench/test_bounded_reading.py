@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import bounded_reading
-from bench.bounded_reading import decompressed, read_bytes, read_json, read_text
 from bench.detection import read_submission
 from bench.detection.submission import read_ground_truth
-from bench.errors import InputError
-from bench.shown import acts, is_name, printable, short, shown
+from bench.io import reading as bounded_reading
+from bench.io.errors import InputError
+from bench.io.reading import decompressed, read_bytes, read_json, read_text
+from bench.io.text import acts, is_name, printable, short, shown
 from datasets.annotations import read_annotations
 
 

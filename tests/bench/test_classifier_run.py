@@ -7,9 +7,10 @@ import pytest
 from conftest import CLASSES, bench_command, run_bench
 from safetensors import safe_open
 
+from bench.config.presets import MINIATURE
+from bench.config.protocol import LATER, digest_of
 from bench.detection import classifier_name, read_submission
 from bench.predict import main as predict
-from bench.protocol import LATER, MINIATURE, digest_of
 from bench.record import checkpoint_path, detections_path, read_folder
 from bench.report import tables
 from bench.run import main

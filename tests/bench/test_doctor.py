@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.doctor import main
-from bench.errors import InputError
+from bench.io.errors import InputError
 from datasets import probing
 from datasets.annotations import read_annotations
 from datasets.checking import require_fit
@@ -234,7 +234,8 @@ def test_the_proposal_follows_the_lengths():
 
 
 def test_the_proposal_is_a_protocol(tmp_path):
-    from bench.protocol import default_protocol, override
+    from bench.config.overrides import override
+    from bench.config.presets import default_protocol
 
     changes = dict(part.split("=") for part in propose([1.0, 5.0, 20.0]).protocol.split())
     assert override(default_protocol("vit-b"), changes).window_clips % 4 == 0

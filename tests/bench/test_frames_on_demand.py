@@ -19,7 +19,7 @@ from conftest import CLASSES, ROOT, bench_command
 from bench import clips as clips_module
 from bench.clips import FileClips, open_store, parts, pictures_sha256
 from bench.encoding import ClipPasses, batch_clips, encode_frozen, encode_video
-from bench.errors import InputError, StuckDecoderError
+from bench.io.errors import InputError, StuckDecoderError
 from bench.loading import FrameLoader
 from bench.run import main
 from bench.speed.windowed import long_video

@@ -12,8 +12,8 @@ import pytest
 from conftest import ROOT, records_of, run_bench
 
 from bench import run_process
+from bench.io.writing import process_runs
 from bench.progress import Progress
-from bench.record import process_runs
 from bench.run import main
 from bench.run_process import Limits, end, end_overdue
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from bench.config.protocol import NmsConfig
 from bench.inference import detect_all
-from bench.protocol import NmsConfig
 from bench.step import Detector
 from strategies.testing import TINY_PROTOCOL, tiny_store, tiny_vit
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import bench_command
 
 from bench import runner
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.job import RunJob
 from bench.run import parser, specifications
 

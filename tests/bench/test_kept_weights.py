@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from bench.errors import InputError
+from bench.config.presets import MINIATURE, STANDARD
+from bench.config.protocol import Protocol
+from bench.io.errors import InputError
+from bench.io.reading import file_sha256
+from bench.io.typed_values import value_of
 from bench.kept_weights import (
     KEY,
     SCHEMA,
@@ -22,9 +26,7 @@ from bench.kept_weights import (
     restore,
     write_checkpoint,
 )
-from bench.plain_values import value_of
-from bench.protocol import MINIATURE, STANDARD, Protocol
-from bench.specification import SOURCE_WEIGHTS, file_sha256
+from bench.specification import SOURCE_WEIGHTS
 from strategies import build_strategy, installed
 from strategies.testing import TINY_PROTOCOL
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, bench_command, run_bench
 
 from bench import jobs as jobs_module
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.jobs import read_jobs, states_of
 from bench.progress import read_progress
 from bench.run import main

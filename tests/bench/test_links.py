@@ -12,10 +12,11 @@ from made_records import folder, record
 from bench.detection.submission import write_submission
 from bench.encoding import ClipPasses
 from bench.encoding_cache import DiskCache
-from bench.errors import InputError
+from bench.io.errors import InputError
+from bench.io.writing import draft_path, write_atomically
 from bench.locks import holding
 from bench.preconditions import check_writable
-from bench.record import draft_path, write_atomically, write_record
+from bench.record import write_record
 from bench.report import build
 from datasets.probing import probe_files
 from strategies import build_strategy

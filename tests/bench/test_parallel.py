@@ -13,13 +13,14 @@ import torch
 from parallel_cases import CASES, DROPPING, PROTOCOL
 from tiny import ROOT, bench_command, make_dataset, records_of
 
-from bench.errors import InputError
+from bench.config.arguments import check_cards, check_processes
+from bench.config.overrides import override
+from bench.config.presets import MINIATURE
+from bench.io.errors import InputError
 from bench.models.draws import Share, drawing_for, uniform
 from bench.models.vit import VideoViT
-from bench.options import check_cards, check_processes
 from bench.parallel import ALONE, World, buckets, check_division, check_draws
 from bench.plan import main as plan
-from bench.protocol import MINIATURE, override
 from bench.run import main
 from strategies import build_strategy
 from strategies.testing import CLASSES, tiny_detector

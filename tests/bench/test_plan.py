@@ -165,8 +165,8 @@ def test_what_cannot_fit_is_a_row_and_not_tried(tiny_dataset, tmp_path):
 
 
 def test_fitting_chooses_one_micro_batch_for_all(tiny_dataset, tmp_path):
-    from bench.errors import InputError
     from bench.foresight import fitted
+    from bench.io.errors import InputError
 
     command = bench_command(tiny_dataset, tmp_path, strategies="head-only,full-finetune")[3:]
     specs = specifications(parser().parse_args(command))

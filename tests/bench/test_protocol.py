@@ -5,9 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from bench.errors import InputError
+from bench.config.overrides import override
+from bench.config.presets import MINIATURE, STANDARD, default_protocol
+from bench.config.protocol import HeadSize
+from bench.io.errors import InputError
 from bench.models import build_head
-from bench.protocol import MINIATURE, STANDARD, HeadSize, default_protocol, override
 
 
 def test_every_field_changes_the_digest():

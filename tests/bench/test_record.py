@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from bench.errors import InputError
-from bench.record import check_record, read_folder, read_record, write_atomically, write_record
+from bench.io.errors import InputError
+from bench.io.writing import write_atomically
+from bench.record import check_record, read_folder, read_record, write_record
 
 
 def record(**changes):

@@ -7,7 +7,7 @@ import math
 import pytest
 from made_records import folder, record, rows
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.record import check_record, ground_truth_path, read_folder
 from bench.record_fields import FINISHED, check_fields, plain_values
 from bench.report import build

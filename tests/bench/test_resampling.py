@@ -12,15 +12,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bench.clips import VideoClips, instants, open_store, time_grid
+from bench.config.overrides import override
+from bench.config.presets import MINIATURE, STANDARD
+from bench.config.protocol import NmsConfig
 from bench.detection.evaluation import evaluate
 from bench.detection.submission import read_ground_truth, read_submission
 from bench.encoding import batch_clips
-from bench.errors import InputError
 from bench.experiment import write_detections, write_ground_truth
 from bench.inference import detect_all
+from bench.io.errors import InputError
 from bench.loading import FrameLoader
 from bench.models.backbone import BackboneGeometry
-from bench.protocol import MINIATURE, STANDARD, NmsConfig, override
 from bench.specification import RunSpecification
 from bench.step import Detector
 from bench.windows import TrainingSampler, Window, window_mask, window_targets

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.models import build_head
 from bench.models.backbone import Backbone
 from bench.models.vit import VideoViT
@@ -176,7 +176,7 @@ def test_released_gradients_make_the_same_step():
 
 
 def test_released_gradients_need_an_unclipped_step():
-    from bench.protocol import override
+    from bench.config.overrides import override
 
     with pytest.raises(InputError, match=r"lean\.release_gradients"):
         override(TINY_PROTOCOL, {"lean.release_gradients": "true"})

@@ -14,11 +14,12 @@ from conftest import ROOT, bench_command
 from made_records import record as made_record
 
 from bench import locks
-from bench.errors import InputError
+from bench.io.errors import InputError
+from bench.io.writing import draft_path, machine
 from bench.locks import check_locks, claim, held, holding, one_machine_option
 from bench.pending import clear_away, stamps, still_pending
 from bench.progress import Waiting, read_progress, read_queues, write_queue
-from bench.record import draft_path, machine, write_record
+from bench.record import write_record
 from bench.run import main
 
 HOLDER = """

@@ -20,11 +20,12 @@ from made_records import record as made_record
 from bench import unfinished as module
 from bench.course import course_of, plain
 from bench.divergence import NonFiniteLossError
-from bench.errors import StoppedError
 from bench.experiment_record import facts_of, failure
+from bench.io.errors import StoppedError
+from bench.io.torch_files import check_torch_file
+from bench.io.writing import draft_path, remove_drafts
 from bench.pending import clear_away, pending, was_killed
-from bench.pickle_bounds import check_torch_file
-from bench.record import draft_path, remove_drafts, write_record
+from bench.record import write_record
 from bench.run import main
 from bench.seeds import random_values, restore_random
 from bench.training import train

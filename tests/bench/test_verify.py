@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.protocol import LATER
+from bench.config.protocol import LATER
 from bench.record import detections_path, ground_truth_path, read_folder
 from bench.verify import identifiers, main, protocol_digest
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench.clips import TimeGrid
-from bench.protocol import MINIATURE
+from bench.config.presets import MINIATURE
 from bench.windows import TrainingSampler, Window, window_mask, window_targets
 from datasets.annotations import Instance, Video
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_store, tiny_vit

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from datasets.annotations import Dataset, Instance, SegmentPolicy, read_annotations, video_path
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from fuzz import sandbox, text_files, video_files
 
 from bench.detection import Segments, evaluate, read_submission, write_submission
-from bench.errors import InputError
+from bench.io.errors import InputError
 from datasets.annotations import read_annotations
 from datasets.dataset import SegmentPolicy
 

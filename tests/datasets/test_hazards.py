@@ -13,7 +13,7 @@ from movies import damage, spelled, write
 from numpy.typing import NDArray
 
 from bench.environment import describe
-from bench.errors import InputError
+from bench.io.errors import InputError
 from datasets import decord_reader, video
 from datasets.decord_reader import DecordError, decord_frames, decord_installed
 from datasets.video import probe, read_frames

@@ -10,7 +10,7 @@ import pytest
 from movies import write
 
 from bench.doctor import main
-from bench.errors import InputError
+from bench.io.errors import InputError
 from datasets import probing
 from datasets.annotations import read_annotations, video_path
 from datasets.entries import unsafe_name

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from datasets import load_dataset, read_card, video_path
 from datasets.cards import Card, Variant
 from datasets.dataset import SegmentPolicy

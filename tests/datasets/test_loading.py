@@ -5,8 +5,9 @@ import pytest
 from small import SMALL
 
 import datasets
-from bench.errors import InputError
-from bench.protocol import default_protocol, override
+from bench.config.overrides import override
+from bench.config.presets import default_protocol
+from bench.io.errors import InputError
 from datasets import card_protocol, known_datasets, load_dataset, read_card, video_path
 from datasets.miniature import MiniatureConfig
 from datasets.miniature.config import SUBSETS

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from small import SMALL
 
 from bench.environment import processor_facts
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.record import read_folder
 from datasets.miniature import (
     MiniatureConfig,
@@ -182,7 +182,7 @@ def test_errors_of_library_functions_reach_no_pixel(
 def test_a_disk_without_room_is_named_in_one_line(workers: int, tmp_path: Path) -> None:
     code = (
         "import resource, sys; from pathlib import Path; from small import SMALL\n"
-        "from bench.errors import InputError; from datasets.miniature import generate\n"
+        "from bench.io.errors import InputError; from datasets.miniature import generate\n"
         # Files of more bytes cannot be written, and no signal ends the process that tries.
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from datasets import decord_reader
 from datasets.video import probe, read_frames
 

@@ -25,7 +25,7 @@ from endurance.kills import endure  # noqa: E402
 from tiny import make_dataset  # noqa: E402
 
 from bench.environment import describe  # noqa: E402
-from bench.record import write_atomically  # noqa: E402
+from bench.io.writing import write_atomically  # noqa: E402
 
 FULL = 200
 

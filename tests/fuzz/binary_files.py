@@ -24,7 +24,7 @@ from bench.course import Course, plain
 from bench.detection import read_submission
 from bench.encoding import ClipPasses
 from bench.encoding_cache import DiskCache
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.kept_weights import (
     KEY,
     SCHEMA,

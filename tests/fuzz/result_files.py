@@ -11,9 +11,9 @@ from typing import Any
 from fuzz.mutations import mutated_bytes, mutated_document
 from fuzz.sandbox import Findings, sandbox
 
+from bench.io.tables import latex, markdown, plain
 from bench.record import detections_path, ground_truth_path, read_folder
 from bench.report import build, configurations, figures, forecast_rows, measured_memory, published, tables
-from bench.report.formats import latex, markdown, plain
 from bench.report.page import Section, page
 from bench.verify import verify
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.errors import InputError
-from bench.shown import LONGEST_MESSAGE
+from bench.io.errors import InputError
+from bench.io.text import LONGEST_MESSAGE
 
 SECONDS = 30.0
 MOST_BYTES = 3 * 2**30

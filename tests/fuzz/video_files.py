@@ -117,7 +117,7 @@ def look(path: Path) -> str:
     """Probe a file and read it with both readers: what came of it."""
     import numpy as np
 
-    from bench.errors import InputError
+    from bench.io.errors import InputError
     from datasets import video
 
     outcomes = []

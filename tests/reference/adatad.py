@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from bench.config.presets import STANDARD
+from bench.config.protocol import Lean, Protocol
 from bench.memory.forecast import CUDA, forecast
 from bench.models import build_backbone, build_head
 from bench.models.backbone import Backbone
-from bench.protocol import STANDARD, Lean, Protocol
 from bench.step import Detector
 from strategies.base import Rule, Stage
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench.encoding import ClipPasses, EncodingCache, encode_frozen, reduce_clips
-from bench.errors import InputError
+from bench.io.errors import InputError
 from strategies import build_strategy, installed
 from strategies.base import FULL, Fidelity, Rule, Stage, check_stages, learning_rates
 from strategies.head_only import HeadOnly

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.detection import Segments, classifier_name, evaluate, fuse, read_class_scores
-from bench.errors import InputError
+from bench.io.errors import InputError
 
 sys.path.append(str(Path(__file__).parents[2] / "reference"))
 import fusion as reference

@@ -11,7 +11,7 @@ import pytest
 
 from bench.detection import Segments, evaluate, read_ground_truth, read_submission
 from bench.detection.diagnosis import ACTIVITYNET, KINDS, THUMOS, Bins, diagnose
-from bench.errors import InputError
+from bench.io.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from reference import diagnosis as reference

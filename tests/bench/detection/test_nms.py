@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.detection import soft_nms
-from bench.errors import InputError
+from bench.io.errors import InputError
 
 TESTS = Path(__file__).parents[2]
 sys.path.append(str(TESTS / "reference"))

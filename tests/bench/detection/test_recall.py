@@ -11,8 +11,8 @@ import pytest
 from test_diagnosis import random_tables, table
 
 from bench.detection import average_recall
-from bench.errors import InputError
 from bench.evaluate import main, parse_numbers
+from bench.io.errors import InputError
 
 PUBLISHED = Path(__file__).parents[3].parent / "shared" / "data" / "detections"
 

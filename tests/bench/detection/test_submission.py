@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from bench.detection import Segments, read_ground_truth, read_submission, write_submission
-from bench.errors import InputError
 from bench.evaluate import main, parse_tiou
+from bench.io.errors import InputError
 
 TRUTH: dict[str, Any] = {
     "database": {

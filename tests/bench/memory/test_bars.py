@@ -91,7 +91,7 @@ def test_released_gradients_save_the_gradients(pool):
 
 
 def test_a_question_that_cannot_be_answered_raises(pool):
-    from bench.errors import InputError
+    from bench.io.errors import InputError
 
     with pytest.raises(InputError, match="unknown 'nothing'"):
         answer_all([Question("vit-t", "nothing", {}, {})], pool)

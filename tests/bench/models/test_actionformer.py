@@ -9,7 +9,7 @@ import seeded
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.models.actionformer import ActionFormer
 from bench.models.blocks import AffineDropPath, local_attention
 from bench.models.head_config import HeadConfig, head_config

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.models import MODEL_NAMES, build_backbone, build_head
 from bench.models.families import FAMILIES
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.models import build_backbone
 from bench.models.batch_norm import StoredBatchNorm
 from bench.models.i3d import I3D, tiny_i3d

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.models import build_head
 from bench.models.head_config import ACTIVITYNET13, THUMOS14, HeadConfig, head_config
 

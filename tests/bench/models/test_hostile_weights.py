@@ -22,9 +22,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from fuzz.binary_files import claiming
 
-from bench import convert_i3d, pickle_bounds
+from bench import convert_i3d
 from bench.convert_i3d import MEMBER, read_arrays, read_source
-from bench.errors import InputError
+from bench.io import torch_files as pickle_bounds
+from bench.io.errors import InputError
 from bench.kept_weights import read_checkpoint
 from bench.models import build_backbone
 from bench.models.checkpoints import read_tensors

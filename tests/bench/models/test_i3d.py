@@ -12,7 +12,7 @@ import seeded
 import torch
 import torch.nn.functional as F
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.models.i3d import (
     CONFIGS,
     I3D,

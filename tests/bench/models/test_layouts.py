@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.models.checkpoints import LoadAudit, load_model
 from bench.models.i3d import I3D, I3DConfig
 from bench.models.layouts import I3D_LAYOUT, TSM_LAYOUT, VIT_LAYOUT, Layout

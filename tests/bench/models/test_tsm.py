@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.models.tsm import CONFIGS, TSMResNet, shift, tiny_tsm
 
 

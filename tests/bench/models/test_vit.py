@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.models.positions import grid_positions
 from bench.models.vit import CONFIGS, Attention, VideoViT, ViTConfig
 

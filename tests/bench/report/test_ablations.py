@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from made_records import folder, record
 
+from bench.io.tables import bold_best, latex, markdown
 from bench.report import ablations, build, tables, training_figures
-from bench.report.formats import bold_best, latex, markdown
 
 SETTINGS = {"taps": [], "gated": True}
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from bench.report.formats import comma_separated, escape_latex, escape_markdown, plain, plain_cell
+from bench.io.tables import comma_separated, escape_latex, escape_markdown, plain, plain_cell
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1+cmd|x", "-2+3", "@SUM(A1)", "-", "+", "=", "- text"])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.report import forecast_rows, measured_memory, memory_figures, step_figure
 
 

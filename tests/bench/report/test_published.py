@@ -6,9 +6,9 @@ import io
 import pytest
 from made_records import record
 
-from bench.errors import InputError
+from bench.io.errors import InputError
+from bench.io.tables import escape_latex
 from bench.report import published, tables
-from bench.report.formats import escape_latex
 from bench.report.published import SHIPPED, contents, read_published, read_table
 
 SHIPPED_TABLES = {table.name: table for table in read_published(SHIPPED, [])}

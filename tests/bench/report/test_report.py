@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from made_records import folder, record, rows
 
-from bench.errors import InputError
+from bench.io.errors import InputError
 from bench.report import build, figures, tables
 from bench.report.__main__ import main
 

@@ -6,6 +6,7 @@ before it is read, one that unpacks to too much while it is unpacked.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -16,8 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.errors import InputError
-from bench.shown import printable, shown
+from bench.io.errors import InputError
+from bench.io.text import printable, shown
+
+LARGEST_WEIGHTS = 2**36
+"""Bytes of a checkpoint: eight times ViT-g's weights with all that an optimizer keeps of them."""
 
 LARGEST_DATA = 2**28
 """Bytes of an annotation or detection file, unpacked: 2.5 million detections, twice those of HACS."""
@@ -210,3 +214,12 @@ def _check_levels(value: Any) -> None:
         if not level:
             return
     raise RecursionError
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file; raise InputError when it cannot be read."""
+    try:
+        with open_regular(path, LARGEST_WEIGHTS) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None

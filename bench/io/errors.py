@@ -3,7 +3,7 @@
 import errno
 from typing import Any
 
-from bench.shown import printable
+from bench.io.text import printable
 
 
 class InputError(ValueError):

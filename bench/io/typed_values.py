@@ -7,10 +7,13 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench.errors import InputError
-from bench.shown import printable, short
+from bench.io.errors import InputError
+from bench.io.text import printable, short
+
+if TYPE_CHECKING:
+    pass
 
 __all__ = ["short", "value_of"]
 
@@ -81,3 +84,29 @@ def _finite(value: float) -> bool:
         return math.isfinite(value)
     except OverflowError:  # an integer of hundreds of digits
         return False
+
+
+def parse_value(text: str, kind: Any, where: str) -> Any:
+    """Return ``text`` as a value of the annotated type ``kind``; raise InputError naming ``where``."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        if text not in arguments:
+            raise InputError(f"{where}: got '{text}', allowed are {', '.join(map(str, arguments))}")
+        return text
+    if origin is tuple:
+        items = [item for item in text.split("+") if item]
+        return tuple(parse_value(item, arguments[0], where) for item in items)
+    if type(None) in arguments:
+        if text.lower() == "none":
+            return None
+        return parse_value(text, next(a for a in arguments if a is not type(None)), where)
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise InputError(f"{where}: got '{text}', allowed are true and false")
+        return text.lower() == "true"
+    if kind not in (int, float, str):
+        raise InputError(f"{where}: cannot be set from text")
+    try:
+        return kind(text)
+    except ValueError:
+        raise InputError(f"{where}: got '{text}', allowed is a value of type {kind.__name__}") from None

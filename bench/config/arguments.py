@@ -1,15 +1,10 @@
-"""Options that several verbs share, from text. All raise InputError that names the option."""
+"""Command-line values that several commands share, from text. All raise InputError that names the option."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from bench.errors import InputError
-
-if TYPE_CHECKING:
-    from bench.specification import RunSpecification
+from bench.io.errors import InputError
 
 
 def pairs(items: Sequence[str], option: str) -> dict[str, str]:
@@ -24,17 +19,6 @@ def pairs(items: Sequence[str], option: str) -> dict[str, str]:
     return found
 
 
-def settings_of(items: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return for each of the strategies ``names`` its fields from ``--set STRATEGY.FIELD=VALUE`` words."""
-    settings: dict[str, dict[str, str]] = {name: {} for name in names}
-    for key, value in pairs(items, "--set").items():
-        name, _, field = key.partition(".")
-        if name not in settings:
-            raise InputError(f"--set: '{name}' is not among the strategies of this run ({', '.join(names)})")
-        settings[name][field] = value
-    return settings
-
-
 def seeds_of(text: str) -> list[int]:
     """Return the seeds, each once."""
     try:
@@ -46,22 +30,6 @@ def seeds_of(text: str) -> list[int]:
     if any(seed < 0 or seed >= 2**31 for seed in found):
         raise InputError(f"--seeds: got '{text}', allowed are 0 to 2147483647")
     return list(dict.fromkeys(found))
-
-
-def strategy_names(text: str, option: str = "--strategies") -> list[str]:
-    """Return the names of strategies, each once; ``all`` is all that are installed."""
-    from strategies import installed
-
-    known = installed()
-    if text == "all":
-        return list(known)
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in known:
-            raise InputError(f"{option}: unknown '{name}', known are {', '.join(known)}")
-    if not names:
-        raise InputError(f"{option}: none given, known are {', '.join(known)}")
-    return list(dict.fromkeys(names))
 
 
 def device_of(text: str) -> str:
@@ -104,12 +72,6 @@ def check_cards(processes: int, device: str) -> None:
     cards = torch.cuda.device_count()
     if device_of(device) == "cuda" and processes > cards:
         raise InputError(f"--processes: got {processes}, this machine has {cards} CUDA devices")
-
-
-def default_workers(spec: RunSpecification) -> int:
-    """Return how many runs go on side by side on this machine."""
-    threads = spec.protocol().threads * spec.processes
-    return max(1, (os.cpu_count() or 1) // threads) if spec.device == "cpu" else 1
 
 
 def numbers(text: str, option: str) -> list[int]:

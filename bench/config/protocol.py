@@ -6,13 +6,10 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import operator
-import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from bench.errors import InputError
-from strategies import parse_value
+MODES = ("plain", "checkpointed", "streamed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,119 +171,5 @@ def digest_of(fields: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(counted, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-MINIATURE = Protocol(
-    frames_per_second=10.0,
-    image_size=32,
-    window_clips=16,
-    window_overlap=0.5,
-    batch_size=2,
-    steps=800,
-    learning_rate=2e-3,
-    weight_decay=0.05,
-    warmup=0.1,
-    gradient_clip=1.0,
-    head=HeadSize(
-        embd_dim=64, head_dim=64, fpn_dim=64, n_mha_win_size=9, stem_layers=1, levels=4, init_loss_norm=20.0
-    ),
-    nms=NmsConfig(max_seg_num=100),
-)
-"""Fits a run of vit-t on a few dozen short videos into minutes on one core."""
-
-STANDARD = Protocol(
-    frames_per_second=30.0,
-    image_size=224,
-    window_clips=48,
-    window_overlap=0.5,
-    batch_size=1,
-    steps=6000,
-    learning_rate=1e-4,
-    weight_decay=0.05,
-    warmup=0.08,
-    gradient_clip=1.0,
-    head=HeadSize(),
-    nms=NmsConfig(),
-    ema_decay=0.999,
-    precision="bfloat16",
-    frozen_clips=4,
-)
-"""For backbones of published size: windows of 768 frames in 48 clips of 16, at 30 a second, so 25.6 s."""
-
-
-def default_protocol(model: str, device: str = "cuda") -> Protocol:
-    """Return the protocol that a model is compared under unless fields are set.
-
-    A CPU computes in float32: without hardware for it, bfloat16 convolutions take thirty times as long.
-    """
-    protocol = MINIATURE if model == "vit-t" else STANDARD
-    return dataclasses.replace(protocol, precision="float32") if device == "cpu" else protocol
-
-
 NO_CLIPPING = 1e30
 """A ``gradient_clip`` of this much or more clips nothing."""
-NESTED = ("head", "nms", "lean")
-
-
-def override(protocol: Protocol, changes: Mapping[str, str]) -> Protocol:
-    """Return the protocol with fields set from text; nested ones as ``head.levels`` or ``nms.nms_sigma``.
-
-    Raises InputError that lists the known fields.
-    """
-    for key, text in changes.items():
-        owner, _, name = key.rpartition(".")
-        target: Any = getattr(protocol, owner, None) if owner else protocol
-        known = (
-            [field.name for field in dataclasses.fields(target)] if dataclasses.is_dataclass(target) else []
-        )
-        if name not in known or name in NESTED:
-            fields = ", ".join(f.name for f in dataclasses.fields(protocol) if f.name not in NESTED)
-            nested = ", ".join(f"{each}.*" for each in NESTED)
-            raise InputError(f"protocol: unknown field '{key}', known are {fields}, {nested}")
-        kind = typing.get_type_hints(type(target))[name]
-        changed = dataclasses.replace(target, **{name: parse_value(text, kind, f"protocol field '{key}'")})
-        protocol = dataclasses.replace(protocol, **{owner: changed}) if owner else changed
-    check(protocol)
-    return protocol
-
-
-def check(protocol: Protocol) -> None:
-    """Raise InputError for a field out of its range."""
-    limits: tuple[tuple[str, float, float], ...] = (
-        ("frames_per_second", 0.01, 1000),
-        ("image_size", 1, 4096),
-        ("window_clips", 1, 4096),
-        ("window_overlap", 0, 0.95),
-        ("batch_size", 1, 4096),
-        ("steps", 2, 10**8),
-        ("learning_rate", 0, 1e30),
-        ("warmup", 0, 1),
-        ("threads", 1, 1024),
-        ("frozen_clips", 1, 4096),
-        ("micro_batch_clips", 1, 4096),
-        ("gradient_clip", 1e-12, 1e30),
-        ("head.embd_dim", 1, 65536),
-        ("head.head_dim", 1, 65536),
-        ("head.fpn_dim", 1, 65536),
-        ("head.levels", 1, 16),
-        ("head.stem_layers", 0, 64),
-        ("classifier_top", 1, 1000),
-    )
-    for name, low, high in limits:
-        value = operator.attrgetter(name)(protocol)
-        if not low <= value <= high:
-            raise InputError(f"protocol: field '{name}' is {value}, allowed is {low} to {high}")
-    if protocol.classifier is None and protocol.classifier_top != LATER["classifier_top"]:
-        raise InputError("protocol: field 'classifier_top' is set, allowed only with --classifier")
-    if protocol.micro_batch_windows is not None and not 1 <= protocol.micro_batch_windows <= 4096:
-        raise InputError(
-            f"protocol: field 'micro_batch_windows' is {protocol.micro_batch_windows}, allowed is 1 to 4096"
-        )
-    if protocol.lean.release_gradients and (
-        protocol.gradient_clip < NO_CLIPPING
-        or protocol.backward == "streamed"
-        or protocol.micro_batch_windows is not None
-    ):
-        raise InputError(
-            "protocol: field 'lean.release_gradients' is true, allowed only with "
-            f"gradient_clip={NO_CLIPPING:g} (no clipping), backward plain or checkpointed, and all windows "
-            "at once"
-        )

@@ -6,8 +6,12 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from bench.shown import printable
+from bench.io.text import printable
+
+if TYPE_CHECKING:
+    pass
 
 Lines = Sequence[Sequence[str]]
 

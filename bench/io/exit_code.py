@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from bench.errors import InputError, machine_fault
+from bench.io.errors import InputError, machine_fault
 
 RUNS_KEPT = "; finished runs are kept, the same command goes on"
 """What the verbs add that make runs."""

@@ -11,10 +11,8 @@ import zipfile
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from bench.bounded_reading import megabytes, open_regular
+from bench.io.reading import LARGEST_WEIGHTS, megabytes, open_regular
 
-LARGEST_WEIGHTS = 2**36
-"""Bytes of a checkpoint: eight times ViT-g's weights with all that an optimizer keeps of them."""
 MOST_OPERATIONS = 1_000_000
 """Of a pickle; a tensor takes about forty. Each may take a hundred bytes, so that much memory is bounded."""
 LARGEST_DIRECTORY = 2**24

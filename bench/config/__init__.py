@@ -1,0 +1,1 @@
+"""What a comparison holds equal, and how it is set from text."""

@@ -1,0 +1,81 @@
+"""Protocol fields set from text, and their ranges."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from bench.config.protocol import LATER, NO_CLIPPING, Protocol
+from bench.io.errors import InputError
+from bench.io.typed_values import parse_value
+
+NESTED = ("head", "nms", "lean")
+
+
+def override(protocol: Protocol, changes: Mapping[str, str]) -> Protocol:
+    """Return the protocol with fields set from text; nested ones as ``head.levels`` or ``nms.nms_sigma``.
+
+    Raises InputError that lists the known fields.
+    """
+    for key, text in changes.items():
+        owner, _, name = key.rpartition(".")
+        target: Any = getattr(protocol, owner, None) if owner else protocol
+        known = (
+            [field.name for field in dataclasses.fields(target)] if dataclasses.is_dataclass(target) else []
+        )
+        if name not in known or name in NESTED:
+            fields = ", ".join(f.name for f in dataclasses.fields(protocol) if f.name not in NESTED)
+            nested = ", ".join(f"{each}.*" for each in NESTED)
+            raise InputError(f"protocol: unknown field '{key}', known are {fields}, {nested}")
+        kind = typing.get_type_hints(type(target))[name]
+        changed = dataclasses.replace(target, **{name: parse_value(text, kind, f"protocol field '{key}'")})
+        protocol = dataclasses.replace(protocol, **{owner: changed}) if owner else changed
+    check(protocol)
+    return protocol
+
+
+def check(protocol: Protocol) -> None:
+    """Raise InputError for a field out of its range."""
+    limits: tuple[tuple[str, float, float], ...] = (
+        ("frames_per_second", 0.01, 1000),
+        ("image_size", 1, 4096),
+        ("window_clips", 1, 4096),
+        ("window_overlap", 0, 0.95),
+        ("batch_size", 1, 4096),
+        ("steps", 2, 10**8),
+        ("learning_rate", 0, 1e30),
+        ("warmup", 0, 1),
+        ("threads", 1, 1024),
+        ("frozen_clips", 1, 4096),
+        ("micro_batch_clips", 1, 4096),
+        ("gradient_clip", 1e-12, 1e30),
+        ("head.embd_dim", 1, 65536),
+        ("head.head_dim", 1, 65536),
+        ("head.fpn_dim", 1, 65536),
+        ("head.levels", 1, 16),
+        ("head.stem_layers", 0, 64),
+        ("classifier_top", 1, 1000),
+    )
+    for name, low, high in limits:
+        value = operator.attrgetter(name)(protocol)
+        if not low <= value <= high:
+            raise InputError(f"protocol: field '{name}' is {value}, allowed is {low} to {high}")
+    if protocol.classifier is None and protocol.classifier_top != LATER["classifier_top"]:
+        raise InputError("protocol: field 'classifier_top' is set, allowed only with --classifier")
+    if protocol.micro_batch_windows is not None and not 1 <= protocol.micro_batch_windows <= 4096:
+        raise InputError(
+            f"protocol: field 'micro_batch_windows' is {protocol.micro_batch_windows}, allowed is 1 to 4096"
+        )
+    if protocol.lean.release_gradients and (
+        protocol.gradient_clip < NO_CLIPPING
+        or protocol.backward == "streamed"
+        or protocol.micro_batch_windows is not None
+    ):
+        raise InputError(
+            "protocol: field 'lean.release_gradients' is true, allowed only with "
+            f"gradient_clip={NO_CLIPPING:g} (no clipping), backward plain or checkpointed, and all windows "
+            "at once"
+        )
