@@ -18,9 +18,9 @@ from bench.config.protocol import Protocol
 from bench.io.reading import file_sha256
 from bench.loading import FrameLoader
 from bench.models.backbone import BackboneGeometry
-from datasets.annotations import Dataset, Video, video_path
-from datasets.clips import FrameGrid, frame_times, spread_times
-from datasets.video import read_clips, readers_installed
+from datasets.annotations.reader import Dataset, Video, video_path
+from datasets.sampling import FrameGrid, frame_times, spread_times
+from datasets.video.frames import read_clips, readers_installed
 
 PART_BYTES = 256 * 2**20
 """Frames of a video that are held at once where all of it is wanted, at most: some 1700 of 224 pixels."""

@@ -93,7 +93,7 @@ def _leaves(tree: object, path: tuple[str, ...], where: str) -> Iterator[tuple[s
 
 
 def convert(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the tensors by their names in ``bench.models.i3d``, the classifier's included.
+    """Return the tensors by their names in ``bench.models.backbones.i3d``, the classifier's included.
 
     Kernels go from (T, H, W, in, out) to (out, in, T, H, W). The norms have no scale: theirs becomes 1.
     Raises ``InputError`` for an array that the network does not have.
@@ -196,7 +196,7 @@ def run(source: str, output: Path) -> tuple[str, ...]:
         raise InputError(f"{output}: allowed is a name that ends in .safetensors")
     content, where = read_source(source)
     tensors = convert(read_arrays(content, where))
-    from bench.models.i3d import load_classifier
+    from bench.models.backbones.i3d import load_classifier
 
     # A folder of its own: the name must end as that of a checkpoint, and none that lies there may be hit.
     with _draft_folder(output) as folder:

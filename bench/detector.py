@@ -11,10 +11,10 @@ from torch.nn.utils import parametrize
 
 from bench.config.protocol import Protocol
 from bench.models import build_backbone, build_head
-from bench.models.actionformer import ActionFormer
-from bench.models.checkpoints import LoadAudit
-from bench.models.vit import Attention
-from bench.seeds import derived_seed
+from bench.models.actionformer.model import ActionFormer
+from bench.models.backbones.vit import Attention
+from bench.models.pretrained import LoadAudit
+from bench.models.random_state import derived_seed
 from bench.step import Detector
 from strategies.base import Stage, Strategy, learning_rates
 

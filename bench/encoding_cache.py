@@ -24,10 +24,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from bench.encoding import ClipPasses, encode_frozen
-from bench.environment import processor_name
 from bench.io.errors import InputError
 from bench.io.reading import open_regular, reason
 from bench.io.writing import check_inside, write_atomically
+from bench.memory.device import processor_name
 from bench.models.backbone import Backbone, Encoded
 
 FORMAT = 1

@@ -55,7 +55,7 @@ from bench.training import train
 from bench.unfinished import Unfinished, owner_of
 from bench.watching import stop_signals, watch_parent, watch_reading
 from bench.windows import TrainingSampler
-from datasets.annotations import Dataset
+from datasets.annotations.reader import Dataset
 from datasets.miniature.config import default_cache_dir
 
 Progress = Callable[[str, int, int], None]

@@ -18,14 +18,14 @@ from bench.io.reading import file_sha256
 from bench.io.writing import write_atomically
 from bench.record import SCHEMA, Record
 from bench.specification import RunSpecification, run_id
-from datasets.annotations import Dataset
+from datasets.annotations.reader import Dataset
 from strategies.base import settings
 
 if TYPE_CHECKING:
     from bench.course import StageMemory
     from bench.detection.evaluation import Evaluation
     from bench.memory.meter import MemoryReading
-    from bench.models.checkpoints import LoadAudit
+    from bench.models.pretrained import LoadAudit
     from bench.step import Detector
     from bench.training import TrainingLog
 

@@ -9,19 +9,12 @@ from typing import Any
 
 import torch
 
-from bench.environment import capacity_bytes
 from bench.io.errors import InputError
-from bench.memory.rows import (
-    CONTEXT_BYTES,
-    GIBIBYTE,
-    Question,
-    answer,
-    answer_all,
-    forecasters,
-    needed_bytes,
-)
+from bench.memory.constants import CONTEXT_BYTES, GIBIBYTE, needed_bytes
+from bench.memory.device import capacity_bytes
+from bench.memory.rows import Question, answer, answer_all, forecasters
 from bench.specification import RunSpecification
-from datasets.annotations import Dataset
+from datasets.annotations.reader import Dataset
 
 HOPPER_WORKSPACES = 2 * 32 * 2**20
 """cuBLAS workspaces of PyTorch on compute capability 9.0: 32 MiB for each of two threads."""

@@ -19,7 +19,7 @@ from bench.memory.meter import MemoryMeter, MemoryReading
 from bench.parallel import ALONE, World
 from bench.step import Detector
 from bench.windows import Window, window_mask
-from datasets.clips import windows as window_starts
+from datasets.sampling import windows as window_starts
 
 
 @dataclasses.dataclass(frozen=True)

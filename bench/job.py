@@ -37,8 +37,8 @@ class RunJob:
 
     def __call__(self) -> str:
         """Do the run; return the status of its record, or why there is none."""
+        from bench.memory.device import check_card
         from bench.pending import read_status
-        from bench.preconditions import check_card
         from bench.record import unfinished_path
         from bench.run_process import Limits
         from bench.runner import PreemptedError, run_matrix

@@ -23,8 +23,7 @@ from bench.io.reading import LARGEST_NOTE, LARGEST_WEIGHTS, file_sha256, open_re
 from bench.io.text import is_sha256
 from bench.io.typed_values import short, value_of
 from bench.io.writing import replacing
-from bench.models import MODEL_NAMES
-from bench.specification import SOURCE_WEIGHTS
+from bench.models import MODEL_NAMES, SOURCE_WEIGHTS
 from strategies import installed
 from strategies.base import settings
 

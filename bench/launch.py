@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
 from bench.io.writing import machine
 from bench.job import SIGNAL_SECONDS, RunJob
@@ -23,14 +24,13 @@ from bench.record import read_folder
 from bench.resources import Asked, ask_for
 from bench.specification import RunSpecification, run_id
 from bench.wishes import Wishes, wishes_of
-from datasets.annotations import Dataset
+from datasets.annotations.reader import Dataset
 
 if TYPE_CHECKING:
     from submitit import AutoExecutor
 
     from bench.pending import Stamp
 
-ROOT = Path(__file__).parents[1]
 PROGRAMS = ("sbatch", "srun", "squeue")
 SUBMITTING = "submit"
 """The lock of whoever submits jobs: two that look at once would both find none."""
@@ -170,7 +170,7 @@ def slurm_executor(
         **({"gres": f"gpu:{asked.card}:{asked.gpus}"} if asked.card else {}),
     }
     # So that a job that was pre-empted may be queued again, and finds this code.
-    more: dict[str, Any] = {"requeue": True, "chdir": str(ROOT)}
+    more: dict[str, Any] = {"requeue": True, "chdir": str(PROJECT_ROOT)}
     for key, value in wishes.others.items():
         if key not in EXECUTOR_OPTIONS:
             parameters[key] = [value] if key in LISTS else value

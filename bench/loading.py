@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.environment import available_memory
-from datasets.decord_reader import stop_workers
+from bench.memory.device import available_memory
+from datasets.video.decord_reader import stop_workers
 
 if TYPE_CHECKING:
     from bench.clips import FileClips
@@ -33,9 +33,9 @@ def default_workers(device_type: str) -> int:
 class FrameLoader:
     """Clips of video files by number: from the cache, from those that were announced, else decoded now.
 
-    Every worker is a thread that drives a decoding process of its own (``datasets.decord_reader``), which is
-    killed when it hangs, and resizes what that hands over. The cache forgets the clips that were not asked
-    for longest. Only the thread that made the loader may ask it.
+    Every worker is a thread that drives a decoding process of its own (``datasets.video.decord_reader``),
+    which is killed when it hangs, and resizes what that hands over. The cache forgets the clips that were not
+    asked for longest. Only the thread that made the loader may ask it.
     """
 
     def __init__(self, cache_bytes: int, workers: int = 1) -> None:

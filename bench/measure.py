@@ -49,9 +49,8 @@ def measure_all(options: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from bench.environment import capacity_bytes, device_name
     from bench.io.writing import write_atomically
-    from bench.memory.card import check_clean, used_bytes
+    from bench.memory.device import capacity_bytes, check_clean, device_name, used_bytes
     from bench.memory.measuring import measure
     from bench.report.measured_memory import read_step
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from bench.io import PROJECT_ROOT
 from strategies.base import Strategy
 
 SCHEMA = 1
@@ -29,7 +30,7 @@ class Owner:
 
 def owner_of(run: str, strategy: Strategy) -> Owner:
     """Return the owner of the checkpoints that this process writes for ``run``."""
-    root = Path(__file__).parents[1]
+    root = PROJECT_ROOT
     sources = [path for package in PACKAGES for path in sorted((root / package).rglob("*.py"))]
     with contextlib.suppress(TypeError, OSError):  # a strategy that was typed in has no file
         sources.append(Path(inspect.getfile(type(strategy))))

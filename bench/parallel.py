@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from bench.config.protocol import Protocol
 from bench.io.errors import InputError
-from bench.models.draws import Share
+from bench.models.random_state import Share
 
 Item = TypeVar("Item")
 
@@ -167,7 +167,7 @@ def check_draws(module: nn.Module) -> None:
         if layer.training and "Drop" in kind and isinstance(dropped, (int, float)) and dropped > 0:
             raise InputError(
                 f"--processes: {name} ({kind}) draws for each process by itself; "
-                "allowed are layers that draw with bench.models.draws.uniform"
+                "allowed are layers that draw with bench.models.random_state.uniform"
             )
 
 

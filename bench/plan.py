@@ -18,16 +18,8 @@ from typing import TYPE_CHECKING, Any
 from bench.config.protocol import MODES
 from bench.io.errors import InputError
 from bench.io.exit_code import exit_code
-from bench.memory.rows import (
-    CARDS,
-    GIBIBYTE,
-    Question,
-    answer_all,
-    forecasters,
-    in_order,
-    needed_bytes,
-    what_fits,
-)
+from bench.memory.constants import CARDS, GIBIBYTE, needed_bytes
+from bench.memory.rows import Question, answer_all, forecasters, in_order, what_fits
 
 if TYPE_CHECKING:
     from strategies.base import Strategy

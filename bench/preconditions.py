@@ -26,14 +26,3 @@ def check_writable(results: Path) -> None:
         raise InputError(f"--results: {folder} cannot be written ({error.strerror})") from None
     if free < NEEDED_BYTES:
         raise InputError(f"--results: {folder} has {free >> 20} MiB free, {NEEDED_BYTES >> 20} are needed")
-
-
-def check_card(name: str) -> None:
-    """Raise InputError where other processes hold memory of the card."""
-    import torch
-
-    from bench.environment import capacity_bytes
-    from bench.memory.card import check_clean, used_bytes
-
-    device = torch.device(name)
-    check_clean(device, used_bytes(device), capacity_bytes(device) or 0)

@@ -22,7 +22,7 @@ from bench.io.exit_code import exit_code
 if TYPE_CHECKING:
     from bench.kept_weights import Checkpoint
     from bench.prediction.segments import Segment
-    from datasets.video import VideoInfo
+    from datasets.video.frames import VideoInfo
 
 
 def parser() -> argparse.ArgumentParser:
@@ -79,8 +79,8 @@ def find(
     from bench.kept_weights import restore
     from bench.loading import FrameLoader, default_cache_bytes, default_workers
     from bench.prediction.segments import Segment
-    from datasets.annotations import Dataset, Video
-    from datasets.video import readers_used
+    from datasets.annotations.reader import Dataset, Video
+    from datasets.video.frames import readers_used
     from strategies.base import settings
 
     device, note = torch.device(device_name), checkpoint.note
@@ -151,7 +151,7 @@ def predict(options: argparse.Namespace) -> list[Path]:
     from bench.kept_weights import read_checkpoint
     from bench.prediction.picture import draw_timeline
     from bench.prediction.segments import as_csv, as_json, chosen
-    from datasets.video import probe
+    from datasets.video.frames import probe
 
     checkpoint = read_checkpoint(path)
     if options.run.suffix == ".json" and checkpoint.note.run != options.run.stem:

@@ -54,7 +54,7 @@ def load_source(cache: Path | None, size: int) -> SourceClips:
 
     from bench.io.reading import file_sha256
     from datasets.miniature import MiniatureConfig, generate_source, read_pictures_sha256, read_source
-    from datasets.video import read_frames
+    from datasets.video.frames import read_frames
 
     config = MiniatureConfig()
     folder = generate_source(config, cache)
@@ -81,9 +81,8 @@ def pretrain(options: argparse.Namespace) -> dict[str, object]:
     from bench.config.presets import MINIATURE
     from bench.io.reading import file_sha256
     from bench.io.writing import write_atomically
-    from bench.models import build_backbone
+    from bench.models import SOURCE_WEIGHTS, build_backbone
     from bench.optimizer import schedule
-    from bench.specification import SOURCE_WEIGHTS
 
     torch.set_num_threads(options.threads)
     started = time.perf_counter()

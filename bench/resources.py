@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.io.errors import InputError
-from bench.memory.rows import GIBIBYTE, Question, answer, forecasters, needed_bytes
+from bench.memory.constants import GIBIBYTE, needed_bytes
+from bench.memory.rows import Question, answer, forecasters
 from bench.record import Record
 from bench.specification import RunSpecification
 from bench.wishes import Wishes
-from datasets.annotations import Dataset
+from datasets.annotations.reader import Dataset
 from strategies.base import settings
 
 TIME_FACTOR = 1.5

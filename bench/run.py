@@ -18,7 +18,7 @@ from bench.run_options import DEFAULT_RESULTS, default_workers, parser, specific
 
 if TYPE_CHECKING:
     from bench.specification import RunSpecification
-    from datasets.annotations import Dataset
+    from datasets.annotations.reader import Dataset
 
 __all__ = ["DEFAULT_RESULTS", "bench", "main", "parser", "specifications"]
 
@@ -40,8 +40,8 @@ def check_data(dataset: Dataset, spec: RunSpecification) -> None:
     """Raise InputError for a subset that does not exist, or a video that cannot be opened or is too short."""
     from tqdm import tqdm
 
-    from datasets.annotations import video_path
-    from datasets.checking import require_fit
+    from datasets.annotations.reader import video_path
+    from datasets.checks.checking import require_fit
 
     protocol = spec.protocol()
     videos = [*dataset.subset(protocol.training_subset), *dataset.subset(protocol.evaluation_subset)]
@@ -53,8 +53,9 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
     """Run what is missing, rebuild the report, and return the exit code: 1 if a run of the matrix failed."""
     from bench.foresight import fitted
     from bench.locks import check_locks
+    from bench.memory.device import check_card
     from bench.pending import clear_away, pending, stamps
-    from bench.preconditions import check_card, check_writable
+    from bench.preconditions import check_writable
     from bench.run_process import Limits
     from bench.runner import run_matrix
     from bench.specification import run_id

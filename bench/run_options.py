@@ -121,7 +121,7 @@ def _absolute(path: Path | str) -> str:
 
 def protocol_changes(options: argparse.Namespace) -> dict[str, str]:
     """Return the protocol's fields that the options set, as text."""
-    from bench.detection.classifier import classifier_name
+    from bench.detection.external_classifier import classifier_name
 
     changes = pairs(options.protocol, "--protocol")
     if "classifier" in changes:

@@ -23,11 +23,12 @@ from tqdm import tqdm
 
 from bench.deaths import OUT_OF_HOST_MEMORY, death, memory_kills, ran_out
 from bench.experiment_record import empty_record
+from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
 from bench.progress import EVERY_SECONDS, Progress, begun, write_progress
 from bench.record import Record
 from bench.specification import RunSpecification
-from datasets.annotations import Dataset
+from datasets.annotations.reader import Dataset
 
 # glibc gives large blocks back to the system on every free by default; keeping them saves a tenth of a step.
 ALLOCATOR = {
@@ -107,7 +108,7 @@ def start(
         stdout=subprocess.PIPE,
         stderr=errors,
         env=environment,
-        cwd=Path(__file__).parents[1],
+        cwd=PROJECT_ROOT,
         start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the runs in order
     )
     assert process.stdin is not None

@@ -9,17 +9,15 @@ from pathlib import Path
 from bench.config.overrides import override
 from bench.config.presets import default_protocol
 from bench.config.protocol import Protocol
-from bench.detection.classifier import ClassScores, read_class_scores
+from bench.detection.external_classifier import ClassScores, read_class_scores
 from bench.io.errors import InputError
 from bench.io.reading import file_sha256
+from bench.models import SOURCE_WEIGHTS
 from bench.run_identity import RunIdentity
 from datasets import card_protocol, load_dataset
-from datasets.annotations import Dataset
+from datasets.annotations.reader import Dataset
 from strategies import build_strategy
 from strategies.base import Strategy, settings
-
-SOURCE_WEIGHTS = Path(__file__).parents[1] / "datasets" / "miniature" / "vit-t-source.safetensors"
-"""vit-t, trained on version 1 of the miniature's source clips by ``python -m bench.pretrain``."""
 
 
 @dataclasses.dataclass(frozen=True)

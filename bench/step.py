@@ -24,14 +24,14 @@ from bench.encoding import (
 )
 from bench.encoding_cache import DiskCache
 from bench.memory.meter import Meter
-from bench.models.actionformer import ActionFormer
+from bench.models.actionformer.losses import Losses
+from bench.models.actionformer.model import ActionFormer
 from bench.models.backbone import Backbone, Encoded
-from bench.models.draws import Share, drawing_for
-from bench.models.losses import Losses
+from bench.models.random_state import Share, drawing_for, random_state, set_random_state
 from bench.optimizer import AveragedWeights, StageOptimizer, make_optimizer
 from bench.parallel import ALONE, World
 from bench.sharding import follow_requires_grad, put_together, take_apart
-from bench.streaming import encode_streamed, random_state, set_random_state
+from bench.streaming import encode_streamed
 from bench.windows import TrainingSampler, Window, window_mask
 from strategies.base import FULL, Fidelity, Stage, learning_rates
 

@@ -19,21 +19,14 @@ from torch import Tensor
 from bench.encoding import ClipPasses, place
 from bench.io.errors import InputError
 from bench.models.backbone import Backbone, Encoded
-from bench.models.draws import Share, current_share, drawing_for
-
-RandomState = tuple[Tensor, Tensor | None]
-
-
-def random_state(device: torch.device) -> RandomState:
-    """Return the states of the host's and, on CUDA, of the device's generator."""
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-
-def set_random_state(state: RandomState, device: torch.device) -> None:
-    """Put the states of ``random_state`` back."""
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)
+from bench.models.random_state import (
+    RandomState,
+    Share,
+    current_share,
+    drawing_for,
+    random_state,
+    set_random_state,
+)
 
 
 def encode_streamed(

@@ -13,10 +13,10 @@ from bench.course import Course, StageMemory
 from bench.divergence import NonFiniteLossError
 from bench.encoding_cache import DiskCache
 from bench.memory.meter import MemoryMeter, NoMeter
-from bench.models.actionformer import ActionFormer
+from bench.models.actionformer.model import ActionFormer
+from bench.models.random_state import derived_seed
 from bench.optimizer import schedule
 from bench.parallel import ALONE, World, check_draws
-from bench.seeds import derived_seed
 from bench.sharding import make_mesh, put_together, shard
 from bench.step import Detector, Trainer, begin_stage
 from bench.streaming import check_streamable

@@ -25,9 +25,9 @@ from bench.io.errors import StoppedError
 from bench.io.text import printable
 from bench.io.torch_files import check_torch_file
 from bench.io.writing import replacing
+from bench.models.random_state import random_values, restore_random
 from bench.owner import Owner, owner_of
 from bench.parallel import ALONE, World
-from bench.seeds import random_values, restore_random
 from bench.sharding import joined_like, local, spread_like
 from strategies.base import Stage, learning_rates
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from datasets.video import Reading, reading_now
+from datasets.video.frames import Reading, reading_now
 
 READING_SECONDS = 2.0
 """What reads for longer is told of, so that it can be named if it never ends."""

@@ -13,7 +13,7 @@ from bench.augmentation import View, views
 from bench.clips import Clips, FrameStore, TimeGrid
 from bench.config.protocol import Protocol
 from bench.parallel import ALONE, World
-from datasets.annotations import Video
+from datasets.annotations.reader import Video
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from bench.io.errors import InputError
-from bench.memory.rows import CARDS, GIBIBYTE
+from bench.memory.constants import CARDS, GIBIBYTE
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,9 @@ used beside this one.
 from pathlib import Path
 
 from bench.io.errors import InputError
-from datasets.annotations import Dataset, Instance, SegmentPolicy, Video, read_annotations, video_path
-from datasets.cards import Card, card_protocol, known_datasets, read_card
-from datasets.known import load_known
+from datasets.annotations.reader import Dataset, Instance, SegmentPolicy, Video, read_annotations, video_path
+from datasets.cards.cards import Card, card_protocol, known_datasets, read_card
+from datasets.cards.known import load_known
 from datasets.miniature import MiniatureConfig, generate, read_pictures_sha256
 from datasets.miniature.generate import Progress
 
@@ -41,7 +41,7 @@ def load_dataset(
     """The data set of a known name, or the one that an annotation file (`.json`, `.json.gz`) describes.
 
     A known name may end in a protocol variant, as in `thumos14:211`; `data` is then the folder of its videos
-    and, unless `annotations` names them, of its annotations (`datasets.known.load_known`).
+    and, unless `annotations` names them, of its annotations (`datasets.cards.known.load_known`).
     `miniature` is generated below `cache` unless it is there already; `config`, `progress` and `workers` are
     its generator's, and it takes no `data`. Its variant names the generator's version, the configuration and
     the pictures by their digests, so that runs on other pictures are other runs. For an annotation file,

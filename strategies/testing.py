@@ -22,14 +22,14 @@ from bench.config.presets import MINIATURE
 from bench.config.protocol import HeadSize, Protocol
 from bench.encoding_cache import DiskCache
 from bench.models import build_head
-from bench.models.actionformer import ActionFormer
+from bench.models.actionformer.model import ActionFormer
 from bench.models.backbone import Backbone
-from bench.models.vit import VideoViT, ViTConfig
-from bench.seeds import derived_seed
+from bench.models.backbones.vit import VideoViT, ViTConfig
+from bench.models.random_state import derived_seed
 from bench.step import Detector
 from bench.training import TrainingLog, train
 from bench.windows import TrainingSampler
-from datasets.annotations import Instance, Video
+from datasets.annotations.reader import Instance, Video
 from strategies.base import Strategy, check_stages, learning_rates
 
 CLASSES = ("one", "two", "three")

@@ -73,7 +73,7 @@ def test_trials_were_equal_in_number_and_took_no_test_video():
 
 def test_source_weights_are_those_that_the_note_names():
     from bench.io.reading import file_sha256
-    from bench.specification import SOURCE_WEIGHTS
+    from bench.models import SOURCE_WEIGHTS
 
     note = json.loads(SOURCE_WEIGHTS.with_suffix(".json").read_text())
     assert note["sha256"] == file_sha256(SOURCE_WEIGHTS)

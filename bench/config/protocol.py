@@ -134,7 +134,8 @@ class Protocol:
     threads: int = 1
     classifier: str | None = None
     """An external classifier of whole videos, by its file's name and digest: the head then learns one class,
-    and detections take theirs from it (``bench.detection.classifier``). Without it the head classifies."""
+    and detections take theirs from it (``bench.detection.external_classifier``). Without it the head
+    classifies."""
     classifier_top: int = 2
     """Classes that each detection gets from the classifier, the best of its video."""
     augmentation: Literal["none", "crop-flip"] = "none"

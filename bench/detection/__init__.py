@@ -1,8 +1,8 @@
 """From scored segments to mean average precision. Importing this package does not load torch."""
 
-from bench.detection.classifier import ClassScores, classifier_name, fuse, read_class_scores
 from bench.detection.diagnosis import diagnose
 from bench.detection.evaluation import Evaluation, Segments, evaluate
+from bench.detection.external_classifier import ClassScores, classifier_name, fuse, read_class_scores
 from bench.detection.nms import soft_nms
 from bench.detection.recall import average_recall
 from bench.detection.submission import read_ground_truth, read_submission, write_submission

@@ -24,14 +24,14 @@ from bench.clips import FrameStore, VideoClips, time_grid
 from bench.config.protocol import Protocol
 from bench.detector import build_detector, lower_frozen_weights
 from bench.memory.allocator import CachingAllocator
-from bench.memory.cuda_rules import follow_cuda_autocast, kernel_scratch
+from bench.memory.cuda_ops import follow_cuda_autocast, kernel_scratch
 from bench.memory.tracker import HasState, StorageTracker
-from bench.models.actionformer import ActionFormer
+from bench.models.actionformer.model import ActionFormer
 from bench.parallel import ALONE, World
 from bench.sharding import make_mesh, shard
 from bench.step import Detector, Trainer, begin_stage
 from bench.windows import TrainingSampler
-from datasets.annotations import Instance, Video
+from datasets.annotations.reader import Instance, Video
 from strategies.base import Fidelity, Stage, Strategy
 
 CPU_DEVICE = torch.device("cpu")

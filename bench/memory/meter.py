@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from bench.memory.card import nvml_handle
+from bench.memory.device import nvml_handle
 from bench.memory.tracker import HasState, StorageTracker
 from bench.optimizer import AveragedWeights
 from bench.sharding import parts_of

@@ -17,13 +17,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-Result = TypeVar("Result")
+from bench.memory.constants import needed_bytes
 
-GIBIBYTE = 2**30
-CARDS = {"16": 16 << 30, "24": 24 << 30, "40": 40 << 30, "80": 80 << 30, "141": 143771 << 20}
-"""Bytes of cards by the number on their box; the last is what NVML says of an H200."""
-CONTEXT_BYTES = 500_000_000
-"""What a CUDA context and loaded kernels take of a card outside of the allocator, about."""
+Result = TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,11 +166,6 @@ def answer_all(
 ) -> list[dict[str, Any]]:
     """Return the rows in the order of the questions."""
     return in_order([pool.submit(answer, question) for question in questions], description)
-
-
-def needed_bytes(row: dict[str, Any]) -> int:
-    """Return what a row's run takes of a card: the allocator's segments and the context."""
-    return int(row["predicted_reserved_bytes"]) + CONTEXT_BYTES
 
 
 def largest(

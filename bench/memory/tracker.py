@@ -21,8 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from bench.memory.allocator import CachingAllocator, rounded
-
-KINDS = ("parameter", "gradient", "optimizer", "activation", "temporary", "input")
+from bench.memory.constants import KINDS
 
 # What a storage is taken for while a phase runs, until something says better.
 PHASE_KINDS = {"load": "input", "optimizer": "temporary", "backward": "temporary"}

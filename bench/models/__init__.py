@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
 
 if TYPE_CHECKING:
-    from bench.models.actionformer import ActionFormer
+    from bench.models.actionformer.model import ActionFormer
     from bench.models.backbone import Backbone
+
+SOURCE_WEIGHTS = PROJECT_ROOT / "datasets" / "miniature" / "vit-t-source.safetensors"
+"""vit-t, trained on version 1 of the miniature's source clips by ``python -m bench.pretrain``."""
 
 MODEL_NAMES = (
     *("vit-t", "vit-s", "vit-b", "vit-l", "vit-h", "vit-g"),
@@ -26,15 +30,15 @@ def build_backbone(
 ) -> Backbone:
     """Return the backbone ``name``, one of ``MODEL_NAMES``.
 
-    ``weights`` is the path of a checkpoint (``bench.models.checkpoints``); without it the weights are
+    ``weights`` is the path of a checkpoint (``bench.models.pretrained``); without it the weights are
     drawn from torch's global generator. ``image_size`` (pixels) and ``clip_frames`` replace the model's own.
-    What loading did is kept as ``backbone.load_audit`` (``bench.models.checkpoints.LoadAudit`` or None).
+    What loading did is kept as ``backbone.load_audit`` (``bench.models.pretrained.LoadAudit`` or None).
     Raises ``InputError`` for an unknown name and for a checkpoint that does not fit.
     """
     if name not in MODEL_NAMES:
         raise InputError(f"model {name!r}: allowed are {', '.join(MODEL_NAMES)}")
-    from bench.models.checkpoints import load_model
-    from bench.models.families import family_of
+    from bench.models.pretrained import load_model
+    from bench.models.registry import family_of
 
     family = family_of(name)
     backbone = family.build(name, image_size, clip_frames)
@@ -47,14 +51,15 @@ def build_head(
 ) -> ActionFormer:
     """Return an ActionFormer head for features of ``input_dim`` channels and ``num_classes`` classes.
 
-    ``config`` goes by ActionFormer's own names (``bench.models.head_config``); those of ``train_cfg`` and
-    ``test_cfg`` may be given in mappings of these names or directly. ``weights`` is the path of a checkpoint
-    with the released names. Raises ``InputError`` for an unknown name, and then lists the known ones.
+    ``config`` goes by ActionFormer's own names (``bench.models.actionformer.config``); those of ``train_cfg``
+    and ``test_cfg`` may be given in mappings of these names or directly. ``weights`` is the path of a
+    checkpoint with the released names. Raises ``InputError`` for an unknown name, and then lists the known
+    ones.
     """
-    from bench.models.actionformer import ActionFormer
-    from bench.models.checkpoints import load_model
-    from bench.models.head_config import head_config
-    from bench.models.layouts import HEAD_LAYOUT
+    from bench.models.actionformer.config import head_config
+    from bench.models.actionformer.model import ActionFormer
+    from bench.models.pretrained import load_model
+    from bench.models.state_dict_layouts import HEAD_LAYOUT
 
     head = ActionFormer(head_config({"input_dim": input_dim, "num_classes": num_classes, **config}))
     head.load_audit = None if weights is None else load_model(head, weights, HEAD_LAYOUT)

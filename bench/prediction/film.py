@@ -16,8 +16,8 @@ from bench.io.writing import replacing
 from bench.prediction.picture import colour_of, plain
 from bench.prediction.segments import Segment, clear
 from bench.report.style import STYLE
-from datasets.pyav_reader import pyav_frames
-from datasets.video_index import VideoIndex, inspect
+from datasets.video.index import VideoIndex, inspect
+from datasets.video.pyav_reader import pyav_frames
 
 Picture = NDArray[np.uint8]
 LINES = 3

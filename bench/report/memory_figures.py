@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import matplotlib.lines
 import matplotlib.ticker
 
-from bench.memory.rows import CARDS
+from bench.memory.constants import CARDS
 from bench.plan import KINDS
 from bench.record import Record
 from bench.report.forecast_rows import FIXED, GIGABYTE, SIZES, Forecast, words

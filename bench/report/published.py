@@ -12,16 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
 from bench.io.reading import by_name, read_text
 from bench.io.tables import Cells, bold_best, comma_separated, escape_markdown, latex, markdown
 from bench.report.comparisons import MEGABYTE, Comparison, Row, at_tiou
 from bench.report.tables import BASELINE
-from datasets.cards import read_card
+from datasets.cards.cards import read_card
 from strategies import build_strategy, installed
 from strategies.base import settings
 
-SHIPPED = Path(__file__).parents[2] / "results" / "published"
+SHIPPED = PROJECT_ROOT / "results" / "published"
 WHAT = ("method", "backbone", "dataset", "protocol")
 SOURCE = ("memory", "source", "grade", "note")
 GRADES = ("read", "copied", "log")

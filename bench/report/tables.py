@@ -16,7 +16,7 @@ from bench.io.text import printable
 from bench.record import Record
 from bench.report.comparisons import MEGABYTE, Comparison, Row, at_tiou, comparisons
 from bench.report.significance import Gain, paired_gain
-from datasets.cards import known_datasets, read_card
+from datasets.cards.cards import known_datasets, read_card
 
 __all__ = ["Comparison", "Row", "comparison_csv", "comparison_markdown", "comparisons", "runs_csv"]
 

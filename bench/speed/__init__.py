@@ -6,12 +6,12 @@ import dataclasses
 import importlib.util
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
-ROOT = Path(__file__).parents[2]
-BESIDE = ROOT.parent / "shared" / "data"
+from bench.io import PROJECT_ROOT
+
+BESIDE = PROJECT_ROOT.parent / "shared" / "data"
 """Published detections and real videos, where somebody has put them beside the checkout."""
 
 
@@ -46,7 +46,7 @@ def seconds_of(action: Callable[[], object], repeats: int = 1) -> float:
 
 def plain(name: str) -> ModuleType | None:
     """Return a module of the tests' plain references; None outside of a checkout."""
-    path = ROOT / "tests" / "reference" / f"{name}.py"
+    path = PROJECT_ROOT / "tests" / "reference" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"plain_{name}", path) if path.exists() else None
     if spec is None or spec.loader is None:
         return None

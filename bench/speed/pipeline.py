@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.speed import BESIDE, ROOT, Measurement, seconds_of
+from bench.io import PROJECT_ROOT
+from bench.speed import BESIDE, Measurement, seconds_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,7 +94,7 @@ def loading(scale: float, cache: Path | None) -> list[Measurement]:
     import numpy as np
 
     from datasets import load_dataset, video_path
-    from datasets.video import probe, read_frames
+    from datasets.video.frames import probe, read_frames
 
     dataset = load_dataset("miniature", None, cache)
     paths = [video_path(dataset, dataset.videos[0])]
@@ -135,7 +136,7 @@ def starting(scale: float, cache: Path | None) -> list[Measurement]:
             started = time.perf_counter()
             subprocess.run(
                 [sys.executable, "-m", f"bench.{verb}", "--help"],
-                cwd=ROOT,
+                cwd=PROJECT_ROOT,
                 env=environment,
                 check=True,
                 stdout=subprocess.DEVNULL,

@@ -8,7 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.speed import ROOT, Measurement
+from bench.io import PROJECT_ROOT
+from bench.speed import Measurement
 
 RECORDS = 10_000
 SEEDS = 1000
@@ -20,7 +21,7 @@ def reporting(scale: float, cache: Path | None) -> list[Measurement]:
     from bench.config.protocol import digest_of
     from bench.report import build
 
-    shipped = sorted((ROOT / "results" / "records").glob("miniature_*_seed0_*.json"))
+    shipped = sorted((PROJECT_ROOT / "results" / "records").glob("miniature_*_seed0_*.json"))
     if not shipped:
         return []  # outside of a checkout
     generator = random.Random(0)

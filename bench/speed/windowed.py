@@ -84,8 +84,8 @@ def windowed(scale: float, cache: Path | None) -> list[Measurement]:
 
     from bench.clips import FileClips, TimeGrid
     from bench.loading import FrameLoader
-    from datasets.clips import spread_times
-    from datasets.video import probe
+    from datasets.sampling import spread_times
+    from datasets.video.frames import probe
 
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)

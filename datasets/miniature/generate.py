@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
 from bench.io.reading import LARGEST_NOTE, read_json
 from bench.io.text import is_sha256, shown
-from datasets.entries import unsafe_name
+from datasets.annotations.entries import unsafe_name
 from datasets.miniature.config import (
     PICTURES_SHA256,
     SOURCE_SUBSETS,
@@ -269,7 +270,7 @@ def _written(
 
 
 def _start(config: MiniatureConfig, domain: str, folder: Path, videos: Videos) -> subprocess.Popen[bytes]:
-    root = str(Path(__file__).resolve().parents[2])
+    root = str(PROJECT_ROOT)
     before = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, **_THREAD_LIMITS, "PYTHONPATH": os.pathsep.join(before)}
     # -P: a folder named datasets where the caller happens to stand must not be taken for this package.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from bench.inference import detect_all
-from bench.models.vit import VideoViT
+from bench.models.backbones.vit import VideoViT
 from bench.parallel import ALONE, exit_process, joined
 from bench.training import train
 from bench.unfinished import Owner, Unfinished

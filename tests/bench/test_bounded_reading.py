@@ -14,7 +14,7 @@ from bench.io import reading as bounded_reading
 from bench.io.errors import InputError
 from bench.io.reading import decompressed, read_bytes, read_json, read_text
 from bench.io.text import acts, is_name, printable, short, shown
-from datasets.annotations import read_annotations
+from datasets.annotations.reader import read_annotations
 
 
 def written(path: Path, content: bytes) -> Path:

@@ -17,7 +17,7 @@ from safetensors.numpy import load
 
 from bench.convert_i3d import BRANCHES, MEMBER, main, serialised
 from bench.models import build_backbone
-from bench.models.i3d import CONFIGS, I3DClassifier, load_classifier
+from bench.models.backbones.i3d import CONFIGS, I3DClassifier, load_classifier
 
 Tree = dict[str, Any]
 

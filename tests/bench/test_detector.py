@@ -8,8 +8,8 @@ import torch
 from bench.detector import lower_frozen_weights
 from bench.encoding import ClipPasses, encode_frozen
 from bench.models import build_head
-from bench.models.i3d import tiny_i3d
-from bench.models.tsm import tiny_tsm
+from bench.models.backbones.i3d import tiny_i3d
+from bench.models.backbones.tsm import tiny_tsm
 from bench.step import Detector, freeze_but
 from strategies import build_strategy
 from strategies.base import Rule, Stage

@@ -9,11 +9,11 @@ import pytest
 
 from bench.doctor import main
 from bench.io.errors import InputError
-from datasets import probing
-from datasets.annotations import read_annotations
-from datasets.checking import require_fit
-from datasets.probing import probe_files
-from datasets.proposal import propose
+from datasets.annotations.reader import read_annotations
+from datasets.checks import probing
+from datasets.checks.checking import require_fit
+from datasets.checks.probing import probe_files
+from datasets.checks.window_proposal import propose
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "datasets"))

@@ -14,7 +14,7 @@ from bench.inference import detect_all
 from bench.record import read_folder
 from bench.specification import RunSpecification, run_id
 from bench.step import Detector
-from datasets.annotations import read_annotations
+from datasets.annotations.reader import read_annotations
 from strategies.head_only import HeadOnly
 from strategies.lofi import LoFi
 from strategies.losa import LoSA

@@ -25,11 +25,11 @@ from bench.run import main
 from bench.speed.windowed import long_video
 from bench.training import train
 from bench.windows import TrainingSampler, Window
-from datasets import decord_reader
-from datasets.annotations import read_annotations, video_path
-from datasets.clips import frame_times
-from datasets.video import read_frames, reading_now
-from datasets.video_index import inspect
+from datasets.annotations.reader import read_annotations, video_path
+from datasets.sampling import frame_times
+from datasets.video import decord_reader
+from datasets.video.frames import read_frames, reading_now
+from datasets.video.index import inspect
 from strategies.full_finetune import FullFinetune
 from strategies.head_only import HeadOnly
 from strategies.testing import TINY_PROTOCOL, tiny_detector, tiny_vit
@@ -240,7 +240,7 @@ from bench.encoding import batch_clips
 from bench.loading import FrameLoader
 from bench.models.backbone import BackboneGeometry
 from bench.windows import Window
-from datasets.clips import frame_times
+from datasets.sampling import frame_times
 
 def peak():
     # Not getrusage's, which begins with that of the process that started this one.

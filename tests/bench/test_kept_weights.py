@@ -26,7 +26,7 @@ from bench.kept_weights import (
     restore,
     write_checkpoint,
 )
-from bench.specification import SOURCE_WEIGHTS
+from bench.models import SOURCE_WEIGHTS
 from strategies import build_strategy, installed
 from strategies.testing import TINY_PROTOCOL
 

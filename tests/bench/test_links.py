@@ -18,7 +18,7 @@ from bench.locks import holding
 from bench.preconditions import check_writable
 from bench.record import write_record
 from bench.report import build
-from datasets.probing import probe_files
+from datasets.checks.probing import probe_files
 from strategies import build_strategy
 from strategies.testing import TINY_PROTOCOL, tiny_detector
 

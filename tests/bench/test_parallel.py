@@ -17,8 +17,8 @@ from bench.config.arguments import check_cards, check_processes
 from bench.config.overrides import override
 from bench.config.presets import MINIATURE
 from bench.io.errors import InputError
-from bench.models.draws import Share, drawing_for, uniform
-from bench.models.vit import VideoViT
+from bench.models.backbones.vit import VideoViT
+from bench.models.random_state import Share, drawing_for, uniform
 from bench.parallel import ALONE, World, buckets, check_division, check_draws
 from bench.plan import main as plan
 from bench.run import main

@@ -26,8 +26,8 @@ from bench.models.backbone import BackboneGeometry
 from bench.specification import RunSpecification
 from bench.step import Detector
 from bench.windows import TrainingSampler, Window, window_mask, window_targets
-from datasets.annotations import Instance, Video, read_annotations
-from datasets.video import read_frames
+from datasets.annotations.reader import Instance, Video, read_annotations
+from datasets.video.frames import read_frames
 from strategies.testing import TINY_PROTOCOL, tiny_vit
 
 FIXED = dataclasses.replace(TINY_PROTOCOL, resampling="fixed")

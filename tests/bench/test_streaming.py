@@ -10,7 +10,7 @@ from torch import nn
 from bench.io.errors import InputError
 from bench.models import build_head
 from bench.models.backbone import Backbone
-from bench.models.vit import VideoViT
+from bench.models.backbones.vit import VideoViT
 from bench.optimizer import make_optimizer
 from bench.step import Detector, Trainer, freeze_but
 from bench.streaming import check_streamable, clips_mix

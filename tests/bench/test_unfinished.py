@@ -24,10 +24,10 @@ from bench.experiment_record import facts_of, failure
 from bench.io.errors import StoppedError
 from bench.io.torch_files import check_torch_file
 from bench.io.writing import draft_path, remove_drafts
+from bench.models.random_state import random_values, restore_random
 from bench.pending import clear_away, pending, was_killed
 from bench.record import write_record
 from bench.run import main
-from bench.seeds import random_values, restore_random
 from bench.training import train
 from bench.unfinished import Owner, Unfinished, owner_of
 from bench.windows import TrainingSampler

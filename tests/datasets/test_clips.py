@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.clips import frame_times, windows
+from datasets.sampling import frame_times, windows
 
 
 def test_the_grid_holds_the_middles_of_the_frames() -> None:

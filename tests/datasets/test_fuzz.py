@@ -17,8 +17,8 @@ from fuzz import sandbox, text_files, video_files
 
 from bench.detection import Segments, evaluate, read_submission, write_submission
 from bench.io.errors import InputError
-from datasets.annotations import read_annotations
-from datasets.dataset import SegmentPolicy
+from datasets.annotations.dataset import SegmentPolicy
+from datasets.annotations.reader import read_annotations
 
 QUICK = settings(
     max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from bench.environment import describe
 from bench.io.errors import InputError
-from datasets import decord_reader, video
-from datasets.decord_reader import DecordError, decord_frames, decord_installed
-from datasets.video import probe, read_frames
-from datasets.video_index import inspect
+from datasets.video import decord_reader
+from datasets.video import frames as video
+from datasets.video.decord_reader import DecordError, decord_frames, decord_installed
+from datasets.video.frames import probe, read_frames
+from datasets.video.index import inspect
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_decord = pytest.mark.skipif(not decord_installed(), reason="there is no decord for this machine")

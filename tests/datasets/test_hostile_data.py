@@ -11,13 +11,13 @@ from movies import write
 
 from bench.doctor import main
 from bench.io.errors import InputError
-from datasets import probing
-from datasets.annotations import read_annotations, video_path
-from datasets.entries import unsafe_name
-from datasets.known import find_videos
+from datasets.annotations.entries import unsafe_name
+from datasets.annotations.reader import read_annotations, video_path
+from datasets.cards.known import find_videos
+from datasets.checks import probing
+from datasets.checks.probing import probe_files
 from datasets.miniature import read_source
-from datasets.probing import probe_files
-from datasets.video import probe
+from datasets.video.frames import probe
 
 FACTS = {
     "frames": 60,

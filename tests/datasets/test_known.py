@@ -11,9 +11,9 @@ import pytest
 
 from bench.io.errors import InputError
 from datasets import load_dataset, read_card, video_path
-from datasets.cards import Card, Variant
-from datasets.dataset import SegmentPolicy
-from datasets.known import check_known, find_videos, load_known, pick_file
+from datasets.annotations.dataset import SegmentPolicy
+from datasets.cards.cards import Card, Variant
+from datasets.cards.known import check_known, find_videos, load_known, pick_file
 
 ANNOTATIONS = Path(__file__).parents[2].parent / "shared" / "data" / "annotations"
 needs_shared = pytest.mark.skipif(not ANNOTATIONS.is_dir(), reason="../shared/data is not there")
@@ -115,7 +115,7 @@ def tiny_card(**changes: Any) -> Card:
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> Card:
     card = tiny_card()
-    monkeypatch.setattr("datasets.known.read_card", lambda name: card)
+    monkeypatch.setattr("datasets.cards.known.read_card", lambda name: card)
     return card
 
 
@@ -202,7 +202,7 @@ def test_a_video_without_instances_is_added_where_its_duration_is_known(
     monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
     card = tiny_card(unannotated={"t2": "test"}, variants=(Variant("2", "all", KEEP, videos={"test": 2}),))
-    monkeypatch.setattr("datasets.known.read_card", lambda name: card)
+    monkeypatch.setattr("datasets.cards.known.read_card", lambda name: card)
     with pytest.raises(InputError, match="variant 2 needs t2, which the file lacks"):
         load_known("tiny", folder)
     movie(folder / "t2.mp4", frames=30)

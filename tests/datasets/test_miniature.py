@@ -33,7 +33,7 @@ from datasets.miniature.motions import DISTRACTORS, SOURCE_CLASSES, TARGET_CLASS
 from datasets.miniature.rendering import render, render_exactly
 from datasets.miniature.scenes import Scene, source_label, source_scene, target_scene
 from datasets.miniature.writing import encode, encoder_options, pictures_sha256, to_yuv
-from datasets.video import probe, read_frames
+from datasets.video.frames import probe, read_frames
 
 IMPORTED = os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parent)])
 """Where other processes find the repository and what lies beside this file."""

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from bench.io.errors import InputError
-from datasets import decord_reader
-from datasets.video import probe, read_frames
+from datasets.video import decord_reader
+from datasets.video.frames import probe, read_frames
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not there")

@@ -36,10 +36,10 @@ from bench.kept_weights import (
     write_checkpoint,
 )
 from bench.models import build_backbone
-from bench.models.checkpoints import load_model
-from bench.models.layouts import VIT_LAYOUT
+from bench.models.pretrained import load_model
+from bench.models.state_dict_layouts import VIT_LAYOUT
 from bench.unfinished import Owner, Unfinished
-from datasets.annotations import read_annotations
+from datasets.annotations.reader import read_annotations
 from strategies import build_strategy
 from strategies.testing import TINY_PROTOCOL, tiny_detector
 

@@ -11,13 +11,13 @@ from fuzz.mutations import mutated_bytes, mutated_document
 from fuzz.sandbox import Findings, sandbox
 
 from bench.detection import average_recall, evaluate, read_ground_truth, read_submission, write_submission
-from bench.detection.classifier import read_class_scores
-from datasets import probing
-from datasets.annotations import read_annotations
-from datasets.cards import Card, Variant
-from datasets.checking import check_annotations, check_videos
-from datasets.dataset import Instance, SegmentPolicy, Video
-from datasets.known import check_known
+from bench.detection.external_classifier import read_class_scores
+from datasets.annotations.dataset import Instance, SegmentPolicy, Video
+from datasets.annotations.reader import read_annotations
+from datasets.cards.cards import Card, Variant
+from datasets.cards.known import check_known
+from datasets.checks import probing
+from datasets.checks.checking import check_annotations, check_videos
 
 Tick = Callable[[], object]
 SEGMENTS = [{"segment": [1.0, 2.5], "label": "run"}, {"segment": ["4", "6.25"], "label": "jump"}]

@@ -118,7 +118,7 @@ def look(path: Path) -> str:
     import numpy as np
 
     from bench.io.errors import InputError
-    from datasets import video
+    from datasets.video import frames as video
 
     outcomes = []
     for decord in (True, False):
@@ -142,7 +142,7 @@ def look(path: Path) -> str:
 
 def main() -> int:
     """Answer requests until standard input closes."""
-    from datasets import decord_reader
+    from datasets.video import decord_reader
 
     # A file that decord hangs on costs this long; the fallback must still come within the alarm's time.
     decord_reader.SECONDS, decord_reader.SECONDS_PER_FRAME = 10.0, 0.0

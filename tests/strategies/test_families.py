@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from bench.models.backbone import Backbone
-from bench.models.i3d import tiny_i3d
-from bench.models.tsm import tiny_tsm
+from bench.models.backbones.i3d import tiny_i3d
+from bench.models.backbones.tsm import tiny_tsm
 from bench.step import set_training_mode
 from strategies import build_strategy, installed
 from strategies.base import learning_rates

@@ -10,11 +10,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.io.errors import InputError
-from bench.models.actionformer import ActionFormer
-from bench.models.blocks import AffineDropPath, local_attention
-from bench.models.head_config import HeadConfig, head_config
-from bench.models.losses import center_diou_loss, sigmoid_focal_loss
-from bench.models.points import assign, level_points
+from bench.models.actionformer.config import HeadConfig, head_config
+from bench.models.actionformer.layers import AffineDropPath, local_attention
+from bench.models.actionformer.losses import center_diou_loss, sigmoid_focal_loss
+from bench.models.actionformer.model import ActionFormer
+from bench.models.actionformer.points import assign, level_points
 
 CASES = ["actionformer_local", "actionformer_global"]
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from bench.io.errors import InputError
 from bench.models import MODEL_NAMES, build_backbone, build_head
-from bench.models.families import FAMILIES
+from bench.models.registry import FAMILIES
 
 
 @pytest.fixture

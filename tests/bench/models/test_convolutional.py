@@ -10,9 +10,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.io.errors import InputError
 from bench.models import build_backbone
-from bench.models.batch_norm import StoredBatchNorm
-from bench.models.i3d import I3D, tiny_i3d
-from bench.models.tsm import TSMResNet, tiny_tsm
+from bench.models.backbones.frozen_batch_norm import StoredBatchNorm
+from bench.models.backbones.i3d import I3D, tiny_i3d
+from bench.models.backbones.tsm import TSMResNet, tiny_tsm
 
 each_family = pytest.mark.parametrize("tiny", [tiny_tsm, tiny_i3d])
 

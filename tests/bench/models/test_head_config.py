@@ -11,7 +11,7 @@ import torch
 
 from bench.io.errors import InputError
 from bench.models import build_head
-from bench.models.head_config import ACTIVITYNET13, THUMOS14, HeadConfig, head_config
+from bench.models.actionformer.config import ACTIVITYNET13, THUMOS14, HeadConfig, head_config
 
 # What the release's files say; all else is its default.
 THUMOS_FILE: dict[str, Any] = {

@@ -28,7 +28,7 @@ from bench.io import torch_files as pickle_bounds
 from bench.io.errors import InputError
 from bench.kept_weights import read_checkpoint
 from bench.models import build_backbone
-from bench.models.checkpoints import read_tensors
+from bench.models.pretrained import read_tensors
 
 
 class Call:

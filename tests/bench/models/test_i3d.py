@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from bench.io.errors import InputError
-from bench.models.i3d import (
+from bench.models.backbones.i3d import (
     CONFIGS,
     I3D,
     TAPS,
@@ -25,7 +25,7 @@ from bench.models.i3d import (
     same_padding,
     tiny_i3d,
 )
-from datasets.video import probe, read_frames
+from datasets.video.frames import probe, read_frames
 
 VIDEOS = Path(__file__).parents[4] / "shared" / "data" / "videos"
 SEED = 31

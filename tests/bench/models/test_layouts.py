@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bench.io.errors import InputError
-from bench.models.checkpoints import LoadAudit, load_model
-from bench.models.i3d import I3D, I3DConfig
-from bench.models.layouts import I3D_LAYOUT, TSM_LAYOUT, VIT_LAYOUT, Layout
-from bench.models.tsm import TSMConfig, TSMResNet
-from bench.models.vit import VideoViT, ViTConfig
+from bench.models.backbones.i3d import I3D, I3DConfig
+from bench.models.backbones.tsm import TSMConfig, TSMResNet
+from bench.models.backbones.vit import VideoViT, ViTConfig
+from bench.models.pretrained import LoadAudit, load_model
+from bench.models.state_dict_layouts import I3D_LAYOUT, TSM_LAYOUT, VIT_LAYOUT, Layout
 
 DEPTH = 12
 PAIR = ("weight", "bias")

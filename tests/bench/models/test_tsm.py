@@ -9,7 +9,7 @@ import timm
 import torch
 
 from bench.io.errors import InputError
-from bench.models.tsm import CONFIGS, TSMResNet, shift, tiny_tsm
+from bench.models.backbones.tsm import CONFIGS, TSMResNet, shift, tiny_tsm
 
 
 def test_an_impulse_moves_by_one_frame_forward_or_backward_or_stays() -> None:

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.io.errors import InputError
-from bench.models.positions import grid_positions
-from bench.models.vit import CONFIGS, Attention, VideoViT, ViTConfig
+from bench.models.backbones.vit import CONFIGS, Attention, VideoViT, ViTConfig
+from bench.models.position_encoding import grid_positions
 
 
 def small(**changes: object) -> VideoViT:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.io.errors import InputError
-from datasets.dataset import SegmentPolicy
+from datasets.annotations.dataset import SegmentPolicy
 
 CARDS = Path(__file__).parent
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from bench.io.errors import InputError
 from bench.io.text import LONGEST_NAME, printable, short
 from bench.io.torch_files import check_torch_file
-from bench.models.layouts import Layout
+from bench.models.state_dict_layouts import Layout
 
 SUFFIXES = (".pt", ".pth", ".pth.tar", ".bin", ".safetensors")
 # Averaged weights first: where a release ships both, its numbers are of the averaged ones.

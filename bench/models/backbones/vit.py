@@ -21,11 +21,11 @@ from torch.utils.checkpoint import checkpoint
 
 from bench.io.errors import InputError
 from bench.models.backbone import Backbone, BackboneGeometry
-from bench.models.draws import uniform
-from bench.models.positions import Grid, flat_positions, grid_positions
+from bench.models.position_encoding import Grid, flat_positions, grid_positions
+from bench.models.random_state import uniform
 
 if TYPE_CHECKING:
-    from bench.models.checkpoints import LoadAudit
+    from bench.models.pretrained import LoadAudit
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

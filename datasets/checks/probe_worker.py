@@ -1,4 +1,5 @@
-"""``python -m datasets.probe_worker``: looks into video files, one a request, and may hang or crash on one.
+"""``python -m datasets.checks.probe_worker``: looks into video files, one a request, and may hang or crash on
+one.
 
 Requests and answers are JSON lines. Each request arms an alarm whose default action ends this process, so a
 file on which native code waits for ever ends as one answer less.
@@ -32,8 +33,8 @@ def main() -> int:
 
 def look(path: Path, every_frame: bool) -> dict[str, Any]:
     """The facts of a file as JSON values, with `decoded` frames if every one is tried, or its `error`."""
-    from datasets.pyav_reader import count_decodable
-    from datasets.video import probe
+    from datasets.video.frames import probe
+    from datasets.video.pyav_reader import count_decodable
 
     try:
         facts = dataclasses.asdict(probe(path))

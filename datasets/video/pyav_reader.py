@@ -8,7 +8,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.video_index import VideoIndex, fail, open_video
+from datasets.video.index import VideoIndex, fail, open_video
 
 SEEK_FRAMES = 48
 """A gap of so many frames is jumped over by a seek; shorter ones are decoded through."""

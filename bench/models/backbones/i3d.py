@@ -2,7 +2,8 @@
 
 Modules and tensors are named as in the usual PyTorch port (``Mixed_4f.b1b.conv3d.weight``), padding is
 TensorFlow's "SAME", norms have eps 1e-3 and use their stored statistics in training too
-(``bench.models.batch_norm``). Input lies in [-1, 1]. The network strides 8 frames and 32 pixels.
+(``bench.models.backbones.frozen_batch_norm``). Input lies in [-1, 1]. The network strides 8 frames and 32
+pixels.
 
 Chosen: clips of 64 frames, as the network was trained on; what a shorter clip sees is mostly padding, since
 the last layer looks at 99 frames. Any other multiple of 8 may be had, down to one step of 8.
@@ -25,10 +26,10 @@ from torch.utils.checkpoint import checkpoint
 
 from bench.io.errors import InputError
 from bench.models.backbone import Backbone, BackboneGeometry
-from bench.models.batch_norm import StoredBatchNorm
+from bench.models.backbones.frozen_batch_norm import StoredBatchNorm
 
 if TYPE_CHECKING:
-    from bench.models.checkpoints import LoadAudit
+    from bench.models.pretrained import LoadAudit
 
 Triple = tuple[int, int, int]
 Branches = tuple[int, int, int, int, int, int]
@@ -261,8 +262,8 @@ class I3DClassifier(I3D):
 
 def load_classifier(weights: str | Path) -> I3DClassifier:
     """Return the Kinetics-400 classifier of a checkpoint. Raises ``InputError`` for one that does not fit."""
-    from bench.models.checkpoints import load_model
-    from bench.models.layouts import I3D_LAYOUT
+    from bench.models.pretrained import load_model
+    from bench.models.state_dict_layouts import I3D_LAYOUT
 
     model = I3DClassifier(CONFIGS["i3d"])
     model.load_audit = load_model(model, weights, I3D_LAYOUT)

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench.models import i3d, tsm, vit
-from bench.models.layouts import I3D_LAYOUT, TSM_LAYOUT, VIT_LAYOUT, Layout
+from bench.models.backbones import i3d, tsm, vit
+from bench.models.state_dict_layouts import I3D_LAYOUT, TSM_LAYOUT, VIT_LAYOUT, Layout
 
 Loadable = vit.VideoViT | tsm.TSMResNet | i3d.I3D
 

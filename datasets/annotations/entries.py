@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 
 from bench.io.errors import InputError
 from bench.io.text import LONGEST_NAME, acts, shown
-from datasets.dataset import Instance, Mended, SegmentPolicy, Treatment, Video
-from datasets.formats import VideoFacts
+from datasets.annotations.dataset import Instance, Mended, SegmentPolicy, Treatment, Video
+from datasets.annotations.formats import VideoFacts
 
 END_TOLERANCE_SECONDS = 0.5
 """Annotators' clocks and containers disagree by some frames; more than this is another video's annotation."""

@@ -26,11 +26,11 @@ from torch.utils.checkpoint import checkpoint
 
 from bench.io.errors import InputError
 from bench.models.backbone import Backbone, BackboneGeometry
-from bench.models.batch_norm import StoredBatchNorm
-from bench.models.vit import IMAGENET_MEAN, IMAGENET_STD
+from bench.models.backbones.frozen_batch_norm import StoredBatchNorm
+from bench.models.backbones.vit import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
-    from bench.models.checkpoints import LoadAudit
+    from bench.models.pretrained import LoadAudit
 
 BRANCH_GAIN = 0.25
 """Scale of the last norm of a fresh residual branch.
@@ -100,7 +100,7 @@ class ShiftedConv(nn.Conv2d):
 class TSMResNet(Backbone):
     """The encoder. The layers to tap are the four stages. ``checkpointing`` may be switched later.
 
-    Batch norms use their stored statistics in training too (``bench.models.batch_norm``).
+    Batch norms use their stored statistics in training too (``bench.models.backbones.frozen_batch_norm``).
     """
 
     load_audit: LoadAudit | None = None

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.io.errors import InputError
-from datasets.cards import Card, Variant, known_datasets, read_card
-from datasets.dataset import SegmentPolicy, Video
-from datasets.entries import END_TOLERANCE_SECONDS, EntryReader, is_duplicate
-from datasets.formats import AnnotationFile, VideoFacts, read_facts, read_file
-from datasets.known import check_known, read_card_file
-from datasets.probing import Facts
-from datasets.video import VideoInfo, probe
+from datasets.annotations.dataset import SegmentPolicy, Video
+from datasets.annotations.entries import END_TOLERANCE_SECONDS, EntryReader, is_duplicate
+from datasets.annotations.formats import AnnotationFile, VideoFacts, read_facts, read_file
+from datasets.cards.cards import Card, Variant, known_datasets, read_card
+from datasets.cards.known import check_known, read_card_file
+from datasets.checks.probing import Facts
+from datasets.video.frames import VideoInfo, probe
 
 Level = Literal["note", "warning", "error"]
 KEEP_ALL = SegmentPolicy("keep", "keep", "keep")

@@ -10,10 +10,16 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
-from collections.abc import Iterator
+import hashlib
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+RandomState = tuple[Tensor, Tensor | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,3 +68,42 @@ def uniform(
     whole = share.scaled(each)
     rows = torch.rand(whole.before + whole.count + whole.after, *shape, dtype=dtype, device=device)
     return rows[whole.before : whole.before + whole.count]
+
+
+def random_state(device: torch.device) -> RandomState:
+    """Return the states of the host's and, on CUDA, of the device's generator."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def set_random_state(state: RandomState, device: torch.device) -> None:
+    """Put the states of ``random_state`` back."""
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
+
+
+def derived_seed(seed: int, *names: object) -> int:
+    """Return a seed for one purpose, so that what one part draws never shifts what another draws."""
+    text = ":".join(map(str, (seed, *names)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")
+
+
+def random_values(device: torch.device) -> dict[str, Any]:
+    """Return the states of all generators as plain values and tensors."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": [str(name), np.asarray(keys).tolist(), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def restore_random(values: Mapping[str, Any], device: torch.device) -> None:
+    """Put back the states that ``random_values`` returned."""
+    name, keys, *rest = values["numpy"]
+    random.setstate(values["python"])
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(values["torch"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(values["cuda"], device)

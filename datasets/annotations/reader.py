@@ -11,9 +11,9 @@ from pathlib import Path
 
 from bench.io.errors import InputError
 from bench.io.text import shown
-from datasets.dataset import Dataset, Instance, Mended, SegmentPolicy, Video
-from datasets.entries import EntryReader
-from datasets.formats import AnnotationFile, VideoFacts, read_facts, read_file
+from datasets.annotations.dataset import Dataset, Instance, Mended, SegmentPolicy, Video
+from datasets.annotations.entries import EntryReader
+from datasets.annotations.formats import AnnotationFile, VideoFacts, read_facts, read_file
 
 __all__ = [
     "CONTAINERS",
@@ -41,7 +41,8 @@ def read_annotations(
     policy: SegmentPolicy | None = None,
     file_pattern: str = "{id}",
 ) -> Dataset:
-    """The data set that an annotation file describes (`datasets.formats` says which are understood).
+    """The data set that an annotation file describes (`datasets.annotations.formats` says which are
+    understood).
 
     `root` holds the videos (default: `videos` beside the file, else the file's folder). With `classes` given,
     any other label is an error; without, the classes are the labels that occur. Videos named in `exclude` are

@@ -10,16 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, get_type_hints
 
+from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
 from bench.io.reading import NO_WAITING, read_bytes
-from datasets.video import VideoInfo
+from datasets.video.frames import VideoInfo
 
 SECONDS = 60.0
 SECONDS_EVERY_FRAME = 1800.0
 LARGEST_CACHE = 2**26
 """Bytes of a cache: some hundred thousand videos."""
 LARGEST_FACT = 1e15
-WORKER = (sys.executable, "-m", "datasets.probe_worker")
+WORKER = (sys.executable, "-m", "datasets.checks.probe_worker")
 
 Facts = dict[str, Any]
 """A `VideoInfo` as JSON values, or `{"error": why}`."""
@@ -97,7 +98,7 @@ def _start() -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        cwd=Path(__file__).parents[1],
+        cwd=PROJECT_ROOT,
     )
 
 

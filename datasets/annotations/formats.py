@@ -2,7 +2,7 @@
 
 Understood are ActivityNet's JSON (also as ActionFormer, AFSD, HACS and FineAction write it), MultiTHUMOS's
 JSON of numbered actions, and the original THUMOS folder of a text file per class. The checks of single
-values are those of `datasets.entries`.
+values are those of `datasets.annotations.entries`.
 """
 
 import csv

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.draws import uniform
+from bench.models.random_state import uniform
 
 
 class MaskedConv1D(nn.Module):

@@ -1,6 +1,6 @@
 """Video files: what a file holds, and its pictures at given times.
 
-PyAV looks at every file first, without decoding (`datasets.video_index`). decord then decodes it, in a
+PyAV looks at every file first, without decoding (`datasets.video.index`). decord then decodes it, in a
 process of its own; PyAV does where decord has no package, and for files that decord cannot be trusted with.
 Both show the same frames.
 """
@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bench.io.errors import InputError
-from datasets.decord_reader import DecordError, decord_frames, decord_installed, trusted
-from datasets.pyav_reader import pyav_frames
-from datasets.video_index import VideoIndex, fail, inspect
+from datasets.video.decord_reader import DecordError, decord_frames, decord_installed, trusted
+from datasets.video.index import VideoIndex, fail, inspect
+from datasets.video.pyav_reader import pyav_frames
 
 PYAV = f"PyAV {av.__version__}"
 

@@ -15,10 +15,10 @@ from typing import Any
 from bench.io.errors import InputError
 from bench.io.reading import read_text
 from bench.io.text import shown
-from datasets.annotations import CONTAINERS, check_file
-from datasets.cards import Card, Variant, read_card, split_name
-from datasets.dataset import Dataset
-from datasets.formats import AnnotationFile, VideoFacts, read_facts, read_file
+from datasets.annotations.dataset import Dataset
+from datasets.annotations.formats import AnnotationFile, VideoFacts, read_facts, read_file
+from datasets.annotations.reader import CONTAINERS, check_file
+from datasets.cards.cards import Card, Variant, read_card, split_name
 
 MISSING_LIST = "missing.txt"
 NAMED = 5
@@ -196,7 +196,7 @@ def probed_facts(data: Path, videos: Iterable[str]) -> dict[str, VideoFacts]:
     wanted = list(videos)
     if not wanted:
         return {}
-    from datasets.video import probe
+    from datasets.video.frames import probe
 
     files, facts = find_videos(data), {}
     for video in wanted:

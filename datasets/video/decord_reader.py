@@ -1,4 +1,4 @@
-"""Frames by number with decord, which works in a process of its own (`datasets.decord_worker`)."""
+"""Frames by number with decord, which works in a process of its own (`datasets.video.decord_worker`)."""
 
 import atexit
 import contextlib
@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.io import PROJECT_ROOT
 from bench.io.errors import StuckDecoderError
-from datasets.video_index import VideoIndex
+from datasets.video.index import VideoIndex
 
 CHUNK_FRAMES = 64
 CHUNK_BYTES = 16 * 2**20
@@ -36,7 +37,7 @@ GRACE_SECONDS = 5.0
 """By then the worker's own alarm must have ended it; one that was stopped or waits for a disk is killed."""
 # Frames given back to the system after every chunk would be asked for again at the next: a fifth of the time.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
-WORKER = (sys.executable, "-m", "datasets.decord_worker")
+WORKER = (sys.executable, "-m", "datasets.video.decord_worker")
 TRUSTED = ("mov", "mp4", "matroska", "webm", "avi")
 """Containers that decord reads right; of MPEG-TS it repeats frames and gives the right times for them."""
 
@@ -192,7 +193,7 @@ def _worker(slot_bytes: int) -> _Worker:
             stderr=subprocess.DEVNULL,
             text=True,
             pass_fds=(handle,),
-            cwd=Path(__file__).parents[1],
+            cwd=PROJECT_ROOT,
             env={**ALLOCATOR, **os.environ},
         )
         memory = mmap.mmap(handle, size)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.models.points import HeadTargets
+from bench.models.actionformer.points import HeadTargets
 
 
 @dataclasses.dataclass(frozen=True)

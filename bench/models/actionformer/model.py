@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.io.errors import InputError
-from bench.models.blocks import LayerNorm, MaskedConv1D, Scale, TransformerBlock
-from bench.models.head_config import HeadConfig
-from bench.models.losses import Losses, head_losses
-from bench.models.points import HeadTargets, assign, level_points
-from bench.models.positions import sequence_positions
+from bench.models.actionformer.config import HeadConfig
+from bench.models.actionformer.layers import LayerNorm, MaskedConv1D, Scale, TransformerBlock
+from bench.models.actionformer.losses import Losses, head_losses
+from bench.models.actionformer.points import HeadTargets, assign, level_points
+from bench.models.position_encoding import sequence_positions
 
 if TYPE_CHECKING:
-    from bench.models.checkpoints import LoadAudit
+    from bench.models.pretrained import LoadAudit
 
 Outputs = tuple[tuple[Tensor, Tensor, Tensor], ...]
 Detections = tuple[Tensor, Tensor, Tensor]

@@ -1,4 +1,5 @@
-"""``python -m datasets.decord_worker FD BYTES``: decord in a process of its own, which may hang or crash.
+"""``python -m datasets.video.decord_worker FD BYTES``: decord in a process of its own, which may hang or
+crash.
 
 On some damaged files decord waits for ever in native code that no exception and no signal handler reaches.
 So each request arms an alarm whose default action ends this process; whoever asked sees its output close.

@@ -1,0 +1,1 @@
+"""Annotations: their values, the files that they are read from, and what is repaired in them."""

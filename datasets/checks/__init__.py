@@ -1,0 +1,1 @@
+"""Checks of annotations and video files before a run."""
