@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from bench.clips import FrameStore, open_store, pictures_sha256
+from bench.data.frame_loader import FrameLoader, default_cache_bytes, default_workers
+from bench.data.frame_store import FrameStore, open_store, pictures_sha256
+from bench.data.windows import TrainingSampler
 from bench.detection import diagnose, evaluate
 from bench.detection.submission import read_ground_truth, read_submission, write_submission
-from bench.detector import build_detector, lower_frozen_weights
-from bench.encoding import ClipPasses
-from bench.encoding_cache import DiskCache
 from bench.environment import describe
 from bench.experiment_record import (
     RankMemory,
@@ -35,14 +34,11 @@ from bench.experiment_record import (
     weights_entry,
     write_ground_truth,
 )
+from bench.features.disk_cache import DiskCache
+from bench.features.encode import ClipPasses
 from bench.foresight import check_possible, predict
-from bench.inference import VideoDetections, detect_all
 from bench.io.errors import InputError, StoppedError, StuckDecoderError
-from bench.kept_weights import SCHEMA as CHECKPOINT_SCHEMA
-from bench.kept_weights import BaseWeights, Note, write_checkpoint
-from bench.loading import FrameLoader, default_cache_bytes, default_workers
 from bench.models.backbone import Backbone
-from bench.parallel import ALONE, World, exit_process, joined, local_device
 from bench.record import (
     Record,
     checkpoint_path,
@@ -51,11 +47,16 @@ from bench.record import (
     unfinished_path,
 )
 from bench.specification import RunSpecification
-from bench.training import train
-from bench.unfinished import Unfinished, owner_of
+from bench.training.checkpoints.export import SCHEMA as CHECKPOINT_SCHEMA
+from bench.training.checkpoints.export import BaseWeights, Note, write_checkpoint
+from bench.training.checkpoints.fingerprint import owner_of
+from bench.training.checkpoints.resume import Unfinished
+from bench.training.detector import build_detector, lower_frozen_weights
+from bench.training.distributed.processes import ALONE, World, exit_process, joined, local_device
+from bench.training.inference import VideoDetections, detect_all
+from bench.training.loop import train
 from bench.watching import stop_signals, watch_parent, watch_reading
-from bench.windows import TrainingSampler
-from datasets.annotations.reader import Dataset
+from datasets.annotations.dataset import Dataset
 from datasets.miniature.config import default_cache_dir
 
 Progress = Callable[[str, int, int], None]

@@ -12,22 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bench.divergence import NonFiniteLossError
 from bench.io.errors import StoppedError, StuckDecoderError
 from bench.io.reading import file_sha256
 from bench.io.writing import write_atomically
 from bench.record import SCHEMA, Record
 from bench.specification import RunSpecification, run_id
-from datasets.annotations.reader import Dataset
+from bench.training.nonfinite import NonFiniteLossError
+from datasets.annotations.dataset import Dataset
 from strategies.base import settings
 
 if TYPE_CHECKING:
-    from bench.course import StageMemory
     from bench.detection.evaluation import Evaluation
     from bench.memory.meter import MemoryReading
     from bench.models.pretrained import LoadAudit
-    from bench.step import Detector
-    from bench.training import TrainingLog
+    from bench.training.detector import Detector
+    from bench.training.history import StageMemory, TrainingLog
 
 
 def empty_record(spec: RunSpecification, dataset: Dataset) -> Record:

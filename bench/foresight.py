@@ -14,7 +14,7 @@ from bench.memory.constants import CONTEXT_BYTES, GIBIBYTE, needed_bytes
 from bench.memory.device import capacity_bytes
 from bench.memory.rows import Question, answer, answer_all, forecasters
 from bench.specification import RunSpecification
-from datasets.annotations.reader import Dataset
+from datasets.annotations.dataset import Dataset
 
 HOPPER_WORKSPACES = 2 * 32 * 2**20
 """cuBLAS workspaces of PyTorch on compute capability 9.0: 32 MiB for each of two threads."""

@@ -24,7 +24,7 @@ from bench.record import read_folder
 from bench.resources import Asked, ask_for
 from bench.specification import RunSpecification, run_id
 from bench.wishes import Wishes, wishes_of
-from datasets.annotations.reader import Dataset
+from datasets.annotations.dataset import Dataset
 
 if TYPE_CHECKING:
     from submitit import AutoExecutor

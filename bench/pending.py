@@ -14,7 +14,7 @@ from bench.record import Record, read_folder, read_record
 
 if TYPE_CHECKING:
     from bench.specification import RunSpecification
-    from datasets.annotations.reader import Dataset
+    from datasets.annotations.dataset import Dataset
 
 OUTSIDE_SIGNALS = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR2")
 

@@ -90,7 +90,7 @@ def model_questions(
     from bench.config.overrides import override
     from bench.config.presets import default_protocol
     from bench.models import build_backbone
-    from bench.parallel import check_division
+    from bench.training.distributed.processes import check_division
     from strategies import build_strategy, settings_of, strategy_names
 
     with torch.device("meta"):
@@ -134,7 +134,7 @@ def modes(model: str, strategy: Strategy, wanted: str, given: str) -> Sequence[s
     import torch
 
     from bench.models import build_backbone, build_head
-    from bench.step import Detector
+    from bench.training.detector import Detector
     from strategies.base import learning_rates
 
     if wanted != "all":

@@ -20,8 +20,8 @@ from bench.io.errors import InputError
 from bench.io.exit_code import exit_code
 
 if TYPE_CHECKING:
-    from bench.kept_weights import Checkpoint
     from bench.prediction.segments import Segment
+    from bench.training.checkpoints.export import Checkpoint
     from datasets.video.frames import VideoInfo
 
 
@@ -73,13 +73,13 @@ def find(
     import torch
     from tqdm import tqdm
 
-    from bench.clips import open_store
-    from bench.inference import detect_all
+    from bench.data.frame_loader import FrameLoader, default_cache_bytes, default_workers
+    from bench.data.frame_store import open_store
     from bench.io.reading import file_sha256
-    from bench.kept_weights import restore
-    from bench.loading import FrameLoader, default_cache_bytes, default_workers
     from bench.prediction.segments import Segment
-    from datasets.annotations.reader import Dataset, Video
+    from bench.training.checkpoints.export import restore
+    from bench.training.inference import detect_all
+    from datasets.annotations.dataset import Dataset, Video
     from datasets.video.frames import readers_used
     from strategies.base import settings
 
@@ -148,9 +148,9 @@ def predict(options: argparse.Namespace) -> list[Path]:
     path = checkpoint_of(options.run)
     device = device_of(options.device)
     from bench.io.writing import write_atomically
-    from bench.kept_weights import read_checkpoint
     from bench.prediction.picture import draw_timeline
     from bench.prediction.segments import as_csv, as_json, chosen
+    from bench.training.checkpoints.export import read_checkpoint
     from datasets.video.frames import probe
 
     checkpoint = read_checkpoint(path)

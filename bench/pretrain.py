@@ -82,7 +82,7 @@ def pretrain(options: argparse.Namespace) -> dict[str, object]:
     from bench.io.reading import file_sha256
     from bench.io.writing import write_atomically
     from bench.models import SOURCE_WEIGHTS, build_backbone
-    from bench.optimizer import schedule
+    from bench.training.optimizer import schedule
 
     torch.set_num_threads(options.threads)
     started = time.perf_counter()

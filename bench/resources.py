@@ -17,7 +17,7 @@ from bench.memory.rows import Question, answer, forecasters
 from bench.record import Record
 from bench.specification import RunSpecification
 from bench.wishes import Wishes
-from datasets.annotations.reader import Dataset
+from datasets.annotations.dataset import Dataset
 from strategies.base import settings
 
 TIME_FACTOR = 1.5

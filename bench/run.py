@@ -18,7 +18,7 @@ from bench.run_options import DEFAULT_RESULTS, default_workers, parser, specific
 
 if TYPE_CHECKING:
     from bench.specification import RunSpecification
-    from datasets.annotations.reader import Dataset
+    from datasets.annotations.dataset import Dataset
 
 __all__ = ["DEFAULT_RESULTS", "bench", "main", "parser", "specifications"]
 

@@ -131,8 +131,8 @@ def protocol_changes(options: argparse.Namespace) -> dict[str, str]:
 
 def specifications(options: argparse.Namespace) -> list[RunSpecification]:
     """Return the runs of the matrix, checked as far as that is possible without reading data."""
-    from bench.parallel import check_division
     from bench.specification import RunSpecification
+    from bench.training.distributed.processes import check_division
 
     if options.weights is None and options.model != "vit-t":
         raise InputError(f"--weights: {options.model} needs the path of its checkpoint, or 'random'")

@@ -28,7 +28,7 @@ from bench.io.errors import InputError
 from bench.progress import EVERY_SECONDS, Progress, begun, write_progress
 from bench.record import Record
 from bench.specification import RunSpecification
-from datasets.annotations.reader import Dataset
+from datasets.annotations.dataset import Dataset
 
 # glibc gives large blocks back to the system on every free by default; keeping them saves a tenth of a step.
 ALLOCATOR = {

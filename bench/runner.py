@@ -30,7 +30,7 @@ from bench.run_process import (
     stop,
 )
 from bench.specification import RunSpecification, run_id
-from datasets.annotations.reader import Dataset
+from datasets.annotations.dataset import Dataset
 
 POLL_SECONDS = 1.0
 """How often a run that another bench does is asked after, once there is nothing else to do."""

@@ -15,7 +15,7 @@ from bench.io.reading import file_sha256
 from bench.models import SOURCE_WEIGHTS
 from bench.run_identity import RunIdentity
 from datasets import card_protocol, load_dataset
-from datasets.annotations.reader import Dataset
+from datasets.annotations.dataset import Dataset
 from strategies import build_strategy
 from strategies.base import Strategy, settings
 
@@ -49,7 +49,7 @@ class RunSpecification:
     decoders: int | None = None
     """Videos that are decoded side by side; None for the machine's default."""
     checkpoint_seconds: float = 60.0
-    """How often a checkpoint of the training is written (``bench.unfinished``); no part of the protocol."""
+    """Seconds between checkpoints of the training (``bench.training.checkpoints.resume``)."""
     processes: int = 1
     """Processes that share every batch, each with a device of its own."""
     sharded: bool = False

@@ -7,7 +7,8 @@ used beside this one.
 from pathlib import Path
 
 from bench.io.errors import InputError
-from datasets.annotations.reader import Dataset, Instance, SegmentPolicy, Video, read_annotations, video_path
+from datasets.annotations.dataset import Dataset, Instance, SegmentPolicy, Video
+from datasets.annotations.reader import read_annotations, video_path
 from datasets.cards.cards import Card, card_protocol, known_datasets, read_card
 from datasets.cards.known import load_known
 from datasets.miniature import MiniatureConfig, generate, read_pictures_sha256

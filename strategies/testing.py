@@ -17,19 +17,22 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from bench.clips import FrameStore, VideoClips, time_grid
 from bench.config.presets import MINIATURE
 from bench.config.protocol import HeadSize, Protocol
-from bench.encoding_cache import DiskCache
+from bench.data.clips import VideoClips
+from bench.data.frame_store import FrameStore
+from bench.data.time_grid import time_grid
+from bench.data.windows import TrainingSampler
+from bench.features.disk_cache import DiskCache
 from bench.models import build_head
 from bench.models.actionformer.model import ActionFormer
 from bench.models.backbone import Backbone
 from bench.models.backbones.vit import VideoViT, ViTConfig
 from bench.models.random_state import derived_seed
-from bench.step import Detector
-from bench.training import TrainingLog, train
-from bench.windows import TrainingSampler
-from datasets.annotations.reader import Instance, Video
+from bench.training.detector import Detector
+from bench.training.history import TrainingLog
+from bench.training.loop import train
+from datasets.annotations.dataset import Instance, Video
 from strategies.base import Strategy, check_stages, learning_rates
 
 CLASSES = ("one", "two", "three")

@@ -121,7 +121,7 @@ class Protocol:
     precision: Literal["float32", "bfloat16"] = "float32"
     backward: Literal["plain", "checkpointed", "streamed"] = "plain"
     """How a backbone that trains is differentiated: keeping all activations; recomputing each block's; or
-    a few clips at a time (``bench.streaming``). All three give the same gradient."""
+    a few clips at a time (``bench.features.streamed``). All three give the same gradient."""
     micro_batch_clips: int = 1
     """Clips that pass at once under streamed backward."""
     streamed_checkpointing: bool = True
@@ -140,7 +140,7 @@ class Protocol:
     """Classes that each detection gets from the classifier, the best of its video."""
     augmentation: Literal["none", "crop-flip"] = "none"
     """What happens to a training window's frames, to all alike: nothing, or a random crop that is resized
-    to the full frame, and a flip of every other one (``bench.augmentation``)."""
+    to the full frame, and a flip of every other one (``bench.data.augmentation``)."""
     resampling: Literal["windows", "fixed"] = "windows"
     """Windows slide over a video that is read at ``frames_per_second``; or one window's frames are spread
     evenly over the whole video, in training and at test time: overlap, crop and rate then do not matter."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bench.detection.submission import is_number
 from bench.io.errors import InputError
 from bench.io.reading import LARGEST_DATA, read_bytes, read_json
-from bench.io.typed_values import short
+from bench.io.text import short
 
 Floats = NDArray[np.float64]
 NAMED = 3

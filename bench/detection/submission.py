@@ -18,8 +18,7 @@ import numpy as np
 from bench.detection.evaluation import Segments
 from bench.io.errors import InputError
 from bench.io.reading import read_json
-from bench.io.text import LONGEST_NAME, is_name, printable
-from bench.io.typed_values import short
+from bench.io.text import LONGEST_NAME, is_name, printable, short
 from bench.io.writing import write_atomically
 
 Row = tuple[str, str, float, float, float]

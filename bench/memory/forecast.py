@@ -20,18 +20,20 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.device_mesh import DeviceMesh
 
-from bench.clips import FrameStore, VideoClips, time_grid
 from bench.config.protocol import Protocol
-from bench.detector import build_detector, lower_frozen_weights
+from bench.data.clips import VideoClips
+from bench.data.frame_store import FrameStore
+from bench.data.time_grid import time_grid
+from bench.data.windows import TrainingSampler
 from bench.memory.allocator import CachingAllocator
 from bench.memory.cuda_ops import follow_cuda_autocast, kernel_scratch
 from bench.memory.tracker import HasState, StorageTracker
 from bench.models.actionformer.model import ActionFormer
-from bench.parallel import ALONE, World
-from bench.sharding import make_mesh, shard
-from bench.step import Detector, Trainer, begin_stage
-from bench.windows import TrainingSampler
-from datasets.annotations.reader import Instance, Video
+from bench.training.detector import Detector, build_detector, lower_frozen_weights
+from bench.training.distributed.fsdp import make_mesh, shard
+from bench.training.distributed.processes import ALONE, World
+from bench.training.step import Trainer, begin_stage
+from datasets.annotations.dataset import Instance, Video
 from strategies.base import Fidelity, Stage, Strategy
 
 CPU_DEVICE = torch.device("cpu")

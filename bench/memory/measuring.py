@@ -13,16 +13,16 @@ from typing import Any
 
 import torch
 
-from bench.clips import VideoClips
 from bench.config.overrides import override
 from bench.config.presets import default_protocol
-from bench.detector import build_detector, lower_frozen_weights
+from bench.data.clips import VideoClips
 from bench.environment import describe
 from bench.experiment_record import failure
 from bench.memory.forecast import traced_sampler
 from bench.memory.meter import MemoryMeter, MemoryReading, NoMeter
 from bench.memory.rows import Question, answer
-from bench.step import HOST, Trainer, begin_stage
+from bench.training.detector import build_detector, lower_frozen_weights
+from bench.training.step import HOST, Trainer, begin_stage
 from strategies import build_strategy
 from strategies.base import Fidelity
 
@@ -61,7 +61,7 @@ def measure_steps(question: Question, device: torch.device) -> list[StageMeasure
         for fidelity in dict.fromkeys(stage.fidelities):
             for number in range(2):
                 meter = MemoryMeter(device)
-                with meter.watching(detector, setup.optimizer, setup.average):
+                with meter.watching(detector, setup.optimizer, parameters=setup.parameters_beside(detector)):
                     trainer.step(number, fidelity, setup.uncached, setup.optimizer, meter)
             seconds = []
             for number in range(TIMED_STEPS):

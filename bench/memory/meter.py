@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from bench.memory.device import nvml_handle
 from bench.memory.tracker import HasState, StorageTracker
-from bench.optimizer import AveragedWeights
-from bench.sharding import parts_of
 
 TRAINING_PHASES = ("forward", "backward", "optimizer")
 
@@ -71,16 +69,14 @@ class MemoryMeter:
 
     @contextlib.contextmanager
     def watching(
-        self, module: nn.Module, optimizer: HasState | None = None, average: AveragedWeights | None = None
+        self, module: nn.Module, optimizer: HasState | None = None, *, parameters: Iterable[Tensor] = ()
     ) -> Iterator[MemoryMeter]:
         """Count ``module``, its gradients and the optimizer's state as what they are, and watch the rest.
 
-        Averaged weights that lie on the device count as parameters.
+        ``parameters`` are further tensors that count as such: averaged weights, parts of sharded ones.
         """
         self.tracker.label_module(module)
-        for tensor in parts_of(module):
-            self.tracker.label(tensor, "parameter")
-        for tensor in average.average if average is not None else ():
+        for tensor in parameters:
             self.tracker.label(tensor, "parameter")
         if optimizer is not None:
             self.tracker.label_optimizer(optimizer)
@@ -116,13 +112,8 @@ class MemoryMeter:
         """Name the optimizer's state, which its first step creates."""
         self.tracker.label_optimizer(optimizer)
 
-    def restart(self) -> None:
-        """Forget the peaks so far; what is alive stays counted."""
-        self.tracker.forget_peaks()
-        self.cuda_peaks.clear()
-
     def reading(self) -> MemoryReading:
-        """Return the peaks of the phases that ran since the start or ``restart``."""
+        """Return the peaks of the phases that ran since the start."""
         tracked = {name: moment.total for name, moment in self.tracker.peaks.items()}
         highest = max(self.tracker.peaks.values(), key=lambda moment: moment.total)
         kinds = {kind: size for kind, size in highest.kinds.items() if size}

@@ -49,7 +49,7 @@ def answer(question: Question) -> dict[str, Any]:
     from bench.config.overrides import override
     from bench.config.presets import default_protocol
     from bench.memory.forecast import CPU, CUDA, forecast
-    from bench.parallel import World
+    from bench.training.distributed.processes import World
     from strategies import build_strategy
 
     started = time.perf_counter()

@@ -18,9 +18,9 @@ from bench.speed import BESIDE, Measurement, seconds_of
 if TYPE_CHECKING:
     import numpy as np
 
-    from bench.encoding import EncodingCache
-    from bench.step import Trainer
-    from bench.windows import TrainingSampler
+    from bench.data.windows import TrainingSampler
+    from bench.features.cache import EncodingCache
+    from bench.training.step import Trainer
 
 FILES = BESIDE / "videos"
 
@@ -29,13 +29,13 @@ def caching(scale: float, cache: Path | None) -> list[Measurement]:
     """An epoch of the miniature with cached encodings against one that encodes again, for what is cached."""
     import torch
 
-    from bench.clips import open_store
-    from bench.detector import build_detector
-    from bench.loading import FrameLoader, default_cache_bytes
+    from bench.data.frame_loader import FrameLoader, default_cache_bytes
+    from bench.data.frame_store import open_store
+    from bench.data.windows import TrainingSampler
     from bench.memory.meter import NoMeter
     from bench.specification import RunSpecification
-    from bench.step import StageSetup, Trainer, begin_stage
-    from bench.windows import TrainingSampler
+    from bench.training.detector import build_detector
+    from bench.training.step import StageSetup, Trainer, begin_stage
     from strategies.base import FULL
 
     torch.set_num_threads(1)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bench.speed import BESIDE, Measurement
 
 if TYPE_CHECKING:
-    from bench.clips import FileClips
+    from bench.data.clips import FileClips
 
 FILES = BESIDE / "videos"
 SIZE = 224
@@ -82,8 +82,9 @@ def windowed(scale: float, cache: Path | None) -> list[Measurement]:
     import numpy as np
     import torch
 
-    from bench.clips import FileClips, TimeGrid
-    from bench.loading import FrameLoader
+    from bench.data.clips import FileClips
+    from bench.data.frame_loader import FrameLoader
+    from bench.data.time_grid import TimeGrid
     from datasets.sampling import spread_times
     from datasets.video.frames import probe
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.inference import detect_all
+from bench.data.windows import TrainingSampler
 from bench.models.backbones.vit import VideoViT
-from bench.parallel import ALONE, exit_process, joined
-from bench.training import train
-from bench.unfinished import Owner, Unfinished
-from bench.windows import TrainingSampler
+from bench.training.checkpoints.fingerprint import Owner
+from bench.training.checkpoints.resume import Unfinished
+from bench.training.distributed.processes import ALONE, exit_process, joined
+from bench.training.inference import detect_all
+from bench.training.loop import train
 from strategies import build_strategy
 from strategies.testing import CLASSES, TINY_PROTOCOL, TINY_VIT, tiny_detector, tiny_store
 

@@ -5,13 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from bench.augmentation import AREA, View, views
-from bench.clips import FrameStore
-from bench.encoding import ClipPasses, EncodingCache, batch_clips, encode_frozen
-from bench.encoding_cache import DiskCache
-from bench.inference import detect_all
-from bench.step import Trainer, begin_stage
-from bench.windows import TrainingSampler, Window, window_frames
+from bench.data.augmentation import AREA, View, views
+from bench.data.frame_store import FrameStore
+from bench.data.windows import TrainingSampler, Window, window_frames
+from bench.features.cache import EncodingCache, batch_clips
+from bench.features.disk_cache import DiskCache
+from bench.features.encode import ClipPasses, encode_frozen
+from bench.training.inference import detect_all
+from bench.training.step import Trainer, begin_stage
 from strategies import build_strategy
 from strategies.head_only import HeadOnly
 from strategies.losa import LoSA

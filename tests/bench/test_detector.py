@@ -5,12 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from bench.detector import lower_frozen_weights
-from bench.encoding import ClipPasses, encode_frozen
+from bench.features.encode import ClipPasses, encode_frozen
 from bench.models import build_head
 from bench.models.backbones.i3d import tiny_i3d
 from bench.models.backbones.tsm import tiny_tsm
-from bench.step import Detector, freeze_but
+from bench.training.detector import Detector, freeze_but, lower_frozen_weights
 from strategies import build_strategy
 from strategies.base import Rule, Stage
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_vit

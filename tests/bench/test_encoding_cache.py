@@ -8,12 +8,13 @@ import pytest
 import torch
 from conftest import run_bench
 
-from bench.encoding import ClipPasses, EncodingCache
-from bench.encoding_cache import DiskCache, state_digest
-from bench.inference import detect_all
+from bench.features.cache import EncodingCache
+from bench.features.disk_cache import DiskCache, state_digest
+from bench.features.encode import ClipPasses
 from bench.record import read_folder
 from bench.specification import RunSpecification, run_id
-from bench.step import Detector
+from bench.training.detector import Detector
+from bench.training.inference import detect_all
 from datasets.annotations.reader import read_annotations
 from strategies.head_only import HeadOnly
 from strategies.lofi import LoFi

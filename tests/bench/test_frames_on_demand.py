@@ -16,15 +16,18 @@ import pytest
 import torch
 from conftest import CLASSES, ROOT, bench_command
 
-from bench import clips as clips_module
-from bench.clips import FileClips, open_store, parts, pictures_sha256
-from bench.encoding import ClipPasses, batch_clips, encode_frozen, encode_video
+from bench.data import clips as clips_module
+from bench.data import frame_store
+from bench.data.clips import FileClips, parts
+from bench.data.frame_loader import FrameLoader
+from bench.data.frame_store import open_store, pictures_sha256
+from bench.data.windows import TrainingSampler, Window
+from bench.features.cache import batch_clips
+from bench.features.encode import ClipPasses, encode_frozen, encode_video
 from bench.io.errors import InputError, StuckDecoderError
-from bench.loading import FrameLoader
 from bench.run import main
 from bench.speed.windowed import long_video
-from bench.training import train
-from bench.windows import TrainingSampler, Window
+from bench.training.loop import train
 from datasets.annotations.reader import read_annotations, video_path
 from datasets.sampling import frame_times
 from datasets.video import decord_reader
@@ -115,7 +118,7 @@ def test_the_digest_of_pictures_is_that_of_whole_videos_whatever_is_cached(cache
 
 
 def test_the_digest_of_pictures_takes_some_of_many_videos_and_sees_one_byte(dataset, monkeypatch):
-    monkeypatch.setattr(clips_module, "DIGEST_VIDEOS", 2)
+    monkeypatch.setattr(frame_store, "DIGEST_VIDEOS", 2)
     with opened(dataset, 1000) as (store, loader):
         names = sorted(store.clips)
         kept = loader._kept
@@ -235,11 +238,11 @@ def test_a_file_that_cannot_be_decoded_is_named(dataset, tmp_path):
 MEASURE = """
 import json, sys
 import torch
-from bench.clips import FileClips, FrameStore, time_grid
-from bench.encoding import batch_clips
-from bench.loading import FrameLoader
+from bench.data.clips import FileClips, FrameStore, time_grid
+from bench.features.encode import batch_clips
+from bench.data.frame_loader import FrameLoader
 from bench.models.backbone import BackboneGeometry
-from bench.windows import Window
+from bench.data.windows import Window
 from datasets.sampling import frame_times
 
 def peak():

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from bench.config.protocol import NmsConfig
-from bench.inference import detect_all
-from bench.step import Detector
+from bench.training.detector import Detector
+from bench.training.inference import detect_all
 from strategies.testing import TINY_PROTOCOL, tiny_store, tiny_vit
 
 

@@ -12,7 +12,7 @@ from conftest import bench_command
 from bench import runner
 from bench.io.errors import InputError
 from bench.job import RunJob
-from bench.run import parser, specifications
+from bench.run_options import parser, specifications
 
 pytest.importorskip("submitit", reason="jobs end through it")
 

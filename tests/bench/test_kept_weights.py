@@ -15,7 +15,8 @@ from bench.config.protocol import Protocol
 from bench.io.errors import InputError
 from bench.io.reading import file_sha256
 from bench.io.typed_values import value_of
-from bench.kept_weights import (
+from bench.models import SOURCE_WEIGHTS
+from bench.training.checkpoints.export import (
     KEY,
     SCHEMA,
     BaseWeights,
@@ -26,7 +27,6 @@ from bench.kept_weights import (
     restore,
     write_checkpoint,
 )
-from bench.models import SOURCE_WEIGHTS
 from strategies import build_strategy, installed
 from strategies.testing import TINY_PROTOCOL
 

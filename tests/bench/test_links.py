@@ -10,8 +10,8 @@ import torch
 from made_records import folder, record
 
 from bench.detection.submission import write_submission
-from bench.encoding import ClipPasses
-from bench.encoding_cache import DiskCache
+from bench.features.disk_cache import DiskCache
+from bench.features.encode import ClipPasses
 from bench.io.errors import InputError
 from bench.io.writing import draft_path, write_atomically
 from bench.locks import holding

@@ -2,7 +2,7 @@
 
 from bench.papers import VARIANTS, specifications
 from bench.specification import run_id
-from datasets.annotations.reader import Dataset
+from datasets.annotations.dataset import Dataset
 from strategies import build_strategy
 
 

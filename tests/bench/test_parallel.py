@@ -19,9 +19,9 @@ from bench.config.presets import MINIATURE
 from bench.io.errors import InputError
 from bench.models.backbones.vit import VideoViT
 from bench.models.random_state import Share, drawing_for, uniform
-from bench.parallel import ALONE, World, buckets, check_division, check_draws
 from bench.plan import main as plan
 from bench.run import main
+from bench.training.distributed.processes import ALONE, World, buckets, check_division, check_draws
 from strategies import build_strategy
 from strategies.testing import CLASSES, tiny_detector
 

@@ -11,7 +11,7 @@ from conftest import ROOT, TINY, bench_command, records_of, run_bench
 from bench.memory.constants import needed_bytes
 from bench.memory.rows import Question, answer, forecasters, largest, what_fits
 from bench.plan import modes, table
-from bench.run import parser, specifications
+from bench.run_options import parser, specifications
 from strategies import build_strategy
 
 KINDS = {"parameter", "gradient", "optimizer", "activation", "temporary", "input"}

@@ -11,22 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bench.clips import VideoClips, instants, open_store, time_grid
 from bench.config.overrides import override
 from bench.config.presets import MINIATURE, STANDARD
 from bench.config.protocol import NmsConfig
+from bench.data.clips import VideoClips, instants
+from bench.data.frame_loader import FrameLoader
+from bench.data.frame_store import open_store
+from bench.data.time_grid import time_grid
+from bench.data.windows import TrainingSampler, Window, window_mask, window_targets
 from bench.detection.evaluation import evaluate
 from bench.detection.submission import read_ground_truth, read_submission
-from bench.encoding import batch_clips
-from bench.experiment import write_detections, write_ground_truth
-from bench.inference import detect_all
+from bench.experiment import write_detections
+from bench.experiment_record import write_ground_truth
+from bench.features.cache import batch_clips
 from bench.io.errors import InputError
-from bench.loading import FrameLoader
 from bench.models.backbone import BackboneGeometry
 from bench.specification import RunSpecification
-from bench.step import Detector
-from bench.windows import TrainingSampler, Window, window_mask, window_targets
-from datasets.annotations.reader import Instance, Video, read_annotations
+from bench.training.detector import Detector
+from bench.training.inference import detect_all
+from datasets.annotations.dataset import Instance, Video
+from datasets.annotations.reader import read_annotations
 from datasets.video.frames import read_frames
 from strategies.testing import TINY_PROTOCOL, tiny_vit
 

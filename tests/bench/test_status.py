@@ -15,7 +15,7 @@ from bench.memory.constants import CARDS, GIBIBYTE
 from bench.progress import Progress, Waiting, settings_text, write_progress, write_queue
 from bench.record import write_record
 from bench.resources import measured_minutes, smallest_card
-from bench.run import parser, specifications
+from bench.run_options import parser, specifications
 from bench.status import duration, main, rows
 from bench.wishes import Wishes, wishes_of
 from strategies.base import settings

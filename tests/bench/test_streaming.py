@@ -7,15 +7,16 @@ import pytest
 import torch
 from torch import nn
 
+from bench.data.windows import TrainingSampler
+from bench.features.streamed import check_streamable, clips_mix
 from bench.io.errors import InputError
 from bench.models import build_head
 from bench.models.backbone import Backbone
 from bench.models.backbones.vit import VideoViT
-from bench.optimizer import make_optimizer
-from bench.step import Detector, Trainer, freeze_but
-from bench.streaming import check_streamable, clips_mix
-from bench.training import train
-from bench.windows import TrainingSampler
+from bench.training.detector import Detector, freeze_but
+from bench.training.loop import train
+from bench.training.optimizer import make_optimizer
+from bench.training.step import Trainer
 from strategies import build_strategy, installed
 from strategies.base import Fidelity, Rule, Stage
 from strategies.lofi import LoFi

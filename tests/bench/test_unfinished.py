@@ -17,9 +17,7 @@ import pytest
 import torch
 from made_records import record as made_record
 
-from bench import unfinished as module
-from bench.course import course_of, plain
-from bench.divergence import NonFiniteLossError
+from bench.data.windows import TrainingSampler
 from bench.experiment_record import facts_of, failure
 from bench.io.errors import StoppedError
 from bench.io.torch_files import check_torch_file
@@ -28,9 +26,12 @@ from bench.models.random_state import random_values, restore_random
 from bench.pending import clear_away, pending, was_killed
 from bench.record import write_record
 from bench.run import main
-from bench.training import train
-from bench.unfinished import Owner, Unfinished, owner_of
-from bench.windows import TrainingSampler
+from bench.training.checkpoints import resume as module
+from bench.training.checkpoints.fingerprint import Owner, owner_of
+from bench.training.checkpoints.resume import Unfinished
+from bench.training.history import course_of, plain
+from bench.training.loop import train
+from bench.training.nonfinite import NonFiniteLossError
 from strategies import build_strategy
 from strategies.base import Rule, Stage
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_detector, tiny_store

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from bench.clips import TimeGrid
 from bench.config.presets import MINIATURE
-from bench.windows import TrainingSampler, Window, window_mask, window_targets
-from datasets.annotations.reader import Instance, Video
+from bench.data.time_grid import TimeGrid
+from bench.data.windows import TrainingSampler, Window, window_mask, window_targets
+from datasets.annotations.dataset import Instance, Video
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_store, tiny_vit
 
 GRID = TimeGrid(frames_per_second=10.0, frames_per_step=2, steps_per_clip=8)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from bench.io.errors import InputError
-from datasets.annotations.reader import Dataset, Instance, SegmentPolicy, read_annotations, video_path
+from datasets.annotations.dataset import Dataset, Instance, SegmentPolicy
+from datasets.annotations.reader import read_annotations, video_path
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not there")

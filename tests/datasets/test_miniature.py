@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 from small import SMALL
 
-from bench.environment import processor_facts
 from bench.io.errors import InputError
+from bench.memory.device import processor_facts
 from bench.record import read_folder
 from datasets.miniature import (
     MiniatureConfig,

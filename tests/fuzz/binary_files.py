@@ -20,12 +20,14 @@ from fuzz.sandbox import Findings, sandbox, tree
 from safetensors.torch import save_file
 
 from bench.convert_i3d import MEMBER, read_arrays, read_source
-from bench.course import Course, plain
 from bench.detection import read_submission
-from bench.encoding import ClipPasses
-from bench.encoding_cache import DiskCache
+from bench.features.disk_cache import DiskCache
+from bench.features.encode import ClipPasses
 from bench.io.errors import InputError
-from bench.kept_weights import (
+from bench.models import build_backbone
+from bench.models.pretrained import load_model
+from bench.models.state_dict_layouts import VIT_LAYOUT
+from bench.training.checkpoints.export import (
     KEY,
     SCHEMA,
     BaseWeights,
@@ -35,10 +37,9 @@ from bench.kept_weights import (
     restore,
     write_checkpoint,
 )
-from bench.models import build_backbone
-from bench.models.pretrained import load_model
-from bench.models.state_dict_layouts import VIT_LAYOUT
-from bench.unfinished import Owner, Unfinished
+from bench.training.checkpoints.fingerprint import Owner
+from bench.training.checkpoints.resume import Unfinished
+from bench.training.history import Course, plain
 from datasets.annotations.reader import read_annotations
 from strategies import build_strategy
 from strategies.testing import TINY_PROTOCOL, tiny_detector

@@ -21,7 +21,7 @@ from bench.config.protocol import Lean, Protocol
 from bench.memory.forecast import CUDA, forecast
 from bench.models import build_backbone, build_head
 from bench.models.backbone import Backbone
-from bench.step import Detector
+from bench.training.detector import Detector
 from strategies.base import Rule, Stage
 
 

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from bench.encoding import ClipPasses, EncodingCache, encode_frozen, reduce_clips
+from bench.features.cache import EncodingCache
+from bench.features.encode import ClipPasses, encode_frozen
 from bench.io.errors import InputError
 from strategies import build_strategy, installed
 from strategies.base import FULL, Fidelity, Rule, Stage, check_stages, learning_rates
@@ -124,7 +125,7 @@ def test_temporal_fidelity_keeps_whole_snippets_evenly():
     steps = geometry.steps_per_clip
     numbers = torch.arange(4 * geometry.clip_frames, dtype=torch.uint8)
     clips = numbers.view(1, 4, 1, geometry.clip_frames, 1, 1).expand(1, 4, 3, geometry.clip_frames, 8, 8)
-    reduced = reduce_clips(clips, Fidelity(temporal=0.25), geometry)
+    reduced = keep_snippets(clips, 0.25, geometry)
     kept = reduced[0, :, 0, :, 0, 0].flatten().view(-1, geometry.frames_per_step)
     assert reduced.shape[1] == 1
     assert torch.equal(kept[:, 1] - kept[:, 0], torch.ones(steps, dtype=torch.uint8))

@@ -11,7 +11,7 @@ import torch
 from bench.models.backbone import Backbone
 from bench.models.backbones.i3d import tiny_i3d
 from bench.models.backbones.tsm import tiny_tsm
-from bench.step import set_training_mode
+from bench.training.detector import set_training_mode
 from strategies import build_strategy, installed
 from strategies.base import learning_rates
 from strategies.lofi import LoFi

@@ -26,9 +26,9 @@ from bench import convert_i3d
 from bench.convert_i3d import MEMBER, read_arrays, read_source
 from bench.io import torch_files as pickle_bounds
 from bench.io.errors import InputError
-from bench.kept_weights import read_checkpoint
 from bench.models import build_backbone
 from bench.models.pretrained import read_tensors
+from bench.training.checkpoints.export import read_checkpoint
 
 
 class Call:

@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.clips import FrameStore
 from bench.config.protocol import Protocol
+from bench.data.frame_store import FrameStore
+from bench.data.windows import Window, window_mask
 from bench.detection import ClassScores, fuse, soft_nms
-from bench.encoding import ClipPasses, EncodingCache, autocast
-from bench.encoding_cache import DiskCache
+from bench.features.cache import EncodingCache
+from bench.features.disk_cache import DiskCache
+from bench.features.encode import ClipPasses, autocast
 from bench.memory.meter import MemoryMeter, MemoryReading
-from bench.parallel import ALONE, World
-from bench.step import Detector
-from bench.windows import Window, window_mask
+from bench.training.detector import Detector
+from bench.training.distributed.fsdp import parts_of
+from bench.training.distributed.processes import ALONE, World
 from datasets.sampling import windows as window_starts
 
 
@@ -103,7 +105,7 @@ def detect_all(
     names = sorted(store.videos)[world.rank :: world.size]
     for number, name in enumerate(names):
         if number == 0:
-            with meter.watching(detector), meter.phase("inference"):
+            with meter.watching(detector, parameters=parts_of(detector)), meter.phase("inference"):
                 results.append(detect(detector, store, protocol, device, measured, name))
         else:
             results.append(detect(detector, store, protocol, device, cache, name))

@@ -15,25 +15,24 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bench.course import Course, course_of, plain
 from bench.io.errors import StoppedError
 from bench.io.text import printable
 from bench.io.torch_files import check_torch_file
 from bench.io.writing import replacing
 from bench.models.random_state import random_values, restore_random
-from bench.owner import Owner, owner_of
-from bench.parallel import ALONE, World
-from bench.sharding import joined_like, local, spread_like
+from bench.training.checkpoints.fingerprint import Owner, owner_of
+from bench.training.detector import Detector
+from bench.training.distributed.fsdp import joined_like, local, spread_like
+from bench.training.distributed.processes import ALONE, World
+from bench.training.history import Course, course_of, plain
+from bench.training.optimizer import AveragedWeights, StageOptimizer
+from bench.training.step import StageSetup
 from strategies.base import Stage, learning_rates
-
-if TYPE_CHECKING:
-    from bench.optimizer import AveragedWeights, StageOptimizer
-    from bench.step import Detector, StageSetup
 
 __all__ = ["Owner", "State", "Unfinished", "owner_of", "read_state"]
 
@@ -116,6 +115,12 @@ class Unfinished:
         """The steps that were done in the checkpoint that lies on disk."""
         self._wait = seconds
         self._began = self._since = time.monotonic()
+
+    def kept(self) -> dict[str, Any] | None:
+        """Return the checkpoint on disk as records name it: its ``file`` and the ``step``; None without."""
+        if self.kept_step is None:
+            return None
+        return {"file": f"{self.path.parent.name}/{self.path.name}", "step": self.kept_step}
 
     def read(self, detector: Detector, stages: Sequence[Stage]) -> State | None:
         """Return the state to go on from, or None where there is none that is whole and this run's."""

@@ -11,8 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed.tensor import DTensor
 
 from bench.config.protocol import NO_CLIPPING, Protocol
-from bench.parallel import ALONE, World
-from bench.sharding import clip_gradients, local
+from bench.training.distributed.fsdp import clip_gradients, local
+from bench.training.distributed.processes import ALONE, World
 
 
 def parameter_groups(
@@ -89,6 +89,11 @@ class StageOptimizer:
     def parameters(self) -> list[Tensor]:
         """What AdamW steps: parameters, and this process's parts of those that are spread."""
         return [p for part in self.parts for group in part.param_groups for p in group["params"]]
+
+    @property
+    def learning_rate(self) -> float:
+        """The largest learning rate of the current step."""
+        return max(float(group["lr"]) for part in self.parts for group in part.param_groups)
 
     @property
     def state(self) -> dict[Tensor, dict[str, Tensor]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol as Interface
 
@@ -15,44 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.config.protocol import Protocol
+from bench.data.frame_loader import FrameLoader
+from bench.data.time_grid import TimeGrid, time_grid
 from bench.io.reading import file_sha256
-from bench.loading import FrameLoader
 from bench.models.backbone import BackboneGeometry
-from datasets.annotations.reader import Dataset, Video, video_path
+from datasets.annotations.dataset import Dataset, Video
+from datasets.annotations.reader import video_path
 from datasets.sampling import FrameGrid, frame_times, spread_times
 from datasets.video.frames import read_clips, readers_installed
 
 PART_BYTES = 256 * 2**20
 """Frames of a video that are held at once where all of it is wanted, at most: some 1700 of 224 pixels."""
-
-DIGEST_VIDEOS = 256
-"""Videos of a subset whose pictures are part of a record's digest, at most."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TimeGrid:
-    """How a video's feature steps lie in time. Step k shows the frames around ``seconds(k)``."""
-
-    frames_per_second: float
-    frames_per_step: int
-    steps_per_clip: int
-
-    @property
-    def step_seconds(self) -> float:
-        return self.frames_per_step / self.frames_per_second
-
-    def seconds(self, steps: np.ndarray | float) -> np.ndarray | float:
-        """Return the time in seconds of step coordinates (0 is the centre of the first step)."""
-        return (steps + 0.5) * self.step_seconds
-
-    def steps(self, seconds: np.ndarray | float) -> np.ndarray | float:
-        """Return step coordinates of times in seconds."""
-        return seconds / self.step_seconds - 0.5
-
-
-def time_grid(frames_per_second: float, geometry: BackboneGeometry) -> TimeGrid:
-    """Return the grid of frames read at a rate, under a backbone's clips."""
-    return TimeGrid(frames_per_second, geometry.frames_per_step, geometry.steps_per_clip)
 
 
 class Clips(Interface):
@@ -189,66 +162,3 @@ def parts(clips: Clips, multiple: int = 1) -> Iterator[tuple[int, int]]:
     length = max(1, PART_BYTES // (clips.clip_bytes * multiple)) * multiple
     for first in range(0, clips.count, length):
         yield first, min(first + length, clips.count)
-
-
-@dataclasses.dataclass(frozen=True)
-class FrameStore:
-    """The clips of some videos by video id."""
-
-    videos: Mapping[str, Video]
-    clips: Mapping[str, Clips]
-    ahead: int = 0
-    """Windows that are worth announcing before they are needed; none where all frames lie in memory."""
-
-    def expect(self, wanted: list[tuple[str, int, int]]) -> None:
-        """Announce parts (video, first, last) in the order of need; what was announced before is dropped."""
-        found = [(self.clips[name], first, last) for name, first, last in wanted]
-        files = [(clips, first, last) for clips, first, last in found if isinstance(clips, FileClips)]
-        if files:
-            files[0][0].loader.expect(files)
-
-
-def pictures_sha256(
-    store: FrameStore, progress: Callable[[int, int], None] = lambda done, total: None
-) -> str:
-    """Return the SHA-256 of a sample of a store's pictures, as decoded, resized and given to a backbone.
-
-    Of every video, of some DIGEST_VIDEOS evenly spaced ones where there are more: the id, and the clips a
-    sixth, a half and five sixths of the way through. It is the same whether frames lie in memory or are
-    decoded now.
-    """
-    names = sorted(store.clips)
-    names = names[:: -(-len(names) // DIGEST_VIDEOS)]
-    sample = {name: sorted({store.clips[name].count * sixths // 6 for sixths in (1, 3, 5)}) for name in names}
-    digest = hashlib.sha256()
-    for done, name in enumerate(names):
-        soon = names[done : done + 1 + store.ahead]
-        store.expect([(other, number, number + 1) for other in soon for number in sample[other]])
-        digest.update(name.encode())
-        for number in sample[name]:
-            digest.update(store.clips[name].part(number, number + 1).contiguous().numpy().data)
-        progress(done + 1, len(names))
-    return digest.hexdigest()
-
-
-def open_store(
-    dataset: Dataset,
-    subset: str,
-    protocol: Protocol,
-    geometry: BackboneGeometry,
-    loader: FrameLoader,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> FrameStore:
-    """Return the clips of a subset's videos, decoded right away if all of them fit the loader's cache.
-
-    Raises InputError that names a file which is missing or, if decoded now, cannot be read.
-    """
-    videos = {video.id: video for video in dataset.subset(subset)}
-    clips = {name: file_clips(dataset, video, protocol, geometry, loader) for name, video in videos.items()}
-    if sum(each.count * each.clip_bytes for each in clips.values()) > loader.cache_bytes:
-        return FrameStore(videos, clips, loader.workers)
-    for number, each in enumerate(clips.values()):
-        for first, last in parts(each):
-            loader.part(each, first, last)
-        progress(number + 1, len(videos))
-    return FrameStore(videos, clips)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bench.augmentation import View, views
-from bench.clips import Clips, FrameStore, TimeGrid
 from bench.config.protocol import Protocol
-from bench.parallel import ALONE, World
-from datasets.annotations.reader import Video
+from bench.data.augmentation import View, views
+from bench.data.clips import Clips
+from bench.data.frame_store import FrameStore
+from bench.data.time_grid import TimeGrid
+from datasets.annotations.dataset import Video
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,14 +125,19 @@ class TrainingSampler:
         video, grid = self.store.videos[window.video], self.store.clips[window.video].grid
         return window_targets(window, video, self.classes, grid, self.protocol.truncation)
 
-    def ahead(self, step: int, world: World = ALONE) -> list[tuple[str, int, int]]:
-        """Return the parts of videos that this process needs for step ``step`` and some steps after it."""
+    def ahead(
+        self, step: int, part: Callable[[Sequence[Window]], Sequence[Window]] = lambda batch: batch
+    ) -> list[tuple[str, int, int]]:
+        """Return the parts of videos that are needed for step ``step`` and some steps after it.
+
+        ``part`` returns those windows of a batch that this process trains on.
+        """
         if not self.store.ahead:
             return []
         more = -(-self.store.ahead // self.protocol.batch_size)
         wanted = []
         for number in range(step, min(step + 1 + more, self.protocol.steps)):
-            for window in world.part(self.windows(number)):
+            for window in part(self.windows(number)):
                 indices = window.indices(self.store.clips[window.video].count)
                 wanted.append((window.video, int(indices[0]), int(indices[-1]) + 1))
         return wanted

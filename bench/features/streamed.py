@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from bench.encoding import ClipPasses, place
+from bench.features.encode import ClipPasses, place
 from bench.io.errors import InputError
 from bench.models.backbone import Backbone, Encoded
 from bench.models.random_state import (

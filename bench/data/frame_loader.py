@@ -6,7 +6,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,18 @@ from numpy.typing import NDArray
 from bench.memory.device import available_memory
 from datasets.video.decord_reader import stop_workers
 
-if TYPE_CHECKING:
-    from bench.clips import FileClips
-
 MOST_WORKERS = 8
+
+
+class ClipSource(Protocol):
+    """A video whose clips can be decoded by number; hashable."""
+
+    @property
+    def clip_bytes(self) -> int:
+        """Bytes of a clip."""
+
+    def decode(self, first: int, last: int) -> NDArray[np.uint8]:
+        """Return the clips from ``first`` to before ``last``, (n, 3, T, H, W)."""
 
 
 def default_cache_bytes() -> int:
@@ -42,11 +50,11 @@ class FrameLoader:
         self.cache_bytes = cache_bytes
         self.workers = workers
         self._pool = ThreadPoolExecutor(workers, "decoding")
-        self._kept: OrderedDict[tuple[FileClips, int], NDArray[np.uint8]] = OrderedDict()
+        self._kept: OrderedDict[tuple[ClipSource, int], NDArray[np.uint8]] = OrderedDict()
         self._kept_bytes = 0
-        self._ahead: dict[tuple[FileClips, int, int], Future[dict[int, NDArray[np.uint8]]]] = {}
+        self._ahead: dict[tuple[ClipSource, int, int], Future[dict[int, NDArray[np.uint8]]]] = {}
 
-    def part(self, clips: FileClips, first: int, last: int) -> NDArray[np.uint8]:
+    def part(self, clips: ClipSource, first: int, last: int) -> NDArray[np.uint8]:
         """Return the clips from ``first`` to before ``last``, (n, 3, T, H, W), not to be written to.
 
         Raises InputError that names the file when it cannot be decoded.
@@ -65,7 +73,7 @@ class FrameLoader:
         self._keep(clips, fresh)
         return whole
 
-    def expect(self, wanted: Sequence[tuple[FileClips, int, int]]) -> None:
+    def expect(self, wanted: Sequence[tuple[ClipSource, int, int]]) -> None:
         """Begin to decode parts, in this order; drop what was announced before and is not among them."""
         for key in self._ahead.keys() - set(wanted):
             self._ahead.pop(key).cancel()
@@ -83,7 +91,7 @@ class FrameLoader:
         self._kept_bytes = 0
         stop_workers()
 
-    def _decode(self, clips: FileClips, numbers: Sequence[int]) -> Future[dict[int, NDArray[np.uint8]]]:
+    def _decode(self, clips: ClipSource, numbers: Sequence[int]) -> Future[dict[int, NDArray[np.uint8]]]:
         first, last = numbers[0], numbers[-1] + 1
 
         def decode() -> dict[int, NDArray[np.uint8]]:
@@ -91,7 +99,7 @@ class FrameLoader:
 
         return self._pool.submit(decode)
 
-    def _keep(self, clips: FileClips, fresh: dict[int, NDArray[np.uint8]]) -> None:
+    def _keep(self, clips: ClipSource, fresh: dict[int, NDArray[np.uint8]]) -> None:
         if clips.clip_bytes > self.cache_bytes:
             return
         for number, clip in fresh.items():

@@ -3,7 +3,7 @@
 A file is found by two digests. ``encoder_digest`` stands for all that turns a clip into an encoding: the
 state of the upstream weights as they are in memory, what the network makes of one random clip (so taps,
 pooling and code count without being listed), chunk, precision, versions and device.
-``bench.clips.Clips.source`` stands for the pixels. Only the upstream that a run has loaded is served:
+``bench.data.clips.Clips.source`` stands for the pixels. Only the upstream that a run has loaded is served:
 one that was trained is computed, and leaves nothing behind.
 """
 
@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from bench.encoding import ClipPasses, encode_frozen
+from bench.features.encode import ClipPasses, encode_frozen
 from bench.io.errors import InputError
 from bench.io.reading import open_regular, reason
 from bench.io.writing import check_inside, write_atomically

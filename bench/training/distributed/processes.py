@@ -40,7 +40,7 @@ class World:
     rank: int = 0
     size: int = 1
     sharded: bool = False
-    """Blocks that train are spread over the processes (``bench.sharding``)."""
+    """Blocks that train are spread over the processes (``bench.training.distributed.fsdp``)."""
     connected: bool = True
     """False in a forecast: there are no others, and only the memory is what it would be."""
 

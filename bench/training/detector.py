@@ -12,10 +12,10 @@ from torch.nn.utils import parametrize
 from bench.config.protocol import Protocol
 from bench.models import build_backbone, build_head
 from bench.models.actionformer.model import ActionFormer
+from bench.models.backbone import Backbone
 from bench.models.backbones.vit import Attention
 from bench.models.pretrained import LoadAudit
 from bench.models.random_state import derived_seed
-from bench.step import Detector
 from strategies.base import Stage, Strategy, learning_rates
 
 
@@ -64,3 +64,34 @@ def lower_frozen_weights(detector: Detector, stages: Sequence[Stage], protocol: 
                 parameter.data = parameter.data.to(torch.bfloat16)
                 saved += 2 * parameter.numel()
     return saved
+
+
+class Detector(nn.Module):
+    """A backbone and a head. Rules match the names of its parameters."""
+
+    def __init__(self, backbone: Backbone, head: ActionFormer) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+
+def set_training_mode(module: nn.Module, parent_trains: bool = False) -> None:
+    """Put modules with a training parameter in training mode and all others in evaluation mode.
+
+    A module without parameters (dropout, drop path) follows the module that holds it.
+    """
+    parameters = list(module.parameters())
+    trains = any(p.requires_grad for p in parameters) if parameters else parent_trains
+    module.training = trains
+    for child in module.children():
+        set_training_mode(child, trains)
+
+
+def freeze_but(detector: Detector, stage: Stage) -> dict[str, float]:
+    """Let only what the stage's rules name require gradient; return the factors of the learning rate."""
+    factors = learning_rates(stage.rules, [name for name, _ in detector.named_parameters()])
+    for name, parameter in detector.named_parameters():
+        parameter.requires_grad_(name in factors)
+        parameter.grad = None
+    set_training_mode(detector)
+    return factors

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-if TYPE_CHECKING:
-    from bench.optimizer import StageOptimizer
-    from bench.unfinished import Unfinished
+from torch import Tensor
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -17,22 +16,28 @@ class NonFiniteLossError(ArithmeticError):
         super().__init__(message)
         self.facts = facts
 
-    def of(self, stage: str, optimizer: StageOptimizer, unfinished: Unfinished | None) -> NonFiniteLossError:
-        """Return the same and what the training loop knows: stage, learning rate, last checkpoint."""
-        rate = max(float(group["lr"]) for part in optimizer.parts for group in part.param_groups)
-        norm = None if optimizer.gradient_norm is None else float(optimizer.gradient_norm)
-        kept = unfinished.kept_step if unfinished else None
-        words = [f"{self} of stage {stage}", f"learning rate {rate:.3g}"]
+    def with_context(
+        self,
+        stage: str,
+        learning_rate: float,
+        gradient_norm: float | Tensor | None,
+        checkpoint: Mapping[str, Any] | None,
+    ) -> NonFiniteLossError:
+        """Return the same error with what the training loop knows.
+
+        ``gradient_norm`` is that of the step before; ``checkpoint`` is the last one, with ``file`` and
+        ``step``.
+        """
+        norm = None if gradient_norm is None else float(gradient_norm)
+        words = [f"{self} of stage {stage}", f"learning rate {learning_rate:.3g}"]
         words += [] if norm is None else [f"gradient norm of the step before {norm:.3g}"]
-        checkpoint = None
-        if unfinished and kept is not None:
-            checkpoint = {"file": f"{unfinished.path.parent.name}/{unfinished.path.name}", "step": kept}
-            words.append(f"last good checkpoint after step {kept}: {checkpoint['file']}")
+        if checkpoint:
+            words.append(f"last good checkpoint after step {checkpoint['step']}: {checkpoint['file']}")
         facts = {
             "stage": stage,
-            "learning_rate": rate,
+            "learning_rate": learning_rate,
             "gradient_norm_before": plain_number(norm),
-            "checkpoint": checkpoint,
+            "checkpoint": checkpoint and dict(checkpoint),
         }
         return NonFiniteLossError("; ".join(words), {**self.facts, **facts})
 

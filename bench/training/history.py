@@ -75,3 +75,20 @@ def course_of(values: Mapping[str, Any]) -> Course:
         measured=[Fidelity(**fidelity) for fidelity in values["measured"]],
         times=list(values["times"].tolist()),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingLog:
+    """What training measured."""
+
+    losses: tuple[tuple[float, float], ...]
+    """Classification and regression loss of every step."""
+    memory: tuple[StageMemory, ...]
+    step_seconds: dict[str, float]
+    """Median seconds of a step for each stage; the measured and the first steps are left out."""
+    trainable_parameters: dict[str, int]
+    """For each stage."""
+    schedule: tuple[tuple[int, str, Fidelity], ...]
+    """The step from which on a stage and a fidelity held, for each of their changes."""
+    resumed: tuple[int, ...] = ()
+    """The steps that were done each time that the run was taken up again."""

@@ -2,47 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 
 import torch
 
 from bench.config.protocol import Protocol
-from bench.course import Course, StageMemory
-from bench.divergence import NonFiniteLossError
-from bench.encoding_cache import DiskCache
+from bench.data.windows import TrainingSampler
+from bench.features.disk_cache import DiskCache
+from bench.features.streamed import check_streamable
 from bench.memory.meter import MemoryMeter, NoMeter
 from bench.models.actionformer.model import ActionFormer
 from bench.models.random_state import derived_seed
-from bench.optimizer import schedule
-from bench.parallel import ALONE, World, check_draws
-from bench.sharding import make_mesh, put_together, shard
-from bench.step import Detector, Trainer, begin_stage
-from bench.streaming import check_streamable
-from bench.unfinished import Unfinished
-from bench.windows import TrainingSampler
-from strategies.base import Fidelity, Stage, check_stages
+from bench.training.checkpoints.resume import Unfinished
+from bench.training.detector import Detector
+from bench.training.distributed.fsdp import make_mesh, put_together, shard
+from bench.training.distributed.processes import ALONE, World, check_draws
+from bench.training.history import Course, StageMemory, TrainingLog
+from bench.training.nonfinite import NonFiniteLossError
+from bench.training.optimizer import schedule
+from bench.training.step import Trainer, begin_stage
+from strategies.base import Stage, check_stages
 
 Progress = Callable[[str, int, int], None]
 """Called with the phase, the steps done and the steps in all."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingLog:
-    """What training measured."""
-
-    losses: tuple[tuple[float, float], ...]
-    """Classification and regression loss of every step."""
-    memory: tuple[StageMemory, ...]
-    step_seconds: dict[str, float]
-    """Median seconds of a step for each stage; the measured and the first steps are left out."""
-    trainable_parameters: dict[str, int]
-    """For each stage."""
-    schedule: tuple[tuple[int, str, Fidelity], ...]
-    """The step from which on a stage and a fidelity held, for each of their changes."""
-    resumed: tuple[int, ...] = ()
-    """The steps that were done each time that the run was taken up again."""
 
 
 MEASURED_STEPS = 2
@@ -109,7 +92,9 @@ def train(
                 if course.measured.count(fidelity) < MEASURED_STEPS:
                     course.measured.append(fidelity)
                     meter = MemoryMeter(device)
-                    with meter.watching(detector, setup.optimizer, setup.average):
+                    with meter.watching(
+                        detector, setup.optimizer, parameters=setup.parameters_beside(detector)
+                    ):
                         losses.append(trainer.step(number, fidelity, setup.uncached, setup.optimizer, meter))
                     if course.measured.count(fidelity) == MEASURED_STEPS:
                         memory.append(StageMemory(stage.name, fidelity, meter.reading()))
@@ -117,7 +102,12 @@ def train(
                     losses.append(trainer.step(number, fidelity, setup.cache, setup.optimizer, NoMeter()))
                     times.append(time.perf_counter() - started)
             except NonFiniteLossError as error:
-                raise error.of(stage.name, setup.optimizer, unfinished) from None
+                raise error.with_context(
+                    stage.name,
+                    setup.optimizer.learning_rate,
+                    setup.optimizer.gradient_norm,
+                    unfinished.kept() if unfinished else None,
+                ) from None
             if setup.average:
                 setup.average.update()
             if unfinished:

@@ -10,7 +10,7 @@ numbers of clips without waiting for each other.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from bench.io.errors import InputError
 from bench.models.backbone import Backbone
-from bench.parallel import World
+from bench.training.detector import Detector
+from bench.training.distributed.processes import World
 from strategies.base import Stage, learning_rates
-
-if TYPE_CHECKING:
-    from bench.step import Detector
 
 
 def make_mesh(world: World, device: torch.device) -> DeviceMesh:

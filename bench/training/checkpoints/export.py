@@ -11,25 +11,21 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from bench.config.overrides import check
 from bench.config.protocol import Protocol
-from bench.detector import build_detector, lower_frozen_weights
 from bench.io.errors import InputError
 from bench.io.reading import LARGEST_NOTE, LARGEST_WEIGHTS, file_sha256, open_regular, parse_json
-from bench.io.text import is_sha256
-from bench.io.typed_values import short, value_of
+from bench.io.text import is_sha256, short
+from bench.io.typed_values import value_of
 from bench.io.writing import replacing
 from bench.models import MODEL_NAMES, SOURCE_WEIGHTS
+from bench.training.detector import Detector, build_detector, lower_frozen_weights
 from strategies import installed
-from strategies.base import settings
-
-if TYPE_CHECKING:
-    from bench.step import Detector
-    from strategies.base import Strategy
+from strategies.base import Strategy, settings
 
 SCHEMA = 1
 KEY = "talbench"

@@ -6,67 +6,29 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from bench.clips import FrameStore
 from bench.config.protocol import Protocol
-from bench.divergence import finite
-from bench.encoding import (
-    ClipPasses,
-    EncodingCache,
-    autocast,
-    batch_clips,
-    encode_frozen,
-    keep_snippets,
-    reduced_mask,
-    stretch,
-)
-from bench.encoding_cache import DiskCache
+from bench.data.frame_store import FrameStore
+from bench.data.windows import TrainingSampler, Window, window_mask
+from bench.features.cache import EncodingCache, batch_clips
+from bench.features.disk_cache import DiskCache
+from bench.features.encode import ClipPasses, autocast, encode_frozen
+from bench.features.fidelity import keep_snippets, reduced_mask, stretch
+from bench.features.streamed import encode_streamed
 from bench.memory.meter import Meter
 from bench.models.actionformer.losses import Losses
-from bench.models.actionformer.model import ActionFormer
-from bench.models.backbone import Backbone, Encoded
+from bench.models.backbone import Encoded
 from bench.models.random_state import Share, drawing_for, random_state, set_random_state
-from bench.optimizer import AveragedWeights, StageOptimizer, make_optimizer
-from bench.parallel import ALONE, World
-from bench.sharding import follow_requires_grad, put_together, take_apart
-from bench.streaming import encode_streamed
-from bench.windows import TrainingSampler, Window, window_mask
-from strategies.base import FULL, Fidelity, Stage, learning_rates
+from bench.training.detector import Detector, freeze_but
+from bench.training.distributed.fsdp import follow_requires_grad, parts_of, put_together, take_apart
+from bench.training.distributed.processes import ALONE, World
+from bench.training.nonfinite import finite
+from bench.training.optimizer import AveragedWeights, StageOptimizer, make_optimizer
+from strategies.base import FULL, Fidelity, Stage
 
 HOST = torch.device("cpu")
-
-
-class Detector(nn.Module):
-    """A backbone and a head. Rules match the names of its parameters."""
-
-    def __init__(self, backbone: Backbone, head: ActionFormer) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = head
-
-
-def set_training_mode(module: nn.Module, parent_trains: bool = False) -> None:
-    """Put modules with a training parameter in training mode and all others in evaluation mode.
-
-    A module without parameters (dropout, drop path) follows the module that holds it.
-    """
-    parameters = list(module.parameters())
-    trains = any(p.requires_grad for p in parameters) if parameters else parent_trains
-    module.training = trains
-    for child in module.children():
-        set_training_mode(child, trains)
-
-
-def freeze_but(detector: Detector, stage: Stage) -> dict[str, float]:
-    """Let only what the stage's rules name require gradient; return the factors of the learning rate."""
-    factors = learning_rates(stage.rules, [name for name, _ in detector.named_parameters()])
-    for name, parameter in detector.named_parameters():
-        parameter.requires_grad_(name in factors)
-        parameter.grad = None
-    set_training_mode(detector)
-    return factors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,9 +44,9 @@ class Trainer:
     fused: bool | None = None
     """Step with CUDA's fused optimizer, or without; None for a CPU."""
     run_at_most: int | None = None
-    """For forecasts: passes of clips that are really run (``bench.encoding.ClipPasses``)."""
+    """For forecasts: passes of clips that are really run (``bench.features.encode.ClipPasses``)."""
     make_gradients: Callable[[], None] | None = None
-    """For forecasts: makes the gradients that a streamed pass finds (``bench.streaming``)."""
+    """For forecasts: makes the gradients that a streamed pass finds (``bench.features.streamed``)."""
     disk: DiskCache | None = None
     """Encodings of the upstream as it was loaded, from other runs."""
     world: World = ALONE
@@ -154,7 +116,7 @@ class Trainer:
         share, windows = self.world.share(len(batch)), self.world.part(batch)
         size = self.protocol.micro_batch_windows or len(batch)
         if cache is None or not cache.keep or fidelity != FULL:
-            self.store.expect(self.sampler.ahead(number, self.world))
+            self.store.expect(self.sampler.ahead(number, self.world.part))
         mask, segments, labels = self._truth(windows)
         divided = size < len(windows) or self.world.size > 1
         reporting = None
@@ -248,6 +210,10 @@ class StageSetup:
     """Encodings that are kept; None where the upstream part trains."""
     uncached: EncodingCache | None
     """The same, computed anew each time."""
+
+    def parameters_beside(self, detector: Detector) -> list[Tensor]:
+        """Return the tensors that hold weights beside the detector's own: sharded parts, averages."""
+        return [*parts_of(detector), *(self.average.average if self.average else ())]
 
 
 def begin_stage(trainer: Trainer, stage: Stage) -> StageSetup:

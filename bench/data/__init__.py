@@ -1,0 +1,1 @@
+"""Video frames, clips and windows."""

@@ -1,0 +1,1 @@
+"""Clips through a backbone: passes, fidelity, streamed backward and caches."""

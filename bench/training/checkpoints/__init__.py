@@ -1,0 +1,1 @@
+"""Checkpoints: of unfinished training, and of trained detectors."""
