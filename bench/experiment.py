@@ -21,13 +21,10 @@ from bench.data.frame_store import FrameStore, open_store, pictures_sha256
 from bench.data.windows import TrainingSampler
 from bench.detection import diagnose, evaluate
 from bench.detection.submission import read_ground_truth, read_submission, write_submission
-from bench.environment import describe
 from bench.experiment_record import (
     RankMemory,
     cost,
     empty_record,
-    facts_of,
-    failure,
     memory,
     metrics,
     training,
@@ -39,13 +36,10 @@ from bench.features.encode import ClipPasses
 from bench.foresight import check_possible, predict
 from bench.io.errors import InputError, StoppedError, StuckDecoderError
 from bench.models.backbone import Backbone
-from bench.record import (
-    Record,
-    checkpoint_path,
-    detections_path,
-    ground_truth_path,
-    unfinished_path,
-)
+from bench.records.environment import describe
+from bench.records.failure import facts_of, failure
+from bench.records.paths import checkpoint_path, detections_path, ground_truth_path, unfinished_path
+from bench.records.record import Record
 from bench.specification import RunSpecification
 from bench.training.checkpoints.export import SCHEMA as CHECKPOINT_SCHEMA
 from bench.training.checkpoints.export import BaseWeights, Note, write_checkpoint

@@ -5,19 +5,16 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bench.io.errors import StoppedError, StuckDecoderError
 from bench.io.reading import file_sha256
 from bench.io.writing import write_atomically
-from bench.record import SCHEMA, Record
+from bench.records.record import SCHEMA, Record
 from bench.specification import RunSpecification, run_id
-from bench.training.nonfinite import NonFiniteLossError
 from datasets.annotations.dataset import Dataset
 from strategies.base import settings
 
@@ -187,30 +184,3 @@ def write_ground_truth(path: Path, dataset: Dataset, subset: str) -> None:
     }
     content = {"version": f"{dataset.name} {dataset.variant}", "taxonomy": [], "database": database}
     write_atomically(path, gzip.compress(json.dumps(content).encode(), mtime=0))
-
-
-def failure(error: BaseException) -> tuple[str, str]:
-    """Return the status and the one-line message of a run that ended with ``error``."""
-    lines = str(error).strip().splitlines()
-    message = f"{type(error).__name__}: {lines[0][:400]}" if lines else type(error).__name__
-    if isinstance(error, StuckDecoderError):
-        return "timeout", message
-    if isinstance(error, NonFiniteLossError):
-        return "nan", message
-    text = str(error).lower()
-    shortage = "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and shortage
-    ):
-        return "out-of-memory", message
-    return "error", message
-
-
-def facts_of(error: BaseException) -> dict[str, Any] | None:
-    """Return what else is known of how a run ended, as a record's field ``failure``; None if nothing is."""
-    if isinstance(error, (NonFiniteLossError, StuckDecoderError)):
-        return error.facts
-    if isinstance(error, StoppedError):
-        # As if the signal itself had ended the process: the same command does the run again.
-        return {"signal": signal.SIGTERM.name}
-    return None

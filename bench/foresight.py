@@ -12,7 +12,8 @@ import torch
 from bench.io.errors import InputError
 from bench.memory.constants import CONTEXT_BYTES, GIBIBYTE, needed_bytes
 from bench.memory.device import capacity_bytes
-from bench.memory.rows import Question, answer, answer_all, forecasters
+from bench.plan.pool import answer_all, forecasters
+from bench.plan.request import Question, answer
 from bench.specification import RunSpecification
 from datasets.annotations.dataset import Dataset
 

@@ -39,7 +39,7 @@ class RunJob:
         """Do the run; return the status of its record, or why there is none."""
         from bench.memory.device import check_card
         from bench.pending import read_status
-        from bench.record import unfinished_path
+        from bench.records.paths import unfinished_path
         from bench.run_process import Limits
         from bench.runner import PreemptedError, run_matrix
         from bench.specification import RunSpecification, run_id
@@ -76,8 +76,8 @@ class RunJob:
     def _write(self, spec: Any, dataset: Any, status: str, message: str) -> None:
         """Write a record that says why the run was not done."""
         from bench.experiment_record import empty_record
-        from bench.locks import claim
-        from bench.record import write_record
+        from bench.records.locks import claim
+        from bench.records.record import write_record
 
         record = {**empty_record(spec, dataset), "status": status, "phase": "job", "message": message}
         if (lock := claim(Path(spec.results), record["id"])) is not None:  # else another does it

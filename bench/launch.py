@@ -19,8 +19,8 @@ from bench.io.errors import InputError
 from bench.io.writing import machine
 from bench.job import SIGNAL_SECONDS, RunJob
 from bench.jobs import Job, logs_folder, read_jobs, states_of, write_job
-from bench.locks import held, holding
-from bench.record import read_folder
+from bench.records.locks import held, holding
+from bench.records.record import read_folder
 from bench.resources import Asked, ask_for
 from bench.specification import RunSpecification, run_id
 from bench.wishes import Wishes, wishes_of

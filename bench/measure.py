@@ -16,17 +16,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import plan
 from bench.io.errors import InputError
 from bench.io.exit_code import RUNS_KEPT, exit_code
 from bench.io.reading import LARGEST_NOTE, read_json
 from bench.io.text import printable
-from bench.memory.rows import Question
+from bench.plan.__main__ import parser as plan_parser
+from bench.plan.grid import questions
+from bench.plan.request import Question
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the options: those of ``bench.plan``, and where the rows go."""
-    result = plan.parser()
+    result = plan_parser()
     result.prog, result.description = "python -m bench.measure", __doc__
     result.add_argument(
         "--results", type=Path, default=Path("results") / "local", help="rows go to its folder 'memory'"
@@ -51,7 +52,7 @@ def measure_all(options: argparse.Namespace) -> int:
 
     from bench.io.writing import write_atomically
     from bench.memory.device import capacity_bytes, check_clean, device_name, used_bytes
-    from bench.memory.measuring import measure
+    from bench.plan.measure import measure
     from bench.report.measured_memory import read_step
 
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -59,7 +60,7 @@ def measure_all(options: argparse.Namespace) -> int:
     device = torch.device(options.device)
     if device.type == "cuda" and not options.force:
         check_clean(device, used_bytes(device), capacity_bytes(device) or 0)
-    asked = {row_path(options.results, q, device_name(device)): q for q in plan.questions(options)}
+    asked = {row_path(options.results, q, device_name(device)): q for q in questions(options)}
     context = multiprocessing.get_context("spawn")
     failed = 0
     for path, question in tqdm(asked.items(), desc="measuring", disable=not sys.stderr.isatty()):

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 
 from bench.io.errors import InputError
 from bench.io.writing import remove_drafts
-from bench.locks import REPORT, claim, held
-from bench.progress import remove_stale
-from bench.record import Record, read_folder, read_record
+from bench.records.locks import REPORT, claim, held
+from bench.records.progress import remove_stale
+from bench.records.record import Record, read_folder, read_record
 
 if TYPE_CHECKING:
     from bench.specification import RunSpecification
     from datasets.annotations.dataset import Dataset
-
-OUTSIDE_SIGNALS = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR2")
+from bench.records.record import was_killed
 
 
 def pending(
@@ -82,12 +81,6 @@ def read_status(records: Path, identifier: str) -> str:
         return str(read_record(records / f"{identifier}.json")["status"])
     except InputError:
         return "no record"
-
-
-def was_killed(record: Record) -> bool:
-    """Say whether a signal that comes from outside ended the run's process."""
-    failure = record.get("failure")
-    return isinstance(failure, dict) and failure.get("signal") in OUTSIDE_SIGNALS
 
 
 def clear_away(results: Path, specs: Sequence[RunSpecification], again: Collection[str]) -> None:

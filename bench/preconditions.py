@@ -6,9 +6,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from bench.folders import RESULTS, WORK
 from bench.io.errors import InputError
 from bench.io.writing import check_inside
+from bench.records.paths import RESULTS, WORK
 
 NEEDED_BYTES = 64 * 2**20
 

@@ -50,7 +50,8 @@ def checkpoint_of(run: Path) -> Path:
     """Return the checkpoint that ``--run`` means; raise InputError where a record's was not kept."""
     if run.suffix != ".json":
         return run
-    from bench.record import checkpoint_path, read_record
+    from bench.records.paths import checkpoint_path
+    from bench.records.record import read_record
 
     if not run.is_file():
         raise InputError(f"{run}: no such record")

@@ -13,8 +13,9 @@ from typing import Any
 
 from bench.io.errors import InputError
 from bench.memory.constants import GIBIBYTE, needed_bytes
-from bench.memory.rows import Question, answer, forecasters
-from bench.record import Record
+from bench.plan.pool import forecasters
+from bench.plan.request import Question, answer
+from bench.records.record import Record
 from bench.specification import RunSpecification
 from bench.wishes import Wishes
 from datasets.annotations.dataset import Dataset

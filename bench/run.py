@@ -52,10 +52,10 @@ def check_data(dataset: Dataset, spec: RunSpecification) -> None:
 def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int:
     """Run what is missing, rebuild the report, and return the exit code: 1 if a run of the matrix failed."""
     from bench.foresight import fitted
-    from bench.locks import check_locks
     from bench.memory.device import check_card
     from bench.pending import clear_away, pending, stamps
     from bench.preconditions import check_writable
+    from bench.records.locks import check_locks
     from bench.run_process import Limits
     from bench.runner import run_matrix
     from bench.specification import run_id
@@ -90,7 +90,8 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
 
 def conclude(specs: Sequence[RunSpecification], dataset: Dataset, options: argparse.Namespace) -> int:
     """Rebuild the report, print it, and return the exit code of a matrix that has all its records."""
-    from bench.record import checkpoint_path, read_record
+    from bench.records.paths import checkpoint_path
+    from bench.records.record import read_record
     from bench.report import build
     from bench.specification import run_id
 
@@ -122,13 +123,14 @@ def plan_instead(options: argparse.Namespace) -> int | None:
     )
     if not wanted or device_of("auto") != "cpu":
         return None
-    from bench import plan
+    from bench.plan.__main__ import parser as plan_parser
+    from bench.plan.__main__ import plan
 
     words = ["--model", options.model, "--strategy", options.strategies]
     words += [word for text in options.protocol for word in ("--protocol", text)]
     words += [word for text in options.set for word in ("--set", text)]
     words += ["--classes", "1"] if options.classifier else []
-    code = plan.plan(plan.parser().parse_args(words))
+    code = plan(plan_parser().parse_args(words))
     print(
         f"bench.run: nothing was trained: {options.model} wants a GPU and this machine has none; "
         "--force (make: FORCE=1) trains on the CPU all the same",

@@ -25,8 +25,8 @@ from bench.deaths import OUT_OF_HOST_MEMORY, death, memory_kills, ran_out
 from bench.experiment_record import empty_record
 from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
-from bench.progress import EVERY_SECONDS, Progress, begun, write_progress
-from bench.record import Record
+from bench.records.progress import EVERY_SECONDS, Progress, begun, write_progress
+from bench.records.record import Record
 from bench.specification import RunSpecification
 from datasets.annotations.dataset import Dataset
 

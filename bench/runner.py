@@ -12,10 +12,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bench.io.text import printable
-from bench.locks import claim
 from bench.pending import Stamp, still_pending
-from bench.progress import Waiting, remove_progress, write_queue
-from bench.record import Record, unfinished_path, write_record
+from bench.records.locks import claim
+from bench.records.paths import unfinished_path
+from bench.records.progress import Waiting, remove_progress, write_queue
+from bench.records.record import Record, write_record
 from bench.run_process import (
     END_SECONDS,
     Limits,

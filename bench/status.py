@@ -47,10 +47,9 @@ class Row:
 def rows(results: Path, now: float | None = None) -> list[Row]:
     """Return the runs, those first that somebody is waiting for. Raises InputError without such a folder."""
     from bench.jobs import read_jobs, states_of
-    from bench.locks import held
-    from bench.pending import was_killed
-    from bench.progress import read_progress, read_queues
-    from bench.record import read_folder
+    from bench.records.locks import held
+    from bench.records.progress import read_progress, read_queues
+    from bench.records.record import read_folder, was_killed
 
     if not results.is_dir():
         raise InputError(f"--results: {results} is no folder")
@@ -109,7 +108,7 @@ def rows(results: Path, now: float | None = None) -> list[Row]:
 
 def _twins(told: Any, records: dict[str, Any]) -> list[Any]:
     """Return the finished runs that differ from this one in seed or device at most."""
-    from bench.progress import settings_text
+    from bench.records.progress import settings_text
 
     kind = (told.model, told.settings, told.protocol)
     return [
@@ -177,7 +176,7 @@ def duration(seconds: float | None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb; bad input is one line and exit code 2."""
-    from bench.report.__main__ import default_results
+    from bench.records.paths import default_results
 
     parser = argparse.ArgumentParser(prog="python -m bench.status", description=__doc__)
     parser.add_argument("--results", type=Path, help="default: results/local if it has runs, else results")

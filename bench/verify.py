@@ -18,7 +18,8 @@ from bench.config.protocol import LATER, digest_of
 from bench.io.errors import InputError
 from bench.io.exit_code import exit_code
 from bench.io.text import printable
-from bench.record import Record, dataset_settings, detections_path, ground_truth_path, read_folder
+from bench.records.paths import detections_path, ground_truth_path
+from bench.records.record import Record, dataset_settings, read_folder
 from bench.run_identity import RunIdentity
 
 DEVICES = ("cpu", "cuda", *(f"cuda:{number}" for number in range(16)))
@@ -237,7 +238,7 @@ def verify(results: Path) -> tuple[list[str], int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit code: 0, 1 where a table is open or a record was edited, 2 for bad input."""
-    from bench.report.__main__ import add_results, default_results
+    from bench.records.paths import add_results, default_results
 
     parser = argparse.ArgumentParser(prog="python -m bench.verify", description=__doc__)
     add_results(parser)

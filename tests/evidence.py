@@ -7,7 +7,8 @@ import pytest
 
 from bench.detection.evaluation import evaluate
 from bench.detection.submission import read_ground_truth, read_submission
-from bench.record import Record, detections_path, ground_truth_path
+from bench.records.paths import detections_path, ground_truth_path
+from bench.records.record import Record
 from bench.report import build
 
 SOURCES = ("records", "ground_truth", "detections", "forecasts", "memory", "published")

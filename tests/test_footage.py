@@ -9,7 +9,8 @@ import pytest
 
 from bench.detection.evaluation import evaluate
 from bench.detection.submission import read_ground_truth, read_submission
-from bench.record import detections_path, read_folder
+from bench.records.paths import detections_path
+from bench.records.record import read_folder
 from bench.report import build
 
 RESULTS = Path(__file__).parents[1] / "results" / "footage"

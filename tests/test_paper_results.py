@@ -7,7 +7,7 @@ import pytest
 from evidence import check_detections, check_regeneration
 
 from bench.papers import VARIANTS
-from bench.record import read_folder
+from bench.records.record import read_folder
 from strategies import build_strategy
 from strategies.base import settings
 

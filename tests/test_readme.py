@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.record import read_folder
+from bench.records.record import read_folder
 from bench.report import tables
 
 ROOT = Path(__file__).parents[1]

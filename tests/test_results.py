@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from evidence import check_detections, check_regeneration
 
-from bench.record import read_folder
+from bench.records.record import read_folder
 
 RESULTS = Path(__file__).parents[1] / "results"
 FOLDER = read_folder(RESULTS / "records")

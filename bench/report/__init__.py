@@ -8,8 +8,8 @@ from pathlib import Path
 from bench.io.errors import InputError
 from bench.io.text import printable
 from bench.io.writing import check_inside, write_atomically
-from bench.locks import REPORT, holding
-from bench.record import read_folder
+from bench.records.locks import REPORT, holding
+from bench.records.record import read_folder
 
 
 @dataclasses.dataclass(frozen=True)

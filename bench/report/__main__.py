@@ -5,24 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from bench.io.exit_code import exit_code
-
-
-def default_results() -> Path:
-    """Return the folder of this machine's own runs, or that of the shipped ones where there are none."""
-    own = Path("results") / "local"
-    return own if any((own / "records").glob("*.json")) else Path("results")
-
-
-def add_results(parser: argparse.ArgumentParser) -> None:
-    """Add the option that names the folder to read; where it is not given, ``default_results`` is meant."""
-    parser.add_argument(
-        "--results",
-        type=Path,
-        help="folder that holds records/ (default: results/local if it has runs, else results)",
-    )
+from bench.records.paths import add_results, default_results
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

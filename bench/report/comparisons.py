@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bench.io.text import LONGEST_NAME, printable
-from bench.record import Record
+from bench.records.record import Record
 
 MEGABYTE = 1e6
 LONGEST_PART = 60

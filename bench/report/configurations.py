@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bench.record import Record, dataset_settings
+from bench.records.record import Record, dataset_settings
 from bench.report.comparisons import Comparison, Row
 from bench.report.tables import BASELINE
 

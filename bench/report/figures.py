@@ -11,7 +11,7 @@ import matplotlib.patches
 from bench.detection.evaluation import Segments
 from bench.detection.submission import read_ground_truth, read_submission
 from bench.io.errors import InputError
-from bench.record import detections_path, ground_truth_path
+from bench.records.paths import detections_path, ground_truth_path
 from bench.report.comparisons import MEGABYTE, Comparison, Row, at_tiou
 from bench.report.style import COLOURS, Look, canvas, looks, save
 

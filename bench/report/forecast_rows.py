@@ -13,8 +13,8 @@ from bench.io.errors import InputError
 from bench.io.reading import LARGEST_NOTE, by_name, read_json
 from bench.io.tables import comma_separated, markdown
 from bench.io.text import LONGEST_NAME, is_name, printable
-from bench.plan import KINDS
-from bench.record_fields import LARGEST, plain_values
+from bench.memory.constants import KINDS
+from bench.records.schema import LARGEST, plain_values
 
 GIGABYTE = 1e9
 TITLE = "Predicted memory of a training step"

@@ -11,7 +11,7 @@ from bench.io.errors import InputError
 from bench.io.reading import LARGEST_NOTE, by_name, read_json
 from bench.io.tables import comma_separated, markdown
 from bench.io.text import LONGEST_NAME, printable
-from bench.record_fields import number, positive
+from bench.records.schema import number, positive
 from bench.report.forecast_rows import GIGABYTE, Forecast, parse
 
 TITLE = "Measured memory of a training step"

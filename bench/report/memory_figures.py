@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import matplotlib.lines
 import matplotlib.ticker
 
-from bench.memory.constants import CARDS
-from bench.plan import KINDS
-from bench.record import Record
+from bench.memory.constants import CARDS, KINDS
+from bench.records.record import Record
 from bench.report.forecast_rows import FIXED, GIGABYTE, SIZES, Forecast, words
 from bench.report.measured_memory import MeasuredStep
 from bench.report.step_figure import through_a_step

@@ -9,7 +9,7 @@ from typing import Any
 
 import matplotlib.patches
 
-from bench.record import Record
+from bench.records.record import Record
 from bench.report.comparisons import Comparison, Row
 from bench.report.style import COLOURS, HATCHES, canvas, save
 

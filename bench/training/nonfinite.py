@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
-
-from torch import Tensor
+from typing import Any, SupportsFloat
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -20,7 +18,7 @@ class NonFiniteLossError(ArithmeticError):
         self,
         stage: str,
         learning_rate: float,
-        gradient_norm: float | Tensor | None,
+        gradient_norm: SupportsFloat | None,
         checkpoint: Mapping[str, Any] | None,
     ) -> NonFiniteLossError:
         """Return the same error with what the training loop knows.

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from bench.record import write_record
+from bench.records.record import write_record
 
 TIOU = (0.3, 0.5)
 

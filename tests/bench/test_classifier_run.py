@@ -11,7 +11,8 @@ from bench.config.presets import MINIATURE
 from bench.config.protocol import LATER, digest_of
 from bench.detection import classifier_name, read_submission
 from bench.predict import main as predict
-from bench.record import checkpoint_path, detections_path, read_folder
+from bench.records.paths import checkpoint_path, detections_path
+from bench.records.record import read_folder
 from bench.report import tables
 from bench.run import main
 from bench.verify import edited

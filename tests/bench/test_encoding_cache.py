@@ -11,7 +11,7 @@ from conftest import run_bench
 from bench.features.cache import EncodingCache
 from bench.features.disk_cache import DiskCache, state_digest
 from bench.features.encode import ClipPasses
-from bench.record import read_folder
+from bench.records.record import read_folder
 from bench.specification import RunSpecification, run_id
 from bench.training.detector import Detector
 from bench.training.inference import detect_all

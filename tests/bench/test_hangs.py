@@ -13,7 +13,7 @@ from conftest import ROOT, records_of, run_bench
 
 from bench import run_process
 from bench.io.writing import process_runs
-from bench.progress import Progress
+from bench.records.progress import Progress
 from bench.run import main
 from bench.run_process import Limits, end, end_overdue
 

@@ -14,7 +14,7 @@ from fuzz import binary_files, result_files
 
 from bench.io.writing import machine
 from bench.jobs import Job, read_jobs, write_job
-from bench.progress import Progress, read_progress, read_queues, write_progress
+from bench.records.progress import Progress, read_progress, read_queues, write_progress
 
 REPORT = Path(__file__).parents[2] / "results" / "hostile.json"
 

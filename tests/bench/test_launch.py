@@ -16,7 +16,7 @@ from conftest import ROOT, bench_command, run_bench
 from bench import jobs as jobs_module
 from bench.io.errors import InputError
 from bench.jobs import read_jobs, states_of
-from bench.progress import read_progress
+from bench.records.progress import read_progress
 from bench.run import main
 from bench.status import rows
 

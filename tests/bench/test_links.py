@@ -14,9 +14,9 @@ from bench.features.disk_cache import DiskCache
 from bench.features.encode import ClipPasses
 from bench.io.errors import InputError
 from bench.io.writing import draft_path, write_atomically
-from bench.locks import holding
 from bench.preconditions import check_writable
-from bench.record import write_record
+from bench.records.locks import holding
+from bench.records.record import write_record
 from bench.report import build
 from datasets.checks.probing import probe_files
 from strategies import build_strategy
@@ -111,7 +111,7 @@ def test_encodings_are_not_written_where_a_link_leads(tmp_path: Path, victim: Pa
 
 
 def test_a_record_that_leads_elsewhere_gives_nothing_away(tmp_path: Path, victim: Path) -> None:
-    from bench.record import read_folder
+    from bench.records.record import read_folder
 
     (tmp_path / "secret.json").symlink_to(victim)
     found = read_folder(tmp_path)

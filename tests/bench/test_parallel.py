@@ -19,7 +19,7 @@ from bench.config.presets import MINIATURE
 from bench.io.errors import InputError
 from bench.models.backbones.vit import VideoViT
 from bench.models.random_state import Share, drawing_for, uniform
-from bench.plan import main as plan
+from bench.plan.__main__ import main as plan
 from bench.run import main
 from bench.training.distributed.processes import ALONE, World, buckets, check_division, check_draws
 from strategies import build_strategy
@@ -79,7 +79,7 @@ def test_the_requirement_holds_over_twenty_steps(replicated, sharded):
 
 
 def forecast_peaks(case, world):
-    from bench.memory.forecast import CPU, forecast
+    from bench.plan.forecast import CPU, forecast
 
     torch.set_num_threads(1)
     name, changes = CASES[case]

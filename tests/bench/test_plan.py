@@ -9,8 +9,11 @@ import pytest
 from conftest import ROOT, TINY, bench_command, records_of, run_bench
 
 from bench.memory.constants import needed_bytes
-from bench.memory.rows import Question, answer, forecasters, largest, what_fits
-from bench.plan import modes, table
+from bench.plan.__main__ import table
+from bench.plan.fits import largest, what_fits
+from bench.plan.grid import modes
+from bench.plan.pool import forecasters
+from bench.plan.request import Question, answer
 from bench.run_options import parser, specifications
 from strategies import build_strategy
 

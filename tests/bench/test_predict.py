@@ -18,7 +18,7 @@ from bench.predict import main
 from bench.prediction.film import active
 from bench.prediction.picture import draw_timeline
 from bench.prediction.segments import LEAST_SHARE, SHOWN, Segment, as_csv, as_json, chosen, clear
-from bench.record import checkpoint_path, detections_path
+from bench.records.paths import checkpoint_path, detections_path
 from bench.run import main as bench
 
 STRATEGIES = ("head-only", "losa", "full-finetune")

@@ -6,7 +6,7 @@ import pytest
 
 from bench.io.errors import InputError
 from bench.io.writing import write_atomically
-from bench.record import check_record, read_folder, read_record, write_record
+from bench.records.record import check_record, read_folder, read_record, write_record
 
 
 def record(**changes):

@@ -8,8 +8,9 @@ import pytest
 from made_records import folder, record, rows
 
 from bench.io.errors import InputError
-from bench.record import check_record, ground_truth_path, read_folder
-from bench.record_fields import FINISHED, check_fields, plain_values
+from bench.records.paths import ground_truth_path
+from bench.records.record import check_record, read_folder
+from bench.records.schema import FINISHED, check_fields, plain_values
 from bench.report import build
 from bench.report.comparisons import comparisons
 from bench.report.tables import comparison_csv, plain_text

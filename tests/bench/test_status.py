@@ -10,10 +10,10 @@ from made_records import record as made_record
 
 from bench.foresight import HOPPER_WORKSPACES
 from bench.jobs import Job, write_job
-from bench.locks import holding
 from bench.memory.constants import CARDS, GIBIBYTE
-from bench.progress import Progress, Waiting, settings_text, write_progress, write_queue
-from bench.record import write_record
+from bench.records.locks import holding
+from bench.records.progress import Progress, Waiting, settings_text, write_progress, write_queue
+from bench.records.record import write_record
 from bench.resources import measured_minutes, smallest_card
 from bench.run_options import parser, specifications
 from bench.status import duration, main, rows

@@ -13,19 +13,19 @@ import pytest
 from conftest import ROOT, bench_command
 from made_records import record as made_record
 
-from bench import locks
 from bench.io.errors import InputError
 from bench.io.writing import draft_path, machine
-from bench.locks import check_locks, claim, held, holding, one_machine_option
 from bench.pending import clear_away, stamps, still_pending
-from bench.progress import Waiting, read_progress, read_queues, write_queue
-from bench.record import write_record
+from bench.records import locks
+from bench.records.locks import check_locks, claim, held, holding, one_machine_option
+from bench.records.progress import Waiting, read_progress, read_queues, write_queue
+from bench.records.record import write_record
 from bench.run import main
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from bench.locks import claim
+from bench.records.locks import claim
 lock = claim(Path(sys.argv[1]), sys.argv[2])
 assert lock is not None
 print("held", flush=True)

@@ -18,13 +18,13 @@ import torch
 from made_records import record as made_record
 
 from bench.data.windows import TrainingSampler
-from bench.experiment_record import facts_of, failure
 from bench.io.errors import StoppedError
 from bench.io.torch_files import check_torch_file
 from bench.io.writing import draft_path, remove_drafts
 from bench.models.random_state import random_values, restore_random
-from bench.pending import clear_away, pending, was_killed
-from bench.record import write_record
+from bench.pending import clear_away, pending
+from bench.records.failure import facts_of, failure
+from bench.records.record import was_killed, write_record
 from bench.run import main
 from bench.training.checkpoints import resume as module
 from bench.training.checkpoints.fingerprint import Owner, owner_of

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bench.config.protocol import LATER
-from bench.record import detections_path, ground_truth_path, read_folder
+from bench.records.paths import detections_path, ground_truth_path
+from bench.records.record import read_folder
 from bench.verify import identifiers, main, protocol_digest
 
 SHIPPED = Path(__file__).parents[2] / "results"

@@ -12,8 +12,8 @@ import torch
 from movies import damage, spelled, write
 from numpy.typing import NDArray
 
-from bench.environment import describe
 from bench.io.errors import InputError
+from bench.records.environment import describe
 from datasets.video import decord_reader
 from datasets.video import frames as video
 from datasets.video.decord_reader import DecordError, decord_frames, decord_installed

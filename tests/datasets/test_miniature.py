@@ -17,7 +17,7 @@ from small import SMALL
 
 from bench.io.errors import InputError
 from bench.memory.device import processor_facts
-from bench.record import read_folder
+from bench.records.record import read_folder
 from datasets.miniature import (
     MiniatureConfig,
     default_cache_dir,

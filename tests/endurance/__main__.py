@@ -24,8 +24,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "bench")]
 from endurance.kills import endure  # noqa: E402
 from tiny import make_dataset  # noqa: E402
 
-from bench.environment import describe  # noqa: E402
 from bench.io.writing import write_atomically  # noqa: E402
+from bench.records.environment import describe  # noqa: E402
 
 FULL = 200
 

@@ -24,8 +24,8 @@ from fuzz import binary_files, result_files, text_files, video_files  # noqa: E4
 from fuzz.sandbox import MOST_BYTES, SECONDS, Findings  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from bench.environment import describe  # noqa: E402
 from bench.io.writing import write_atomically  # noqa: E402
+from bench.records.environment import describe  # noqa: E402
 
 SHARE = 0.85
 """Of the JSON files: annotations and detections; the others are records and what lies beside them."""

@@ -12,7 +12,8 @@ from fuzz.mutations import mutated_bytes, mutated_document
 from fuzz.sandbox import Findings, sandbox
 
 from bench.io.tables import latex, markdown, plain
-from bench.record import detections_path, ground_truth_path, read_folder
+from bench.records.paths import detections_path, ground_truth_path
+from bench.records.record import read_folder
 from bench.report import build, configurations, figures, forecast_rows, measured_memory, published, tables
 from bench.report.page import Section, page
 from bench.verify import verify

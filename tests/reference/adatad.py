@@ -18,9 +18,9 @@ from torch.utils.checkpoint import checkpoint
 
 from bench.config.presets import STANDARD
 from bench.config.protocol import Lean, Protocol
-from bench.memory.forecast import CUDA, forecast
 from bench.models import build_backbone, build_head
 from bench.models.backbone import Backbone
+from bench.plan.forecast import CUDA, forecast
 from bench.training.detector import Detector
 from strategies.base import Rule, Stage
 

@@ -7,6 +7,7 @@ import torch
 
 from bench.features.cache import EncodingCache
 from bench.features.encode import ClipPasses, encode_frozen
+from bench.features.fidelity import keep_snippets
 from bench.io.errors import InputError
 from strategies import build_strategy, installed
 from strategies.base import FULL, Fidelity, Rule, Stage, check_stages, learning_rates

@@ -2,7 +2,8 @@
 
 import pytest
 
-from bench.memory.rows import Question, answer_all, forecasters
+from bench.plan.pool import answer_all, forecasters
+from bench.plan.request import Question
 from tests.reference.adatad import forecast_mebibytes
 
 STREAMED = {"backward": "streamed"}

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from bench.data.frame_store import FrameStore
-from bench.memory.forecast import CPU, forecast
 from bench.models import build_head
+from bench.plan.forecast import CPU, forecast
 from bench.training.detector import Detector
 from strategies import build_strategy, installed
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_store, tiny_vit, train_tiny

@@ -12,7 +12,7 @@ import subprocess
 import pytest
 from made_records import folder, record
 
-from bench.record import detections_path, ground_truth_path
+from bench.records.paths import detections_path, ground_truth_path
 from bench.report import build
 from bench.report.page import ALLOWED
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from bench.io.reading import LARGEST_NOTE, by_name, read_json
 from bench.io.writing import (
     write_atomically,
 )
+
+OUTSIDE_SIGNALS = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR2")
 
 SCHEMA = 1
 STATUSES = ("ok", "out-of-memory", "nan", "timeout", "error", "cancelled")
@@ -62,7 +63,7 @@ def check_record(record: Any) -> None:
             raise InputError(f"field '{field}.{key}' is missing")
     if record["status"] == "ok" and not all(record[field] for field in ("metrics", "memory", "cost")):
         raise InputError("an ok record needs 'metrics', 'memory' and 'cost'")
-    from bench.record_fields import check_fields
+    from bench.records.schema import check_fields
 
     check_fields(record)
 
@@ -103,22 +104,7 @@ def dataset_settings(record: Record) -> dict[str, Any]:
     return {name: value for name, value in record["dataset"].items() if name != "pictures_sha256"}
 
 
-def detections_path(results: Path, identifier: str) -> Path:
-    """Return where a run's detections lie."""
-    return results / "detections" / f"{identifier}.json.gz"
-
-
-def checkpoint_path(results: Path, identifier: str) -> Path:
-    """Return where the weights of a run lie that was asked to keep them."""
-    return results / "checkpoints" / f"{identifier}.safetensors"
-
-
-def unfinished_path(results: Path, identifier: str) -> Path:
-    """Return where the checkpoint of a run lies that has not ended well yet."""
-    return results / "unfinished" / f"{identifier}.pt"
-
-
-def ground_truth_path(results: Path, record: Record) -> Path:
-    """Return where the ground truth that a run was evaluated against lies."""
-    subset = re.sub(r"[^A-Za-z0-9.-]+", "-", record["protocol"]["evaluation_subset"])
-    return results / "ground_truth" / f"{record['dataset']['annotation_sha256'][:12]}_{subset}.json.gz"
+def was_killed(record: Record) -> bool:
+    """Say whether a signal that comes from outside ended the run's process."""
+    failure = record.get("failure")
+    return isinstance(failure, dict) and failure.get("signal") in OUTSIDE_SIGNALS

@@ -1,6 +1,6 @@
 """The peak memory and the time of real training steps, on random weights and random frames.
 
-Neither depends on what the numbers are. The row is that of a forecast (``bench.memory.rows``) with what was
+Neither depends on what the numbers are. The row is that of a forecast (``bench.plan.request``) with what was
 measured beside it.
 """
 
@@ -16,11 +16,11 @@ import torch
 from bench.config.overrides import override
 from bench.config.presets import default_protocol
 from bench.data.clips import VideoClips
-from bench.environment import describe
-from bench.experiment_record import failure
-from bench.memory.forecast import traced_sampler
 from bench.memory.meter import MemoryMeter, MemoryReading, NoMeter
-from bench.memory.rows import Question, answer
+from bench.plan.forecast import traced_sampler
+from bench.plan.request import Question, answer
+from bench.records.environment import describe
+from bench.records.failure import failure
 from bench.training.detector import build_detector, lower_frozen_weights
 from bench.training.step import HOST, Trainer, begin_stage
 from strategies import build_strategy

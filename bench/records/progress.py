@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from bench.io.reading import LARGEST_NOTE, read_json
 from bench.io.typed_values import value_of
 from bench.io.writing import machine, process_runs, write_atomically
-from bench.locks import claim
+from bench.records.locks import claim
 
 if TYPE_CHECKING:
     from bench.specification import RunSpecification

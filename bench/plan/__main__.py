@@ -1,6 +1,6 @@
 """``python -m bench.plan``: the peak memory of training, predicted on any machine, and what fits a card.
 
-Every row traces real training steps on tensors without data (``bench.memory.forecast``). Nothing is read,
+Every row traces real training steps on tensors without data (``bench.plan.forecast``). Nothing is read,
 downloaded or trained.
 """
 
@@ -13,20 +13,19 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.config.protocol import MODES
 from bench.io.errors import InputError
 from bench.io.exit_code import exit_code
-from bench.memory.constants import CARDS, GIBIBYTE, needed_bytes
-from bench.memory.rows import Question, answer_all, forecasters, in_order, what_fits
-
-if TYPE_CHECKING:
-    from strategies.base import Strategy
 from bench.io.tables import markdown
+from bench.memory.constants import CARDS, GIBIBYTE, KINDS, needed_bytes
+from bench.plan.fits import what_fits
+from bench.plan.grid import questions
+from bench.plan.pool import answer_all, forecasters, in_order
+from bench.plan.request import Question
 
 CONFIGURATION = ("model", "frames", "image_size")
-KINDS = ("parameter", "gradient", "optimizer", "activation", "temporary", "input")
 MOST_FRAMES = 2**16
 MOST_PIXELS = 1024
 
@@ -53,105 +52,6 @@ def parser() -> argparse.ArgumentParser:
     add("--timeline", action="store_true", help="with --json: the live bytes through a step as well")
     add("--workers", type=int, default=2, help="forecasts side by side, 0.8 GB each (default: 2)")
     return result
-
-
-def questions(options: argparse.Namespace) -> list[Question]:
-    """Return what is to be forecast: every model with every number of frames, size and strategy.
-
-    Raises InputError for what cannot be. Imports torch.
-    """
-    from bench.config.arguments import numbers
-    from bench.models import MODEL_NAMES
-
-    models = [name.strip() for name in options.model.split(",") if name.strip()]
-    for name in models:
-        if name not in MODEL_NAMES:
-            raise InputError(f"--model: unknown '{name}', known are {', '.join(MODEL_NAMES)}")
-    if options.classes < 1:
-        raise InputError(f"--classes: got {options.classes}, allowed is 1 or more")
-    lengths = numbers(options.frames, "--frames") if options.frames else [None]
-    sizes = numbers(options.size, "--size") if options.size else [None]
-    return [
-        question
-        for model in models
-        for frames in lengths
-        for size in sizes
-        for question in model_questions(options, model, frames, size)
-    ]
-
-
-def model_questions(
-    options: argparse.Namespace, model: str, frames: int | None, size: int | None
-) -> list[Question]:
-    """Return the questions of one model at one number of frames and one size."""
-    import torch
-
-    from bench.config.arguments import check_processes, pairs
-    from bench.config.overrides import override
-    from bench.config.presets import default_protocol
-    from bench.models import build_backbone
-    from bench.training.distributed.processes import check_division
-    from strategies import build_strategy, settings_of, strategy_names
-
-    with torch.device("meta"):
-        clip = build_backbone(model).geometry.clip_frames
-    names = strategy_names(options.strategy, "--strategy")
-    changes = pairs(options.protocol, "--protocol")
-    if frames is not None:
-        if frames < clip or frames % clip:
-            raise InputError(f"--frames: got {frames}, allowed are multiples of {clip} for {model}")
-        changes["window_clips"] = str(frames // clip)
-    given = {"image_size": size, "batch_size": options.batch, "precision": options.precision}
-    changes |= {field: str(value) for field, value in given.items() if value is not None}
-    protocol = override(default_protocol(model, options.device), changes)
-    check_processes(options.processes, options.sharded)
-    check_division(protocol, options.processes, options.sharded)
-    settings = settings_of(options.set, names)
-    return [
-        Question(
-            model,
-            name,
-            settings[name],
-            {**changes, "backward": mode},
-            options.device,
-            None,
-            options.classes,
-            timeline=options.timeline,
-            processes=options.processes,
-            sharded=options.sharded,
-        )
-        for name in names
-        for mode in modes(model, build_strategy(name, settings[name]), options.backward, protocol.backward)
-    ]
-
-
-def modes(model: str, strategy: Strategy, wanted: str, given: str) -> Sequence[str]:
-    """Return the backward modes to forecast: each that makes a difference, or the one ``wanted``.
-
-    Where only the head trains, all are the same; where the part that encodes clips is frozen, nothing is
-    streamed, and the streamed mode is the checkpointed one. Imports torch.
-    """
-    import torch
-
-    from bench.models import build_backbone, build_head
-    from bench.training.detector import Detector
-    from strategies.base import learning_rates
-
-    if wanted != "all":
-        if wanted not in MODES:
-            raise InputError(f"--backward: got '{wanted}', allowed are {', '.join(MODES)} and all")
-        return (wanted,)
-    with torch.device("meta"):
-        backbone = strategy.adapt(build_backbone(model))
-        detector = Detector(backbone, build_head(input_dim=backbone.geometry.width, num_classes=1))
-    upstream = {id(parameter) for parameter in backbone.upstream().parameters()}
-    parameters = dict(detector.named_parameters())
-    rules = [learning_rates(stage.rules, parameters) for stage in strategy.stages()]
-    training = [parameters[name] for name in set().union(*rules) if name.startswith("backbone.")]
-    if not training:
-        return (given,)
-    streams = any(id(parameter) in upstream for parameter in training)
-    return MODES if streams else tuple(mode for mode in MODES if mode != "streamed")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -1,0 +1,1 @@
+"""Forecasts of the peak memory of training, and measured steps beside them."""

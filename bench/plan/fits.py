@@ -1,0 +1,56 @@
+"""The most frames and the largest size that fit a card."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from bench.memory.constants import needed_bytes
+from bench.plan.request import Question, answer
+
+
+def largest(
+    ask: Callable[[int], int], first: int, step: int, most: int, limit: int, power: int
+) -> int | None:
+    """Return the largest multiple of ``step``, at most ``most``, whose need is at most ``limit``; else None.
+
+    ``ask`` gives the bytes needed. They grow about linearly in the ``power``-th power of the argument, so a
+    line through two answers says where to ask next; what is returned was itself asked for and found to fit.
+    """
+    most = most // step * step
+    known = {argument: ask(argument) for argument in (min(first, most), min(2 * first, most))}
+    for _ in range(6):
+        if len(known) < 2:
+            break
+        low = max((a for a, need in known.items() if need <= limit), default=0)
+        high = min((a for a, need in known.items() if need > limit), default=most + step)
+        if high - low <= step:
+            break
+        (a, need_a), (b, need_b) = sorted(known.items())[-2:]
+        slope = (need_b - need_a) / (b**power - a**power)
+        aim = most if slope <= 0 else int(max(0.0, (limit - need_a) / slope + a**power) ** (1 / power))
+        aim = min(max(aim // step * step, low + step), high - step, most)
+        known[aim] = ask(aim)
+    return max((a for a, need in known.items() if need <= limit), default=None)
+
+
+def what_fits(question: Question, field: str, limit: int, most: int) -> int | None:
+    """Return the largest value of ``window_clips`` or ``image_size`` whose forecast fits ``limit`` bytes."""
+    import torch
+
+    from bench.config.overrides import override
+    from bench.config.presets import default_protocol
+    from bench.models import build_backbone
+
+    protocol = override(default_protocol(question.model, question.device), question.protocol)
+    with torch.device("meta"):
+        geometry = build_backbone(question.model).geometry
+
+    def ask(value: int) -> int:
+        changed = {**question.protocol, field: str(value)}
+        return needed_bytes(answer(dataclasses.replace(question, protocol=changed)))
+
+    if field == "window_clips":
+        return largest(ask, protocol.window_clips, 1, most // geometry.clip_frames, limit, 1)
+    step = geometry.size_multiple
+    return largest(ask, max(step, protocol.image_size // step * step), step, most, limit, 2)

@@ -1,0 +1,1 @@
+"""A folder of results: records, paths, locks and progress."""
