@@ -53,7 +53,7 @@ def measure_all(options: argparse.Namespace) -> int:
     from bench.io.writing import write_atomically
     from bench.memory.device import capacity_bytes, check_clean, device_name, used_bytes
     from bench.plan.measure import measure
-    from bench.report.measured_memory import read_step
+    from bench.report.tables.measured_memory import read_step
 
     if options.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device: got 'cuda', this machine has none; allowed here is cpu")

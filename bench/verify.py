@@ -203,7 +203,7 @@ def nearest(comparison: Any, others: Sequence[Any]) -> str:
 
 def verify(results: Path) -> tuple[list[str], int]:
     """Return the lines to print, and the exit code: 0 if all tables are closed and all records intact."""
-    from bench.report.comparisons import comparisons
+    from bench.report.grouping import comparisons
 
     folder = read_folder(results / "records")
     if not folder.records:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.records.record import read_folder
-from bench.report import tables
+from bench.report.tables import comparison as tables
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

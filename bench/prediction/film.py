@@ -15,7 +15,7 @@ from bench.io.errors import InputError
 from bench.io.writing import replacing
 from bench.prediction.picture import colour_of, plain
 from bench.prediction.segments import Segment, clear
-from bench.report.style import STYLE
+from bench.report.figures.style import STYLE
 from datasets.video.index import VideoIndex, inspect
 from datasets.video.pyav_reader import pyav_frames
 

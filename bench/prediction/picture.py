@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bench.io.text import printable
 from bench.prediction.segments import Segment, clear
-from bench.report.style import COLOURS, HATCHES, canvas
+from bench.report.figures.style import COLOURS, HATCHES, canvas
 
 TEXT_SHARE = 0.04
 """Width of a score's text, as a share of the axis."""

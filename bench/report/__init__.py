@@ -35,19 +35,13 @@ def build(results: Path) -> Report:
 
 
 def _build(results: Path) -> Report:
-    from bench.report import (
-        ablations,
-        configurations,
-        detection_errors,
-        figures,
-        forecast_rows,
-        measured_memory,
-        memory_figures,
-        published,
-        tables,
-        training_figures,
-    )
+    from bench.report.figures import accuracy as figures
+    from bench.report.figures import memory as memory_figures
+    from bench.report.figures import training as training_figures
     from bench.report.page import Section, page
+    from bench.report.tables import ablations, configurations, detection_errors, measured_memory, published
+    from bench.report.tables import comparison as tables
+    from bench.report.tables import forecasts as forecast_rows
 
     folder = read_folder(results / "records")
     problems = [f"skipped {problem}" for problem in folder.problems]

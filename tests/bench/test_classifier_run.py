@@ -13,7 +13,7 @@ from bench.detection import classifier_name, read_submission
 from bench.predict import main as predict
 from bench.records.paths import checkpoint_path, detections_path
 from bench.records.record import read_folder
-from bench.report import tables
+from bench.report.tables import comparison as tables
 from bench.run import main
 from bench.verify import edited
 

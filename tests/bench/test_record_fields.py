@@ -12,8 +12,8 @@ from bench.records.paths import ground_truth_path
 from bench.records.record import check_record, read_folder
 from bench.records.schema import FINISHED, check_fields, plain_values
 from bench.report import build
-from bench.report.comparisons import comparisons
-from bench.report.tables import comparison_csv, plain_text
+from bench.report.grouping import comparisons
+from bench.report.tables.comparison import comparison_csv, plain_text
 
 LONG = "x" * 201
 

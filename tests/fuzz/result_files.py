@@ -14,8 +14,12 @@ from fuzz.sandbox import Findings, sandbox
 from bench.io.tables import latex, markdown, plain
 from bench.records.paths import detections_path, ground_truth_path
 from bench.records.record import read_folder
-from bench.report import build, configurations, figures, forecast_rows, measured_memory, published, tables
+from bench.report import build
+from bench.report.figures import accuracy as figures
 from bench.report.page import Section, page
+from bench.report.tables import comparison as tables
+from bench.report.tables import configurations, measured_memory, published
+from bench.report.tables import forecasts as forecast_rows
 from bench.verify import verify
 
 COMMITTED = Path(__file__).parents[2] / "results"

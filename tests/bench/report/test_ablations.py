@@ -6,7 +6,10 @@ import pytest
 from made_records import folder, record
 
 from bench.io.tables import bold_best, latex, markdown
-from bench.report import ablations, build, tables, training_figures
+from bench.report import build
+from bench.report.figures import training as training_figures
+from bench.report.tables import ablations
+from bench.report.tables import comparison as tables
 
 SETTINGS = {"taps": [], "gated": True}
 

@@ -6,7 +6,8 @@ import io
 from made_records import record
 
 from bench.detection.diagnosis import KINDS
-from bench.report import detection_errors, tables
+from bench.report.tables import comparison as tables
+from bench.report.tables import detection_errors
 
 
 def diagnosis(true_share, missed):

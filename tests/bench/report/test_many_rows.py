@@ -4,7 +4,9 @@ import pytest
 from made_records import record
 from test_detection_errors import diagnosis
 
-from bench.report import detection_errors, figures, tables
+from bench.report.figures import accuracy as figures
+from bench.report.tables import comparison as tables
+from bench.report.tables import detection_errors
 
 
 @pytest.fixture

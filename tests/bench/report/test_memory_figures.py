@@ -5,7 +5,10 @@ import json
 import pytest
 
 from bench.io.errors import InputError
-from bench.report import forecast_rows, measured_memory, memory_figures, step_figure
+from bench.report.figures import memory as memory_figures
+from bench.report.figures import step_timeline as step_figure
+from bench.report.tables import forecasts as forecast_rows
+from bench.report.tables import measured_memory
 
 
 def row(strategy="head-only", backward="plain", frames=128, **changes):

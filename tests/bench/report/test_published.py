@@ -8,8 +8,9 @@ from made_records import record
 
 from bench.io.errors import InputError
 from bench.io.tables import escape_latex
-from bench.report import published, tables
-from bench.report.published import SHIPPED, contents, read_published, read_table
+from bench.report.tables import comparison as tables
+from bench.report.tables import published
+from bench.report.tables.published import SHIPPED, contents, read_published, read_table
 
 SHIPPED_TABLES = {table.name: table for table in read_published(SHIPPED, [])}
 

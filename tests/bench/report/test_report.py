@@ -11,8 +11,10 @@ import pytest
 from made_records import folder, record, rows
 
 from bench.io.errors import InputError
-from bench.report import build, figures, tables
+from bench.report import build
 from bench.report.__main__ import main
+from bench.report.figures import accuracy as figures
+from bench.report.tables import comparison as tables
 
 
 def test_mean_spread_and_n_over_seeds():

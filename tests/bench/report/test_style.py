@@ -1,6 +1,6 @@
 """A strategy looks the same in every figure."""
 
-from bench.report.style import KNOWN, looks
+from bench.report.figures.style import KNOWN, looks
 
 
 def test_the_other_rows_do_not_matter():

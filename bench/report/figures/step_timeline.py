@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.report.forecast_rows import FIXED, GIGABYTE, Forecast, words
-from bench.report.style import canvas, save
+from bench.report.figures.style import canvas, save
+from bench.report.tables.forecasts import FIXED, GIGABYTE, Forecast, words
 
 PHASE_COLOURS = {"load": "#E0E0E0", "forward": "#CFE6F5", "backward": "#FBE3CF", "optimizer": "#D5EFE4"}
 MOST_POINTS = 1500

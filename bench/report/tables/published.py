@@ -16,8 +16,8 @@ from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
 from bench.io.reading import by_name, read_text
 from bench.io.tables import Cells, bold_best, comma_separated, escape_markdown, latex, markdown
-from bench.report.comparisons import MEGABYTE, Comparison, Row, at_tiou
-from bench.report.tables import BASELINE
+from bench.report.grouping import MEGABYTE, Comparison, Row, at_tiou
+from bench.report.tables.comparison import BASELINE
 from datasets.cards.cards import read_card
 from strategies import build_strategy, installed
 from strategies.base import settings

@@ -12,8 +12,8 @@ import numpy as np
 
 from bench.detection.diagnosis import KINDS, MULTIPLES
 from bench.io.tables import comma_separated, escape_markdown, markdown
-from bench.report.comparisons import Comparison, Row
-from bench.report.style import HATCHES, canvas, looks, save
+from bench.report.figures.style import HATCHES, canvas, looks, save
+from bench.report.grouping import Comparison, Row
 
 MOST_PANELS = 7
 """Panels side by side; more go on below."""

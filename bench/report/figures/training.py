@@ -10,8 +10,8 @@ from typing import Any
 import matplotlib.patches
 
 from bench.records.record import Record
-from bench.report.comparisons import Comparison, Row
-from bench.report.style import COLOURS, HATCHES, canvas, save
+from bench.report.figures.style import COLOURS, HATCHES, canvas, save
+from bench.report.grouping import Comparison, Row
 
 RANGES = {"short": ("#0072B2", "o", "-"), "long": ("#D55E00", "s", "--")}
 """Colour, marker and dashes of an adapter's range."""

@@ -14,7 +14,7 @@ import pandas as pd
 from bench.io.tables import Cells, bold_best, escape_markdown, latex, markdown, plain, plain_cell
 from bench.io.text import printable
 from bench.records.record import Record
-from bench.report.comparisons import MEGABYTE, Comparison, Row, at_tiou, comparisons
+from bench.report.grouping import MEGABYTE, Comparison, Row, at_tiou, comparisons
 from bench.report.significance import Gain, paired_gain
 from datasets.cards.cards import known_datasets, read_card
 

@@ -12,7 +12,7 @@ from bench.io.reading import LARGEST_NOTE, by_name, read_json
 from bench.io.tables import comma_separated, markdown
 from bench.io.text import LONGEST_NAME, printable
 from bench.records.schema import number, positive
-from bench.report.forecast_rows import GIGABYTE, Forecast, parse
+from bench.report.tables.forecasts import GIGABYTE, Forecast, parse
 
 TITLE = "Measured memory of a training step"
 PREFACE = (

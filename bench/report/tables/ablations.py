@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 
 from bench.io.tables import bold_best, comma_separated, escape_markdown, latex, markdown
-from bench.report.comparisons import Comparison, Row, differing_fields
-from bench.report.tables import BASELINE
-from bench.report.tables import cells as comparison_cells
+from bench.report.grouping import Comparison, Row, differing_fields
+from bench.report.tables.comparison import BASELINE
+from bench.report.tables.comparison import cells as comparison_cells
 
 PREFACE = (
     "One strategy under several settings, beside head-only; the fields that differ have columns. Gain: "

@@ -12,8 +12,8 @@ from bench.detection.evaluation import Segments
 from bench.detection.submission import read_ground_truth, read_submission
 from bench.io.errors import InputError
 from bench.records.paths import detections_path, ground_truth_path
-from bench.report.comparisons import MEGABYTE, Comparison, Row, at_tiou
-from bench.report.style import COLOURS, Look, canvas, looks, save
+from bench.report.figures.style import COLOURS, Look, canvas, looks, save
+from bench.report.grouping import MEGABYTE, Comparison, Row, at_tiou
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

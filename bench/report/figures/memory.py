@@ -12,10 +12,10 @@ import matplotlib.ticker
 
 from bench.memory.constants import CARDS, KINDS
 from bench.records.record import Record
-from bench.report.forecast_rows import FIXED, GIGABYTE, SIZES, Forecast, words
-from bench.report.measured_memory import MeasuredStep
-from bench.report.step_figure import through_a_step
-from bench.report.style import HATCHES, canvas, look_of, plain_ticks, save
+from bench.report.figures.step_timeline import through_a_step
+from bench.report.figures.style import HATCHES, canvas, look_of, plain_ticks, save
+from bench.report.tables.forecasts import FIXED, GIGABYTE, SIZES, Forecast, words
+from bench.report.tables.measured_memory import MeasuredStep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

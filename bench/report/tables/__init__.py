@@ -1,0 +1,1 @@
+"""Tables of a report, as cells and as text."""
