@@ -13,14 +13,11 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.io.errors import InputError
 from bench.io.exit_code import exit_code
 from bench.io.text import printable
-
-if TYPE_CHECKING:
-    pass
 from datasets.checks.examine import examine
 
 SHOWN = 5

@@ -11,13 +11,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from bench import run
 from bench.io.exit_code import RUNS_KEPT, exit_code
-
-if TYPE_CHECKING:
-    from bench.specification import RunSpecification
+from bench.run import options as run_options
+from bench.run.matrix import bench
+from bench.run.specification import RunSpecification
 
 DEFAULT_RESULTS = Path("results") / "papers"
 
@@ -58,7 +57,7 @@ def specifications(words: Sequence[str], seeds: Sequence[int]) -> list[RunSpecif
             chosen = ["--strategies", variant.strategy, "--weights", variant.weights, "--seeds", str(seed)]
             for field, value in variant.settings.items():
                 chosen += ["--set", f"{variant.strategy}.{field}={value}"]
-            specs += run.specifications(run.parser().parse_args([*words, *chosen]))
+            specs += run_options.specifications(run_options.parser().parse_args([*words, *chosen]))
     return specs
 
 
@@ -80,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def action() -> int:
         from bench.config.arguments import seeds_of
 
-        return run.bench(specifications(words, seeds_of(options.seeds)), run.parser().parse_args(words))
+        return bench(specifications(words, seeds_of(options.seeds)), run_options.parser().parse_args(words))
 
     return exit_code("bench.papers", action, RUNS_KEPT)
 

@@ -46,10 +46,10 @@ class Row:
 
 def rows(results: Path, now: float | None = None) -> list[Row]:
     """Return the runs, those first that somebody is waiting for. Raises InputError without such a folder."""
-    from bench.jobs import read_jobs, states_of
     from bench.records.locks import held
     from bench.records.progress import read_progress, read_queues
     from bench.records.record import read_folder, was_killed
+    from bench.run.cluster.queue import read_jobs, states_of
 
     if not results.is_dir():
         raise InputError(f"--results: {results} is no folder")

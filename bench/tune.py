@@ -10,13 +10,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from bench import run
 from bench.io.exit_code import RUNS_KEPT, exit_code
-
-if TYPE_CHECKING:
-    from bench.specification import RunSpecification
+from bench.run import options as run_options
+from bench.run.matrix import bench
+from bench.run.specification import RunSpecification
 
 SEED = 100
 """A seed that no reported run uses."""
@@ -51,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words += ["--cache", str(options.cache)]
 
     def action() -> int:
-        return run.bench(trials(words), run.parser().parse_args(words))
+        return bench(trials(words), run_options.parser().parse_args(words))
 
     return exit_code("bench.tune", action, RUNS_KEPT)
 
@@ -67,7 +65,7 @@ def trials(words: Sequence[str]) -> list[RunSpecification]:
             for word in ("--set", f"{name}.{field}={value}")
         ]
         chosen = ["--strategies", ",".join(TRIALS)]
-        specs += run.specifications(run.parser().parse_args([*words, *chosen, *settings]))
+        specs += run_options.specifications(run_options.parser().parse_args([*words, *chosen, *settings]))
     return specs
 
 

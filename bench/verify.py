@@ -18,9 +18,9 @@ from bench.config.protocol import LATER, digest_of
 from bench.io.errors import InputError
 from bench.io.exit_code import exit_code
 from bench.io.text import printable
+from bench.records.identity import RunIdentity
 from bench.records.paths import detections_path, ground_truth_path
 from bench.records.record import Record, dataset_settings, read_folder
-from bench.run_identity import RunIdentity
 
 DEVICES = ("cpu", "cuda", *(f"cuda:{number}" for number in range(16)))
 """What a run may have been told; the id follows from it, and the record keeps its type only."""

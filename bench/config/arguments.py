@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bench.config.protocol import Protocol
 from bench.io.errors import InputError
 
 
@@ -34,7 +35,9 @@ def seeds_of(text: str) -> list[int]:
 
 def device_of(text: str) -> str:
     """Return the device's name; ``auto`` is CUDA where there is one."""
-    import torch
+    if text == "cpu":
+        return text
+    import torch  # here and below only where it is asked for: the process that starts runs does without
 
     if text == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -51,22 +54,24 @@ def device_of(text: str) -> str:
 
 def check_processes(processes: int, sharded: bool) -> None:
     """Raise InputError unless so many processes can share a run's batches."""
-    import torch
-
     if not 1 <= processes <= 1024:
         raise InputError(f"--processes: got {processes}, allowed is 1 to 1024")
     if sharded and processes == 1:
         raise InputError("--sharded: allowed only with --processes of 2 or more")
-    if processes > 1 and not torch.distributed.is_available():
+    if processes == 1:
+        return
+    import torch
+
+    if not torch.distributed.is_available():
         raise InputError("--processes: this torch was built without torch.distributed, allowed is 1")
 
 
 def check_cards(processes: int, device: str) -> None:
     """Raise InputError unless each of several processes has a device of its own."""
-    import torch
-
     if processes == 1:
         return
+    import torch
+
     if device.startswith("cuda:"):
         raise InputError(f"--device: got '{device}', allowed with --processes are auto, cpu and cuda")
     cards = torch.cuda.device_count()
@@ -85,3 +90,17 @@ def numbers(text: str, option: str) -> list[int]:
     if min(found) < 1:
         raise InputError(f"{option}: got '{text}', allowed is 1 or more")
     return found
+
+
+def check_division(protocol: Protocol, processes: int, sharded: bool = False) -> None:
+    """Raise InputError unless so many processes can share the protocol's batches."""
+    if sharded and protocol.batch_size % processes:  # all put a block together as often
+        raise InputError(
+            f"--sharded: the batch_size is {protocol.batch_size}, allowed are multiples of {processes}"
+        )
+    if processes > protocol.batch_size:
+        raise InputError(
+            f"--processes: got {processes}, allowed is at most the batch_size of {protocol.batch_size}"
+        )
+    if processes > 1 and protocol.lean.release_gradients:
+        raise InputError("protocol: field 'lean.release_gradients' is true, allowed only with one process")

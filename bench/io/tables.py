@@ -6,12 +6,8 @@ import csv
 import io
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from bench.io.text import printable
-
-if TYPE_CHECKING:
-    pass
 
 Lines = Sequence[Sequence[str]]
 

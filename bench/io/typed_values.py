@@ -7,13 +7,10 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.io.errors import InputError
 from bench.io.text import printable, short
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["short", "value_of"]
 

@@ -45,11 +45,10 @@ def model_questions(
     """Return the questions of one model at one number of frames and one size."""
     import torch
 
-    from bench.config.arguments import check_processes, pairs
+    from bench.config.arguments import check_division, check_processes, pairs
     from bench.config.overrides import override
     from bench.config.presets import default_protocol
     from bench.models import build_backbone
-    from bench.training.distributed.processes import check_division
     from strategies import build_strategy, settings_of, strategy_names
 
     with torch.device("meta"):

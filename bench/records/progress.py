@@ -14,15 +14,12 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.io.reading import LARGEST_NOTE, read_json
 from bench.io.typed_values import value_of
 from bench.io.writing import machine, process_runs, write_atomically
 from bench.records.locks import claim
-
-if TYPE_CHECKING:
-    from bench.specification import RunSpecification
 
 EVERY_SECONDS = 3.0
 """A run's file is written this often at most."""
@@ -65,28 +62,6 @@ class Progress:
 def settings_text(settings: dict[str, Any]) -> str:
     """Return a strategy's settings, as records have them, as a text to compare."""
     return json.dumps(settings, sort_keys=True)
-
-
-def begun(identifier: str, spec: RunSpecification) -> Progress:
-    """Return the progress of a run whose process is started now."""
-    from strategies.base import settings
-
-    now = time.time()
-    return Progress(
-        run=identifier,
-        model=spec.model,
-        strategy=spec.strategy,
-        seed=spec.seed,
-        settings=settings_text(settings(spec.build_strategy())),
-        protocol=spec.protocol().digest(),
-        phase="start",
-        done=0,
-        total=1,
-        started=now,
-        phase_started=now,
-        phase_first=0,
-        updated=now,
-    )
 
 
 @dataclasses.dataclass(frozen=True)

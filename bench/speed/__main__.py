@@ -19,8 +19,8 @@ from bench.io.exit_code import exit_code
 from bench.speed import Measurement
 from bench.speed.detection import evaluation, suppression
 from bench.speed.pipeline import caching, loading, starting
-from bench.speed.reporting import reporting
-from bench.speed.windowed import windowed
+from bench.speed.report import reporting
+from bench.speed.windows import windowed
 
 
 def table(rows: Sequence[Measurement]) -> str:

@@ -33,7 +33,7 @@ def caching(scale: float, cache: Path | None) -> list[Measurement]:
     from bench.data.frame_store import open_store
     from bench.data.windows import TrainingSampler
     from bench.memory.meter import NoMeter
-    from bench.specification import RunSpecification
+    from bench.run.specification import RunSpecification
     from bench.training.detector import build_detector
     from bench.training.step import StageSetup, Trainer, begin_stage
     from strategies.base import FULL

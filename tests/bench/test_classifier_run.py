@@ -10,11 +10,11 @@ from safetensors import safe_open
 from bench.config.presets import MINIATURE
 from bench.config.protocol import LATER, digest_of
 from bench.detection import classifier_name, read_submission
-from bench.predict import main as predict
+from bench.predict.__main__ import main as predict
 from bench.records.paths import checkpoint_path, detections_path
 from bench.records.record import read_folder
 from bench.report.tables import comparison as tables
-from bench.run import main
+from bench.run.__main__ import main
 from bench.verify import edited
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, bench_command, records_of
 
-from bench import deaths
-from bench.deaths import death
+from bench.run.worker import exit_status as deaths
+from bench.run.worker.exit_status import death
 
 GROUPS = Path("/sys/fs/cgroup")
 LIMIT_BYTES = 2560 * 2**20

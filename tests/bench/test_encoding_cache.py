@@ -12,7 +12,7 @@ from bench.features.cache import EncodingCache
 from bench.features.disk_cache import DiskCache, state_digest
 from bench.features.encode import ClipPasses
 from bench.records.record import read_folder
-from bench.specification import RunSpecification, run_id
+from bench.run.specification import RunSpecification, run_id
 from bench.training.detector import Detector
 from bench.training.inference import detect_all
 from datasets.annotations.reader import read_annotations

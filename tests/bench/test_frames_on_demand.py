@@ -25,8 +25,8 @@ from bench.data.windows import TrainingSampler, Window
 from bench.features.cache import batch_clips
 from bench.features.encode import ClipPasses, encode_frozen, encode_video
 from bench.io.errors import InputError, StuckDecoderError
-from bench.run import main
-from bench.speed.windowed import long_video
+from bench.run.__main__ import main
+from bench.speed.windows import long_video
 from bench.training.loop import train
 from datasets.annotations.reader import read_annotations, video_path
 from datasets.sampling import frame_times

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import pytest
 from conftest import ROOT, records_of, run_bench
 
-from bench import run_process
 from bench.io.writing import process_runs
 from bench.records.progress import Progress
-from bench.run import main
-from bench.run_process import Limits, end, end_overdue
+from bench.run.__main__ import main
+from bench.run.worker import supervisor as run_process
+from bench.run.worker.supervisor import Limits, end, end_overdue
 
 PLUGIN = r"""
 import dataclasses, subprocess, sys, time
@@ -142,7 +142,7 @@ def test_a_killed_run_takes_all_that_it_started_with_it(tmp_path):
 
 
 def test_a_run_that_watches_its_parent_ends_in_order_while_that_lives():
-    code = "from bench.watching import watch_parent; watch_parent(); import time; time.sleep(0.5)"
+    code = "from bench.run.worker.watchdog import watch_parent; watch_parent(); import time; time.sleep(0.5)"
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE
     )

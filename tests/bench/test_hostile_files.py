@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from fuzz import binary_files, result_files
 
 from bench.io.writing import machine
-from bench.jobs import Job, read_jobs, write_job
 from bench.records.progress import Progress, read_progress, read_queues, write_progress
+from bench.run.cluster.queue import Job, read_jobs, write_job
 
 REPORT = Path(__file__).parents[2] / "results" / "hostile.json"
 

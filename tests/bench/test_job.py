@@ -9,10 +9,10 @@ import signal
 import pytest
 from conftest import bench_command
 
-from bench import runner
 from bench.io.errors import InputError
-from bench.job import RunJob
-from bench.run_options import parser, specifications
+from bench.run import scheduler as runner
+from bench.run.cluster.job import RunJob
+from bench.run.options import parser, specifications
 
 pytest.importorskip("submitit", reason="jobs end through it")
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, bench_command, run_bench
 
-from bench import jobs as jobs_module
 from bench.io.errors import InputError
-from bench.jobs import read_jobs, states_of
 from bench.records.progress import read_progress
-from bench.run import main
+from bench.run.__main__ import main
+from bench.run.cluster import queue as jobs_module
+from bench.run.cluster.queue import read_jobs, states_of
 from bench.status import rows
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "slurm_submission.sh"
@@ -162,8 +162,8 @@ def slurm_words(dataset, results, *more, strategies="head-only"):
 
 def no_forecast(monkeypatch):
     """Spare the seconds of a process that forecasts; as if that had failed."""
-    monkeypatch.setattr("bench.resources.foretold", unknown)
-    monkeypatch.setattr("bench.resources.forecasters", ThreadPoolExecutor)
+    monkeypatch.setattr("bench.run.cluster.resources.foretold", unknown)
+    monkeypatch.setattr("bench.run.cluster.resources.forecasters", ThreadPoolExecutor)
 
 
 def unknown(question):

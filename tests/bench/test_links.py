@@ -14,10 +14,10 @@ from bench.features.disk_cache import DiskCache
 from bench.features.encode import ClipPasses
 from bench.io.errors import InputError
 from bench.io.writing import draft_path, write_atomically
-from bench.preconditions import check_writable
 from bench.records.locks import holding
 from bench.records.record import write_record
 from bench.report import build
+from bench.run.matrix import check_writable
 from datasets.checks.probing import probe_files
 from strategies import build_strategy
 from strategies.testing import TINY_PROTOCOL, tiny_detector

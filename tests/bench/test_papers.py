@@ -1,7 +1,7 @@
 """The papers' variants: each once a seed, and each a run of its own."""
 
 from bench.papers import VARIANTS, specifications
-from bench.specification import run_id
+from bench.run.specification import run_id
 from datasets.annotations.dataset import Dataset
 from strategies import build_strategy
 

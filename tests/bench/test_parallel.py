@@ -13,15 +13,15 @@ import torch
 from parallel_cases import CASES, DROPPING, PROTOCOL
 from tiny import ROOT, bench_command, make_dataset, records_of
 
-from bench.config.arguments import check_cards, check_processes
+from bench.config.arguments import check_cards, check_division, check_processes
 from bench.config.overrides import override
 from bench.config.presets import MINIATURE
 from bench.io.errors import InputError
 from bench.models.backbones.vit import VideoViT
 from bench.models.random_state import Share, drawing_for, uniform
 from bench.plan.__main__ import main as plan
-from bench.run import main
-from bench.training.distributed.processes import ALONE, World, buckets, check_division, check_draws
+from bench.run.__main__ import main
+from bench.training.distributed.processes import ALONE, World, buckets, check_draws
 from strategies import build_strategy
 from strategies.testing import CLASSES, tiny_detector
 

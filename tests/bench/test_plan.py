@@ -14,7 +14,7 @@ from bench.plan.fits import largest, what_fits
 from bench.plan.grid import modes
 from bench.plan.pool import forecasters
 from bench.plan.request import Question, answer
-from bench.run_options import parser, specifications
+from bench.run.options import parser, specifications
 from strategies import build_strategy
 
 KINDS = {"parameter", "gradient", "optimizer", "activation", "temporary", "input"}
@@ -169,8 +169,8 @@ def test_what_cannot_fit_is_a_row_and_not_tried(tiny_dataset, tmp_path):
 
 
 def test_fitting_chooses_one_micro_batch_for_all(tiny_dataset, tmp_path):
-    from bench.foresight import fitted
     from bench.io.errors import InputError
+    from bench.run.memory_check import fitted
 
     command = bench_command(tiny_dataset, tmp_path, strategies="head-only,full-finetune")[3:]
     specs = specifications(parser().parse_args(command))

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.detection.submission import read_submission
-from bench.predict import main
-from bench.prediction.film import active
-from bench.prediction.picture import draw_timeline
-from bench.prediction.segments import LEAST_SHARE, SHOWN, Segment, as_csv, as_json, chosen, clear
+from bench.predict.__main__ import main
+from bench.predict.overlay import active
+from bench.predict.segments import LEAST_SHARE, SHOWN, Segment, as_csv, as_json, chosen, clear
+from bench.predict.timeline import draw_timeline
 from bench.records.paths import checkpoint_path, detections_path
-from bench.run import main as bench
+from bench.run.__main__ import main as bench
 
 STRATEGIES = ("head-only", "losa", "full-finetune")
 

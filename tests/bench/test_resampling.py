@@ -21,12 +21,12 @@ from bench.data.time_grid import time_grid
 from bench.data.windows import TrainingSampler, Window, window_mask, window_targets
 from bench.detection.evaluation import evaluate
 from bench.detection.submission import read_ground_truth, read_submission
-from bench.experiment import write_detections
-from bench.experiment_record import write_ground_truth
 from bench.features.cache import batch_clips
 from bench.io.errors import InputError
 from bench.models.backbone import BackboneGeometry
-from bench.specification import RunSpecification
+from bench.run.record_builder import write_ground_truth
+from bench.run.specification import RunSpecification
+from bench.run.worker.__main__ import write_detections
 from bench.training.detector import Detector
 from bench.training.inference import detect_all
 from datasets.annotations.dataset import Instance, Video

@@ -188,7 +188,7 @@ def test_an_interrupted_bench_leaves_no_child_and_goes_on(number, tiny_dataset, 
     ],
 )
 def test_wrong_options_are_one_line_and_exit_2(options, words, tiny_dataset, tmp_path, capsys):
-    from bench.run import main
+    from bench.run.__main__ import main
 
     code = main([*bench_command(tiny_dataset, tmp_path)[3:], *options])
     error = capsys.readouterr().err.strip()
@@ -211,7 +211,7 @@ def break_file(folder, how):
 
 @pytest.mark.parametrize("how", ["missing", "empty", "truncated", "text"])
 def test_a_bad_video_is_one_line_and_exit_2(how, tiny_dataset, tmp_path, capsys):
-    from bench.run import main
+    from bench.run.__main__ import main
 
     folder = tmp_path / "data"
     shutil.copytree(tiny_dataset, folder)
@@ -236,7 +236,7 @@ def test_a_bad_video_is_one_line_and_exit_2(how, tiny_dataset, tmp_path, capsys)
     ],
 )
 def test_bad_annotations_are_one_line_and_exit_2(change, words, tiny_dataset, tmp_path, capsys):
-    from bench.run import main
+    from bench.run.__main__ import main
 
     folder = tmp_path / "data"
     folder.mkdir()

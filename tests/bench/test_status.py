@@ -8,16 +8,16 @@ import time
 import pytest
 from made_records import record as made_record
 
-from bench.foresight import HOPPER_WORKSPACES
-from bench.jobs import Job, write_job
 from bench.memory.constants import CARDS, GIBIBYTE
 from bench.records.locks import holding
 from bench.records.progress import Progress, Waiting, settings_text, write_progress, write_queue
 from bench.records.record import write_record
-from bench.resources import measured_minutes, smallest_card
-from bench.run_options import parser, specifications
+from bench.run.cluster.queue import Job, write_job
+from bench.run.cluster.resources import measured_minutes, smallest_card
+from bench.run.cluster.slurm_options import Wishes, wishes_of
+from bench.run.memory_check import HOPPER_WORKSPACES
+from bench.run.options import parser, specifications
 from bench.status import duration, main, rows
-from bench.wishes import Wishes, wishes_of
 from strategies.base import settings
 
 PROTOCOL, OTHER = "d" * 64, "e" * 64
@@ -182,7 +182,7 @@ def test_time_is_measured_or_unknown():
 
 
 def test_workspaces_of_a_card_elsewhere_are_taken_for_the_largest(monkeypatch, tiny_dataset):
-    from bench.foresight import question_of
+    from bench.run.memory_check import question_of
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     words = ["--launcher", "slurm", "--device", "cuda", "--strategies", "head-only"]

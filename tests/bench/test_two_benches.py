@@ -15,12 +15,12 @@ from made_records import record as made_record
 
 from bench.io.errors import InputError
 from bench.io.writing import draft_path, machine
-from bench.pending import clear_away, stamps, still_pending
 from bench.records import locks
 from bench.records.locks import check_locks, claim, held, holding, one_machine_option
 from bench.records.progress import Waiting, read_progress, read_queues, write_queue
 from bench.records.record import write_record
-from bench.run import main
+from bench.run.__main__ import main
+from bench.run.pending import clear_away, stamps, still_pending
 
 HOLDER = """
 import sys, time

@@ -22,10 +22,10 @@ from bench.io.errors import StoppedError
 from bench.io.torch_files import check_torch_file
 from bench.io.writing import draft_path, remove_drafts
 from bench.models.random_state import random_values, restore_random
-from bench.pending import clear_away, pending
 from bench.records.failure import facts_of, failure
 from bench.records.record import was_killed, write_record
-from bench.run import main
+from bench.run.__main__ import main
+from bench.run.pending import clear_away, pending
 from bench.training.checkpoints import resume as module
 from bench.training.checkpoints.fingerprint import Owner, owner_of
 from bench.training.checkpoints.resume import Unfinished
@@ -411,7 +411,7 @@ def record_of(identifier, status="error", **fields):
     ],
 )
 def test_a_killed_run_is_done_again_by_the_same_command(fields, again, tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.specification.run_id", lambda spec, dataset: "a")
+    monkeypatch.setattr("bench.run.specification.run_id", lambda spec, dataset: "a")
     write_record(tmp_path, record_of("a", **fields))
     assert pending(["spec"], None, tmp_path, "cancelled") == (["spec"] if again else [])
     assert was_killed(record_of("a", **fields)) == (again and "failure" in fields)

@@ -21,7 +21,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from bench.config.protocol import Protocol
 from bench.io.errors import InputError
 from bench.models.random_state import Share
 
@@ -169,17 +168,3 @@ def check_draws(module: nn.Module) -> None:
                 f"--processes: {name} ({kind}) draws for each process by itself; "
                 "allowed are layers that draw with bench.models.random_state.uniform"
             )
-
-
-def check_division(protocol: Protocol, processes: int, sharded: bool = False) -> None:
-    """Raise InputError unless so many processes can share the protocol's batches."""
-    if sharded and protocol.batch_size % processes:  # all put a block together as often
-        raise InputError(
-            f"--sharded: the batch_size is {protocol.batch_size}, allowed are multiples of {processes}"
-        )
-    if processes > protocol.batch_size:
-        raise InputError(
-            f"--processes: got {processes}, allowed is at most the batch_size of {protocol.batch_size}"
-        )
-    if processes > 1 and protocol.lean.release_gradients:
-        raise InputError("protocol: field 'lean.release_gradients' is true, allowed only with one process")

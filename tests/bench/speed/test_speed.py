@@ -19,7 +19,7 @@ def tiny_miniature(tmp_path, monkeypatch):
     def load(name, data=None, cache=None, **options):
         return load_dataset(name, data, tmp_path / "made", config=TINY, workers=1)
 
-    for module in ("datasets", "bench.specification"):
+    for module in ("datasets", "bench.run.specification"):
         monkeypatch.setattr(f"{module}.load_dataset", load)
 
 

@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 
 from bench.io.text import printable
-from bench.prediction.segments import Segment, clear
+from bench.predict.segments import Segment, clear
 from bench.report.figures.style import COLOURS, HATCHES, canvas
 
 TEXT_SHARE = 0.04

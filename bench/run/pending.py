@@ -10,12 +10,11 @@ from bench.io.errors import InputError
 from bench.io.writing import remove_drafts
 from bench.records.locks import REPORT, claim, held
 from bench.records.progress import remove_stale
-from bench.records.record import Record, read_folder, read_record
+from bench.records.record import Record, read_folder, read_record, was_killed
 
 if TYPE_CHECKING:
-    from bench.specification import RunSpecification
+    from bench.run.specification import RunSpecification
     from datasets.annotations.dataset import Dataset
-from bench.records.record import was_killed
 
 
 def pending(
@@ -25,7 +24,7 @@ def pending(
 
     A run whose process was killed from outside counts as cancelled.
     """
-    from bench.specification import run_id
+    from bench.run.specification import run_id
 
     status = {record["id"]: _status(record) for record in read_folder(records).records}
     return [spec for spec in specs if _again(status.get(run_id(spec, dataset)), redo)]

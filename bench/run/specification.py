@@ -13,7 +13,7 @@ from bench.detection.external_classifier import ClassScores, read_class_scores
 from bench.io.errors import InputError
 from bench.io.reading import file_sha256
 from bench.models import SOURCE_WEIGHTS
-from bench.run_identity import RunIdentity
+from bench.records.identity import RunIdentity
 from datasets import card_protocol, load_dataset
 from datasets.annotations.dataset import Dataset
 from strategies import build_strategy

@@ -14,7 +14,7 @@ from bench.memory.constants import CONTEXT_BYTES, GIBIBYTE, needed_bytes
 from bench.memory.device import capacity_bytes
 from bench.plan.pool import answer_all, forecasters
 from bench.plan.request import Question, answer
-from bench.specification import RunSpecification
+from bench.run.specification import RunSpecification
 from datasets.annotations.dataset import Dataset
 
 HOPPER_WORKSPACES = 2 * 32 * 2**20

@@ -21,14 +21,16 @@ from typing import IO, Any
 from filelock import BaseFileLock
 from tqdm import tqdm
 
-from bench.deaths import OUT_OF_HOST_MEMORY, death, memory_kills, ran_out
-from bench.experiment_record import empty_record
 from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
-from bench.records.progress import EVERY_SECONDS, Progress, begun, write_progress
-from bench.records.record import Record
-from bench.specification import RunSpecification
-from datasets.annotations.dataset import Dataset
+from bench.records.progress import (
+    EVERY_SECONDS,
+    Progress,
+    settings_text,
+    write_progress,
+)
+from bench.run.specification import RunSpecification
+from bench.run.worker.exit_status import memory_kills
 
 # glibc gives large blocks back to the system on every free by default; keeping them saves a tenth of a step.
 ALLOCATOR = {
@@ -87,7 +89,7 @@ Messages = queue.Queue[tuple[Running, dict[str, Any] | None]]
 def command(spec: RunSpecification) -> list[str]:
     """Return the command of a run's process, or of the one that starts its several processes."""
     several = ["torch.distributed.run", "--standalone", f"--nproc-per-node={spec.processes}", "-m"]
-    return [sys.executable, "-m", *(several if spec.processes > 1 else []), "bench.experiment"]
+    return [sys.executable, "-m", *(several if spec.processes > 1 else []), "bench.run.worker"]
 
 
 def start(
@@ -265,30 +267,23 @@ def _ended(process: subprocess.Popen[bytes]) -> bool:
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def conclude(running: Running, dataset: Dataset) -> Record:
-    """Return the record of a run whose process has ended, from what it said and how it ended."""
-    result = running.result
-    if result is not None and "record" in result:
-        return dict(result["record"])
-    if result is None:
-        code, processes = running.process.returncode, running.spec.processes
-        result = death(code, running.errors, running.memory_kills, processes)
-    elif running.spec.processes > 1 and result["status"] == "error" and ran_out(running.memory_kills):
-        result = OUT_OF_HOST_MEMORY  # what was told is that the others lost the one that was killed
-    record = empty_record(running.spec, dataset)
-    return {
-        **record,
-        "forecast": running.forecast,
-        **{key: result[key] for key in ("status", "message")},
-        "phase": result.get("phase", running.phase),
-        "failure": result.get("failure"),
-        "environment": result.get("environment", {}),
-    }
+def begun(identifier: str, spec: RunSpecification) -> Progress:
+    """Return the progress of a run whose process is started now."""
+    from strategies.base import settings
 
-
-def line_of(record: Record) -> str:
-    """Return what is printed of a run that has ended."""
-    name = f"{record['strategy']['name']} seed {record['seed']}"
-    if record["status"] == "ok":
-        return f"{name}: average mAP {100 * record['metrics']['map_average']:.1f} %"
-    return f"{name}: {record['status']} in phase {record['phase']}: {record['message']}"
+    now = time.time()
+    return Progress(
+        run=identifier,
+        model=spec.model,
+        strategy=spec.strategy,
+        seed=spec.seed,
+        settings=settings_text(settings(spec.build_strategy())),
+        protocol=spec.protocol().digest(),
+        phase="start",
+        done=0,
+        total=1,
+        started=now,
+        phase_started=now,
+        phase_first=0,
+        updated=now,
+    )

@@ -12,25 +12,29 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bench.io.text import printable
-from bench.pending import Stamp, still_pending
 from bench.records.locks import claim
 from bench.records.paths import unfinished_path
-from bench.records.progress import Waiting, remove_progress, write_queue
+from bench.records.progress import (
+    Waiting,
+    remove_progress,
+    write_queue,
+)
 from bench.records.record import Record, write_record
-from bench.run_process import (
+from bench.run.pending import Stamp, still_pending
+from bench.run.record_builder import empty_record
+from bench.run.specification import RunSpecification, run_id
+from bench.run.worker.exit_status import OUT_OF_HOST_MEMORY, death, ran_out
+from bench.run.worker.supervisor import (
     END_SECONDS,
     Limits,
     Messages,
     Running,
-    conclude,
     end,
     end_overdue,
     hear,
-    line_of,
     start,
     stop,
 )
-from bench.specification import RunSpecification, run_id
 from datasets.annotations.dataset import Dataset
 
 POLL_SECONDS = 1.0
@@ -164,3 +168,32 @@ def _say_once(line: str, said: set[str]) -> None:
     if line not in said:
         said.add(line)
         tqdm.write(line, file=sys.stderr)
+
+
+def conclude(running: Running, dataset: Dataset) -> Record:
+    """Return the record of a run whose process has ended, from what it said and how it ended."""
+    result = running.result
+    if result is not None and "record" in result:
+        return dict(result["record"])
+    if result is None:
+        code, processes = running.process.returncode, running.spec.processes
+        result = death(code, running.errors, running.memory_kills, processes)
+    elif running.spec.processes > 1 and result["status"] == "error" and ran_out(running.memory_kills):
+        result = OUT_OF_HOST_MEMORY  # what was told is that the others lost the one that was killed
+    record = empty_record(running.spec, dataset)
+    return {
+        **record,
+        "forecast": running.forecast,
+        **{key: result[key] for key in ("status", "message")},
+        "phase": result.get("phase", running.phase),
+        "failure": result.get("failure"),
+        "environment": result.get("environment", {}),
+    }
+
+
+def line_of(record: Record) -> str:
+    """Return what is printed of a run that has ended."""
+    name = f"{record['strategy']['name']} seed {record['seed']}"
+    if record["status"] == "ok":
+        return f"{name}: average mAP {100 * record['metrics']['map_average']:.1f} %"
+    return f"{name}: {record['status']} in phase {record['phase']}: {record['message']}"

@@ -20,7 +20,7 @@ from bench.io.errors import InputError
 from bench.io.exit_code import exit_code
 
 if TYPE_CHECKING:
-    from bench.prediction.segments import Segment
+    from bench.predict.segments import Segment
     from bench.training.checkpoints.export import Checkpoint
     from datasets.video.frames import VideoInfo
 
@@ -77,7 +77,7 @@ def find(
     from bench.data.frame_loader import FrameLoader, default_cache_bytes, default_workers
     from bench.data.frame_store import open_store
     from bench.io.reading import file_sha256
-    from bench.prediction.segments import Segment
+    from bench.predict.segments import Segment
     from bench.training.checkpoints.export import restore
     from bench.training.inference import detect_all
     from datasets.annotations.dataset import Dataset, Video
@@ -149,8 +149,8 @@ def predict(options: argparse.Namespace) -> list[Path]:
     path = checkpoint_of(options.run)
     device = device_of(options.device)
     from bench.io.writing import write_atomically
-    from bench.prediction.picture import draw_timeline
-    from bench.prediction.segments import as_csv, as_json, chosen
+    from bench.predict.segments import as_csv, as_json, chosen
+    from bench.predict.timeline import draw_timeline
     from bench.training.checkpoints.export import read_checkpoint
     from datasets.video.frames import probe
 
@@ -180,7 +180,7 @@ def film(source: Path, target: Path, segments: list[Segment]) -> None:
     """Write the video with labels, with a bar."""
     from tqdm import tqdm
 
-    from bench.prediction.film import write_film
+    from bench.predict.overlay import write_film
 
     with tqdm(desc="writing video", unit="frames", leave=False, disable=not sys.stderr.isatty()) as bar:
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from bench.io.errors import InputError
 from bench.io.writing import replacing
-from bench.prediction.picture import colour_of, plain
-from bench.prediction.segments import Segment, clear
+from bench.predict.segments import Segment, clear
+from bench.predict.timeline import colour_of, plain
 from bench.report.figures.style import STYLE
 from datasets.video.index import VideoIndex, inspect
 from datasets.video.pyav_reader import pyav_frames

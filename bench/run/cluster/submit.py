@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any
 from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
 from bench.io.writing import machine
-from bench.job import SIGNAL_SECONDS, RunJob
-from bench.jobs import Job, logs_folder, read_jobs, states_of, write_job
 from bench.records.locks import held, holding
 from bench.records.record import read_folder
-from bench.resources import Asked, ask_for
-from bench.specification import RunSpecification, run_id
-from bench.wishes import Wishes, wishes_of
+from bench.run.cluster.job import SIGNAL_SECONDS, RunJob
+from bench.run.cluster.queue import Job, logs_folder, read_jobs, states_of, write_job
+from bench.run.cluster.resources import Asked, ask_for
+from bench.run.cluster.slurm_options import Wishes, wishes_of
+from bench.run.specification import RunSpecification, run_id
 from datasets.annotations.dataset import Dataset
 
 if TYPE_CHECKING:
     from submitit import AutoExecutor
 
-    from bench.pending import Stamp
+    from bench.run.pending import Stamp
 
 PROGRAMS = ("sbatch", "srun", "squeue")
 SUBMITTING = "submit"

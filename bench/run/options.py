@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from bench.config.arguments import check_cards, check_processes, device_of, pairs, seeds_of
 from bench.io.errors import InputError
-from bench.wishes import check_launcher, device_there
+from bench.run.cluster.slurm_options import check_launcher, device_there
 from strategies import settings_of, strategy_names
 
 if TYPE_CHECKING:
-    from bench.specification import RunSpecification
+    from bench.run.specification import RunSpecification
 
 DEFAULT_RESULTS = Path("results") / "local"
 DESCRIPTION = """Compare strategies on one backbone and one data set: a run for every strategy and seed, each
@@ -131,8 +131,8 @@ def protocol_changes(options: argparse.Namespace) -> dict[str, str]:
 
 def specifications(options: argparse.Namespace) -> list[RunSpecification]:
     """Return the runs of the matrix, checked as far as that is possible without reading data."""
-    from bench.specification import RunSpecification
-    from bench.training.distributed.processes import check_division
+    from bench.config.arguments import check_division
+    from bench.run.specification import RunSpecification
 
     if options.weights is None and options.model != "vit-t":
         raise InputError(f"--weights: {options.model} needs the path of its checkpoint, or 'random'")

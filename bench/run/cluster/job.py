@@ -38,11 +38,11 @@ class RunJob:
     def __call__(self) -> str:
         """Do the run; return the status of its record, or why there is none."""
         from bench.memory.device import check_card
-        from bench.pending import read_status
         from bench.records.paths import unfinished_path
-        from bench.run_process import Limits
-        from bench.runner import PreemptedError, run_matrix
-        from bench.specification import RunSpecification, run_id
+        from bench.run.pending import read_status
+        from bench.run.scheduler import PreemptedError, run_matrix
+        from bench.run.specification import RunSpecification, run_id
+        from bench.run.worker.supervisor import Limits
 
         spec = RunSpecification(**self.spec)
         records = Path(spec.results) / "records"
@@ -75,9 +75,9 @@ class RunJob:
 
     def _write(self, spec: Any, dataset: Any, status: str, message: str) -> None:
         """Write a record that says why the run was not done."""
-        from bench.experiment_record import empty_record
         from bench.records.locks import claim
         from bench.records.record import write_record
+        from bench.run.record_builder import empty_record
 
         record = {**empty_record(spec, dataset), "status": status, "phase": "job", "message": message}
         if (lock := claim(Path(spec.results), record["id"])) is not None:  # else another does it
@@ -100,7 +100,7 @@ class Signals:
             signal.signal(number, self._stop)
 
     def _stop(self, number: int, frame: Any) -> None:
-        from bench.runner import PreemptedError
+        from bench.run.scheduler import PreemptedError
 
         self.seen.append(number)
         if len(self.seen) == 1:  # while the run ends, others are only noted

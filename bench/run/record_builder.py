@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from bench.io.reading import file_sha256
 from bench.io.writing import write_atomically
 from bench.records.record import SCHEMA, Record
-from bench.specification import RunSpecification, run_id
+from bench.run.specification import RunSpecification, run_id
 from datasets.annotations.dataset import Dataset
 from strategies.base import settings
 
 if TYPE_CHECKING:
+    import torch
+
     from bench.detection.evaluation import Evaluation
     from bench.memory.meter import MemoryReading
     from bench.models.pretrained import LoadAudit
@@ -137,6 +137,8 @@ def memory(ranks: Sequence[RankMemory], predicted_peak_bytes: int | None) -> dic
 
 def cost(detector: Detector, log: TrainingLog, before: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Return parameters, seconds per step, and the bytes of the tensors that training changed."""
+    import torch  # the process that starts runs makes records of those that failed, and does without
+
     changed = [
         p for name, p in detector.named_parameters() if name not in before or not torch.equal(p, before[name])
     ]

@@ -16,8 +16,8 @@ from bench.memory.constants import GIBIBYTE, needed_bytes
 from bench.plan.pool import forecasters
 from bench.plan.request import Question, answer
 from bench.records.record import Record
-from bench.specification import RunSpecification
-from bench.wishes import Wishes
+from bench.run.cluster.slurm_options import Wishes
+from bench.run.specification import RunSpecification
 from datasets.annotations.dataset import Dataset
 from strategies.base import settings
 
@@ -64,7 +64,7 @@ def ask_for(
 
     Raises InputError that names the runs of whose kind none was measured, where no time was given.
     """
-    from bench.foresight import question_of
+    from bench.run.memory_check import question_of
 
     questions = [question_of(spec, dataset) for spec in specs]
     different = list({repr(question): question for question in questions}.values())

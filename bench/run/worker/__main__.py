@@ -21,7 +21,16 @@ from bench.data.frame_store import FrameStore, open_store, pictures_sha256
 from bench.data.windows import TrainingSampler
 from bench.detection import diagnose, evaluate
 from bench.detection.submission import read_ground_truth, read_submission, write_submission
-from bench.experiment_record import (
+from bench.features.disk_cache import DiskCache
+from bench.features.encode import ClipPasses
+from bench.io.errors import InputError, StoppedError, StuckDecoderError
+from bench.models.backbone import Backbone
+from bench.records.environment import describe
+from bench.records.failure import facts_of, failure
+from bench.records.paths import checkpoint_path, detections_path, ground_truth_path, unfinished_path
+from bench.records.record import Record
+from bench.run.memory_check import check_possible, predict
+from bench.run.record_builder import (
     RankMemory,
     cost,
     empty_record,
@@ -31,16 +40,8 @@ from bench.experiment_record import (
     weights_entry,
     write_ground_truth,
 )
-from bench.features.disk_cache import DiskCache
-from bench.features.encode import ClipPasses
-from bench.foresight import check_possible, predict
-from bench.io.errors import InputError, StoppedError, StuckDecoderError
-from bench.models.backbone import Backbone
-from bench.records.environment import describe
-from bench.records.failure import facts_of, failure
-from bench.records.paths import checkpoint_path, detections_path, ground_truth_path, unfinished_path
-from bench.records.record import Record
-from bench.specification import RunSpecification
+from bench.run.specification import RunSpecification
+from bench.run.worker.watchdog import stop_signals, watch_parent, watch_reading
 from bench.training.checkpoints.export import SCHEMA as CHECKPOINT_SCHEMA
 from bench.training.checkpoints.export import BaseWeights, Note, write_checkpoint
 from bench.training.checkpoints.fingerprint import owner_of
@@ -49,7 +50,6 @@ from bench.training.detector import build_detector, lower_frozen_weights
 from bench.training.distributed.processes import ALONE, World, exit_process, joined, local_device
 from bench.training.inference import VideoDetections, detect_all
 from bench.training.loop import train
-from bench.watching import stop_signals, watch_parent, watch_reading
 from datasets.annotations.dataset import Dataset
 from datasets.miniature.config import default_cache_dir
 

@@ -1,26 +1,22 @@
-"""``python -m bench.run``: compare strategies on one backbone and one data set.
-
-Makes a run for every strategy and seed, each in a process of its own, writes a record for every one, and
-rebuilds the tables. What has a record is not run again.
-"""
+"""All runs of a comparison: what is missing is run, and the report is rebuilt."""
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from bench.config.arguments import device_of
 from bench.io.errors import InputError
-from bench.io.exit_code import RUNS_KEPT, exit_code
-from bench.run_options import DEFAULT_RESULTS, default_workers, parser, specifications
+from bench.io.writing import check_inside
+from bench.records.paths import RESULTS, WORK
+from bench.run.options import default_workers
+from bench.run.specification import RunSpecification
+from datasets.annotations.dataset import Dataset
 
-if TYPE_CHECKING:
-    from bench.specification import RunSpecification
-    from datasets.annotations.dataset import Dataset
-
-__all__ = ["DEFAULT_RESULTS", "bench", "main", "parser", "specifications"]
+NEEDED_BYTES = 64 * 2**20
 
 
 def load_dataset(spec: RunSpecification) -> Dataset:
@@ -51,14 +47,13 @@ def check_data(dataset: Dataset, spec: RunSpecification) -> None:
 
 def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int:
     """Run what is missing, rebuild the report, and return the exit code: 1 if a run of the matrix failed."""
-    from bench.foresight import fitted
     from bench.memory.device import check_card
-    from bench.pending import clear_away, pending, stamps
-    from bench.preconditions import check_writable
     from bench.records.locks import check_locks
-    from bench.run_process import Limits
-    from bench.runner import run_matrix
-    from bench.specification import run_id
+    from bench.run.memory_check import fitted
+    from bench.run.pending import clear_away, pending, stamps
+    from bench.run.scheduler import run_matrix
+    from bench.run.specification import run_id
+    from bench.run.worker.supervisor import Limits
 
     check_writable(options.results)
     check_locks(options.results, machines=options.launcher == "slurm")
@@ -74,7 +69,7 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
         check_data(dataset, todo[0])
         workers = options.workers or default_workers(specs[0])
         if options.launcher != "here":
-            from bench.launch import launch
+            from bench.run.cluster.submit import launch
 
             return launch(todo, dataset, options, workers, known)
         if specs[0].device != "cpu" and not options.force:
@@ -93,7 +88,7 @@ def conclude(specs: Sequence[RunSpecification], dataset: Dataset, options: argpa
     from bench.records.paths import checkpoint_path
     from bench.records.record import read_record
     from bench.report import build
-    from bench.specification import run_id
+    from bench.run.specification import run_id
 
     print(build(options.results).text)
     records = options.results / "records"
@@ -108,47 +103,16 @@ def conclude(specs: Sequence[RunSpecification], dataset: Dataset, options: argpa
     return 0 if len(finished) == len(mine) else 1
 
 
-def plan_instead(options: argparse.Namespace) -> int | None:
-    """Print the memory plan where a model of published size was asked for and there is no GPU; else None."""
-    from bench.config.presets import STANDARD, default_protocol
-    from bench.models import MODEL_NAMES
-
-    if options.model not in MODEL_NAMES:
-        raise InputError(f"--model: unknown '{options.model}', known are {', '.join(MODEL_NAMES)}")
-    wanted = (
-        options.device == "auto"
-        and options.launcher != "slurm"
-        and not options.force
-        and default_protocol(options.model) == STANDARD
-    )
-    if not wanted or device_of("auto") != "cpu":
-        return None
-    from bench.plan.__main__ import parser as plan_parser
-    from bench.plan.__main__ import plan
-
-    words = ["--model", options.model, "--strategy", options.strategies]
-    words += [word for text in options.protocol for word in ("--protocol", text)]
-    words += [word for text in options.set for word in ("--set", text)]
-    words += ["--classes", "1"] if options.classifier else []
-    code = plan(plan_parser().parse_args(words))
-    print(
-        f"bench.run: nothing was trained: {options.model} wants a GPU and this machine has none; "
-        "--force (make: FORCE=1) trains on the CPU all the same",
-        file=sys.stderr,
-    )
-    return code
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the verb."""
-    options = parser().parse_args(arguments)
-
-    def action() -> int:
-        planned = plan_instead(options)
-        return bench(specifications(options), options) if planned is None else planned
-
-    return exit_code("bench.run", action, RUNS_KEPT)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def check_writable(results: Path) -> None:
+    """Raise InputError unless records can be written into a folder of its own and there is room for them."""
+    check_inside(results, *RESULTS, *WORK)
+    folder = results / "records"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"x" * 4096)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise InputError(f"--results: {folder} cannot be written ({error.strerror})") from None
+    if free < NEEDED_BYTES:
+        raise InputError(f"--results: {folder} has {free >> 20} MiB free, {NEEDED_BYTES >> 20} are needed")

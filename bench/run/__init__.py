@@ -1,0 +1,1 @@
+"""Runs: the options, the matrix of runs, the scheduler and the process of one run."""

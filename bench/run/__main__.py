@@ -1,0 +1,63 @@
+"""``python -m bench.run``: compare strategies on one backbone and one data set.
+
+Makes a run for every strategy and seed, each in a process of its own, writes a record for every one, and
+rebuilds the tables. What has a record is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from bench.config.arguments import device_of
+from bench.io.errors import InputError
+from bench.io.exit_code import RUNS_KEPT, exit_code
+from bench.run.matrix import bench
+from bench.run.options import parser, specifications
+
+
+def plan_instead(options: argparse.Namespace) -> int | None:
+    """Print the memory plan where a model of published size was asked for and there is no GPU; else None."""
+    from bench.config.presets import STANDARD, default_protocol
+    from bench.models import MODEL_NAMES
+
+    if options.model not in MODEL_NAMES:
+        raise InputError(f"--model: unknown '{options.model}', known are {', '.join(MODEL_NAMES)}")
+    wanted = (
+        options.device == "auto"
+        and options.launcher != "slurm"
+        and not options.force
+        and default_protocol(options.model) == STANDARD
+    )
+    if not wanted or device_of("auto") != "cpu":
+        return None
+    from bench.plan.__main__ import parser as plan_parser
+    from bench.plan.__main__ import plan
+
+    words = ["--model", options.model, "--strategy", options.strategies]
+    words += [word for text in options.protocol for word in ("--protocol", text)]
+    words += [word for text in options.set for word in ("--set", text)]
+    words += ["--classes", "1"] if options.classifier else []
+    code = plan(plan_parser().parse_args(words))
+    print(
+        f"bench.run: nothing was trained: {options.model} wants a GPU and this machine has none; "
+        "--force (make: FORCE=1) trains on the CPU all the same",
+        file=sys.stderr,
+    )
+    return code
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the verb."""
+    options = parser().parse_args(arguments)
+
+    def action() -> int:
+        planned = plan_instead(options)
+        return bench(specifications(options), options) if planned is None else planned
+
+    return exit_code("bench.run", action, RUNS_KEPT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
