@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from bench.models.backbone import Backbone
 from strategies.base import Rule, Stage
+
+if TYPE_CHECKING:
+    from bench.models.backbone import Backbone
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from bench.models.backbone import Backbone
 from strategies.base import Fidelity, Rule, Stage
+
+if TYPE_CHECKING:
+    from bench.models.backbone import Backbone
 
 # Section 3.2: r_s = 2; r_t = 4; r_t = 2 with r_s = sqrt(2). Each keeps a quarter of the pixels.
 SPATIAL = Fidelity(spatial=1 / 2)

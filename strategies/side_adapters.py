@@ -1,0 +1,191 @@
+"""LoSA's side adapters as modules: adapters beside a frozen backbone, joined with its last feature."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from bench.io.errors import InputError
+from bench.models.backbone import Backbone, Encoded
+
+
+@dataclasses.dataclass(frozen=True)
+class SideAdapterConfig:
+    """The fields of ``strategies.losa.LoSA`` that shape the modules; they are explained there."""
+
+    taps: tuple[int, ...]
+    grid: int
+    width: int | None
+    heads: int
+    short_range: bool
+    long_range: bool
+    gated: bool
+    last_only: bool
+
+
+def distance_bias(steps: int, heads: int, reach: float, device: torch.device) -> Tensor:
+    """Return (heads, steps, steps): what a step's attention to another loses by their distance.
+
+    Linear biases (Press et al., ICLR 2022, section 3) with a reach for each head: the first head falls to 1/e
+    at one step, the last at ``reach`` steps, the others at lengths between, evenly in their logarithm.
+    """
+    places = torch.arange(steps, device=device, dtype=torch.float32)
+    exponents = torch.arange(heads, device=device, dtype=torch.float32) / max(1, heads - 1)
+    return -(places[:, None] - places).abs() / reach ** exponents[:, None, None]
+
+
+class CrossAttention(nn.Module):
+    """Multi-head cross-attention in ``width`` channels."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+
+    def forward(self, queries: Tensor, context: Tensor, bias: Tensor) -> Tensor:
+        """Return (B, Q, width) from context (B, K, width); ``bias`` is added to scores (B, heads, Q, K)."""
+        key, value = self.key_value(self.norm(context)).chunk(2, dim=-1)
+        q, k, v = (
+            x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.query(queries), key, value)
+        )
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
+
+
+class SideAdapter(nn.Module):
+    """The short- and the long-range adapter of one tapped layer, with their gates."""
+
+    def __init__(self, tap_width: int, output_width: int, config: SideAdapterConfig) -> None:
+        super().__init__()
+        width = config.width or config.heads * (max(32, output_width // 4) // config.heads)
+        self.heads = config.heads
+        self.depthwise = nn.Conv2d(tap_width, tap_width, 3, padding=1, groups=tap_width)
+        self.pointwise = nn.Conv2d(tap_width, width, 1)
+        self.query = nn.Linear(output_width, width)
+        self.ranges = nn.ModuleDict()
+        self.outputs = nn.ModuleDict()
+        self.gates = nn.ParameterDict()
+        for name, wanted in (("short", config.short_range), ("long", config.long_range)):
+            if wanted:
+                self.ranges[name] = CrossAttention(width, config.heads)
+                self.outputs[name] = output = nn.Linear(width, output_width)
+                if config.gated:
+                    self.gates[name] = nn.Parameter(torch.zeros(output_width))
+                else:
+                    # Without a gate the output layer itself starts at zero, so that training still
+                    # begins from the backbone's own feature.
+                    nn.init.zeros_(output.weight)
+                    nn.init.zeros_(output.bias)
+
+    def forward(self, cells: Tensor, last: Tensor, mask: Tensor) -> Tensor:
+        """Return (B, S, t, D) to be added to ``last``, (B, S, t, D).
+
+        ``cells`` is (B, S, t, h, w, D_i), the tapped tokens, normalised; ``mask`` (B, S*t) bool.
+        """
+        windows, clips, steps, height, width, channels = cells.shape
+        images = cells.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+        reduced = F.gelu(self.pointwise(self.depthwise(images)))
+        reduced = reduced.flatten(2).transpose(1, 2).reshape(windows, clips, steps, height * width, -1)
+        queries = self.query(last)
+        total = torch.zeros_like(last)
+        if "short" in self.ranges:
+            context = reduced.reshape(windows * clips, steps * height * width, -1)
+            bias = distance_bias(steps, self.heads, steps, last.device)
+            bias = bias.repeat_interleave(height * width, dim=2)[None]
+            attended = self.ranges["short"](queries.flatten(0, 1), context, bias)
+            total = total + self._gated("short", attended.unflatten(0, (windows, clips)))
+        if "long" in self.ranges:
+            bias = distance_bias(clips * steps, self.heads, clips * steps, last.device)
+            bias = bias.masked_fill(~mask[:, None, None, :], -math.inf)
+            context = reduced.mean(dim=3).flatten(1, 2)
+            attended = self.ranges["long"](queries.flatten(1, 2), context, bias)
+            total = total + self._gated("long", attended.unflatten(1, (clips, steps)))
+        return total
+
+    def _gated(self, name: str, attended: Tensor) -> Tensor:
+        output: Tensor = self.outputs[name](attended)
+        return torch.tanh(self.gates[name]) * output if name in self.gates else output
+
+
+class SideAdaptedBackbone(Backbone):
+    """A frozen backbone with side adapters on some of its layers."""
+
+    def __init__(self, inner: Backbone, config: SideAdapterConfig) -> None:
+        super().__init__()
+        self.inner = inner
+        self.geometry = inner.geometry
+        count = len(inner.geometry.layer_widths)
+        wrong = [tap for tap in config.taps if not -count <= tap < count]
+        if wrong:
+            raise InputError(f"strategy losa: field 'taps' has {wrong}, allowed are {-count} to {count - 1}")
+        self.taps = tuple(sorted({tap % count for tap in config.taps})) or tuple(range(count))
+        self.grid = config.grid
+        self.last_only = config.last_only
+        widths = inner.geometry.layer_widths
+        output = inner.geometry.width
+        self.adapters = nn.ModuleList(
+            SideAdapter(output if self.last_only else widths[tap], output, config) for tap in self.taps
+        )
+
+    def upstream(self) -> nn.Module:
+        return self.inner
+
+    def tokens(self, clips: Tensor) -> Tensor:
+        return self.inner.tokens(clips)
+
+    def encode(self, clips: Tensor) -> Encoded:
+        """Return the last feature's spatial mean (N, t, D), then every tap's cells (N, t, g, g, D_i).
+
+        No graph is recorded: nothing flows back through the backbone, at whatever depth it is tapped.
+        """
+        with torch.no_grad():
+            if self.last_only:
+                return (self.inner.tokens(clips).mean(dim=(2, 3)),)
+            last = len(self.geometry.layer_widths) - 1
+            wanted = self.taps if self.taps[-1] == last else (*self.taps, last)
+            layers = self.inner.layers(clips, wanted)
+            return (layers[-1].mean(dim=(2, 3)), *(self._pool(x) for x in layers[: len(self.taps)]))
+
+    def _pool(self, tokens: Tensor) -> Tensor:
+        """Return (N, t, g, g, D): tokens (N, t, h, w, D) pooled to a few cells and normalised, no parameters.
+
+        The convolution behind it can scale and shift; done here, outside of any graph, the norm costs no
+        activation, of which there would be one in float32 for every tap.
+        """
+        clips, steps, height, width, channels = tokens.shape
+        size = (min(height, self.grid), min(width, self.grid))
+        if size != (height, width):
+            images = tokens.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+            pooled = F.adaptive_avg_pool2d(images, size).permute(0, 2, 3, 1)
+            tokens = pooled.reshape(clips, steps, *size, channels)
+        return F.layer_norm(tokens, (channels,)).to(tokens.dtype)
+
+    def learned(self) -> dict[str, Any]:
+        """Return how far gates opened: by range the tapped layers and the mean of their gates' |tanh|."""
+        opened: dict[str, list[list[float]]] = {}
+        for tap, adapter in zip(self.taps, self.adapters, strict=True):
+            assert isinstance(adapter, SideAdapter)
+            for name, gate in adapter.gates.items():
+                opened.setdefault(name, []).append([tap, round(float(gate.detach().tanh().abs().mean()), 5)])
+        return {"gates": opened} if opened else {}
+
+    def fuse(self, encoded: Encoded, mask: Tensor) -> Tensor:
+        last, *taps = encoded
+        if self.last_only:
+            with torch.no_grad():
+                same = F.layer_norm(last, last.shape[-1:]).to(last.dtype)
+            taps = [same[:, :, :, None, None]] * len(self.taps)
+        fused = last
+        for adapter, cells in zip(self.adapters, taps, strict=True):
+            if self.checkpointing and torch.is_grad_enabled():
+                fused = fused + checkpoint(adapter, cells, last, mask, use_reentrant=False)
+            else:
+                fused = fused + adapter(cells, last, mask)
+        return fused.flatten(1, 2).transpose(1, 2)
