@@ -13,7 +13,7 @@ from bench.io.errors import InputError
 from bench.io.writing import check_inside
 from bench.records.paths import RESULTS, WORK
 from bench.run.options import default_workers
-from bench.run.specification import RunSpecification
+from bench.run.specification import ResolvedRun, RunSpecification, resolve_runs
 from datasets.annotations.dataset import Dataset
 
 NEEDED_BYTES = 64 * 2**20
@@ -32,14 +32,14 @@ def load_dataset(spec: RunSpecification) -> Dataset:
         return spec.load_dataset(progress)
 
 
-def check_data(dataset: Dataset, spec: RunSpecification) -> None:
+def check_data(run: ResolvedRun) -> None:
     """Raise InputError for a subset that does not exist, or a video that cannot be opened or is too short."""
     from tqdm import tqdm
 
     from datasets.annotations.reader import video_path
     from datasets.checks.checking import require_fit
 
-    protocol = spec.protocol()
+    dataset, protocol = run.dataset, run.protocol
     videos = [*dataset.subset(protocol.training_subset), *dataset.subset(protocol.evaluation_subset)]
     for video in tqdm(videos, desc="checking videos", leave=False, disable=not sys.stderr.isatty()):
         require_fit(video_path(dataset, video), video)
@@ -47,57 +47,57 @@ def check_data(dataset: Dataset, spec: RunSpecification) -> None:
 
 def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int:
     """Run what is missing, rebuild the report, and return the exit code: 1 if a run of the matrix failed."""
-    from bench.memory.device import check_card
     from bench.records.locks import check_locks
-    from bench.run.memory_check import fitted
     from bench.run.pending import clear_away, pending, stamps
     from bench.run.scheduler import run_matrix
-    from bench.run.specification import run_id
     from bench.run.worker.supervisor import Limits
 
     check_writable(options.results)
     check_locks(options.results, machines=options.launcher == "slurm")
-    dataset = load_dataset(specs[0])
-    specs[0].class_scores(dataset)
+    runs = resolve_runs(specs, load_dataset(specs[0]))
+    runs[0].class_scores()
     if options.fit is not None:
-        specs = fitted(specs, dataset, options.fit)
+        from bench.run.memory_check import fitted
+
+        runs = fitted(runs, options.fit)
     records = options.results / "records"
     known = stamps(records)
-    todo = pending(specs, dataset, records, options.redo)
-    clear_away(options.results, specs, frozenset(run_id(spec, dataset) for spec in todo))
+    todo = pending(runs, records, options.redo)
+    clear_away(options.results, runs, frozenset(run.id for run in todo))
     if todo:
-        check_data(dataset, todo[0])
-        workers = options.workers or default_workers(specs[0])
+        check_data(todo[0])
+        workers = options.workers or default_workers(runs[0])
         if options.launcher != "here":
             from bench.run.cluster.submit import launch
 
-            return launch(todo, dataset, options, workers, known)
+            return launch(todo, options, workers, known)
         if specs[0].device != "cpu" and not options.force:
+            from bench.memory.device import check_card
+
             check_card(specs[0].device)
-        print(f"{len(todo)} of {len(specs)} runs to do, {min(workers, len(todo))} at a time", file=sys.stderr)
+        print(f"{len(todo)} of {len(runs)} runs to do, {min(workers, len(todo))} at a time", file=sys.stderr)
         limits = Limits(options.timeout, options.stall)
-        run_matrix(todo, dataset, records, workers, limits, options.redo, known)
+        run_matrix(todo, records, workers, limits, options.redo, known)
     else:
-        print(f"all {len(specs)} runs have records", file=sys.stderr)
-    clear_away(options.results, specs, frozenset())  # a process of a killed bench may have lived until now
-    return conclude(specs, dataset, options)
+        print(f"all {len(runs)} runs have records", file=sys.stderr)
+    clear_away(options.results, runs, frozenset())  # a process of a killed bench may have lived until now
+    return conclude(runs, options)
 
 
-def conclude(specs: Sequence[RunSpecification], dataset: Dataset, options: argparse.Namespace) -> int:
+def conclude(runs: Sequence[ResolvedRun], options: argparse.Namespace) -> int:
     """Rebuild the report, print it, and return the exit code of a matrix that has all its records."""
     from bench.records.paths import checkpoint_path
     from bench.records.record import read_record
     from bench.report import build
-    from bench.run.specification import run_id
 
     print(build(options.results).text)
     records = options.results / "records"
-    mine = [read_record(records / f"{run_id(spec, dataset)}.json") for spec in specs]
+    mine = [read_record(records / f"{run.id}.json") for run in runs]
     finished = [record for record in mine if record["status"] == "ok"]
     lost = [each for each in finished if not checkpoint_path(options.results, each["id"]).exists()]
     if options.keep_weights and lost:
         print(
-            f"{len(lost)} of {len(specs)} runs ended without kept weights; --redo all makes them again",
+            f"{len(lost)} of {len(runs)} runs ended without kept weights; --redo all makes them again",
             file=sys.stderr,
         )
     return 0 if len(finished) == len(mine) else 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -14,8 +13,7 @@ from bench.memory.constants import CONTEXT_BYTES, GIBIBYTE, needed_bytes
 from bench.memory.device import capacity_bytes
 from bench.plan.pool import answer_all, forecasters
 from bench.plan.request import Question, answer
-from bench.run.specification import RunSpecification
-from datasets.annotations.dataset import Dataset
+from bench.run.specification import ResolvedRun
 
 HOPPER_WORKSPACES = 2 * 32 * 2**20
 """cuBLAS workspaces of PyTorch on compute capability 9.0: 32 MiB for each of two threads."""
@@ -25,9 +23,9 @@ class PredictedOutOfMemoryError(MemoryError):
     """The forecast exceeds the device's memory, so that the run was not tried."""
 
 
-def question_of(spec: RunSpecification, dataset: Dataset) -> Question:
+def question_of(run: ResolvedRun) -> Question:
     """Return the question that a run's forecast answers."""
-    protocol = spec.protocol()
+    spec, dataset, protocol = run.spec, run.dataset, run.protocol
     videos = dataset.subset(protocol.training_subset)
     workspace = None
     # Where the card is another machine's, its workspaces are taken for the largest.
@@ -50,11 +48,11 @@ def question_of(spec: RunSpecification, dataset: Dataset) -> Question:
     )
 
 
-def predict(spec: RunSpecification, dataset: Dataset) -> dict[str, Any]:
+def predict(run: ResolvedRun) -> dict[str, Any]:
     """Return the record's part on what is predicted: bytes, or the reason why there is no forecast."""
     names = ("predicted_peak_bytes", "predicted_reserved_bytes", "kinds", "phases", "stages")
     try:
-        row = answer(question_of(spec, dataset))
+        row = answer(question_of(run))
     except Exception as error:  # a strategy that cannot be traced, or that fails: the run itself will tell
         return {**dict.fromkeys(names), "reason": f"{type(error).__name__}: {error}"[:300]}
     return {**{name: row[name] for name in names}, "reason": None}
@@ -73,26 +71,26 @@ def check_possible(prediction: dict[str, Any], device: torch.device) -> None:
         raise PredictedOutOfMemoryError(f"predicted out of memory ({sizes}); --force tries it")
 
 
-def fitted(specs: Sequence[RunSpecification], dataset: Dataset, gib: float) -> list[RunSpecification]:
+def fitted(runs: Sequence[ResolvedRun], gib: float) -> list[ResolvedRun]:
     """Return the runs with streamed backward and the largest micro-batch (a power of two) that fits a card.
 
     The same for all of them, since they share a table. Raises InputError where one clip does not fit.
     """
     limit = int(gib * GIBIBYTE)
-    firsts = list({spec.strategy: spec for spec in reversed(specs)}.values())
-    chosen: list[RunSpecification] | None = None
+    firsts = list({run.spec.strategy: run for run in reversed(runs)}.values())
+    chosen: list[ResolvedRun] | None = None
     clips = 1
     with forecasters(2) as pool:
-        while clips <= specs[0].protocol().window_clips:
-            tried = [_streamed(spec, clips) for spec in firsts]
-            rows = answer_all([question_of(spec, dataset) for spec in tried], pool)
+        while clips <= runs[0].protocol.window_clips:
+            tried = [_streamed(run, clips) for run in firsts]
+            rows = answer_all([question_of(run) for run in tried], pool)
             needed = {
                 row["strategy"]: needed_bytes(row) if row["device"] == "cuda" else row["predicted_peak_bytes"]
                 for row in rows
             }
             if max(needed.values()) > limit:
                 break
-            chosen = [_streamed(spec, clips) for spec in specs]
+            chosen = [_streamed(run, clips) for run in runs]
             clips *= 2
     if chosen is None:
         most = max(needed, key=lambda name: needed[name])
@@ -103,6 +101,5 @@ def fitted(specs: Sequence[RunSpecification], dataset: Dataset, gib: float) -> l
     return chosen
 
 
-def _streamed(spec: RunSpecification, clips: int) -> RunSpecification:
-    changes = {**spec.protocol_changes, "backward": "streamed", "micro_batch_clips": str(clips)}
-    return dataclasses.replace(spec, protocol_changes=changes)
+def _streamed(run: ResolvedRun, clips: int) -> ResolvedRun:
+    return run.with_protocol({"backward": "streamed", "micro_batch_clips": str(clips)})

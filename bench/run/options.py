@@ -13,7 +13,7 @@ from bench.run.cluster.slurm_options import check_launcher, device_there
 from strategies import settings_of, strategy_names
 
 if TYPE_CHECKING:
-    from bench.run.specification import RunSpecification
+    from bench.run.specification import ResolvedRun, RunSpecification
 
 DEFAULT_RESULTS = Path("results") / "local"
 DESCRIPTION = """Compare strategies on one backbone and one data set: a run for every strategy and seed, each
@@ -187,7 +187,7 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
     return specs
 
 
-def default_workers(spec: RunSpecification) -> int:
+def default_workers(run: ResolvedRun) -> int:
     """Return how many runs go on side by side on this machine."""
-    threads = spec.protocol().threads * spec.processes
-    return max(1, (os.cpu_count() or 1) // threads) if spec.device == "cpu" else 1
+    threads = run.protocol.threads * run.spec.processes
+    return max(1, (os.cpu_count() or 1) // threads) if run.spec.device == "cpu" else 1

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench.io.errors import InputError
 from bench.io.writing import remove_drafts
 from bench.records.locks import REPORT, claim, held
 from bench.records.progress import remove_stale
 from bench.records.record import Record, read_folder, read_record, was_killed
-
-if TYPE_CHECKING:
-    from bench.run.specification import RunSpecification
-    from datasets.annotations.dataset import Dataset
+from bench.run.specification import ResolvedRun
 
 
-def pending(
-    specs: Sequence[RunSpecification], dataset: Dataset, records: Path, redo: str
-) -> list[RunSpecification]:
+def pending(runs: Sequence[ResolvedRun], records: Path, redo: str) -> list[ResolvedRun]:
     """Return the runs that still have to be run: those without a record, and those that ``redo`` names.
 
     A run whose process was killed from outside counts as cancelled.
     """
-    from bench.run.specification import run_id
-
     status = {record["id"]: _status(record) for record in read_folder(records).records}
-    return [spec for spec in specs if _again(status.get(run_id(spec, dataset)), redo)]
+    return [run for run in runs if _again(status.get(run.id), redo)]
 
 
 def _status(record: Record) -> str:
@@ -82,7 +74,7 @@ def read_status(records: Path, identifier: str) -> str:
         return "no record"
 
 
-def clear_away(results: Path, specs: Sequence[RunSpecification], again: Collection[str]) -> None:
+def clear_away(results: Path, runs: Sequence[ResolvedRun], again: Collection[str]) -> None:
     """Remove what killed processes left: drafts, signs of progress, and checkpoints of runs that ended well.
 
     Runs whose ids are in ``again`` are about to be done once more and go on from theirs. What another living
@@ -91,7 +83,7 @@ def clear_away(results: Path, specs: Sequence[RunSpecification], again: Collecti
     from datasets.miniature.config import default_cache_dir
 
     remove_drafts(results, lambda name: held(results, _lock_of(name)))
-    for cache in {Path(spec.cache) if spec.cache else default_cache_dir() for spec in specs}:
+    for cache in {Path(run.spec.cache) if run.spec.cache else default_cache_dir() for run in runs}:
         remove_drafts(cache / "encodings")
     remove_stale(results)
     for path in (results / "unfinished").glob("*.pt"):

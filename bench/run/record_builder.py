@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.io.reading import file_sha256
 from bench.io.writing import write_atomically
 from bench.records.record import SCHEMA, Record
-from bench.run.specification import RunSpecification, run_id
+from bench.run.specification import ResolvedRun
 from datasets.annotations.dataset import Dataset
 from strategies.base import settings
 
@@ -26,19 +25,18 @@ if TYPE_CHECKING:
     from bench.training.history import StageMemory, TrainingLog
 
 
-def empty_record(spec: RunSpecification, dataset: Dataset) -> Record:
+def empty_record(run: ResolvedRun) -> Record:
     """Return the part of a record that is known before the run, with a status still to be set."""
-    protocol = spec.protocol()
-    path = spec.weights_path()
+    spec, dataset, protocol = run.spec, run.dataset, run.protocol
     subsets = {name: dataset.subset(name) for name in (protocol.training_subset, protocol.evaluation_subset)}
     return {
         "schema": SCHEMA,
-        "id": run_id(spec, dataset),
+        "id": run.id,
         "status": "cancelled",
         "phase": None,
         "message": None,
         "model": spec.model,
-        "strategy": settings(spec.build_strategy()),
+        "strategy": settings(run.strategy),
         "dataset": {
             "name": dataset.name,
             "variant": dataset.variant,
@@ -58,8 +56,8 @@ def empty_record(spec: RunSpecification, dataset: Dataset) -> Record:
         "cost": None,
         "training": None,
         "weights": {
-            "name": path.name if path else "random",
-            "sha256": file_sha256(path) if path else None,
+            "name": run.weights.name if run.weights else "random",
+            "sha256": run.weights_sha256,
             "matched": None,
             "licence": None,
         },
@@ -80,14 +78,13 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def weights_entry(spec: RunSpecification, audit: LoadAudit | None) -> dict[str, Any]:
+def weights_entry(run: ResolvedRun, audit: LoadAudit | None) -> dict[str, Any]:
     """Return the record's part on the weights."""
-    path = spec.weights_path()
     return {
-        "name": path.name if path else "random",
+        "name": run.weights.name if run.weights else "random",
         "sha256": audit.sha256 if audit else None,
         "matched": audit.share if audit else None,
-        "licence": "Apache-2.0" if spec.weights == "source" else audit.licence if audit else None,
+        "licence": "Apache-2.0" if run.spec.weights == "source" else audit.licence if audit else None,
         "audit": list(audit.lines()) if audit else ["random weights: nothing was loaded"],
     }
 

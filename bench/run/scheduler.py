@@ -22,7 +22,7 @@ from bench.records.progress import (
 from bench.records.record import Record, write_record
 from bench.run.pending import Stamp, still_pending
 from bench.run.record_builder import empty_record
-from bench.run.specification import RunSpecification, run_id
+from bench.run.specification import ResolvedRun
 from bench.run.worker.exit_status import OUT_OF_HOST_MEMORY, death, ran_out
 from bench.run.worker.supervisor import (
     END_SECONDS,
@@ -35,7 +35,6 @@ from bench.run.worker.supervisor import (
     start,
     stop,
 )
-from datasets.annotations.dataset import Dataset
 
 POLL_SECONDS = 1.0
 """How often a run that another bench does is asked after, once there is nothing else to do."""
@@ -52,8 +51,7 @@ class PreemptedError(BaseException):
 
 
 def run_matrix(
-    specs: Sequence[RunSpecification],
-    dataset: Dataset,
+    runs: Sequence[ResolvedRun],
     records: Path,
     workers: int,
     limits: Limits = Limits(),  # noqa: B008 (frozen)
@@ -61,7 +59,7 @@ def run_matrix(
     known: Mapping[str, Stamp] | None = None,
     patience_seconds: float = math.inf,
 ) -> list[Record]:
-    """Run all of ``specs``, at most ``workers`` at once, and return their records as written to ``records``.
+    """Run all of ``runs``, at most ``workers`` at once, and return their records as written to ``records``.
 
     Runs that another bench holds come last: they are waited for, for so long at most, and done here only if
     they end without a record. One whose record is no longer that of ``known`` was done by another.
@@ -71,8 +69,8 @@ def run_matrix(
     with InputError; runs that had finished stay.
     """
     results, known = records.parent, known or {}
-    waiting = [(run_id(spec, dataset), spec) for spec in specs]
-    elsewhere, active, done = list[tuple[str, RunSpecification]](), list[Running](), list[Record]()
+    waiting = list(runs)
+    elsewhere, active, done = list[ResolvedRun](), list[Running](), list[Record]()
     messages: Messages = queue.Queue()
     slots = set(range(1, workers + 1))
     overall = tqdm(
@@ -85,16 +83,16 @@ def run_matrix(
         while waiting or active or elsewhere:
             changed = bool(waiting) and len(active) < workers
             while waiting and len(active) < workers:
-                identifier, spec = waiting.pop(0)
-                if (lock := claim(results, identifier)) is None:
-                    elsewhere.append((identifier, spec))
-                elif not still_pending(identifier, records, redo, known):
+                run = waiting.pop(0)
+                if (lock := claim(results, run.id)) is None:
+                    elsewhere.append(run)
+                elif not still_pending(run.id, records, redo, known):
                     lock.release()
                     overall.update()
                 else:
-                    slot = running_slots[identifier] = min(slots)
+                    slot = running_slots[run.id] = min(slots)
                     slots.discard(slot)
-                    active.append(start(identifier, spec, lock, messages, slot))
+                    active.append(start(run, lock, messages, slot))
                     waits_since = None
             if changed or time.monotonic() - queued_at > QUEUE_SECONDS:
                 write_queue(results, [_waiting(each) for each in (*waiting, *elsewhere)])
@@ -120,9 +118,9 @@ def run_matrix(
                 continue
             end(running.process, END_SECONDS)
             active.remove(running)
-            slots.add(running_slots.pop(running.identifier))
+            slots.add(running_slots.pop(running.run.id))
             running.bar.close()
-            record = conclude(running, dataset)
+            record = record_of(running)
             _finish(records, running, record)
             done.append(record)
             overall.update()
@@ -136,8 +134,8 @@ def run_matrix(
             running.bar.close()
             if isinstance(error, KeyboardInterrupt):
                 running.result = {"status": "cancelled", "phase": running.phase, "message": "interrupted"}
-                _finish(records, running, conclude(running, dataset))
-            remove_progress(results, running.identifier)
+                _finish(records, running, record_of(running))
+            remove_progress(results, running.run.id)
             running.lock.release()
         raise
     finally:
@@ -150,18 +148,17 @@ def _finish(records: Path, running: Running, record: Record) -> None:
     """Write a run's record, and give the run free only then."""
     write_record(records, record)
     if record["status"] == "ok":
-        unfinished_path(Path(running.spec.results), record["id"]).unlink(missing_ok=True)
-    remove_progress(records.parent, running.identifier)
+        unfinished_path(running.run.results, record["id"]).unlink(missing_ok=True)
+    remove_progress(records.parent, running.run.id)
     running.lock.release()
 
 
-def _waiting(item: tuple[str, RunSpecification]) -> Waiting:
-    identifier, spec = item
-    return Waiting(identifier, spec.model, spec.strategy, spec.seed)
+def _waiting(run: ResolvedRun) -> Waiting:
+    return Waiting(run.id, run.spec.model, run.spec.strategy, run.spec.seed)
 
 
-def _names(items: Sequence[tuple[str, RunSpecification]]) -> str:
-    return ", ".join(f"{spec.strategy} seed {spec.seed}" for _, spec in items)
+def _names(runs: Sequence[ResolvedRun]) -> str:
+    return ", ".join(run.title for run in runs)
 
 
 def _say_once(line: str, said: set[str]) -> None:
@@ -170,17 +167,17 @@ def _say_once(line: str, said: set[str]) -> None:
         tqdm.write(line, file=sys.stderr)
 
 
-def conclude(running: Running, dataset: Dataset) -> Record:
+def record_of(running: Running) -> Record:
     """Return the record of a run whose process has ended, from what it said and how it ended."""
     result = running.result
     if result is not None and "record" in result:
         return dict(result["record"])
     if result is None:
-        code, processes = running.process.returncode, running.spec.processes
+        code, processes = running.process.returncode, running.run.spec.processes
         result = death(code, running.errors, running.memory_kills, processes)
-    elif running.spec.processes > 1 and result["status"] == "error" and ran_out(running.memory_kills):
+    elif running.run.spec.processes > 1 and result["status"] == "error" and ran_out(running.memory_kills):
         result = OUT_OF_HOST_MEMORY  # what was told is that the others lost the one that was killed
-    record = empty_record(running.spec, dataset)
+    record = empty_record(running.run)
     return {
         **record,
         "forecast": running.forecast,

@@ -1,9 +1,9 @@
-"""What one run is, before it ran: its specification, and the id that follows from it."""
+"""What one run is, before it ran: its specification in plain values, and the same resolved."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from bench.config.overrides import override
@@ -22,7 +22,7 @@ from strategies.base import Strategy, settings
 
 @dataclasses.dataclass(frozen=True)
 class RunSpecification:
-    """Everything a run's process is told; plain values only, so that it travels as JSON."""
+    """Configuration of one run. Plain values only, so that it can be sent to a process as JSON."""
 
     model: str
     strategy: str
@@ -60,20 +60,6 @@ class RunSpecification:
         changes = {**card_protocol(self.dataset), **self.protocol_changes}
         return override(default_protocol(self.model, self.device), changes)
 
-    def class_scores(self, dataset: Dataset) -> ClassScores | None:
-        """Return the external classifier's scores of the videos that are evaluated; None without one.
-
-        Raises InputError for a file that does not fit the data set or has changed since it was given.
-        """
-        if self.classifier is None:
-            return None
-        protocol = self.protocol()
-        videos = [video.id for video in dataset.subset(protocol.evaluation_subset)]
-        scores = read_class_scores(Path(self.classifier), videos, dataset.classes)
-        if scores.name != protocol.classifier:
-            raise InputError(f"{self.classifier}: is {scores.name}, the run is of {protocol.classifier}")
-        return scores
-
     def build_strategy(self) -> Strategy:
         return build_strategy(self.strategy, self.strategy_settings)
 
@@ -97,17 +83,84 @@ class RunSpecification:
         return Path(self.weights)
 
 
-def run_id(spec: RunSpecification, dataset: Dataset) -> str:
-    """Return a readable, path-safe name that no other run has."""
-    path = spec.weights_path()
-    return RunIdentity(
+@dataclasses.dataclass(frozen=True)
+class ResolvedRun:
+    """One run with its settings as values. Text is parsed, and weights are hashed, when it is made."""
+
+    spec: RunSpecification
+    dataset: Dataset
+    protocol: Protocol
+    strategy: Strategy
+    weights: Path | None
+    """The checkpoint of the backbone; None for random weights."""
+    weights_sha256: str | None
+    id: str
+    """A readable, path-safe name that no other run has."""
+
+    @property
+    def results(self) -> Path:
+        """The folder of results."""
+        return Path(self.spec.results)
+
+    @property
+    def title(self) -> str:
+        """Strategy and seed, for messages."""
+        return f"{self.spec.strategy} seed {self.spec.seed}"
+
+    def with_protocol(self, changes: Mapping[str, str]) -> ResolvedRun:
+        """Return the run with further protocol fields set from text."""
+        spec = dataclasses.replace(self.spec, protocol_changes={**self.spec.protocol_changes, **changes})
+        return _resolved(spec, self.dataset, self.weights, self.weights_sha256)
+
+    def class_scores(self) -> ClassScores | None:
+        """Return the external classifier's scores of the videos that are evaluated; None without one.
+
+        Raises InputError for a file that does not fit the data set or has changed since it was given.
+        """
+        if self.spec.classifier is None:
+            return None
+        videos = [video.id for video in self.dataset.subset(self.protocol.evaluation_subset)]
+        scores = read_class_scores(Path(self.spec.classifier), videos, self.dataset.classes)
+        if scores.name != self.protocol.classifier:
+            raise InputError(
+                f"{self.spec.classifier}: is {scores.name}, the run is of {self.protocol.classifier}"
+            )
+        return scores
+
+
+def resolve_runs(specs: Iterable[RunSpecification], dataset: Dataset) -> list[ResolvedRun]:
+    """Return the runs of ``specs`` on ``dataset``; every file of weights is hashed once.
+
+    Raises InputError for a setting that cannot be, or weights that cannot be read.
+    """
+    hashes: dict[Path, str] = {}
+    runs = []
+    for spec in specs:
+        path = spec.weights_path()
+        if path and path not in hashes:
+            hashes[path] = file_sha256(path)
+        runs.append(_resolved(spec, dataset, path, hashes[path] if path else None))
+    return runs
+
+
+def resolve_run(spec: RunSpecification, dataset: Dataset) -> ResolvedRun:
+    """Return one run, as ``resolve_runs``."""
+    return resolve_runs([spec], dataset)[0]
+
+
+def _resolved(
+    spec: RunSpecification, dataset: Dataset, weights: Path | None, weights_sha256: str | None
+) -> ResolvedRun:
+    protocol, strategy = spec.protocol(), spec.build_strategy()
+    identity = RunIdentity(
         model=spec.model,
-        weights_sha256=file_sha256(path) if path else None,
-        strategy=settings(spec.build_strategy()),
+        weights_sha256=weights_sha256,
+        strategy=settings(strategy),
         dataset=(dataset.name, dataset.variant, dataset.sha256),
-        protocol_digest=spec.protocol().digest(),
+        protocol_digest=protocol.digest(),
         device=spec.device,
         seed=spec.seed,
         processes=spec.processes,
         sharded=spec.sharded,
-    ).run_id()
+    )
+    return ResolvedRun(spec, dataset, protocol, strategy, weights, weights_sha256, identity.run_id())

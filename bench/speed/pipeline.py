@@ -33,7 +33,7 @@ def caching(scale: float, cache: Path | None) -> list[Measurement]:
     from bench.data.frame_store import open_store
     from bench.data.windows import TrainingSampler
     from bench.memory.meter import NoMeter
-    from bench.run.specification import RunSpecification
+    from bench.run.specification import RunSpecification, resolve_run
     from bench.training.detector import build_detector
     from bench.training.step import StageSetup, Trainer, begin_stage
     from strategies.base import FULL
@@ -45,11 +45,12 @@ def caching(scale: float, cache: Path | None) -> list[Measurement]:
             *("vit-t", name, {}, "miniature", None, str(cache) if cache else None),
             *("source", 0, "cpu", {}, "unused"),
         )
-        protocol, dataset, strategy = spec.protocol(), spec.load_dataset(), spec.build_strategy()
+        run = resolve_run(spec, spec.load_dataset())
+        protocol, dataset, strategy = run.protocol, run.dataset, run.strategy
         chosen = dataset.subset(protocol.training_subset)[: max(2, round(24 * scale))]
         dataset = dataclasses.replace(dataset, videos=chosen)
         classes = len(dataset.classes)
-        detector, _, _ = build_detector("vit-t", spec.weights_path(), strategy, protocol, classes, 0)
+        detector, _, _ = build_detector("vit-t", run.weights, strategy, protocol, classes, 0)
         loader = FrameLoader(default_cache_bytes())
         store = open_store(dataset, protocol.training_subset, protocol, detector.backbone.geometry, loader)
         sampler = TrainingSampler(store, protocol, dataset.classes, 0)

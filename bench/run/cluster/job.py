@@ -11,10 +11,12 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.io.errors import InputError
+
+if TYPE_CHECKING:
+    from bench.run.specification import ResolvedRun
 
 PATIENCE_SECONDS = 180.0
 """A run that is locked is waited for so long: a file server may free a dead machine's locks late."""
@@ -41,28 +43,27 @@ class RunJob:
         from bench.records.paths import unfinished_path
         from bench.run.pending import read_status
         from bench.run.scheduler import PreemptedError, run_matrix
-        from bench.run.specification import RunSpecification, run_id
+        from bench.run.specification import RunSpecification, resolve_run
         from bench.run.worker.supervisor import Limits
 
         spec = RunSpecification(**self.spec)
-        records = Path(spec.results) / "records"
-        dataset = spec.load_dataset()
-        identifier = run_id(spec, dataset)
-        known = {identifier: self.known} if self.known else {}
+        run = resolve_run(spec, spec.load_dataset())
+        records = run.results / "records"
+        known = {run.id: self.known} if self.known else {}
         signals = Signals(self.grace_seconds)
         try:
             if spec.device != "cpu" and not spec.force:
                 check_card(spec.device)
             limits = Limits(self.timeout_seconds, self.stall_seconds)
-            done = run_matrix([spec], dataset, records, 1, limits, self.redo, known, PATIENCE_SECONDS)
+            done = run_matrix([run], records, 1, limits, self.redo, known, PATIENCE_SECONDS)
         except PreemptedError:
-            kept = unfinished_path(Path(spec.results), identifier)
-            print(f"{identifier}: stopped, {'goes on from' if kept.exists() else 'without'} a checkpoint")
-            signals.requeue(lambda reason: self._give_up(spec, dataset, reason))
+            kept = unfinished_path(run.results, run.id)
+            print(f"{run.id}: stopped, {'goes on from' if kept.exists() else 'without'} a checkpoint")
+            signals.requeue(lambda reason: self._write(run, "timeout", reason))
         except InputError as error:
-            self._write(spec, dataset, "cancelled", str(error))
+            self._write(run, "cancelled", str(error))
             raise
-        return str(done[0]["status"]) if done else f"left to another: {read_status(records, identifier)}"
+        return str(done[0]["status"]) if done else f"left to another: {read_status(records, run.id)}"
 
     def checkpoint(self) -> Any:
         """Return the job to be queued again, which is this one: the run's state lies in the results."""
@@ -70,19 +71,16 @@ class RunJob:
 
         return DelayedSubmission(self)
 
-    def _give_up(self, spec: Any, dataset: Any, reason: str) -> None:
-        self._write(spec, dataset, "timeout", reason)
-
-    def _write(self, spec: Any, dataset: Any, status: str, message: str) -> None:
+    def _write(self, run: ResolvedRun, status: str, message: str) -> None:
         """Write a record that says why the run was not done."""
         from bench.records.locks import claim
         from bench.records.record import write_record
         from bench.run.record_builder import empty_record
 
-        record = {**empty_record(spec, dataset), "status": status, "phase": "job", "message": message}
-        if (lock := claim(Path(spec.results), record["id"])) is not None:  # else another does it
+        record = {**empty_record(run), "status": status, "phase": "job", "message": message}
+        if (lock := claim(run.results, run.id)) is not None:  # else another does it
             try:
-                write_record(Path(spec.results) / "records", record)
+                write_record(run.results / "records", record)
             finally:
                 lock.release()
 

@@ -17,8 +17,7 @@ from bench.plan.pool import forecasters
 from bench.plan.request import Question, answer
 from bench.records.record import Record
 from bench.run.cluster.slurm_options import Wishes
-from bench.run.specification import RunSpecification
-from datasets.annotations.dataset import Dataset
+from bench.run.specification import ResolvedRun
 from strategies.base import settings
 
 TIME_FACTOR = 1.5
@@ -57,26 +56,24 @@ def foretold(question: Question) -> dict[str, Any] | None:
         return None
 
 
-def ask_for(
-    specs: Sequence[RunSpecification], dataset: Dataset, records: Sequence[Record], wishes: Wishes
-) -> list[Asked]:
-    """Return what the job of each of ``specs`` asks for.
+def ask_for(runs: Sequence[ResolvedRun], records: Sequence[Record], wishes: Wishes) -> list[Asked]:
+    """Return what the job of each of ``runs`` asks for.
 
     Raises InputError that names the runs of whose kind none was measured, where no time was given.
     """
     from bench.run.memory_check import question_of
 
-    questions = [question_of(spec, dataset) for spec in specs]
+    questions = [question_of(run) for run in runs]
     different = list({repr(question): question for question in questions}.values())
     with forecasters(1) as pool:
         rows = dict(zip(map(repr, different), pool.map(foretold, different), strict=True))
     asked, unknown = [], []
-    for spec, question in zip(specs, questions, strict=True):
-        time = (wishes.minutes, None) if wishes.minutes else measured_minutes(spec, dataset, records)
+    for run, question in zip(runs, questions, strict=True):
+        time = (wishes.minutes, None) if wishes.minutes else measured_minutes(run, records)
         if time is None:
-            unknown.append(f"{spec.strategy} seed {spec.seed}")
+            unknown.append(run.title)
         else:
-            asked.append(_asked(spec, rows[repr(question)], wishes, time[0], time[1]))
+            asked.append(_asked(run, rows[repr(question)], wishes, time[0], time[1]))
     if unknown:
         raise InputError(
             f"--slurm: no run like {unknown[0]}{' and others' if unknown[1:] else ''} was measured in these "
@@ -85,24 +82,22 @@ def ask_for(
     return asked
 
 
-def measured_minutes(
-    spec: RunSpecification, dataset: Dataset, records: Sequence[Record]
-) -> tuple[int, str] | None:
+def measured_minutes(run: ResolvedRun, records: Sequence[Record]) -> tuple[int, str] | None:
     """Return minutes that are enough going by the records, and a line that says whose; None without any.
 
     Alike are runs that differ in nothing but the seed, and the number of a card.
     """
-    strategy, digest = settings(spec.build_strategy()), spec.protocol().digest()
-    kind = spec.device.partition(":")[0]
+    strategy, digest = settings(run.strategy), run.protocol.digest()
+    kind = run.spec.device.partition(":")[0]
     alike = [
         (record["cost"]["wall_seconds"], record["id"])
         for record in records
         if record["status"] == "ok"
         and (record["model"], record["strategy"], record["protocol"]["digest"])
-        == (spec.model, strategy, digest)
-        and record["dataset"].get("annotation_sha256") == dataset.sha256
+        == (run.spec.model, strategy, digest)
+        and record["dataset"].get("annotation_sha256") == run.dataset.sha256
         and record["environment"].get("device_type") == kind
-        and record.get("parallel", {}).get("processes", 1) == spec.processes
+        and record.get("parallel", {}).get("processes", 1) == run.spec.processes
         and record["cost"].get("wall_seconds")
     ]
     if not alike:
@@ -115,19 +110,18 @@ def measured_minutes(
 
 
 def _asked(
-    spec: RunSpecification, row: dict[str, Any] | None, wishes: Wishes, minutes: int, remark: str | None
+    run: ResolvedRun, row: dict[str, Any] | None, wishes: Wishes, minutes: int, remark: str | None
 ) -> Asked:
-    remarks = [remark] if remark else []
+    spec, remarks = run.spec, [remark] if remark else []
     gpus, card, needed = 0, None, None
     if spec.device != "cpu":
         gpus = spec.processes
         needed = needed_bytes(row) if row else None
         card, said = smallest_card(needed, wishes.cards)
         remarks += said
-    protocol = spec.protocol()
     decoders = spec.decoders or (GPU_DECODERS if gpus else CPU_DECODERS)
-    memory = wishes.memory_gib or math.ceil(host_bytes(spec, row, decoders) / GIBIBYTE)
-    cores = spec.processes * (protocol.threads + decoders)
+    memory = wishes.memory_gib or math.ceil(host_bytes(run, row, decoders) / GIBIBYTE)
+    cores = spec.processes * (run.protocol.threads + decoders)
     return Asked(minutes, memory, cores, gpus, card, needed, tuple(remarks))
 
 
@@ -148,13 +142,13 @@ def smallest_card(needed: int | None, cards: Sequence[tuple[str, int]]) -> tuple
     return largest, (f"card: no card is large enough ({sizes})",)
 
 
-def host_bytes(spec: RunSpecification, row: dict[str, Any] | None, decoders: int) -> int:
+def host_bytes(run: ResolvedRun, row: dict[str, Any] | None, decoders: int) -> int:
     """Return the bytes of host memory that a run's processes need.
 
     On a CPU that is the forecast's peak, else the weights twice (as read, and as built); with the windows
     under way and the frames that are kept.
     """
-    protocol, weights = spec.protocol(), spec.weights_path()
+    spec, protocol, weights = run.spec, run.protocol, run.weights
     window = 3 * protocol.window_clips * _clip_frames(spec.model) * protocol.image_size**2
     held = PROCESS_BYTES + (WINDOWS_HELD * protocol.batch_size + decoders) * window
     if spec.device == "cpu":

@@ -11,7 +11,6 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.io import PROJECT_ROOT
@@ -23,8 +22,7 @@ from bench.run.cluster.job import SIGNAL_SECONDS, RunJob
 from bench.run.cluster.queue import Job, logs_folder, read_jobs, states_of, write_job
 from bench.run.cluster.resources import Asked, ask_for
 from bench.run.cluster.slurm_options import Wishes, wishes_of
-from bench.run.specification import RunSpecification, run_id
-from datasets.annotations.dataset import Dataset
+from bench.run.specification import ResolvedRun
 
 if TYPE_CHECKING:
     from submitit import AutoExecutor
@@ -44,8 +42,7 @@ POLL_SECONDS = 0.5
 
 
 def launch(
-    todo: Sequence[RunSpecification],
-    dataset: Dataset,
+    todo: Sequence[ResolvedRun],
     options: argparse.Namespace,
     workers: int,
     known: Mapping[str, Stamp],
@@ -59,28 +56,26 @@ def launch(
         ) from None
     if options.launcher == "slurm" and (missing := [name for name in PROGRAMS if not shutil.which(name)]):
         raise InputError(f"--launcher slurm: there is no {missing[0]} here, submit where Slurm is installed")
-    results = Path(todo[0].results)
+    results = todo[0].results
     with holding(results, SUBMITTING):
         jobs = read_jobs(results)
         alive = states_of(jobs.values())
-        named = [(run_id(spec, dataset), spec) for spec in todo]
-        left = [(name, spec) for name, spec in named if name not in alive and not held(results, name)]
-        if len(left) < len(named):
-            have = len(named) - len(left)
-            print(f"{have} of {len(named)} runs have jobs, or are done right now", file=sys.stderr)
+        left = [run for run in todo if run.id not in alive and not held(results, run.id)]
+        if len(left) < len(todo):
+            have = len(todo) - len(left)
+            print(f"{have} of {len(todo)} runs have jobs, or are done right now", file=sys.stderr)
         wishes = wishes_of(options.slurm)
-        specs = [spec for _, spec in left]
-        if options.launcher == "slurm" and specs:
+        if options.launcher == "slurm" and left:
             records = read_folder(results / "records").records
-            asked: list[Asked | None] = list(ask_for(specs, dataset, records, wishes))
+            asked: list[Asked | None] = list(ask_for(left, records, wishes))
         else:
-            asked = [None] * len(specs)
+            asked = [None] * len(left)
         running: list[Any] = []
-        for (name, spec), each in zip(left, asked, strict=True):
+        for run, each in zip(left, asked, strict=True):
             while options.launcher == "local" and sum(not job.done() for job in running) >= workers:
                 time.sleep(POLL_SECONDS)  # this machine has no queue
-            running.append(_submit(name, spec, each, wishes, options, known.get(name)))
-            _tell(spec, running[-1].job_id, each)
+            running.append(_submit(run, each, wishes, options, known.get(run.id)))
+            _tell(run, running[-1].job_id, each)
     if left:
         print(
             f"{len(left)} jobs submitted; python -m bench.status --results "
@@ -91,17 +86,16 @@ def launch(
 
 
 def _submit(
-    name: str,
-    spec: RunSpecification,
+    run: ResolvedRun,
     asked: Asked | None,
     wishes: Wishes,
     options: argparse.Namespace,
     stamp: Stamp | None,
 ) -> Any:
     """Submit one run's job and return it as submitit knows it."""
-    results = Path(spec.results)
+    spec, results = run.spec, run.results
     job = RunJob(dataclasses.asdict(spec), options.timeout, options.stall, options.redo, stamp)
-    executor = slurm_executor(results, name, spec, asked, wishes) if asked else local_executor(results, spec)
+    executor = slurm_executor(run, asked, wishes) if asked else local_executor(run)
     try:
         with contextlib.nullcontext() if asked else silent():
             submitted = executor.submit(job)
@@ -111,7 +105,7 @@ def _submit(
     write_job(
         results,
         Job(
-            name,
+            run.id,
             spec.model,
             spec.strategy,
             spec.seed,
@@ -142,30 +136,28 @@ def silent() -> Iterator[None]:
             os.close(stream)
 
 
-def local_executor(results: Path, spec: RunSpecification) -> AutoExecutor:
+def local_executor(run: ResolvedRun) -> AutoExecutor:
     """Return what starts a job on this machine."""
     from submitit import AutoExecutor
 
-    executor = AutoExecutor(logs_folder(results), cluster="local", local_max_num_timeout=MOST_TIMEOUTS)
+    executor = AutoExecutor(logs_folder(run.results), cluster="local", local_max_num_timeout=MOST_TIMEOUTS)
     executor.update_parameters(timeout_min=NO_LIMIT_MINUTES)
-    if spec.device != "cpu":
-        executor.update_parameters(gpus_per_node=spec.processes)
+    if run.spec.device != "cpu":
+        executor.update_parameters(gpus_per_node=run.spec.processes)
     return executor
 
 
-def slurm_executor(
-    results: Path, name: str, spec: RunSpecification, asked: Asked, wishes: Wishes
-) -> AutoExecutor:
+def slurm_executor(run: ResolvedRun, asked: Asked, wishes: Wishes) -> AutoExecutor:
     """Return what sends a job to Slurm, with all that it asks for."""
     from submitit import AutoExecutor
 
     own = {f"slurm_{key}": wishes.others[key] for key in EXECUTOR_OPTIONS if key in wishes.others}
     executor = AutoExecutor(
-        logs_folder(results), cluster="slurm", **{"slurm_max_num_timeout": MOST_TIMEOUTS, **own}
+        logs_folder(run.results), cluster="slurm", **{"slurm_max_num_timeout": MOST_TIMEOUTS, **own}
     )
     need = f"; {asked.predicted_bytes / 1e9:.1f} GB of each card predicted" if asked.predicted_bytes else ""
     parameters: dict[str, Any] = {
-        "comment": name + need,
+        "comment": run.id + need,
         "signal_delay_s": SIGNAL_SECONDS,
         **({"gres": f"gpu:{asked.card}:{asked.gpus}"} if asked.card else {}),
     }
@@ -175,7 +167,7 @@ def slurm_executor(
         if key not in EXECUTOR_OPTIONS:
             parameters[key] = [value] if key in LISTS else value
     generic: dict[str, Any] = {
-        "name": f"{spec.strategy}-{spec.seed}",
+        "name": f"{run.spec.strategy}-{run.spec.seed}",
         "timeout_min": asked.minutes,
         "mem_gb": asked.memory_gib,
         "cpus_per_task": parameters.pop("cpus_per_task", asked.cores),
@@ -194,8 +186,8 @@ def slurm_executor(
     return executor
 
 
-def _tell(spec: RunSpecification, job: str, asked: Asked | None) -> None:
-    words = [f"{spec.strategy} seed {spec.seed}: job {job}"]
+def _tell(run: ResolvedRun, job: str, asked: Asked | None) -> None:
+    words = [f"{run.title}: job {job}"]
     if asked:
         cards = f"{asked.gpus} x {asked.card or 'GPU'}, " if asked.gpus else ""
         words.append(

@@ -40,7 +40,7 @@ from bench.run.record_builder import (
     weights_entry,
     write_ground_truth,
 )
-from bench.run.specification import RunSpecification
+from bench.run.specification import ResolvedRun, RunSpecification, resolve_run
 from bench.run.worker.watchdog import stop_signals, watch_parent, watch_reading
 from bench.training.checkpoints.export import SCHEMA as CHECKPOINT_SCHEMA
 from bench.training.checkpoints.export import BaseWeights, Note, write_checkpoint
@@ -50,7 +50,6 @@ from bench.training.detector import build_detector, lower_frozen_weights
 from bench.training.distributed.processes import ALONE, World, exit_process, joined, local_device
 from bench.training.inference import VideoDetections, detect_all
 from bench.training.loop import train
-from datasets.annotations.dataset import Dataset
 from datasets.miniature.config import default_cache_dir
 
 Progress = Callable[[str, int, int], None]
@@ -58,10 +57,10 @@ BEFORE_TRAINING = ("forecast", "load")
 
 
 def open_disk_cache(
-    spec: RunSpecification, dataset: Dataset, backbone: Backbone, announce: Callable[[list[str]], None]
+    run: ResolvedRun, backbone: Backbone, announce: Callable[[list[str]], None]
 ) -> DiskCache | None:
     """Return the encodings on disk for the loaded ``backbone``, or None where the protocol keeps nothing."""
-    protocol = spec.protocol()
+    spec, protocol = run.spec, run.protocol
     if not protocol.cache:
         return None
     return DiskCache(
@@ -70,7 +69,7 @@ def open_disk_cache(
         ClipPasses(protocol.frozen_clips, precision=protocol.precision),
         lambda line: announce([line]),
         model=spec.model,
-        annotations=dataset.sha256,
+        annotations=run.dataset.sha256,
     )
 
 
@@ -82,7 +81,7 @@ def open_loader(spec: RunSpecification, world: World) -> FrameLoader:
     )
 
 
-def run(
+def do_run(
     spec: RunSpecification,
     progress: Progress,
     announce: Callable[[list[str]], None],
@@ -104,23 +103,23 @@ def run(
 
     started = time.perf_counter()
     device = local_device(spec.device)
-    protocol, dataset = spec.protocol(), spec.load_dataset()
+    run = resolve_run(spec, spec.load_dataset())
+    protocol, dataset, strategy = run.protocol, run.dataset, run.strategy
     torch.set_num_threads(protocol.threads)
-    class_scores = spec.class_scores(dataset)
+    class_scores = run.class_scores()
     learned = dataset if class_scores is None else dataset.one_class()
-    record = empty_record(spec, dataset)
+    record = empty_record(run)
     if world.leads:
         go_on("forecast", 0, 1)
-        record["forecast"] = predict(spec, dataset)
+        record["forecast"] = predict(run)
         foretell(record["forecast"])
         if not spec.force:
             check_possible(record["forecast"], device)
     go_on("load", 0, 1)
-    strategy = spec.build_strategy()
     detector, fresh_head, audit = build_detector(
-        spec.model, spec.weights_path(), strategy, protocol, len(learned.classes), spec.seed
+        spec.model, run.weights, strategy, protocol, len(learned.classes), spec.seed
     )
-    record["weights"] = weights_entry(spec, audit)
+    record["weights"] = weights_entry(run, audit)
     announce(record["weights"]["audit"])
     lower_frozen_weights(detector, strategy.stages(), protocol)
     detector.to(device)
@@ -134,9 +133,9 @@ def run(
     before = (
         {name: p.detach().clone() for name, p in detector.named_parameters()} if device.type == "cpu" else {}
     )
-    disk = open_disk_cache(spec, dataset, detector.backbone, announce)
+    disk = open_disk_cache(run, detector.backbone, announce)
     unfinished = Unfinished(
-        unfinished_path(Path(spec.results), record["id"]),
+        unfinished_path(run.results, record["id"]),
         owner_of(record["id"], strategy),
         spec.checkpoint_seconds,
         lambda line: announce([line]),
@@ -173,8 +172,8 @@ def run(
         return None
     if class_scores is not None:
         results = [found.classified(class_scores, protocol.classifier_top) for found in results]
-    path = detections_path(Path(spec.results), record["id"])
-    truth = ground_truth_path(Path(spec.results), record)
+    path = detections_path(run.results, record["id"])
+    truth = ground_truth_path(run.results, record)
     write_ground_truth(truth, dataset, protocol.evaluation_subset)
     write_detections(path, results, dataset.classes)
     # Evaluated as read back from the files, so that anybody computes the same numbers from them.
@@ -196,28 +195,28 @@ def run(
     record["environment"] = describe(device, world.size)
     if spec.keep_weights:
         progress("keeping weights", 0, 1)
-        path, note = checkpoint_path(Path(spec.results), record["id"]), note_of(spec, record, learned.classes)
+        path, note = checkpoint_path(run.results, record["id"]), note_of(run, record, learned.classes)
         try:
-            write_checkpoint(path, detector, note, spec.weights_path())
+            write_checkpoint(path, detector, note, run.weights)
         except (OSError, SafetensorError) as error:  # what was measured stays, whatever the disk says
             announce([f"{record['id']}: weights not kept ({error})"])
     return record
 
 
-def note_of(spec: RunSpecification, record: Record, classes: tuple[str, ...]) -> Note:
+def note_of(run: ResolvedRun, record: Record, classes: tuple[str, ...]) -> Note:
     """Return what the checkpoint of a run says of itself; ``classes`` are those of its head."""
     weights, dataset = record["weights"], record["dataset"]
     return Note(
         schema=CHECKPOINT_SCHEMA,
         run=record["id"],
-        model=spec.model,
-        strategy=spec.build_strategy(),
-        protocol=spec.protocol(),
+        model=run.spec.model,
+        strategy=run.strategy,
+        protocol=run.protocol,
         classes=classes,
         dataset=f"{dataset['name']} ({dataset['variant']})",
-        seed=spec.seed,
+        seed=run.spec.seed,
         weights=BaseWeights(weights["name"], weights["sha256"], weights["licence"]),
-        device=torch.device(spec.device).type,
+        device=torch.device(run.spec.device).type,
     )
 
 
@@ -262,7 +261,7 @@ def report_run(spec: RunSpecification, world: World) -> int:
 
     watch_reading(lambda decoding: report(decoding=decoding, rank=world.rank))
     try:
-        record = run(
+        record = do_run(
             spec,
             progress,
             announce=lambda lines: report_if_leading(audit=lines),

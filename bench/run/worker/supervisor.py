@@ -29,7 +29,7 @@ from bench.records.progress import (
     settings_text,
     write_progress,
 )
-from bench.run.specification import RunSpecification
+from bench.run.specification import ResolvedRun, RunSpecification
 from bench.run.worker.exit_status import memory_kills
 
 # glibc gives large blocks back to the system on every free by default; keeping them saves a tenth of a step.
@@ -59,8 +59,7 @@ class Limits:
 class Running:
     """A run's process and what it has said so far."""
 
-    identifier: str
-    spec: RunSpecification
+    run: ResolvedRun
     lock: BaseFileLock
     process: subprocess.Popen[bytes]
     errors: IO[bytes]
@@ -92,15 +91,13 @@ def command(spec: RunSpecification) -> list[str]:
     return [sys.executable, "-m", *(several if spec.processes > 1 else []), "bench.run.worker"]
 
 
-def start(
-    identifier: str, spec: RunSpecification, lock: BaseFileLock, messages: Messages, slot: int
-) -> Running:
+def start(run: ResolvedRun, lock: BaseFileLock, messages: Messages, slot: int) -> Running:
     """Start the process of a run; a thread puts what it reports into ``messages``, at its end None.
 
     The process leads a group of its own, so that all that it starts can be ended with it. It does not
     inherit ``lock``: that ends with whoever drives the run.
     """
-    threads = str(spec.protocol().threads)
+    spec, threads = run.spec, str(run.protocol.threads)
     environment = {**ALLOCATOR, **os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     kills = memory_kills()
     errors = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the run)
@@ -118,15 +115,15 @@ def start(
     process.stdin.write(json.dumps(dataclasses.asdict(spec)).encode() + b"\n")
     process.stdin.flush()
     bar = tqdm(
-        desc=f"{spec.strategy} seed {spec.seed}",
+        desc=run.title,
         position=slot,
         leave=False,
         disable=not sys.stderr.isatty(),
         dynamic_ncols=True,
     )
     now = time.monotonic()
-    progress = begun(identifier, spec)
-    running = Running(identifier, spec, lock, process, errors, bar, now, now, progress, kills)
+    progress = begun(run)
+    running = Running(run, lock, process, errors, bar, now, now, progress, kills)
     tell(running)
     output = process.stdout
 
@@ -182,7 +179,7 @@ def hear(running: Running, message: dict[str, Any], said: set[str]) -> None:
 def tell(running: Running) -> None:
     """Write how far a run is, for ``bench.status``."""
     running.told = time.monotonic()
-    write_progress(Path(running.spec.results), running.progress)
+    write_progress(running.run.results, running.progress)
 
 
 def end_overdue(active: Sequence[Running], limits: Limits) -> None:
@@ -267,18 +264,18 @@ def _ended(process: subprocess.Popen[bytes]) -> bool:
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def begun(identifier: str, spec: RunSpecification) -> Progress:
+def begun(run: ResolvedRun) -> Progress:
     """Return the progress of a run whose process is started now."""
     from strategies.base import settings
 
     now = time.time()
     return Progress(
-        run=identifier,
-        model=spec.model,
-        strategy=spec.strategy,
-        seed=spec.seed,
-        settings=settings_text(settings(spec.build_strategy())),
-        protocol=spec.protocol().digest(),
+        run=run.id,
+        model=run.spec.model,
+        strategy=run.spec.strategy,
+        seed=run.spec.seed,
+        settings=settings_text(settings(run.strategy)),
+        protocol=run.protocol.digest(),
         phase="start",
         done=0,
         total=1,
