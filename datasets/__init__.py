@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.io.errors import InputError
 from datasets.annotations.dataset import Dataset, Instance, SegmentPolicy, Video
+from datasets.annotations.entries import AnnotationRules
 from datasets.annotations.reader import read_annotations, video_path
 from datasets.cards.cards import Card, card_protocol, known_datasets, read_card
 from datasets.cards.known import load_known
@@ -71,8 +72,7 @@ def load_dataset(
         root=folder / "videos",
         name=card.name,
         variant=f"{folder.name}-{read_pictures_sha256(folder)[:8]}",
-        classes=card.classes,
-        exclude=card.excluded,
+        rules=AnnotationRules(card.classes, card.excluded),
     )
 
 

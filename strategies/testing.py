@@ -32,6 +32,7 @@ from bench.models.random_state import derived_seed
 from bench.training.detector import Detector
 from bench.training.history import TrainingLog
 from bench.training.loop import train
+from bench.training.step import Trainer
 from datasets.annotations.dataset import Instance, Video
 from strategies.base import Strategy, check_stages, learning_rates
 
@@ -130,8 +131,8 @@ def train_tiny(
         disk = open_disk(detector.backbone, protocol) if open_disk else None
         before = {name: value.detach().clone() for name, value in detector.state_dict().items()}
         sampler = TrainingSampler(tiny_store(detector.backbone, protocol), protocol, CLASSES, seed)
-        device = torch.device("cpu")
-        log = train(detector, strategy.stages(), protocol, sampler, fresh_head, device, disk=disk)
+        trainer = Trainer(detector, protocol, sampler, torch.device("cpu"), disk=disk)
+        log = train(trainer, strategy.stages(), fresh_head)
         return Trained(detector, log, before)
     finally:
         torch.set_num_threads(threads)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import pickletools
 import zipfile
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO
 
 from bench.io.reading import LARGEST_WEIGHTS, megabytes, open_regular
 
 MOST_OPERATIONS = 1_000_000
 """Of a pickle; a tensor takes about forty. Each may take a hundred bytes, so that much memory is bounded."""
-LARGEST_DIRECTORY = 2**24
-"""Bytes of an archive's list of members: some hundred thousand."""
+MOST_MEMBERS = 200_000
+"""Of an archive: torch writes one for each tensor, and a few more."""
 CHUNK = 2**20
 FORMERLY = 5
 """Pickles one after another at the beginning of a file of torch before 1.6."""
@@ -35,6 +35,14 @@ def check_pickle(stream: IO[bytes], pickles: int = 1) -> None:
                 raise ValueError("it makes a bytearray, allowed are tensors and plain values")
 
 
+def members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """Return the members of an archive; raise ValueError for more than weights need."""
+    found = archive.infolist()
+    if len(found) > MOST_MEMBERS:
+        raise ValueError(f"{len(found):,} members, allowed are at most {MOST_MEMBERS:,}")
+    return found
+
+
 def check_torch_file(path: Path, *, former: bool = False) -> None:
     """Raise ValueError for a file that torch would take more memory or time to read than its size says.
 
@@ -47,9 +55,8 @@ def check_torch_file(path: Path, *, former: bool = False) -> None:
             stream.seek(0)
             check_pickle(stream, FORMERLY)
             return
-        check_archive(stream)
         with zipfile.ZipFile(stream) as archive:
-            found = archive.infolist()
+            found = members(archive)
             if any(each.compress_type != zipfile.ZIP_STORED for each in found):
                 raise ValueError("it holds compressed parts, which torch never writes")
             size = stream.seek(0, 2)
@@ -66,18 +73,3 @@ def check_torch_file(path: Path, *, former: bool = False) -> None:
                                     pass
                     except zipfile.BadZipFile:
                         raise ValueError(f"damaged in {each.filename}") from None
-
-
-def check_archive(stream: BinaryIO) -> None:
-    """Raise ValueError for a zip file whose list of members is longer than weights need."""
-    size = stream.seek(0, 2)
-    stream.seek(max(0, size - 2**16 - 200))
-    tail = stream.read()
-    end = tail.rfind(b"PK\x05\x06")
-    listed = int.from_bytes(tail[end + 12 : end + 16], "little")
-    large = end - 76  # of archives past 4 GiB: its own record, and where that lies, come right before
-    if large >= 0 and tail[large : large + 4] == b"PK\x06\x06":
-        listed = int.from_bytes(tail[large + 40 : large + 48], "little")
-    stream.seek(0)
-    if listed > LARGEST_DIRECTORY:
-        raise ValueError(f"its list of members has {megabytes(listed)}, which no weights need")

@@ -54,6 +54,23 @@ CPU = Target("cpu", 0)
 
 
 @dataclasses.dataclass(frozen=True)
+class TraceSettings:
+    """What a forecast is of, beside model, strategy and protocol."""
+
+    classes: int = 20
+    """Classes of the data set."""
+    instances: int = 8
+    """Instances of a window."""
+    target: Target = CUDA
+    timeline: bool = False
+    """Also return the live bytes after every change."""
+    world: World = ALONE
+    """The process whose memory is asked for."""
+    passes_run: int | None = 2
+    """Passes of clips that are traced: later ones peak no higher. None traces all of them."""
+
+
+@dataclasses.dataclass(frozen=True)
 class StageForecast:
     """The peak of a training step of one stage at one fidelity."""
 
@@ -226,38 +243,30 @@ def forecast(
     model: str,
     strategy: Strategy,
     protocol: Protocol,
-    classes: int = 20,
-    instances: int = 8,
-    target: Target = CUDA,
-    *,
-    timeline: bool = False,
-    world: World = ALONE,
-    passes_run: int | None = 2,
+    settings: TraceSettings = TraceSettings(),
     build: Callable[[], tuple[Detector, Callable[[], ActionFormer]]] | None = None,
 ) -> Forecast:
     """Return the predicted peak memory of training ``strategy`` under ``protocol``.
 
-    ``classes`` and ``instances`` (of a window) are the data set's. ``build`` replaces how the detector is
-    made; ``world`` is that of the process whose memory is asked for; ``passes_run`` limits the passes of
-    clips that are traced, as later ones peak no higher. Call it in a process of its own where the target is
-    CUDA.
+    ``build`` replaces how the detector is made. Call it in a process of its own where the target is CUDA.
     """
-    tracker = make_tracker(target, timeline=timeline)
+    target, world = settings.target, settings.world
+    tracker = make_tracker(target, timeline=settings.timeline)
     host = torch.device("cpu" if target.device == "cpu" else "meta")
     mesh = imagined_mesh(world) if world.sharded else None
     with FakeTensorMode(allow_non_fake_inputs=True):
         with tracker:
             if build is None:
-                detector, fresh_head, _ = build_detector(model, None, strategy, protocol, classes, 0)
+                detector, fresh_head, _ = build_detector(model, None, strategy, protocol, settings.classes, 0)
             else:
                 detector, fresh_head = build()
             lower_frozen_weights(detector, strategy.stages(), protocol)
             if mesh is not None:
                 shard(detector, strategy.stages(), mesh)
             workspace = _workspace(target, tracker)
-        sampler = traced_sampler(detector, protocol, classes, instances, host)
-        fused = protocol.lean.fused_on(target.device)
-        trainer = Trainer(detector, protocol, sampler, CPU_DEVICE, host, fused, passes_run, world=world)
+        sampler = traced_sampler(detector, protocol, settings.classes, settings.instances, host)
+        trainer = Trainer(detector, protocol, sampler, CPU_DEVICE, host, target.device)
+        trainer = dataclasses.replace(trainer, run_at_most=settings.passes_run, world=world)
         with tracker:
             stages = tuple(forecast_stages(detector, fresh_head, strategy.stages(), trainer, tracker))
         del workspace

@@ -51,8 +51,7 @@ def measure_steps(question: Question, device: torch.device) -> list[StageMeasure
     for clips in sampler.store.clips.values():
         assert isinstance(clips, VideoClips)
         clips.frames.random_(0, 256)
-    fused = protocol.lean.fused_on(device.type)
-    trainer = Trainer(detector, protocol, sampler, device, fused=fused)
+    trainer = Trainer(detector, protocol, sampler, device)
     found = []
     for stage in strategy.stages():
         if stage.fresh_head:

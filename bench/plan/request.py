@@ -38,7 +38,7 @@ def answer(question: Question) -> dict[str, Any]:
 
     from bench.config.overrides import override
     from bench.config.presets import default_protocol
-    from bench.plan.forecast import CPU, CUDA, forecast
+    from bench.plan.forecast import CPU, CUDA, TraceSettings, forecast
     from bench.training.distributed.processes import World
     from strategies import build_strategy
 
@@ -54,11 +54,13 @@ def answer(question: Question) -> dict[str, Any]:
             question.model,
             build_strategy(question.strategy, question.settings),
             protocol,
-            question.classes,
-            question.instances,
-            target,
-            timeline=question.timeline,
-            world=World(0, question.processes, question.sharded, connected=False),
+            TraceSettings(
+                question.classes,
+                question.instances,
+                target,
+                timeline=question.timeline,
+                world=World(0, question.processes, question.sharded, connected=False),
+            ),
         )
     finally:
         gc.unfreeze()

@@ -21,8 +21,6 @@ REPORT = "report"
 """The lock of whoever writes tables and figures."""
 PROBE = "probe"
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
-ONE_MACHINE = {"nfs": ("nolock", "local_lock=flock", "local_lock=all"), "lustre": ("localflock",)}
-"""Mount options by file system under which a lock is unknown to other machines."""
 
 
 def lock_path(results: Path, name: str) -> Path:
@@ -91,34 +89,8 @@ def held(results: Path, name: str) -> bool:
     return False
 
 
-def check_locks(results: Path, *, machines: bool = False) -> None:
-    """Raise InputError where the results folder has no locks; with ``machines``, none that others see."""
+def check_locks(results: Path) -> None:
+    """Raise InputError where the results folder has no locks."""
     lock = claim(results, PROBE, 10.0)
     if lock is not None:
         lock.release()
-    if machines and (found := one_machine_option(results)):
-        raise InputError(
-            f"--results: {results} is mounted with '{found}', so that other machines do not see its locks"
-        )
-
-
-def one_machine_option(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str | None:
-    """Return the option under which the file system of ``folder`` keeps locks to this machine, else None."""
-    try:
-        lines = [line.split() for line in mounts.read_text().splitlines()]
-    except OSError:
-        return None
-    real = folder.resolve()
-    above = [words for words in lines if len(words) > 3 and real.is_relative_to(_unescaped(words[1]))]
-    if not above:
-        return None
-    _, _, kind, options, *_ = max(reversed(above), key=lambda words: len(words[1]))
-    known = next((ONE_MACHINE[name] for name in ONE_MACHINE if kind.startswith(name)), ())
-    return next((option for option in options.split(",") if option in known), None)
-
-
-def _unescaped(text: str) -> str:
-    """Return a mount point as /proc writes it, with its octal escapes undone."""
-    for character in " \t\n\\":
-        text = text.replace(f"\\{ord(character):03o}", character)
-    return text

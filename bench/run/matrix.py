@@ -53,7 +53,7 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
     from bench.run.worker.supervisor import Limits
 
     check_writable(options.results)
-    check_locks(options.results, machines=options.launcher == "slurm")
+    check_locks(options.results)
     runs = resolve_runs(specs, load_dataset(specs[0]))
     runs[0].class_scores()
     if options.fit is not None:

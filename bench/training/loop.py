@@ -7,17 +7,13 @@ from collections.abc import Callable
 
 import torch
 
-from bench.config.protocol import Protocol
-from bench.data.windows import TrainingSampler
-from bench.features.disk_cache import DiskCache
 from bench.features.streamed import check_streamable
 from bench.memory.meter import MemoryMeter, NoMeter
 from bench.models.actionformer.model import ActionFormer
 from bench.models.random_state import derived_seed
 from bench.training.checkpoints.resume import Unfinished
-from bench.training.detector import Detector
 from bench.training.distributed.fsdp import make_mesh, put_together, shard
-from bench.training.distributed.processes import ALONE, World, check_draws
+from bench.training.distributed.processes import check_draws
 from bench.training.history import Course, StageMemory, TrainingLog
 from bench.training.nonfinite import NonFiniteLossError
 from bench.training.optimizer import schedule
@@ -33,34 +29,29 @@ MEASURED_STEPS = 2
 
 
 def train(
-    detector: Detector,
+    trainer: Trainer,
     stages: tuple[Stage, ...],
-    protocol: Protocol,
-    sampler: TrainingSampler,
     fresh_head: Callable[[], ActionFormer],
-    device: torch.device,
     progress: Progress = lambda phase, done, total: None,
-    disk: DiskCache | None = None,
     unfinished: Unfinished | None = None,
-    world: World = ALONE,
 ) -> TrainingLog:
-    """Train ``detector`` in place, stage after stage, and return what was measured.
+    """Train the detector of ``trainer`` in place, stage after stage, and return what was measured.
 
     The first steps of a stage (of each fidelity of its cycle) run under the memory meter and without the
     cache, so that a frozen backbone's own memory counts; their results are those of any other step.
-    Where ``unfinished`` holds a checkpoint of this run, training goes on from it. Every process of ``world``
+    Where ``unfinished`` holds a checkpoint of this run, training goes on from it. Every process of the run
     calls this and ends with the same weights. Raises NonFiniteLossError that tells where training stood.
     """
     check_stages(stages)
+    detector, protocol, sampler = trainer.detector, trainer.protocol, trainer.sampler
+    device, world = trainer.device, trainer.world
     state = unfinished.read(detector, stages) if unfinished else None
     course = state.course if state else Course()
     losses, memory, held, times = course.losses, course.memory, course.held, course.times
-    fused = protocol.lean.fused_on(device.type)
     if world.sharded:
         if protocol.backward == "streamed":
             check_streamable(detector.backbone)  # asked while it is in one piece
         shard(detector, stages, make_mesh(world, device))
-    trainer = Trainer(detector, protocol, sampler, device, fused=fused, disk=disk, world=world)
     ends = [round(sum(s.share for s in stages[: i + 1]) * protocol.steps) for i in range(len(stages))]
     for index, (stage, end) in enumerate(zip(stages, ends, strict=True)):
         first = ends[index - 1] if index else 0

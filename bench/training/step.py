@@ -41,8 +41,8 @@ class Trainer:
     device: torch.device
     host: torch.device = HOST
     """Where what is not on ``device`` lies."""
-    fused: bool | None = None
-    """Step with CUDA's fused optimizer, or without; None for a CPU."""
+    fused_for: str | None = None
+    """The type of device whose optimizer kernels are taken, where that is not ``device`` (forecasts)."""
     run_at_most: int | None = None
     """For forecasts: passes of clips that are really run (``bench.features.encode.ClipPasses``)."""
     make_gradients: Callable[[], None] | None = None
@@ -243,7 +243,8 @@ def begin_stage(trainer: Trainer, stage: Stage) -> StageSetup:
         # Frames that look different every time have no encodings to keep.
         for keep in (protocol.cache and protocol.augmentation == "none", False)
     )
-    optimizer = make_optimizer(detector, factors, protocol, fused=trainer.fused, world=world)
+    fused = protocol.lean.fused_on(trainer.fused_for or trainer.device.type)
+    optimizer = make_optimizer(detector, factors, protocol, fused=fused, world=world)
     where = trainer.host if protocol.lean.average_on_host else trainer.device
     average = AveragedWeights(detector, protocol.ema_decay, where) if protocol.ema_decay else None
     return StageSetup(optimizer, average, cache, uncached)

@@ -3,10 +3,11 @@
 Every mistake is an `InputError` of one line that names the file and the field.
 """
 
+import dataclasses
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import astuple, replace
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
 from bench.io.errors import InputError
@@ -19,9 +20,20 @@ END_TOLERANCE_SECONDS = 0.5
 DUPLICATE_SECONDS = 1e-3
 
 
-WINDOWS_DEVICES = frozenset(
-    ("CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10)))
-)
+@dataclasses.dataclass(frozen=True)
+class AnnotationRules:
+    """What is taken from an annotation file, and how."""
+
+    classes: Collection[str] | None = None
+    """Any other label is an error; None for the labels that occur."""
+    exclude: Collection[str] = ()
+    """Ids of videos that are left out."""
+    policy: SegmentPolicy = dataclasses.field(default_factory=SegmentPolicy)
+    """What becomes of segments that are empty, outside their video, or there twice."""
+    ignored: Collection[str] = ()
+    """Labels whose segments are left out."""
+    file_pattern: str = "{id}"
+    """Where a video's file lies below the root."""
 
 
 class EntryReader:
@@ -30,15 +42,14 @@ class EntryReader:
     def __init__(
         self,
         file: str,
-        classes: Collection[str] | None = None,
-        policy: SegmentPolicy | None = None,
-        ignored: Collection[str] = (),
+        rules: AnnotationRules | None = None,
         facts: Mapping[str, VideoFacts] | None = None,
     ) -> None:
+        rules = rules or AnnotationRules()
         self.file = file
-        self.classes = None if classes is None else frozenset(classes)
-        self.policy = policy or SegmentPolicy()
-        self.ignored = frozenset(ignored)
+        self.classes = None if rules.classes is None else frozenset(rules.classes)
+        self.policy = rules.policy
+        self.ignored = frozenset(rules.ignored)
         self.facts = facts or {}
         self.mended = Mended()
 
@@ -205,6 +216,4 @@ def unsafe_name(name: str, allow_folders: bool) -> str | None:
         return "must not begin with a dot"
     if acts(name):
         return "must not hold control characters"
-    if any(PureWindowsPath(part).drive or part.split(".")[0].upper() in WINDOWS_DEVICES for part in parts):
-        return "must not be a drive or a device of Windows"
     return None

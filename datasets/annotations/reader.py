@@ -6,26 +6,14 @@ annotation stops a run at its first second and not as an unexplained mAP of zero
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bench.io.errors import InputError
 from bench.io.text import shown
-from datasets.annotations.dataset import Dataset, Instance, Mended, SegmentPolicy, Video
-from datasets.annotations.entries import EntryReader
+from datasets.annotations.dataset import Dataset, Video
+from datasets.annotations.entries import AnnotationRules, EntryReader
 from datasets.annotations.formats import AnnotationFile, VideoFacts, read_facts, read_file
-
-__all__ = [
-    "CONTAINERS",
-    "Dataset",
-    "Instance",
-    "Mended",
-    "SegmentPolicy",
-    "Video",
-    "check_file",
-    "read_annotations",
-    "video_path",
-]
 
 CONTAINERS = ("mp4", "mkv", "webm", "avi", "mov")
 
@@ -36,18 +24,13 @@ def read_annotations(
     *,
     name: str | None = None,
     variant: str = "own",
-    classes: Collection[str] | None = None,
-    exclude: Collection[str] = (),
-    policy: SegmentPolicy | None = None,
-    file_pattern: str = "{id}",
+    rules: AnnotationRules | None = None,
 ) -> Dataset:
-    """The data set that an annotation file describes (`datasets.annotations.formats` says which are
-    understood).
+    """The data set that an annotation file describes, of a format in `datasets.annotations.formats`.
 
-    `root` holds the videos (default: `videos` beside the file, else the file's folder). With `classes` given,
-    any other label is an error; without, the classes are the labels that occur. Videos named in `exclude` are
-    left out. `policy` says what becomes of segments that are empty, outside their video, or there twice; by
-    default the first two are errors. Durations that the file lacks are taken from a CSV table beside it.
+    `root` holds the videos (default: `videos` beside the file, else the file's folder). Without `rules`,
+    every label is a class, and segments that are empty or outside their video are errors. Durations that the
+    file lacks are taken from a CSV table beside it.
 
     Raises `InputError` for a file that cannot be read or breaks the format.
     """
@@ -58,10 +41,7 @@ def read_annotations(
         _root(path, root),
         name=path.name.split(".")[0] if name is None else name,
         variant=variant,
-        classes=classes,
-        exclude=exclude,
-        policy=policy,
-        file_pattern=file_pattern,
+        rules=rules or AnnotationRules(),
         facts=read_facts(path),
     )
 
@@ -73,16 +53,14 @@ def check_file(
     *,
     name: str,
     variant: str,
-    classes: Collection[str] | None = None,
-    exclude: Collection[str] = (),
-    policy: SegmentPolicy | None = None,
-    file_pattern: str = "{id}",
-    ignored: Collection[str] = (),
+    rules: AnnotationRules,
     facts: Mapping[str, VideoFacts] | None = None,
 ) -> Dataset:
     """The data set of a file that was read: its entries checked one by one. Raises `InputError` likewise."""
-    reader = EntryReader(file.name, classes, policy, ignored, facts)
-    database = {key: entry for key, entry in reader.database(file.database).items() if key not in exclude}
+    reader = EntryReader(file.name, rules, facts)
+    database = {
+        key: entry for key, entry in reader.database(file.database).items() if key not in rules.exclude
+    }
     videos = tuple(reader.video(key, entry) for key, entry in database.items())
     if not videos:
         reader.fail("database", "holds no video, at least one is needed")
@@ -90,12 +68,12 @@ def check_file(
     return Dataset(
         name=name,
         variant=variant,
-        classes=tuple(sorted(labels if classes is None else set(classes))),
+        classes=tuple(sorted(labels if rules.classes is None else set(rules.classes))),
         videos=videos,
         sha256=_digest(file.sha256, {v.id: v.duration for v in videos if "duration" not in database[v.id]}),
         path=path,
         root=root,
-        file_pattern=file_pattern,
+        file_pattern=rules.file_pattern,
         mended=reader.mended,
     )
 

@@ -16,6 +16,7 @@ from bench.io.errors import InputError
 from bench.io.reading import read_text
 from bench.io.text import shown
 from datasets.annotations.dataset import Dataset
+from datasets.annotations.entries import AnnotationRules
 from datasets.annotations.formats import AnnotationFile, VideoFacts, read_facts, read_file
 from datasets.annotations.reader import CONTAINERS, check_file
 from datasets.cards.cards import Card, Variant, read_card, split_name
@@ -96,9 +97,7 @@ def check_known(
         path.parent,
         name=card.name,
         variant=variant.name,
-        classes=card.classes or None,
-        policy=variant.policy,
-        ignored=card.ignored,
+        rules=AnnotationRules(card.classes or None, (), variant.policy, card.ignored),
         facts=facts,
     )
     if counted:

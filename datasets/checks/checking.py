@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from bench.io.errors import InputError
 from datasets.annotations.dataset import SegmentPolicy, Video
-from datasets.annotations.entries import END_TOLERANCE_SECONDS, EntryReader, is_duplicate
+from datasets.annotations.entries import END_TOLERANCE_SECONDS, AnnotationRules, EntryReader, is_duplicate
 from datasets.annotations.formats import AnnotationFile, VideoFacts, read_facts, read_file
 from datasets.cards.cards import Card, Variant, known_datasets, read_card
 from datasets.cards.known import check_known, read_card_file
@@ -49,7 +49,7 @@ def check_annotations(path: Path, card: Card | None = None, variant: Variant | N
     Where neither file nor tables tell a video's duration, it is infinite here.
     """
     file, facts = read_card_file(card, path) if card else (read_file(path), read_facts(path))
-    reader = EntryReader(file.name, None, KEEP_ALL, card.ignored if card else ())
+    reader = EntryReader(file.name, AnnotationRules(policy=KEEP_ALL, ignored=card.ignored if card else ()))
     findings: list[Finding] = []
     videos: list[Video] = []
     unknown = Counter[str]()

@@ -66,7 +66,7 @@ def generate(
     videos = [(subset, index) for subset in SUBSETS for index in range(config.count(subset))]
     texts = {"annotations.json": lambda: _dump(annotations(config))}
     name = f"miniature-{config.version}-{config.digest}"
-    return _make(name, config, "target", videos, texts, cache_dir, progress, workers)
+    return _make(_Domain(name, config, "target", videos, texts), cache_dir, progress, workers)
 
 
 def generate_source(
@@ -80,7 +80,7 @@ def generate_source(
     videos = [(subset, index) for subset in SOURCE_SUBSETS for index in range(config.source_count(subset))]
     texts = {"labels.json": lambda: _dump(_labels(config, videos))}
     name = f"miniature-source-{config.version}-{config.digest}"
-    return _make(name, config, "source", videos, texts, cache_dir, progress, workers)
+    return _make(_Domain(name, config, "source", videos, texts), cache_dir, progress, workers)
 
 
 def annotations(config: MiniatureConfig) -> dict[str, Any]:
@@ -138,16 +138,19 @@ def _dump(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
-def _make(
-    name: str,
-    config: MiniatureConfig,
-    domain: str,
-    videos: Videos,
-    texts: dict[str, Callable[[], str]],
-    cache_dir: Path | None,
-    progress: Progress | None,
-    workers: int,
-) -> Path:
+@dataclass(frozen=True)
+class _Domain:
+    """What is generated into the folder `name`: videos of one domain, and text files by their names."""
+
+    name: str
+    config: MiniatureConfig
+    domain: str
+    videos: Videos
+    texts: dict[str, Callable[[], str]]
+
+
+def _make(made: _Domain, cache_dir: Path | None, progress: Progress | None, workers: int) -> Path:
+    name, config = made.name, made.config
     if workers < 1:
         raise ValueError(f"workers is {workers}, at least 1 is needed")
     cache = default_cache_dir() if cache_dir is None else Path(cache_dir)
@@ -158,9 +161,9 @@ def _make(
         raise InputError(f"{folder}: is no folder; remove it, and it is made again")
     with _draft(cache, name) as draft:
         (draft / "videos").mkdir()
-        for file, text in texts.items():
+        for file, text in made.texts.items():
             (draft / file).write_text(text())
-        digest = _render_all(config, domain, draft / "videos", videos, progress, workers)
+        digest = _render_all(made, draft / "videos", progress, workers)
         (draft / PICTURES).write_text(_dump({"sha256": digest}))
         try:
             draft.rename(folder)
@@ -168,7 +171,7 @@ def _make(
             # Another process was first; what it made is the same.
             if not folder.is_dir():
                 raise
-    shipped = PICTURES_SHA256[domain]
+    shipped = PICTURES_SHA256[made.domain]
     if config == MiniatureConfig() and digest != shipped:
         print(
             f"{name}: the pictures made here differ from those of the shipped results "
@@ -210,17 +213,10 @@ def _draft(cache: Path, name: str) -> Iterator[Path]:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def _render_all(
-    config: MiniatureConfig,
-    domain: str,
-    folder: Path,
-    videos: Videos,
-    progress: Progress | None,
-    workers: int,
-) -> str:
+def _render_all(made: _Domain, folder: Path, progress: Progress | None, workers: int) -> str:
     """The SHA-256 of one line for each video, sorted: its file's name and that of its pictures."""
-    lines = set[str]()
-    for line in _written(config, domain, folder, videos, min(workers, len(videos))):
+    lines, videos = set[str](), made.videos
+    for line in _written(made, folder, min(workers, len(videos))):
         lines.add(line + "\n")
         if progress is not None:
             progress(len(lines), len(videos))
@@ -228,10 +224,9 @@ def _render_all(
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
-def _written(
-    config: MiniatureConfig, domain: str, folder: Path, videos: Videos, workers: int
-) -> Iterator[str]:
+def _written(made: _Domain, folder: Path, workers: int) -> Iterator[str]:
     """Yields a line after each video, whichever process wrote it: its file's name, its pictures' SHA-256."""
+    config, domain, videos = made.config, made.domain, made.videos
     if workers <= 1:
         for subset, index in videos:
             digest = write_video(config, domain, folder, subset, index)

@@ -16,6 +16,7 @@ from bench.training.checkpoints.resume import Unfinished
 from bench.training.distributed.processes import ALONE, exit_process, joined
 from bench.training.inference import detect_all
 from bench.training.loop import train
+from bench.training.step import Trainer
 from strategies import build_strategy
 from strategies.testing import CLASSES, TINY_PROTOCOL, TINY_VIT, tiny_detector, tiny_store
 
@@ -44,7 +45,8 @@ def go(case, world):
     strategy = build_strategy(name)
     detector, fresh_head = tiny_detector(strategy, protocol, lambda: VideoViT(DROPPING))
     sampler = TrainingSampler(tiny_store(detector.backbone, protocol, 8), protocol, CLASSES, 0)
-    log = train(detector, strategy.stages(), protocol, sampler, fresh_head, CPU, world=world)
+    trainer = Trainer(detector, protocol, sampler, CPU, world=world)
+    log = train(trainer, strategy.stages(), fresh_head)
     found, _ = detect_all(detector, tiny_store(detector.backbone, protocol, 5), protocol, CPU, world=world)
     return detector, log, found
 
@@ -68,7 +70,8 @@ def resumed(case, world, folder):
         sampler = TrainingSampler(tiny_store(detector.backbone, protocol, 8), protocol, CLASSES, 0)
         kept = Unfinished(folder / f"{case}.pt", OWNER, 0.0, said.append, world=world)
         stages = strategy.stages()
-        train(detector, stages, protocol, sampler, fresh_head, CPU, progress, unfinished=kept, world=world)
+        trainer = Trainer(detector, protocol, sampler, CPU, world=world)
+        train(trainer, stages, fresh_head, progress, kept)
         return detector
 
     with contextlib.suppress(StopError):

@@ -28,6 +28,7 @@ from bench.io.errors import InputError, StuckDecoderError
 from bench.run.__main__ import main
 from bench.speed.windows import long_video
 from bench.training.loop import train
+from bench.training.step import Trainer
 from datasets.annotations.reader import read_annotations, video_path
 from datasets.sampling import frame_times
 from datasets.video import decord_reader
@@ -138,7 +139,8 @@ def test_training_on_demand_is_training_from_memory_bitwise(strategy, dataset, m
         detector, fresh_head = tiny_detector(strategy, protocol)
         with opened(dataset, cached, 2, protocol) as (store, _):
             sampler = TrainingSampler(store, protocol, (*CLASSES, "third"), 0)
-            log = train(detector, strategy.stages(), protocol, sampler, fresh_head, torch.device("cpu"))
+            trainer = Trainer(detector, protocol, sampler, torch.device("cpu"))
+            log = train(trainer, strategy.stages(), fresh_head)
         found.append((log.losses, [entry.reading for entry in log.memory], detector.state_dict()))
     assert found[0][:2] == found[1][:2]
     assert all(torch.equal(value, found[1][2][name]) for name, value in found[0][2].items())

@@ -153,8 +153,9 @@ def test_training_refuses_a_mixing_strategy():
         return build_head(input_dim=backbone.geometry.width, num_classes=len(CLASSES), **keywords)
 
     sampler = TrainingSampler(tiny_store(backbone, protocol), protocol, CLASSES, 0)
+    trainer = Trainer(Detector(backbone, head()), protocol, sampler, torch.device("cpu"))
     with pytest.raises(InputError, match="allowed for it are plain and checkpointed"):
-        train(Detector(backbone, head()), Mixing().stages(), protocol, sampler, head, torch.device("cpu"))
+        train(trainer, Mixing().stages(), head)
 
 
 def test_released_gradients_make_the_same_step():

@@ -15,8 +15,7 @@ from made_records import record as made_record
 
 from bench.io.errors import InputError
 from bench.io.writing import draft_path, machine
-from bench.records import locks
-from bench.records.locks import check_locks, claim, held, holding, one_machine_option
+from bench.records.locks import check_locks, claim, held, holding
 from bench.records.progress import Waiting, read_progress, read_queues, write_queue
 from bench.records.record import write_record
 from bench.run.__main__ import main
@@ -241,31 +240,3 @@ def test_a_folder_that_takes_no_lock_file_is_named(tmp_path):
     (tmp_path / "locks").write_text("")
     with pytest.raises(InputError, match=r"locks.*cannot be locked \(File exists\)"):
         check_locks(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("kind", "options", "found"),
-    [
-        ("nfs4", "rw,relatime,vers=4.2", None),
-        ("nfs", "rw,vers=3,nolock,addr=10.0.0.1", "nolock"),
-        ("nfs4", "rw,local_lock=none", None),
-        ("nfs4", "rw,local_lock=all", "local_lock=all"),
-        ("lustre", "rw,flock,lazystatfs", None),
-        ("lustre", "rw,localflock", "localflock"),
-        ("ext4", "rw,localflock", None),
-    ],
-)
-def test_mounts_whose_locks_stay_on_one_machine_are_known(kind, options, found, tmp_path, monkeypatch):
-    mounts, shared = tmp_path / "mounts", tmp_path / "shared disk"
-    shared.mkdir()
-    point = str(shared).replace(" ", "\\040")
-    mounts.write_text(f"/dev/sda1 / ext4 rw 0 0\nserver:/x {point} {kind} {options} 0 0\n")
-    assert one_machine_option(shared / "results", mounts) == found
-    assert one_machine_option(tmp_path, mounts) is None
-    monkeypatch.setattr(locks, "one_machine_option", lambda folder: one_machine_option(folder, mounts))
-    if found:
-        with pytest.raises(InputError, match=f"mounted with '{found}'"):
-            check_locks(shared, machines=True)
-    else:
-        check_locks(shared, machines=True)
-    check_locks(shared)

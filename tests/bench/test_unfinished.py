@@ -32,6 +32,7 @@ from bench.training.checkpoints.resume import Unfinished
 from bench.training.history import course_of, plain
 from bench.training.loop import train
 from bench.training.nonfinite import NonFiniteLossError
+from bench.training.step import Trainer
 from strategies import build_strategy
 from strategies.base import Rule, Stage
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_detector, tiny_store
@@ -59,7 +60,8 @@ def go(strategy, kept=None, progress=lambda phase, done, total: None, protocol=P
     torch.set_num_threads(1)
     detector, fresh_head = tiny_detector(strategy, protocol)
     sampler = TrainingSampler(tiny_store(detector.backbone, protocol), protocol, CLASSES, 0)
-    log = train(detector, strategy.stages(), protocol, sampler, fresh_head, CPU, progress, unfinished=kept)
+    trainer = Trainer(detector, protocol, sampler, CPU)
+    log = train(trainer, strategy.stages(), fresh_head, progress, kept)
     return detector, log
 
 

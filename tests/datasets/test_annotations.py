@@ -8,6 +8,7 @@ import pytest
 
 from bench.io.errors import InputError
 from datasets.annotations.dataset import Dataset, Instance, SegmentPolicy
+from datasets.annotations.entries import AnnotationRules
 from datasets.annotations.reader import read_annotations, video_path
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -58,7 +59,7 @@ def test_an_end_just_past_the_video_is_clipped_and_counted(tmp_path: Path) -> No
 
 def test_invalid_segments_are_dropped_and_counted_on_request(tmp_path: Path) -> None:
     path = write(tmp_path, {"a": entry((3, 2, "run"), (1, 20, "run"), (1, 2, "run"), (1, 2, "run"))})
-    dataset = read_annotations(path, policy=SegmentPolicy("drop", "drop", "drop"))
+    dataset = read_annotations(path, rules=AnnotationRules(policy=SegmentPolicy("drop", "drop", "drop")))
     assert dataset.videos[0].instances == (Instance(1.0, 2.0, "run"),)
     assert (dataset.mended.empty, dataset.mended.outside, dataset.mended.duplicates) == (1, 1, 1)
     assert dataset.dropped == 3
@@ -66,7 +67,7 @@ def test_invalid_segments_are_dropped_and_counted_on_request(tmp_path: Path) -> 
 
 def test_wrong_segments_are_kept_as_they_stand_on_request(tmp_path: Path) -> None:
     path = write(tmp_path, {"a": entry((3, 3, "run"), (1, 20, "run"), (9, 10.4, "run"), (9, 10.4, "run"))})
-    dataset = read_annotations(path, policy=SegmentPolicy("keep", "keep", "keep"))
+    dataset = read_annotations(path, rules=AnnotationRules(policy=SegmentPolicy("keep", "keep", "keep")))
     kept = [(instance.start, instance.end) for instance in dataset.videos[0].instances]
     assert kept == [(1, 20), (3, 3), (9, 10.4), (9, 10.4)]
     assert (dataset.clipped, dataset.dropped) == (0, 0)
@@ -75,10 +76,10 @@ def test_wrong_segments_are_kept_as_they_stand_on_request(tmp_path: Path) -> Non
 def test_duplicates_are_equal_to_the_millisecond_and_of_one_class(tmp_path: Path) -> None:
     segments = [(1, 2, "run"), (1.0005, 2, "run"), (1, 2.002, "run"), (1, 2, "jump")]
     path = write(tmp_path, {"a": entry(*segments)})
-    dataset = read_annotations(path, policy=SegmentPolicy(duplicates="drop"))
+    dataset = read_annotations(path, rules=AnnotationRules(policy=SegmentPolicy(duplicates="drop")))
     assert (len(dataset.videos[0].instances), dataset.mended.duplicates) == (3, 1)
     with pytest.raises(InputError, match=r"run from 1\.0005 to 2 s is there twice"):
-        read_annotations(path, policy=SegmentPolicy(duplicates="refuse"))
+        read_annotations(path, rules=AnnotationRules(policy=SegmentPolicy(duplicates="refuse")))
 
 
 def test_durations_come_from_a_table_beside_the_file_and_count_for_its_digest(tmp_path: Path) -> None:
@@ -106,7 +107,9 @@ def test_durations_come_from_a_table_beside_the_file_and_count_for_its_digest(tm
 
 def test_excluded_videos_are_left_out(tmp_path: Path) -> None:
     path = write(tmp_path, {"a": entry(), "b": entry((3, 2, "wrong"))})
-    assert [video.id for video in read_annotations(path, exclude={"b"}).videos] == ["a"]
+    assert [video.id for video in read_annotations(path, rules=AnnotationRules(exclude={"b"})).videos] == [
+        "a"
+    ]
 
 
 BAD_DATABASES: list[tuple[Any, str]] = [
@@ -206,9 +209,9 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_label_is_refused_where_the_classes_are_given(tmp_path: Path) -> None:
     path = write(tmp_path, {"a": entry((1, 2, "run"))})
-    assert read_annotations(path, classes=["run", "jump"]).classes == ("jump", "run")
+    assert read_annotations(path, rules=AnnotationRules(classes=["run", "jump"])).classes == ("jump", "run")
     with pytest.raises(InputError, match=r"annotations\[0\]\.label: got 'run', allowed are jump, walk"):
-        read_annotations(path, classes=["walk", "jump"])
+        read_annotations(path, rules=AnnotationRules(classes=["walk", "jump"]))
 
 
 def test_an_unknown_subset_lists_the_known_ones(tmp_path: Path) -> None:
@@ -232,7 +235,7 @@ def test_a_video_is_found_by_pattern_or_by_its_own_file_name(tmp_path: Path) -> 
     (tmp_path / "clips" / "a_h264.mp4").touch()
     path = write(tmp_path, {"a": entry(), "b": {**entry(), "file": "clips/a_h264.mp4"}})
     for pattern in ("clips/{id}_h264.mp4", "clips/{id}_h264"):
-        dataset = read_annotations(path, file_pattern=pattern)
+        dataset = read_annotations(path, rules=AnnotationRules(file_pattern=pattern))
         assert video_path(dataset, dataset.videos[0]).name == "a_h264.mp4"
         assert video_path(dataset, dataset.videos[1]).name == "a_h264.mp4"
 
@@ -250,5 +253,5 @@ def test_real_files_are_read() -> None:
     thumos = SHARED / "annotations" / "thumos14_actionformer.json"
     with pytest.raises(InputError, match=r"database.video_test_0000270.annotations\[\d+\].segment"):
         read_annotations(thumos)
-    mended = read_annotations(thumos, policy=SegmentPolicy(outside="drop")).mended
+    mended = read_annotations(thumos, rules=AnnotationRules(policy=SegmentPolicy(outside="drop"))).mended
     assert (mended.outside, mended.empty, mended.clipped) == (30, 0, 0)

@@ -18,6 +18,7 @@ from fuzz import sandbox, text_files, video_files
 from bench.detection import Segments, evaluate, read_submission, write_submission
 from bench.io.errors import InputError
 from datasets.annotations.dataset import SegmentPolicy
+from datasets.annotations.entries import AnnotationRules
 from datasets.annotations.reader import read_annotations
 
 QUICK = settings(
@@ -115,14 +116,14 @@ def test_no_video_and_no_instance_is_lost_without_a_count(tmp_path: Path, databa
     path = tmp_path / "any.json"
     path.write_text(json.dumps({"database": database}))
     total = sum(len(entry["annotations"]) for entry in database.values())
-    dataset = read_annotations(path, policy=SegmentPolicy("drop", "drop", "drop"))
+    dataset = read_annotations(path, rules=AnnotationRules(policy=SegmentPolicy("drop", "drop", "drop")))
     assert [video.id for video in dataset.videos] == list(database)
     kept = [instance for video in dataset.videos for instance in video.instances]
     assert len(kept) + dataset.dropped == total
     for video in dataset.videos:
         assert all(0 <= i.start < i.end <= video.duration for i in video.instances)
         assert list(video.instances) == sorted(video.instances, key=lambda i: (i.start, i.end, i.label))
-    every = read_annotations(path, policy=SegmentPolicy("keep", "keep", "keep"))
+    every = read_annotations(path, rules=AnnotationRules(policy=SegmentPolicy("keep", "keep", "keep")))
     backwards = sum(
         float(a["segment"][0]) > float(a["segment"][1])
         for entry in database.values()

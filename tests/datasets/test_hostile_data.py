@@ -53,10 +53,6 @@ def annotated(folder: Path, **entry: Any) -> Path:
         "a\x1b[2J",
         "a\u202eb",
         "x" * 201,
-        "CON",
-        "nul.mp4",
-        "com1",
-        "C:a",
         "",
         " ",
     ],
@@ -68,9 +64,7 @@ def test_no_id_leads_out_of_its_folder(tmp_path: Path, name: str) -> None:
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize(
-    "name", ["../a.mp4", "/etc/passwd", "a/../../b", "a/.b", "C:/a", "a/NUL", "\\\\x\\y"]
-)
+@pytest.mark.parametrize("name", ["../a.mp4", "/etc/passwd", "a/../../b", "a/.b", "\\\\x\\y"])
 def test_no_file_leads_out_of_its_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=r"database\.a\.file"):
         read_annotations(annotated(tmp_path, file=name))

@@ -20,7 +20,7 @@ from bench.config.presets import STANDARD
 from bench.config.protocol import Lean, Protocol
 from bench.models import build_backbone, build_head
 from bench.models.backbone import Backbone
-from bench.plan.forecast import CUDA, forecast
+from bench.plan.forecast import forecast
 from bench.training.detector import Detector
 from strategies.base import Rule, Stage
 
@@ -113,5 +113,5 @@ def logged_build(model: str, protocol: Protocol) -> Callable[[], tuple[Detector,
 def forecast_mebibytes(model: str, image_size: int) -> float:
     """Return the predicted allocated peak of the logged configuration. Changes the process: use a new one."""
     protocol = logged_protocol(image_size)
-    found = forecast(model, AdaTAD(), protocol, classes=20, target=CUDA, build=logged_build(model, protocol))
+    found = forecast(model, AdaTAD(), protocol, build=logged_build(model, protocol))
     return found.peak_bytes / 2**20

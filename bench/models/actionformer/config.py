@@ -48,19 +48,6 @@ class TestConfig:
     """Accepted for the name's sake: the release too mixes an outside classifier's scores in afterwards."""
     voting_thresh: float = 0.75
 
-    def nms_settings(self) -> dict[str, Any]:
-        """Return the settings that ``bench.detection.soft_nms`` takes."""
-        names = (
-            "iou_threshold",
-            "min_score",
-            "max_seg_num",
-            "nms_method",
-            "nms_sigma",
-            "multiclass_nms",
-            "voting_thresh",
-        )
-        return {name: getattr(self, name) for name in names}
-
 
 @dataclasses.dataclass(frozen=True)
 class HeadConfig:

@@ -8,7 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.models.actionformer.config import TrainConfig
 from bench.models.actionformer.points import HeadTargets
+
+MOMENTUM = 0.9
+"""Of the running mean of reporting points, as released."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,29 +54,27 @@ def head_losses(
     valid: Tensor,
     targets: HeadTargets,
     normalizer: Tensor,
-    *,
+    config: TrainConfig,
     reporting: Tensor | None = None,
-    momentum: float = 0.9,
-    label_smoothing: float = 0.0,
-    loss_weight: float = 1.0,
 ) -> tuple[Losses, Tensor]:
     """Return the losses and the new normaliser: a running mean of the number of reporting points.
 
     ``logits`` is (B, P, K), ``offsets`` (B, P, 2), ``valid`` (B, P). Both sums are divided by the new
-    normaliser. ``loss_weight`` weighs regression; 0 or less scales it to the size of classification.
-    ``reporting`` is the number of reporting points of the whole batch, where these windows are a part of it:
-    the losses of the parts then add up to the batch's.
+    normaliser. ``config.loss_weight`` weighs regression; 0 or less scales it to the size of
+    classification. ``reporting`` is the number of reporting points of the whole batch, where these windows
+    are a part of it: the losses of the parts then add up to the batch's.
     """
     positive = (targets.classes.sum(dim=-1) > 0) & valid
     with torch.no_grad():
         count = (positive.sum() if reporting is None else reporting).clamp(min=1).to(normalizer.dtype)
-        normalizer = momentum * normalizer + (1 - momentum) * count
-    wanted = targets.classes * (1 - label_smoothing) + label_smoothing / (logits.shape[-1] + 1)
+        normalizer = MOMENTUM * normalizer + (1 - MOMENTUM) * count
+    smoothing, weight = config.label_smoothing, config.loss_weight
+    wanted = targets.classes * (1 - smoothing) + smoothing / (logits.shape[-1] + 1)
     focal = sigmoid_focal_loss(logits, wanted)
     cls = (focal * valid[..., None].to(focal.dtype)).sum() / normalizer
     # Elsewhere both segments are put at the same place, so that neither value nor gradient can be infinite.
     keep = positive[..., None]
     distance = center_diou_loss(torch.where(keep, offsets, 1.0), torch.where(keep, targets.offsets, 1.0))
     reg = (distance * positive.to(distance.dtype)).sum() / normalizer
-    weight = loss_weight if loss_weight > 0 else (cls / reg.clamp(min=0.01)).detach()
-    return Losses(cls, reg, cls + reg * weight), normalizer
+    scale = weight if weight > 0 else (cls / reg.clamp(min=0.01)).detach()
+    return Losses(cls, reg, cls + reg * scale), normalizer

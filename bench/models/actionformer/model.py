@@ -251,7 +251,6 @@ class ActionFormer(nn.Module):
         ``segments`` and ``labels`` hold, per window, (n_i, 2) in steps of the feature grid and (n_i,).
         ``reporting`` is the ``reporting_points`` of the whole batch where these are a part of its windows.
         """
-        train = self.config.train_cfg
         targets = self._targets(self.points(outputs), segments, labels)
         losses, normalizer = head_losses(
             torch.cat([logits for logits, _, _ in outputs], dim=1).float(),
@@ -259,9 +258,8 @@ class ActionFormer(nn.Module):
             torch.cat([mask for _, _, mask in outputs], dim=1),
             targets,
             self.loss_normalizer,
-            reporting=reporting,
-            label_smoothing=train.label_smoothing,
-            loss_weight=train.loss_weight,
+            self.config.train_cfg,
+            reporting,
         )
         # Replaced, not changed in place: a backward pass that is still to come holds the old one.
         self.loss_normalizer = normalizer

@@ -50,6 +50,7 @@ from bench.training.detector import build_detector, lower_frozen_weights
 from bench.training.distributed.processes import ALONE, World, exit_process, joined, local_device
 from bench.training.inference import VideoDetections, detect_all
 from bench.training.loop import train
+from bench.training.step import Trainer
 from datasets.miniature.config import default_cache_dir
 
 Progress = Callable[[str, int, int], None]
@@ -145,18 +146,8 @@ def do_run(
     with contextlib.closing(open_loader(spec, world)) as loader:
         trained = store(protocol.training_subset, loader)
         sampler = TrainingSampler(trained, protocol, learned.classes, spec.seed)
-        log = train(
-            detector,
-            strategy.stages(),
-            protocol,
-            sampler,
-            fresh_head,
-            device,
-            progress,
-            disk,
-            unfinished,
-            world,
-        )
+        trainer = Trainer(detector, protocol, sampler, device, disk=disk, world=world)
+        log = train(trainer, strategy.stages(), fresh_head, progress, unfinished)
         evaluated = store(protocol.evaluation_subset, loader)
         results, inference = detect_all(detector, evaluated, protocol, device, go_on, disk, world)
         if world.leads:

@@ -6,7 +6,7 @@ import pytest
 
 from bench.data.frame_store import FrameStore
 from bench.models import build_head
-from bench.plan.forecast import CPU, forecast
+from bench.plan.forecast import CPU, TraceSettings, forecast
 from bench.training.detector import Detector
 from strategies import build_strategy, installed
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_store, tiny_vit, train_tiny
@@ -62,10 +62,7 @@ def check(strategy, protocol):
         "tiny",
         strategy,
         protocol,
-        len(CLASSES),
-        INSTANCES,
-        CPU,
-        passes_run=None,
+        TraceSettings(len(CLASSES), INSTANCES, CPU, passes_run=None),
         build=build(strategy, protocol),
     )
     for stage in predicted.stages:
@@ -85,7 +82,7 @@ def test_averaged_weights_are_counted_by_both(on_host):
     [entry] = train_tiny(strategy, protocol).log.memory
     made = build(strategy, protocol)
     with_average, without = (
-        forecast("tiny", strategy, each, len(CLASSES), INSTANCES, CPU, passes_run=None, build=made)
+        forecast("tiny", strategy, each, TraceSettings(len(CLASSES), INSTANCES, CPU, passes_run=None), made)
         for each in (protocol, dataclasses.replace(protocol, ema_decay=None))
     )
     assert with_average.peak_bytes == entry.reading.peak_allocated_bytes
@@ -98,9 +95,15 @@ def test_averaged_weights_are_counted_by_both(on_host):
 def test_one_pass_over_made_gradients_stands_for_all_later_ones(name):
     protocol = dataclasses.replace(TINY_PROTOCOL, backward="streamed")
     strategy = build_strategy(name)
-    arguments = ("tiny", strategy, protocol, len(CLASSES), INSTANCES, CPU)
     short, whole = (
-        forecast(*arguments, passes_run=passes, build=build(strategy, protocol)) for passes in (2, None)
+        forecast(
+            "tiny",
+            strategy,
+            protocol,
+            TraceSettings(len(CLASSES), INSTANCES, CPU, passes_run=passes),
+            build(strategy, protocol),
+        )
+        for passes in (2, None)
     )
     for traced, real in zip(short.stages, whole.stages, strict=True):
         assert (traced.peak_bytes, traced.kinds) == (real.peak_bytes, real.kinds)
