@@ -1,4 +1,4 @@
-"""How a verb ends: with its own exit code, or with one line that says why it could not."""
+"""Exit codes of commands, and the one line that says why a command failed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def exit_code(verb: str, action: Callable[[], int], kept: str = "") -> int:
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, stop)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Where a locale lacks ±, its escape is shown, as on standard error.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -37,3 +37,5 @@ def exit_code(verb: str, action: Callable[[], int], kept: str = "") -> int:
     except KeyboardInterrupt:
         print(f"{verb}: interrupted{kept}", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -12,7 +12,7 @@ from bench.features.cache import EncodingCache
 from bench.features.disk_cache import DiskCache, state_digest
 from bench.features.encode import ClipPasses
 from bench.records.record import read_folder
-from bench.run.specification import RunSpecification, run_id
+from bench.run.specification import RunSpecification, resolve_run
 from bench.training.detector import Detector
 from bench.training.inference import detect_all
 from datasets.annotations.reader import read_annotations
@@ -217,7 +217,7 @@ def test_where_the_cache_lies_is_no_part_of_a_run(tiny_dataset):
     fields = {"model": "vit-t", "strategy": "head-only", "strategy_settings": {}, "weights": "random"}
     fields |= {"dataset": "unused", "data": None, "seed": 0, "device": "cpu", "results": "unused"}
     ids = {
-        run_id(RunSpecification(**fields, cache=cache, protocol_changes={}), dataset)
+        resolve_run(RunSpecification(**fields, cache=cache, protocol_changes={}), dataset).id
         for cache in (None, "here", "/there")
     }
     assert len(ids) == 1

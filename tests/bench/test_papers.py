@@ -1,7 +1,7 @@
 """The papers' variants: each once a seed, and each a run of its own."""
 
 from bench.papers import VARIANTS, specifications
-from bench.run.specification import run_id
+from bench.run.specification import resolve_runs
 from datasets.annotations.dataset import Dataset
 from strategies import build_strategy
 
@@ -11,7 +11,7 @@ def test_every_variant_is_a_run_of_its_own(tmp_path):
     assert len(specs) == 2 * len(VARIANTS)
     assert [spec.seed for spec in specs] == [0] * len(VARIANTS) + [1] * len(VARIANTS)
     nothing = Dataset("miniature", "v", (), (), "a" * 64, tmp_path, tmp_path)
-    assert len({run_id(spec, nothing) for spec in specs}) == len(specs)
+    assert len({run.id for run in resolve_runs(specs, nothing)}) == len(specs)
 
 
 def test_what_the_papers_vary_is_there():

@@ -171,16 +171,19 @@ def test_what_cannot_fit_is_a_row_and_not_tried(tiny_dataset, tmp_path):
 def test_fitting_chooses_one_micro_batch_for_all(tiny_dataset, tmp_path):
     from bench.io.errors import InputError
     from bench.run.memory_check import fitted
+    from bench.run.specification import resolve_runs
 
     command = bench_command(tiny_dataset, tmp_path, strategies="head-only,full-finetune")[3:]
     specs = specifications(parser().parse_args(command))
     assert TINY[1] == "window_clips=4"
-    chosen = fitted(specs, specs[0].load_dataset(), 1.0)
-    assert {spec.strategy for spec in chosen} == {"head-only", "full-finetune"}
-    for spec in chosen:
-        assert (spec.protocol().backward, spec.protocol().micro_batch_clips) == ("streamed", 4)
+    runs = resolve_runs(specs, specs[0].load_dataset())
+    chosen = fitted(runs, 1.0)
+    assert {run.spec.strategy for run in chosen} == {"head-only", "full-finetune"}
+    for run in chosen:
+        assert (run.protocol.backward, run.protocol.micro_batch_clips) == ("streamed", 4)
+        assert run.id not in {each.id for each in runs}
     with pytest.raises(InputError, match=r"--fit: 0\.0001 GiB are too little: [a-z-]+ needs"):
-        fitted(specs, specs[0].load_dataset(), 0.0001)
+        fitted(runs, 0.0001)
 
 
 def test_measured_steps_stand_beside_their_forecast(tmp_path):

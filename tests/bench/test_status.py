@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import time
+from pathlib import Path
 
 import pytest
 from made_records import record as made_record
@@ -17,7 +18,9 @@ from bench.run.cluster.resources import measured_minutes, smallest_card
 from bench.run.cluster.slurm_options import Wishes, wishes_of
 from bench.run.memory_check import HOPPER_WORKSPACES
 from bench.run.options import parser, specifications
+from bench.run.specification import resolve_run
 from bench.status import duration, main, rows
+from datasets.annotations.dataset import Dataset
 from strategies.base import settings
 
 PROTOCOL, OTHER = "d" * 64, "e" * 64
@@ -149,26 +152,22 @@ def test_the_smallest_card_that_holds_a_forecast_is_asked_for():
     assert smallest_card(1, ()) == (None, ())
 
 
-@dataclasses.dataclass(frozen=True)
-class SomeDataset:
-    sha256: str = "data"
-
-
 def test_time_is_measured_or_unknown():
     words = ["--strategies", "losa", "--device", "cpu", "--set", "losa.taps=1+3"]
     [spec] = specifications(parser().parse_args(words))
+    run = resolve_run(spec, Dataset("d", "v", (), (), "data", Path(), Path()))
     alike = record_of(
         name(3),
-        strategy=settings(spec.build_strategy()),
-        protocol={"digest": spec.protocol().digest()},
+        strategy=settings(run.strategy),
+        protocol={"digest": run.protocol.digest()},
         dataset={"name": "d", "annotation_sha256": "data"},
         environment={"device_type": "cpu"},
     )
-    minutes, line = measured_minutes(spec, SomeDataset(), [alike])
+    minutes, line = measured_minutes(run, [alike])
     assert minutes == math.ceil(1.5 * 600 / 60) + 10
     assert line == f"time: 25 min = 1.5 x 600 s of {name(3)} + 10 min"
     longer = {**alike, "id": "longer", "cost": {**alike["cost"], "wall_seconds": 1200.0}}
-    assert measured_minutes(spec, SomeDataset(), [longer, alike])[0] == 40
+    assert measured_minutes(run, [longer, alike])[0] == 40
     for change in (
         {"status": "error"},
         {"model": "vit-s"},
@@ -178,7 +177,7 @@ def test_time_is_measured_or_unknown():
         {"environment": {"device_type": "cuda"}},
         {"parallel": {"processes": 2}},
     ):
-        assert measured_minutes(spec, SomeDataset(), [{**alike, **change}]) is None, change
+        assert measured_minutes(run, [{**alike, **change}]) is None, change
 
 
 def test_workspaces_of_a_card_elsewhere_are_taken_for_the_largest(monkeypatch, tiny_dataset):
@@ -188,4 +187,4 @@ def test_workspaces_of_a_card_elsewhere_are_taken_for_the_largest(monkeypatch, t
     words = ["--launcher", "slurm", "--device", "cuda", "--strategies", "head-only"]
     words += ["--dataset", str(tiny_dataset / "annotations.json"), "--data", str(tiny_dataset / "videos")]
     [spec] = specifications(parser().parse_args(words))
-    assert question_of(spec, spec.load_dataset()).workspace_bytes == HOPPER_WORKSPACES
+    assert question_of(resolve_run(spec, spec.load_dataset())).workspace_bytes == HOPPER_WORKSPACES

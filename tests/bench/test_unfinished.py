@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -412,10 +413,10 @@ def record_of(identifier, status="error", **fields):
         ({"status": "cancelled"}, True),
     ],
 )
-def test_a_killed_run_is_done_again_by_the_same_command(fields, again, tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.run.specification.run_id", lambda spec, dataset: "a")
+def test_a_killed_run_is_done_again_by_the_same_command(fields, again, tmp_path):
+    run = SimpleNamespace(id="a")
     write_record(tmp_path, record_of("a", **fields))
-    assert pending(["spec"], None, tmp_path, "cancelled") == (["spec"] if again else [])
+    assert pending([run], tmp_path, "cancelled") == ([run] if again else [])
     assert was_killed(record_of("a", **fields)) == (again and "failure" in fields)
 
 
