@@ -21,8 +21,8 @@ from bench.io.exit_code import RUNS_KEPT, exit_code
 from bench.io.reading import LARGEST_NOTE, read_json
 from bench.io.text import printable
 from bench.plan.__main__ import parser as plan_parser
-from bench.plan.grid import questions
-from bench.plan.request import Question
+from bench.plan.grid import forecast_requests
+from bench.plan.request import ForecastRequest
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def row_path(results: Path, question: Question, device_name: str) -> Path:
+def row_path(results: Path, question: ForecastRequest, device_name: str) -> Path:
     """Return where a question's row lies: a readable name and a digest of all that it asks."""
     asked = [question.model, question.strategy, question.settings, sorted(question.protocol.items())]
     text = json.dumps([*asked, question.device, device_name, question.classes, question.instances])
@@ -51,7 +51,7 @@ def measure_all(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from bench.io.writing import write_atomically
-    from bench.memory.device import capacity_bytes, check_clean, device_name, used_bytes
+    from bench.memory.device import capacity_bytes, check_device_idle, device_name, used_bytes
     from bench.plan.measure import measure
     from bench.report.tables.measured_memory import read_step
 
@@ -59,8 +59,8 @@ def measure_all(options: argparse.Namespace) -> int:
         raise InputError("--device: got 'cuda', this machine has none; allowed here is cpu")
     device = torch.device(options.device)
     if device.type == "cuda" and not options.force:
-        check_clean(device, used_bytes(device), capacity_bytes(device) or 0)
-    asked = {row_path(options.results, q, device_name(device)): q for q in questions(options)}
+        check_device_idle(device, used_bytes(device), capacity_bytes(device) or 0)
+    asked = {row_path(options.results, q, device_name(device)): q for q in forecast_requests(options)}
     context = multiprocessing.get_context("spawn")
     failed = 0
     for path, question in tqdm(asked.items(), desc="measuring", disable=not sys.stderr.isatty()):

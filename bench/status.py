@@ -46,7 +46,7 @@ class Row:
 
 def rows(results: Path, now: float | None = None) -> list[Row]:
     """Return the runs, those first that somebody is waiting for. Raises InputError without such a folder."""
-    from bench.records.locks import held
+    from bench.records.locks import is_locked
     from bench.records.progress import read_progress, read_queues
     from bench.records.record import read_folder, was_killed
     from bench.run.cluster.queue import read_jobs, states_of
@@ -68,8 +68,8 @@ def rows(results: Path, now: float | None = None) -> list[Row]:
         )
     for told in read_progress(results):
         row = Row(told.run, told.model, told.strategy, told.seed, "interrupted", told.phase, told.done)
-        if held(results, told.run):
-            left, source = remaining(told, _twins(told, records), now)
+        if is_locked(results, told.run):
+            left, source = remaining(told, _similar_runs(told, records), now)
             row = dataclasses.replace(
                 row,
                 state="running",
@@ -106,7 +106,7 @@ def rows(results: Path, now: float | None = None) -> list[Row]:
     return [dataclasses.replace(row, job=numbers.get(row.run)) for row in ordered]
 
 
-def _twins(told: Any, records: dict[str, Any]) -> list[Any]:
+def _similar_runs(told: Any, records: dict[str, Any]) -> list[Any]:
     """Return the finished runs that differ from this one in seed or device at most."""
     from bench.records.progress import settings_text
 

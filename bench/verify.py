@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.config.protocol import LATER, digest_of
+from bench.config.protocol import DEFAULTS_OF_NEW_FIELDS, digest_of
 from bench.io.errors import InputError
 from bench.io.exit_code import exit_code
 from bench.io.text import printable
@@ -51,7 +51,7 @@ def identifiers(record: Record) -> set[str]:
     }
 
 
-def edited(record: Record, results: Path) -> Iterator[str]:
+def inconsistencies(record: Record, results: Path) -> Iterator[str]:
     """Give one line for each part of a record that does not follow from the others."""
     if protocol_digest(record["protocol"]) != record["protocol"]["digest"]:
         yield "field 'protocol.digest' is not that of the protocol's fields"
@@ -119,9 +119,9 @@ def differences(first: Any, other: Any, name: str = "protocol") -> list[str]:
     return [] if first == other else [f"{name}: {first} and {other}"]
 
 
-def complete(record: Record) -> dict[str, Any]:
+def with_defaults(record: Record) -> dict[str, Any]:
     """Return a record's protocol with the fields that came after it, at the values that it was run with."""
-    return {**LATER, **record["protocol"]}
+    return {**DEFAULTS_OF_NEW_FIELDS, **record["protocol"]}
 
 
 def open_reasons(comparison: Any, trials: Sequence[Record]) -> list[str]:
@@ -133,7 +133,7 @@ def open_reasons(comparison: Any, trials: Sequence[Record]) -> list[str]:
     picks: tuple[tuple[str, Callable[[Record], Any]], ...] = (
         # Rows of a table saw the same pictures, but for those that died before they could tell.
         ("dataset", lambda record: {k: v for k, v in dataset_settings(record).items() if k != "name"}),
-        ("protocol", complete),
+        ("protocol", with_defaults),
     )
     for name, pick in picks:
         for record in records[1:]:
@@ -195,7 +195,7 @@ def nearest(comparison: Any, others: Sequence[Any]) -> str:
     lines = [
         *differences(theirs["dataset"], mine["dataset"], "dataset"),
         *differences(theirs["weights"].get("sha256"), mine["weights"].get("sha256"), "weights.sha256"),
-        *differences(complete(theirs), complete(mine)),
+        *differences(with_defaults(theirs), with_defaults(mine)),
         *differences(other.device, comparison.device, "device"),
     ]
     return f"differs from the table of protocol {other.digest[:8]}: " + "; ".join(lines)
@@ -214,7 +214,7 @@ def verify(results: Path) -> tuple[list[str], int]:
     for record in folder.records:
         try:
             comparisons([record])
-            wrong += [f"edited: {record['id']}: {line}" for line in edited(record, results)]
+            wrong += [f"edited: {record['id']}: {line}" for line in inconsistencies(record, results)]
             checked += detections_path(results, record["id"]).exists()
             records.append(record)
         except InputError as error:

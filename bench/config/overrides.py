@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from bench.config.protocol import LATER, NO_CLIPPING, Protocol
+from bench.config.protocol import DEFAULTS_OF_NEW_FIELDS, NO_CLIPPING, Protocol
 from bench.io.errors import InputError
 from bench.io.typed_values import parse_value
 
@@ -63,7 +63,7 @@ def check(protocol: Protocol) -> None:
         value = operator.attrgetter(name)(protocol)
         if not low <= value <= high:
             raise InputError(f"protocol: field '{name}' is {value}, allowed is {low} to {high}")
-    if protocol.classifier is None and protocol.classifier_top != LATER["classifier_top"]:
+    if protocol.classifier is None and protocol.classifier_top != DEFAULTS_OF_NEW_FIELDS["classifier_top"]:
         raise InputError("protocol: field 'classifier_top' is set, allowed only with --classifier")
     if protocol.micro_batch_windows is not None and not 1 <= protocol.micro_batch_windows <= 4096:
         raise InputError(

@@ -64,7 +64,7 @@ class NmsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Lean:
+class MemoryOptions:
     """Ways to hold less memory, each exact: it changes no result beyond the order of additions."""
 
     fused_optimizer: bool = True
@@ -126,7 +126,7 @@ class Protocol:
     """Clips that pass at once under streamed backward."""
     streamed_checkpointing: bool = True
     """Under streamed backward, recompute each block's activations as well."""
-    lean: Lean = Lean()
+    lean: MemoryOptions = MemoryOptions()
     cache: bool = True
     """Compute what no longer changes once and keep it; changes the time, not the result."""
     frozen_clips: int = 8
@@ -153,7 +153,7 @@ class Protocol:
         return digest_of(dataclasses.asdict(self))
 
 
-LATER: Mapping[str, Any] = {
+DEFAULTS_OF_NEW_FIELDS: Mapping[str, Any] = {
     "classifier": None,
     "classifier_top": 2,
     "augmentation": "none",
@@ -166,9 +166,14 @@ LATER: Mapping[str, Any] = {
 def digest_of(fields: Mapping[str, Any]) -> str:
     """Return the sha256 of a protocol's fields as JSON has them.
 
-    A field of ``LATER`` counts only where it leaves that value, so that older records stay comparable.
+    A field of ``DEFAULTS_OF_NEW_FIELDS`` counts only where it leaves that value, so that older records stay
+    comparable.
     """
-    counted = {name: value for name, value in fields.items() if not (name in LATER and LATER[name] == value)}
+    counted = {
+        name: value
+        for name, value in fields.items()
+        if not (name in DEFAULTS_OF_NEW_FIELDS and DEFAULTS_OF_NEW_FIELDS[name] == value)
+    }
     return hashlib.sha256(json.dumps(counted, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 

@@ -18,7 +18,7 @@ ASPECT = (3 / 4, 4 / 3)
 
 
 @dataclasses.dataclass(frozen=True)
-class View:
+class CropFlip:
     """A crop, by its borders as shares of the frame, and whether it is flipped left to right."""
 
     top: float
@@ -48,7 +48,7 @@ class View:
         return torch.flip(resized, (-1,) if self.flip else ()).reshape(frames.shape)
 
 
-def views(rng: np.random.Generator, count: int) -> Sequence[View]:
+def random_crop_flips(rng: np.random.Generator, count: int) -> Sequence[CropFlip]:
     """Return as many random views."""
     found = []
     for area, aspect, vertical, horizontal, flip in rng.random((count, 5)):
@@ -57,5 +57,5 @@ def views(rng: np.random.Generator, count: int) -> Sequence[View]:
         # A side longer than the frame's is cut to it, as image classification does after ten tries.
         height, width = min(1.0, float(np.sqrt(share / ratio))), min(1.0, float(np.sqrt(share * ratio)))
         top, left = float(vertical * (1 - height)), float(horizontal * (1 - width))
-        found.append(View(top, left, top + height, left + width, bool(flip < 0.5)))
+        found.append(CropFlip(top, left, top + height, left + width, bool(flip < 0.5)))
     return found

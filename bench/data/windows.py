@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.config.protocol import Protocol
-from bench.data.augmentation import View, views
+from bench.data.augmentation import CropFlip, random_crop_flips
 from bench.data.clips import Clips
 from bench.data.frame_store import FrameStore
 from bench.data.time_grid import TimeGrid
@@ -24,7 +24,7 @@ class Window:
     video: str
     start: int
     clips: int
-    view: View | None = None
+    view: CropFlip | None = None
     """How its frames are changed; None leaves them as they are."""
 
     def indices(self, available: int) -> np.ndarray:
@@ -105,11 +105,11 @@ class TrainingSampler:
         views = self._views(epoch, len(names))
         return [Window(names[i], self._start(names[i], draws[i]), span, views[i]) for i in chosen]
 
-    def _views(self, epoch: int, videos: int) -> Sequence[View | None]:
+    def _views(self, epoch: int, videos: int) -> Sequence[CropFlip | None]:
         if self.protocol.augmentation == "none":
             return [None] * videos
         # Draws of their own: orders and starts are those of a run without augmentation.
-        return views(np.random.default_rng([self.seed, epoch, 1]), videos)
+        return random_crop_flips(np.random.default_rng([self.seed, epoch, 1]), videos)
 
     def _start(self, name: str, draw: float) -> int:
         """Return a window's first clip, drawn among those whose windows hold an instance, if there is one."""

@@ -39,7 +39,7 @@ class EncodingCache:
         self.store = store
         self.passes = passes
         self.keep = keep
-        self.disk = disk.serving(backbone) if disk and keep else None
+        self.disk = disk.if_unchanged(backbone) if disk and keep else None
         self._videos: dict[str, Encoded] = {}
 
     def window(self, window: Window) -> Encoded:

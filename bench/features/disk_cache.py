@@ -110,7 +110,7 @@ class DiskCache:
         self.read_videos = 0
         self.writing = True
 
-    def serving(self, backbone: Backbone) -> DiskCache | None:
+    def if_unchanged(self, backbone: Backbone) -> DiskCache | None:
         """Return this cache if the upstream of ``backbone`` is still the one that was loaded, else None."""
         return self if state_digest(backbone.upstream()) == self.state else None
 
@@ -131,22 +131,22 @@ class DiskCache:
         except FileNotFoundError:
             return None
         except (OSError, InputError) as error:
-            self._tell_spoilt(path, reason(error))
+            self._warn_corrupt(path, reason(error))
             return None
         first, _, body = content.partition(b"\n")
         head = f"{self._key(source)} {hashlib.sha256(body).hexdigest()}"
         if first != head.encode():
-            self._tell_spoilt(path, "damaged, or another video's")
+            self._warn_corrupt(path, "damaged, or another video's")
             return None
         try:
             parts = load(body)
         except SafetensorError:
-            self._tell_spoilt(path, "damaged")
+            self._warn_corrupt(path, "damaged")
             return None
         self.read_videos += 1
         return tuple(parts[name] for name in sorted(parts))
 
-    def _tell_spoilt(self, path: Path, reason: str) -> None:
+    def _warn_corrupt(self, path: Path, reason: str) -> None:
         self.warn(f"cache: {path.name[:16]}: {reason}; it is computed again")
 
     def write(self, source: str | None, encoded: Encoded, seconds: float, share: float = 1.0) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.data.clips import parts
 from bench.data.frame_store import FrameStore
-from bench.features.fidelity import shrink
+from bench.features.fidelity import downscale_clips
 from bench.models.backbone import Backbone, Encoded
 
 
@@ -48,11 +48,11 @@ class ClipPasses:
         """Return the encodings of clips of bytes: moved, reduced, normalised and encoded, all at once."""
         device = next(backbone.parameters()).device
         with autocast(device, self.precision):
-            reduced = shrink(clips.to(device), self.spatial, backbone.geometry)
+            reduced = downscale_clips(clips.to(device), self.spatial, backbone.geometry)
             return backbone.encode(backbone.normalise(reduced))
 
 
-def place(outputs: Encoded | None, encoded: Encoded, first: int, count: int) -> Encoded:
+def write_slice(outputs: Encoded | None, encoded: Encoded, first: int, count: int) -> Encoded:
     """Return room for ``count`` encodings, made if ``outputs`` is None, with those from ``first`` filled in.
 
     Filled in place, because joining parts at the end would hold every encoding twice.
@@ -99,6 +99,6 @@ def _encode(
     for first, part in clips:
         filled = torch.cat([part, part[-1:].expand(passes.size - len(part), *part.shape[1:])])
         encoded = passes.encode(backbone, filled)
-        outputs = place(outputs, tuple(each[: len(part)] for each in encoded), first, count)
+        outputs = write_slice(outputs, tuple(each[: len(part)] for each in encoded), first, count)
     assert outputs is not None
     return outputs

@@ -27,7 +27,7 @@ def keep_snippets(clips: Tensor, temporal: float, geometry: BackboneGeometry) ->
     return snippets.reshape(windows, colours, kept_clips, frames, height, width).transpose(1, 2)
 
 
-def shrink(clips: Tensor, spatial: float, geometry: BackboneGeometry) -> Tensor:
+def downscale_clips(clips: Tensor, spatial: float, geometry: BackboneGeometry) -> Tensor:
     """Return clips (..., 3, T, H, W) at lower spatial fidelity, (..., 3, T, H', W').
 
     Bilinear with antialiasing, to the nearest size that the backbone divides.
@@ -42,7 +42,7 @@ def shrink(clips: Tensor, spatial: float, geometry: BackboneGeometry) -> Tensor:
     return images.reshape(*leading, frames, colours, *size).transpose(-4, -3)
 
 
-def stretch(features: Tensor, steps: int) -> Tensor:
+def interpolate_steps(features: Tensor, steps: int) -> Tensor:
     """Return features (B, D, steps): linear interpolation in time where a fidelity left fewer steps."""
     if features.shape[2] == steps:
         return features

@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from bench.features.encode import ClipPasses, place
+from bench.features.encode import ClipPasses, write_slice
 from bench.io.errors import InputError
 from bench.models.backbone import Backbone, Encoded
 from bench.models.random_state import (
+    BatchSlice,
     RandomState,
-    Share,
-    current_share,
-    drawing_for,
+    batch_slice_context,
+    current_batch_slice,
     random_state,
     set_random_state,
 )
@@ -39,7 +39,7 @@ def encode_streamed(
     where the first pass leaves some; one pass then stands for all that come after the first.
     """
     device = next(backbone.parameters()).device
-    share = current_share()
+    share = current_batch_slice()
     states: list[RandomState] = []
     outputs: Encoded | None = None
     # All passes of this loop peak alike, so that a forecast needs one.
@@ -47,9 +47,9 @@ def encode_streamed(
     with torch.no_grad():
         for first, part in first_passes.parts(clips):
             states.append(random_state(device))
-            with drawing_for(_share_of_pass(share, first, len(part), len(clips))):
+            with batch_slice_context(_share_of_pass(share, first, len(part), len(clips))):
                 encoded = passes.encode(backbone, part)
-            outputs = place(outputs, encoded, first, len(clips))
+            outputs = write_slice(outputs, encoded, first, len(clips))
             del encoded
     assert outputs is not None
     leaves = tuple(part.requires_grad_() for part in outputs)
@@ -61,7 +61,7 @@ def encode_streamed(
         later_passes = passes if make_gradients is None else first_passes
         for number, (first, part) in enumerate(later_passes.parts(clips)):
             set_random_state(states[min(number, len(states) - 1)], device)
-            with drawing_for(_share_of_pass(share, first, len(part), len(clips))):
+            with batch_slice_context(_share_of_pass(share, first, len(part), len(clips))):
                 encoded = passes.encode(backbone, part)
             pairs = [
                 (output, leaf.grad[first : first + len(part)])
@@ -76,7 +76,7 @@ def encode_streamed(
     return leaves, backward
 
 
-def _share_of_pass(share: Share | None, first: int, count: int, clips: int) -> Share | None:
+def _share_of_pass(share: BatchSlice | None, first: int, count: int, clips: int) -> BatchSlice | None:
     """Return where the clips of a pass lie in the batch, given where the windows of all passes do.
 
     Passes draw one after the other what one pass of all clips would draw; so the first one also draws for
@@ -85,7 +85,7 @@ def _share_of_pass(share: Share | None, first: int, count: int, clips: int) -> S
     if share is None:
         return None
     whole = share.scaled(clips // share.count)
-    return Share(whole.before if first == 0 else 0, count, whole.after if first + count == clips else 0)
+    return BatchSlice(whole.before if first == 0 else 0, count, whole.after if first + count == clips else 0)
 
 
 @contextlib.contextmanager

@@ -32,15 +32,15 @@ class StoppedError(Exception):
     """The run was asked to keep what it has and end; the message says where it stood."""
 
 
-OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM)
+DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM)
 """Errors of a disk that is full, read-only, broken, gone or somebody else's."""
 OF_THE_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 """Errors of a path that leads nowhere, or to something of another sort."""
 
 
-def machine_fault(error: OSError) -> str:
+def describe_os_error(error: OSError) -> str:
     """Return one line on a disk or a path that serves no reading or writing; raise any other error again."""
-    if error.errno not in OF_THE_MACHINE + OF_THE_PATH:
+    if error.errno not in DISK_ERRNOS + OF_THE_PATH:
         raise error
     place = error.filename2 or error.filename
     return printable(f"{place}: {error.strerror}" if place else str(error.strerror))

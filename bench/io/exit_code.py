@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from bench.io.errors import InputError, machine_fault
+from bench.io.errors import InputError, describe_os_error
 
 RUNS_KEPT = "; finished runs are kept, the same command goes on"
 """What the verbs add that make runs."""
@@ -32,7 +32,7 @@ def exit_code(verb: str, action: Callable[[], int], kept: str = "") -> int:
         print(f"{verb}: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"{verb}: {machine_fault(error)}{kept}", file=sys.stderr)
+        print(f"{verb}: {describe_os_error(error)}{kept}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{verb}: interrupted{kept}", file=sys.stderr)

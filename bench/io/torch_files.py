@@ -18,7 +18,7 @@ MOST_OPERATIONS = 1_000_000
 MOST_MEMBERS = 200_000
 """Of an archive: torch writes one for each tensor, and a few more."""
 CHUNK = 2**20
-FORMERLY = 5
+LEGACY_PICKLES = 5
 """Pickles one after another at the beginning of a file of torch before 1.6."""
 
 
@@ -53,7 +53,7 @@ def check_torch_file(path: Path, *, former: bool = False) -> None:
             if not former:
                 raise ValueError("File is not a zip file")
             stream.seek(0)
-            check_pickle(stream, FORMERLY)
+            check_pickle(stream, LEGACY_PICKLES)
             return
         with zipfile.ZipFile(stream) as archive:
             found = members(archive)

@@ -14,7 +14,7 @@ from bench.io.errors import InputError
 
 DRAFT = re.compile(r"\.(.*)\.([A-Za-z0-9-]*)\.(\d+)\.draft")
 
-FORGOTTEN_SECONDS = 24 * 3600
+STALE_TEMP_SECONDS = 24 * 3600
 """After that a draft of another machine's process is taken for one that nobody writes any more."""
 
 
@@ -23,12 +23,12 @@ def machine() -> str:
     return re.sub("[^A-Za-z0-9-]", "-", platform.node())
 
 
-def draft_path(path: Path) -> Path:
+def temp_path(path: Path) -> Path:
     """Return the hidden name beside ``path`` under which this process writes what is to become ``path``."""
     return path.with_name(f".{path.name}.{machine()}.{os.getpid()}.draft")
 
 
-def remove_drafts(folder: Path, in_use: Callable[[str], bool] = lambda name: False) -> int:
+def remove_stale_temps(folder: Path, in_use: Callable[[str], bool] = lambda name: False) -> int:
     """Remove the drafts below ``folder`` whose processes are gone, however they went; return how many.
 
     ``in_use`` says of the name of a file that is to be whether somebody may be writing it all the same:
@@ -42,7 +42,7 @@ def remove_drafts(folder: Path, in_use: Callable[[str], bool] = lambda name: Fal
             if found[2] == machine():
                 left = not process_runs(int(found[3]))
             else:
-                left = time.time() - path.stat().st_mtime > FORGOTTEN_SECONDS
+                left = time.time() - path.stat().st_mtime > STALE_TEMP_SECONDS
             if left and not in_use(found[1]):
                 path.unlink()
                 removed += 1
@@ -61,10 +61,10 @@ def process_runs(process: int) -> bool:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Give the path of a draft beside ``path`` that takes its place, whole, when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = draft_path(path)
+    draft = temp_path(path)
     try:
         # Made anew: who knows the name beforehand may have put a link there that leads elsewhere.
         draft.unlink(missing_ok=True)
@@ -79,7 +79,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` to a draft beside ``path`` and rename it, so that no reader sees half of it."""
-    with replacing(path) as draft:
+    with atomic_path(path) as draft:
         draft.write_bytes(content)
 
 
@@ -87,7 +87,7 @@ def check_inside(root: Path, *names: str) -> None:
     """Raise InputError for a folder of ``root`` that is a symbolic link to what lies outside of it.
 
     A folder of results or a cache may come from a stranger. Single files need no such check: they are
-    replaced, never written into, so that a link goes and what it led to stays (``replacing``).
+    replaced, never written into, so that a link goes and what it led to stays (``atomic_path``).
     """
     for name in names:
         path = root / name

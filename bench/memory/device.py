@@ -36,7 +36,7 @@ def used_bytes(device: torch.device) -> int | None:
         return None
 
 
-def check_clean(device: torch.device, used: int | None, capacity: int) -> None:
+def check_device_idle(device: torch.device, used: int | None, capacity: int) -> None:
     """Raise InputError where others hold memory of the card, before this process has taken any."""
     # The driver itself takes about one part in two hundred of a large card.
     allowed = DIRTY_BYTES + capacity // 100
@@ -123,4 +123,4 @@ def driver_version() -> str | None:
 def check_card(name: str) -> None:
     """Raise InputError where other processes hold memory of the card."""
     device = torch.device(name)
-    check_clean(device, used_bytes(device), capacity_bytes(device) or 0)
+    check_device_idle(device, used_bytes(device), capacity_bytes(device) or 0)

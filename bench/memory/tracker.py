@@ -45,7 +45,7 @@ class _Storage:
 
 
 @dataclasses.dataclass(frozen=True)
-class Moment:
+class Peak:
     """The live bytes by kind at a peak."""
 
     phase: str
@@ -79,7 +79,7 @@ class StorageTracker(TorchDispatchMode):
         self.bytes_by_kind = dict.fromkeys(KINDS, 0)
         self.total = 0
         self.phase_name = "load"
-        self.peaks: dict[str, Moment] = {}
+        self.peaks: dict[str, Peak] = {}
         self.reserved_peaks: dict[str, int] = {}
         self._live: dict[int, _Storage] = {}
         self._handles: list[Any] = []
@@ -99,9 +99,9 @@ class StorageTracker(TorchDispatchMode):
             kind = "activation"
         for value in (result,) if isinstance(result, Tensor) else tree_iter(result):
             if isinstance(value, Tensor):
-                self._follow(value, kind, relabel=False)
+                self._track(value, kind, relabel=False)
         if self.scratch is not None:
-            self._need_for_a_moment(self.scratch(func, args))
+            self._count_scratch(self.scratch(func, args))
         return result
 
     def __enter__(self) -> StorageTracker:
@@ -124,7 +124,7 @@ class StorageTracker(TorchDispatchMode):
 
     def label(self, tensor: Tensor, kind: str) -> None:
         """Count the storage of ``tensor`` as ``kind``, from now on."""
-        self._follow(tensor, kind, relabel=True)
+        self._track(tensor, kind, relabel=True)
 
     def label_module(self, module: nn.Module) -> None:
         """Count a module's parameters and buffers as parameters, and its gradients when they appear."""
@@ -163,7 +163,7 @@ class StorageTracker(TorchDispatchMode):
         finally:
             self.phase_name = before
 
-    def forget_peaks(self) -> None:
+    def reset_peaks(self) -> None:
         """Start the peaks and the timeline anew; what is alive stays counted."""
         self.peaks.clear()
         self.reserved_peaks.clear()
@@ -180,7 +180,7 @@ class StorageTracker(TorchDispatchMode):
         if parameter.grad is not None:
             self.label(parameter.grad, "gradient")
 
-    def _follow(self, tensor: Tensor, kind: str, *, relabel: bool) -> None:
+    def _track(self, tensor: Tensor, kind: str, *, relabel: bool) -> None:
         if isinstance(tensor, DTensor):
             tensor = tensor._local_tensor
         # A fake tensor answers ``device`` by one more trip through every dispatch mode.
@@ -227,7 +227,7 @@ class StorageTracker(TorchDispatchMode):
             self._release(known.address)
             self._add(-known.size, known.kind)
 
-    def _need_for_a_moment(self, sizes: Iterable[int]) -> None:
+    def _count_scratch(self, sizes: Iterable[int]) -> None:
         taken = [rounded(size) if self.allocator is not None else size for size in sizes]
         addresses = [self._allocate(size) for size in taken]
         for size in taken:
@@ -254,7 +254,7 @@ class StorageTracker(TorchDispatchMode):
     def _note_peak(self) -> None:
         known = self.peaks.get(self.phase_name)
         if known is None or self.total > known.total:
-            self.peaks[self.phase_name] = Moment(self.phase_name, self.total, dict(self.bytes_by_kind))
+            self.peaks[self.phase_name] = Peak(self.phase_name, self.total, dict(self.bytes_by_kind))
         if self.allocator is not None:
             reserved = max(self.reserved_peaks.get(self.phase_name, 0), self.allocator.reserved)
             self.reserved_peaks[self.phase_name] = reserved

@@ -23,28 +23,28 @@ RandomState = tuple[Tensor, Tensor | None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Share:
+class BatchSlice:
     """Where the samples at hand lie in the batch: how many come before them, are they, and follow."""
 
     before: int
     count: int
     after: int
 
-    def scaled(self, factor: int) -> Share:
+    def scaled(self, factor: int) -> BatchSlice:
         """Return the same where each sample consists of ``factor`` smaller ones."""
-        return Share(self.before * factor, self.count * factor, self.after * factor)
+        return BatchSlice(self.before * factor, self.count * factor, self.after * factor)
 
 
-_current: contextvars.ContextVar[Share | None] = contextvars.ContextVar("share", default=None)
+_current: contextvars.ContextVar[BatchSlice | None] = contextvars.ContextVar("share", default=None)
 
 
-def current_share() -> Share | None:
+def current_batch_slice() -> BatchSlice | None:
     """Return the share that is drawn for, or None where the samples at hand are all there are."""
     return _current.get()
 
 
 @contextlib.contextmanager
-def drawing_for(share: Share | None) -> Iterator[None]:
+def batch_slice_context(share: BatchSlice | None) -> Iterator[None]:
     """Let ``uniform`` draw for samples that are a share of a batch."""
     token = _current.set(share)
     try:

@@ -20,10 +20,10 @@ from bench.io.errors import InputError
 from bench.io.exit_code import exit_code
 from bench.io.tables import markdown
 from bench.memory.constants import CARDS, GIBIBYTE, KINDS, needed_bytes
-from bench.plan.fits import what_fits
-from bench.plan.grid import questions
-from bench.plan.pool import answer_all, forecasters, in_order
-from bench.plan.request import Question
+from bench.plan.fits import max_fitting
+from bench.plan.grid import forecast_requests
+from bench.plan.pool import forecast_pool, in_order, run_forecasts
+from bench.plan.request import ForecastRequest
 
 CONFIGURATION = ("model", "frames", "image_size")
 MOST_FRAMES = 2**16
@@ -81,13 +81,16 @@ def heading(row: dict[str, Any]) -> str:
 
 
 def add_what_fits(
-    asked: Sequence[Question], rows: list[dict[str, Any]], gib: float, pool: concurrent.futures.Executor
+    asked: Sequence[ForecastRequest],
+    rows: list[dict[str, Any]],
+    gib: float,
+    pool: concurrent.futures.Executor,
 ) -> str:
     """Add to every row the most frames and the largest size that fit; return them as a markdown table."""
     limit = int(gib * GIBIBYTE)
     fields = (("window_clips", MOST_FRAMES), ("image_size", MOST_PIXELS))
     searches = [
-        pool.submit(what_fits, question, field, limit, most) for question in asked for field, most in fields
+        pool.submit(max_fitting, question, field, limit, most) for question in asked for field, most in fields
     ]
     found = in_order(searches, "searches")
     lines = []
@@ -110,9 +113,9 @@ def plan(options: argparse.Namespace) -> int:
         raise InputError(f"--workers: got {options.workers}, allowed is 1 or more")
     if options.gpu is not None and not 1 <= options.gpu <= 10000:
         raise InputError(f"--gpu: got {options.gpu:g}, allowed is 1 to 10000 (GiB)")
-    with forecasters(options.workers) as pool:
-        asked = pool.submit(questions, options).result()
-        rows = answer_all(asked, pool)
+    with forecast_pool(options.workers) as pool:
+        asked = pool.submit(forecast_requests, options).result()
+        rows = run_forecasts(asked, pool)
         texts = []
         for _, group in itertools.groupby(rows, lambda row: [row[name] for name in CONFIGURATION]):
             alike = list(group)

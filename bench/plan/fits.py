@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Callable
 
 from bench.memory.constants import needed_bytes
-from bench.plan.request import Question, answer
+from bench.plan.request import ForecastRequest, run_forecast
 
 
-def largest(
+def largest_fitting(
     ask: Callable[[int], int], first: int, step: int, most: int, limit: int, power: int
 ) -> int | None:
     """Return the largest multiple of ``step``, at most ``most``, whose need is at most ``limit``; else None.
@@ -34,7 +34,7 @@ def largest(
     return max((a for a, need in known.items() if need <= limit), default=None)
 
 
-def what_fits(question: Question, field: str, limit: int, most: int) -> int | None:
+def max_fitting(question: ForecastRequest, field: str, limit: int, most: int) -> int | None:
     """Return the largest value of ``window_clips`` or ``image_size`` whose forecast fits ``limit`` bytes."""
     import torch
 
@@ -48,9 +48,9 @@ def what_fits(question: Question, field: str, limit: int, most: int) -> int | No
 
     def ask(value: int) -> int:
         changed = {**question.protocol, field: str(value)}
-        return needed_bytes(answer(dataclasses.replace(question, protocol=changed)))
+        return needed_bytes(run_forecast(dataclasses.replace(question, protocol=changed)))
 
     if field == "window_clips":
-        return largest(ask, protocol.window_clips, 1, most // geometry.clip_frames, limit, 1)
+        return largest_fitting(ask, protocol.window_clips, 1, most // geometry.clip_frames, limit, 1)
     step = geometry.size_multiple
-    return largest(ask, max(step, protocol.image_size // step * step), step, most, limit, 2)
+    return largest_fitting(ask, max(step, protocol.image_size // step * step), step, most, limit, 2)

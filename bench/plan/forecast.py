@@ -32,7 +32,7 @@ from bench.models.actionformer.model import ActionFormer
 from bench.training.detector import Detector, build_detector, lower_frozen_weights
 from bench.training.distributed.fsdp import make_mesh, shard
 from bench.training.distributed.processes import ALONE, World
-from bench.training.step import Trainer, begin_stage
+from bench.training.step import Trainer, setup_stage
 from datasets.annotations.dataset import Instance, Video
 from strategies.base import Fidelity, Stage, Strategy
 
@@ -149,7 +149,7 @@ def traced_sampler(
 
 
 @dataclasses.dataclass(frozen=True)
-class NotedGradient:
+class GradientLayout:
     """How a parameter's gradient lay in memory: it may be a part of a storage that others share."""
 
     parameter: nn.Parameter
@@ -160,9 +160,9 @@ class NotedGradient:
 
 
 @contextlib.contextmanager
-def noted_gradients(module: nn.Module) -> Iterator[list[NotedGradient]]:
+def recorded_gradients(module: nn.Module) -> Iterator[list[GradientLayout]]:
     """Give a list that the gradients of the module's parameters come into as they are completed."""
-    noted: list[NotedGradient] = []
+    noted: list[GradientLayout] = []
 
     def note(parameter: Tensor) -> None:
         assert isinstance(parameter, nn.Parameter)
@@ -171,7 +171,7 @@ def noted_gradients(module: nn.Module) -> Iterator[list[NotedGradient]]:
         storage = parameter.grad.untyped_storage()
         elements = storage.nbytes() // parameter.grad.element_size()
         stride, offset = parameter.grad.stride(), parameter.grad.storage_offset()
-        noted.append(NotedGradient(parameter, storage._cdata, elements, stride, int(offset)))
+        noted.append(GradientLayout(parameter, storage._cdata, elements, stride, int(offset)))
 
     handles = [
         parameter.register_post_accumulate_grad_hook(note)
@@ -185,7 +185,7 @@ def noted_gradients(module: nn.Module) -> Iterator[list[NotedGradient]]:
             handle.remove()
 
 
-def give_gradients(noted: list[NotedGradient], tracker: StorageTracker) -> None:
+def materialize_gradients(noted: list[GradientLayout], tracker: StorageTracker) -> None:
     """Give parameters without a gradient one without values that lies as the noted one did."""
     storages: dict[int, Tensor] = {}
     for each in noted:
@@ -210,21 +210,21 @@ def forecast_stages(
     for stage in stages:
         if stage.fresh_head:
             detector.head = fresh_head()
-        setup = begin_stage(trainer, stage)
+        setup = setup_stage(trainer, stage)
         for tensor in setup.average.average if setup.average else ():
             tracker.label(tensor, "parameter")
         tracker.label_module(detector)
         # The stage's first step makes the optimizer's states; one pass of clips leaves every gradient.
         first = dataclasses.replace(trainer, run_at_most=trainer.run_at_most and 1)
-        with noted_gradients(detector.backbone) as noted:
+        with recorded_gradients(detector.backbone) as noted:
             first.step(0, stage.fidelities[0], setup.uncached, setup.optimizer, meter)
         later = trainer
         if trainer.run_at_most and not trainer.world.sharded:
-            make_gradients = functools.partial(give_gradients, noted, tracker)
+            make_gradients = functools.partial(materialize_gradients, noted, tracker)
             later = dataclasses.replace(trainer, make_gradients=make_gradients)
         for fidelity in dict.fromkeys(stage.fidelities):
             tracker.label_buffers(detector)
-            tracker.forget_peaks()
+            tracker.reset_peaks()
             later.step(1, fidelity, setup.uncached, setup.optimizer, meter)
             highest = max(tracker.peaks.values(), key=lambda moment: moment.total)
             yield StageForecast(
@@ -253,7 +253,7 @@ def forecast(
     target, world = settings.target, settings.world
     tracker = make_tracker(target, timeline=settings.timeline)
     host = torch.device("cpu" if target.device == "cpu" else "meta")
-    mesh = imagined_mesh(world) if world.sharded else None
+    mesh = fake_mesh(world) if world.sharded else None
     with FakeTensorMode(allow_non_fake_inputs=True):
         with tracker:
             if build is None:
@@ -275,7 +275,7 @@ def forecast(
     return Forecast(max(stage.peak_bytes for stage in stages), reserved, stages, clip_frames)
 
 
-def imagined_mesh(world: World) -> DeviceMesh:
+def fake_mesh(world: World) -> DeviceMesh:
     """Return a row of processes of which only this one exists; joins the process to a group of its own."""
     # The only group that needs no others; it registers itself when imported.
     from torch.testing._internal.distributed.fake_pg import FakeStore

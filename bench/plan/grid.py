@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from bench.config.protocol import MODES
 from bench.io.errors import InputError
-from bench.plan.request import Question
+from bench.plan.request import ForecastRequest
 
 if TYPE_CHECKING:
     from strategies.base import Strategy
 
 
-def questions(options: argparse.Namespace) -> list[Question]:
+def forecast_requests(options: argparse.Namespace) -> list[ForecastRequest]:
     """Return what is to be forecast: every model with every number of frames, size and strategy.
 
     Raises InputError for what cannot be. Imports torch.
@@ -35,13 +35,13 @@ def questions(options: argparse.Namespace) -> list[Question]:
         for model in models
         for frames in lengths
         for size in sizes
-        for question in model_questions(options, model, frames, size)
+        for question in model_requests(options, model, frames, size)
     ]
 
 
-def model_questions(
+def model_requests(
     options: argparse.Namespace, model: str, frames: int | None, size: int | None
-) -> list[Question]:
+) -> list[ForecastRequest]:
     """Return the questions of one model at one number of frames and one size."""
     import torch
 
@@ -66,7 +66,7 @@ def model_questions(
     check_division(protocol, options.processes, options.sharded)
     settings = settings_of(options.set, names)
     return [
-        Question(
+        ForecastRequest(
             model,
             name,
             settings[name],

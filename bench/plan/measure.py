@@ -18,11 +18,11 @@ from bench.config.presets import default_protocol
 from bench.data.clips import VideoClips
 from bench.memory.meter import MemoryMeter, MemoryReading, NoMeter
 from bench.plan.forecast import traced_sampler
-from bench.plan.request import Question, answer
+from bench.plan.request import ForecastRequest, run_forecast
 from bench.records.environment import describe
 from bench.records.failure import failure
 from bench.training.detector import build_detector, lower_frozen_weights
-from bench.training.step import HOST, Trainer, begin_stage
+from bench.training.step import HOST, Trainer, setup_stage
 from strategies import build_strategy
 from strategies.base import Fidelity
 
@@ -39,7 +39,7 @@ class StageMeasurement:
     seconds_per_step: float
 
 
-def measure_steps(question: Question, device: torch.device) -> list[StageMeasurement]:
+def measure_steps(question: ForecastRequest, device: torch.device) -> list[StageMeasurement]:
     """Return what every stage and fidelity needs; raises what goes wrong, out of memory too."""
     protocol = override(default_protocol(question.model, question.device), question.protocol)
     torch.set_num_threads(protocol.threads)
@@ -56,7 +56,7 @@ def measure_steps(question: Question, device: torch.device) -> list[StageMeasure
     for stage in strategy.stages():
         if stage.fresh_head:
             detector.head = fresh_head().to(device)
-        setup = begin_stage(trainer, stage)
+        setup = setup_stage(trainer, stage)
         for fidelity in dict.fromkeys(stage.fidelities):
             for number in range(2):
                 meter = MemoryMeter(device)
@@ -75,10 +75,10 @@ def measure_steps(question: Question, device: torch.device) -> list[StageMeasure
     return found
 
 
-def measure(question: Question, device_name: str) -> dict[str, Any]:
+def measure(question: ForecastRequest, device_name: str) -> dict[str, Any]:
     """Return the row of a question: the forecast, and what was measured or why it was not."""
     device = torch.device(device_name)
-    row = {**answer(question), "status": "ok", "message": None, "weights": "random", "measured": None}
+    row = {**run_forecast(question), "status": "ok", "message": None, "weights": "random", "measured": None}
     try:
         stages = measure_steps(question, device)
         highest = max(stages, key=lambda stage: stage.reading.peak_allocated_bytes)

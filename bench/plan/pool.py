@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from bench.plan.request import Question, answer
+from bench.plan.request import ForecastRequest, run_forecast
 
 Result = TypeVar("Result")
 
@@ -29,7 +29,7 @@ def _end_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def forecasters(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
+def forecast_pool(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
     """Give a pool of processes for forecasts, one thread each.
 
     More threads would only take turns with the interpreter, and a forecast for CUDA changes its process.
@@ -62,8 +62,8 @@ def in_order(futures: Sequence[concurrent.futures.Future[Result]], description: 
     return [future.result() for future in futures]
 
 
-def answer_all(
-    questions: Sequence[Question], pool: concurrent.futures.Executor, description: str = "forecasts"
+def run_forecasts(
+    questions: Sequence[ForecastRequest], pool: concurrent.futures.Executor, description: str = "forecasts"
 ) -> list[dict[str, Any]]:
     """Return the rows in the order of the questions."""
-    return in_order([pool.submit(answer, question) for question in questions], description)
+    return in_order([pool.submit(run_forecast, question) for question in questions], description)

@@ -13,7 +13,7 @@ from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Question:
+class ForecastRequest:
     """What is to be trained, and on what device."""
 
     model: str
@@ -32,7 +32,7 @@ class Question:
     sharded: bool = False
 
 
-def answer(question: Question) -> dict[str, Any]:
+def run_forecast(question: ForecastRequest) -> dict[str, Any]:
     """Return the row: predicted bytes in all, by kind, by phase and by stage."""
     import gc
 
@@ -59,7 +59,7 @@ def answer(question: Question) -> dict[str, Any]:
                 question.instances,
                 target,
                 timeline=question.timeline,
-                world=World(0, question.processes, question.sharded, connected=False),
+                world=World(0, question.processes, question.sharded, has_peers=False),
             ),
         )
     finally:

@@ -180,7 +180,7 @@ def film(source: Path, target: Path, segments: list[Segment]) -> None:
     """Write the video with labels, with a bar."""
     from tqdm import tqdm
 
-    from bench.predict.overlay import write_film
+    from bench.predict.overlay import write_annotated_video
 
     with tqdm(desc="writing video", unit="frames", leave=False, disable=not sys.stderr.isatty()) as bar:
 
@@ -188,7 +188,7 @@ def film(source: Path, target: Path, segments: list[Segment]) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        write_film(source, target, segments, progress)
+        write_annotated_video(source, target, segments, progress)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

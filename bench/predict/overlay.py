@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.io.errors import InputError
-from bench.io.writing import replacing
-from bench.predict.segments import Segment, clear
+from bench.io.writing import atomic_path
+from bench.predict.segments import Segment, select_for_display
 from bench.predict.timeline import colour_of, plain
 from bench.report.figures.style import STYLE
 from datasets.video.index import VideoIndex, inspect
@@ -28,7 +28,7 @@ TICKS = 90_000
 ENCODERS = ("libx264", "mpeg4")
 
 
-def write_film(
+def write_annotated_video(
     source: Path,
     target: Path,
     segments: Sequence[Segment],
@@ -36,7 +36,7 @@ def write_film(
 ) -> None:
     """Write the video at ``source`` with labels to ``target``, frame by frame at its own times."""
     index = inspect(source)
-    with replacing(target) as draft, av.open(str(draft), "w", format="mp4") as container:
+    with atomic_path(target) as draft, av.open(str(draft), "w", format="mp4") as container:
         stream: Any = None
         for number, frame in enumerate(_labelled(source, index, segments)):
             if stream is None:
@@ -63,7 +63,7 @@ def _stream(container: Any, frame: Picture, rate: float) -> Any:
 
 def _labelled(source: Path, index: VideoIndex, segments: Sequence[Segment]) -> Iterator[Picture]:
     """Yield the frames (height, width, 3), both even, with a strip of labels over their lower end."""
-    shown = clear(segments)
+    shown = select_for_display(segments)
     labels = sorted({each.label for each in shown})
     strips: dict[tuple[Segment, ...], Picture] = {}
     everything = np.arange(len(index.starts))

@@ -30,7 +30,7 @@ def chosen(segments: Sequence[Segment], min_score: float, top: int | None) -> li
     return [each for each in ordered if each.score >= min_score][:top]
 
 
-def clear(segments: Sequence[Segment]) -> list[Segment]:
+def select_for_display(segments: Sequence[Segment]) -> list[Segment]:
     """Return the segments worth showing, best first.
 
     None that overlaps a better one of its class by more than half of either, none below a tenth of the best

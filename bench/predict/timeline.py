@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 
 from bench.io.text import printable
-from bench.predict.segments import Segment, clear
+from bench.predict.segments import Segment, select_for_display
 from bench.report.figures.style import COLOURS, HATCHES, canvas
 
 TEXT_SHARE = 0.04
@@ -19,8 +19,8 @@ def colour_of(number: int) -> str:
 
 
 def draw_timeline(name: str, segments: Sequence[Segment], seconds: float) -> bytes:
-    """Return the PNG of a video of ``seconds``; ``clear`` says which segments are drawn."""
-    shown = clear(segments)
+    """Return the PNG of a video of ``seconds``; ``select_for_display`` says which segments are drawn."""
+    shown = select_for_display(segments)
     labels = sorted({each.label for each in shown})
     best = max((each.score for each in shown), default=0.0) or 1.0
     with canvas(8.0, 0.45 * max(len(labels), 1) + 1.0) as (figure, axes):

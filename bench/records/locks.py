@@ -59,7 +59,7 @@ def _refused(folder: Path, reason: str) -> InputError:
     )
 
 
-def claim(results: Path, name: str, patience_seconds: float = 0.0) -> BaseFileLock | None:
+def try_lock(results: Path, name: str, patience_seconds: float = 0.0) -> BaseFileLock | None:
     """Return the lock, taken, or None where another process has it and keeps it for so long.
 
     Raises InputError where the file system has no locks.
@@ -68,7 +68,7 @@ def claim(results: Path, name: str, patience_seconds: float = 0.0) -> BaseFileLo
 
 
 @contextlib.contextmanager
-def holding(results: Path, name: str) -> Iterator[None]:
+def locked(results: Path, name: str) -> Iterator[None]:
     """Hold a lock during the block, after waiting for it as long as it takes."""
     lock = _lock(results, name, -1)
     assert lock is not None
@@ -78,11 +78,11 @@ def holding(results: Path, name: str) -> Iterator[None]:
         lock.release()
 
 
-def held(results: Path, name: str) -> bool:
+def is_locked(results: Path, name: str) -> bool:
     """Say whether a living process, this one or another, holds a lock."""
     if not lock_path(results, name).exists():
         return False
-    lock = claim(results, name)
+    lock = try_lock(results, name)
     if lock is None:
         return True
     lock.release()
@@ -91,6 +91,6 @@ def held(results: Path, name: str) -> bool:
 
 def check_locks(results: Path) -> None:
     """Raise InputError where the results folder has no locks."""
-    lock = claim(results, PROBE, 10.0)
+    lock = try_lock(results, PROBE, 10.0)
     if lock is not None:
         lock.release()

@@ -19,7 +19,7 @@ from typing import Any
 from bench.io.reading import LARGEST_NOTE, read_json
 from bench.io.typed_values import value_of
 from bench.io.writing import machine, process_runs, write_atomically
-from bench.records.locks import claim
+from bench.records.locks import try_lock
 
 EVERY_SECONDS = 3.0
 """A run's file is written this often at most."""
@@ -144,7 +144,7 @@ def remove_stale(results: Path) -> None:
             if path.name.startswith(f"{QUEUE}+"):
                 if not _queue_lives(path):
                     path.unlink(missing_ok=True)
-            elif (lock := claim(results, path.stem)) is not None:
+            elif (lock := try_lock(results, path.stem)) is not None:
                 try:
                     path.unlink(missing_ok=True)
                 finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.io.errors import InputError
 from bench.io.text import printable
 from bench.io.writing import check_inside, write_atomically
-from bench.records.locks import REPORT, holding
+from bench.records.locks import REPORT, locked
 from bench.records.record import read_folder
 
 
@@ -30,7 +30,7 @@ def build(results: Path) -> Report:
     check_inside(results, "tables", "figures", "locks")
     if not any((results / "records").glob("*.json")):
         return _build(results)  # says so, and leaves no folder behind
-    with holding(results, REPORT):
+    with locked(results, REPORT):
         return _build(results)
 
 

@@ -48,7 +48,7 @@ def check_data(run: ResolvedRun) -> None:
 def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int:
     """Run what is missing, rebuild the report, and return the exit code: 1 if a run of the matrix failed."""
     from bench.records.locks import check_locks
-    from bench.run.pending import clear_away, pending, stamps
+    from bench.run.pending import pending, remove_stale_files, stamps
     from bench.run.scheduler import run_matrix
     from bench.run.worker.supervisor import Limits
 
@@ -57,13 +57,13 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
     runs = resolve_runs(specs, load_dataset(specs[0]))
     runs[0].class_scores()
     if options.fit is not None:
-        from bench.run.memory_check import fitted
+        from bench.run.memory_check import fit_micro_batch
 
-        runs = fitted(runs, options.fit)
+        runs = fit_micro_batch(runs, options.fit)
     records = options.results / "records"
     known = stamps(records)
     todo = pending(runs, records, options.redo)
-    clear_away(options.results, runs, frozenset(run.id for run in todo))
+    remove_stale_files(options.results, runs, frozenset(run.id for run in todo))
     if todo:
         check_data(todo[0])
         workers = options.workers or default_workers(runs[0])
@@ -80,7 +80,9 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
         run_matrix(todo, records, workers, limits, options.redo, known)
     else:
         print(f"all {len(runs)} runs have records", file=sys.stderr)
-    clear_away(options.results, runs, frozenset())  # a process of a killed bench may have lived until now
+    remove_stale_files(
+        options.results, runs, frozenset()
+    )  # a process of a killed bench may have lived until now
     return conclude(runs, options)
 
 

@@ -11,8 +11,8 @@ import torch
 from bench.io.errors import InputError
 from bench.memory.constants import CONTEXT_BYTES, GIBIBYTE, needed_bytes
 from bench.memory.device import capacity_bytes
-from bench.plan.pool import answer_all, forecasters
-from bench.plan.request import Question, answer
+from bench.plan.pool import forecast_pool, run_forecasts
+from bench.plan.request import ForecastRequest, run_forecast
 from bench.run.specification import ResolvedRun
 
 HOPPER_WORKSPACES = 2 * 32 * 2**20
@@ -23,7 +23,7 @@ class PredictedOutOfMemoryError(MemoryError):
     """The forecast exceeds the device's memory, so that the run was not tried."""
 
 
-def question_of(run: ResolvedRun) -> Question:
+def forecast_request(run: ResolvedRun) -> ForecastRequest:
     """Return the question that a run's forecast answers."""
     spec, dataset, protocol = run.spec, run.dataset, run.protocol
     videos = dataset.subset(protocol.training_subset)
@@ -33,7 +33,7 @@ def question_of(run: ResolvedRun) -> Question:
         not torch.cuda.is_available() or torch.cuda.get_device_capability(spec.device)[0] >= 9
     ):
         workspace = HOPPER_WORKSPACES
-    return Question(
+    return ForecastRequest(
         spec.model,
         spec.strategy,
         spec.strategy_settings,
@@ -52,13 +52,13 @@ def predict(run: ResolvedRun) -> dict[str, Any]:
     """Return the record's part on what is predicted: bytes, or the reason why there is no forecast."""
     names = ("predicted_peak_bytes", "predicted_reserved_bytes", "kinds", "phases", "stages")
     try:
-        row = answer(question_of(run))
+        row = run_forecast(forecast_request(run))
     except Exception as error:  # a strategy that cannot be traced, or that fails: the run itself will tell
         return {**dict.fromkeys(names), "reason": f"{type(error).__name__}: {error}"[:300]}
     return {**{name: row[name] for name in names}, "reason": None}
 
 
-def check_possible(prediction: dict[str, Any], device: torch.device) -> None:
+def check_fits_device(prediction: dict[str, Any], device: torch.device) -> None:
     """Raise PredictedOutOfMemoryError where the predicted tensors cannot lie on the device at all.
 
     What the allocator reserves beyond them does not count: it gives that back before it fails.
@@ -71,7 +71,7 @@ def check_possible(prediction: dict[str, Any], device: torch.device) -> None:
         raise PredictedOutOfMemoryError(f"predicted out of memory ({sizes}); --force tries it")
 
 
-def fitted(runs: Sequence[ResolvedRun], gib: float) -> list[ResolvedRun]:
+def fit_micro_batch(runs: Sequence[ResolvedRun], gib: float) -> list[ResolvedRun]:
     """Return the runs with streamed backward and the largest micro-batch (a power of two) that fits a card.
 
     The same for all of them, since they share a table. Raises InputError where one clip does not fit.
@@ -80,10 +80,10 @@ def fitted(runs: Sequence[ResolvedRun], gib: float) -> list[ResolvedRun]:
     firsts = list({run.spec.strategy: run for run in reversed(runs)}.values())
     chosen: list[ResolvedRun] | None = None
     clips = 1
-    with forecasters(2) as pool:
+    with forecast_pool(2) as pool:
         while clips <= runs[0].protocol.window_clips:
             tried = [_streamed(run, clips) for run in firsts]
-            rows = answer_all([question_of(run) for run in tried], pool)
+            rows = run_forecasts([forecast_request(run) for run in tried], pool)
             needed = {
                 row["strategy"]: needed_bytes(row) if row["device"] == "cuda" else row["predicted_peak_bytes"]
                 for row in rows

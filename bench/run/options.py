@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench.config.arguments import check_cards, check_processes, device_of, pairs, seeds_of
 from bench.io.errors import InputError
-from bench.run.cluster.slurm_options import check_launcher, device_there
+from bench.run.cluster.slurm_options import check_launcher, cluster_device
 from strategies import settings_of, strategy_names
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
         raise InputError(f"--stall: got {options.stall:g}, allowed is more than 0 (seconds; inf: never)")
     check_processes(options.processes, options.sharded)
     check_launcher(options)
-    if (device := device_there(options)) is None:
+    if (device := cluster_device(options)) is None:
         check_cards(options.processes, options.device)
         device = device_of(options.device)
     names = strategy_names(options.strategies)

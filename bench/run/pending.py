@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from bench.io.errors import InputError
-from bench.io.writing import remove_drafts
-from bench.records.locks import REPORT, claim, held
+from bench.io.writing import remove_stale_temps
+from bench.records.locks import REPORT, is_locked, try_lock
 from bench.records.progress import remove_stale
 from bench.records.record import Record, read_folder, read_record, was_killed
 from bench.run.specification import ResolvedRun
@@ -19,14 +19,14 @@ def pending(runs: Sequence[ResolvedRun], records: Path, redo: str) -> list[Resol
     A run whose process was killed from outside counts as cancelled.
     """
     status = {record["id"]: _status(record) for record in read_folder(records).records}
-    return [run for run in runs if _again(status.get(run.id), redo)]
+    return [run for run in runs if _needs_run(status.get(run.id), redo)]
 
 
 def _status(record: Record) -> str:
     return "cancelled" if was_killed(record) else str(record["status"])
 
 
-def _again(status: str | None, redo: str) -> bool:
+def _needs_run(status: str | None, redo: str) -> bool:
     """Say whether a run of a status is done again; None stands for no record."""
     if status is None or status == "cancelled" or redo == "all":
         return True
@@ -63,7 +63,7 @@ def still_pending(identifier: str, records: Path, redo: str, known: Mapping[str,
         record = read_record(path)
     except InputError:
         return True
-    return _again(_status(record), redo if known.get(identifier) == stamp else "cancelled")
+    return _needs_run(_status(record), redo if known.get(identifier) == stamp else "cancelled")
 
 
 def read_status(records: Path, identifier: str) -> str:
@@ -74,7 +74,7 @@ def read_status(records: Path, identifier: str) -> str:
         return "no record"
 
 
-def clear_away(results: Path, runs: Sequence[ResolvedRun], again: Collection[str]) -> None:
+def remove_stale_files(results: Path, runs: Sequence[ResolvedRun], again: Collection[str]) -> None:
     """Remove what killed processes left: drafts, signs of progress, and checkpoints of runs that ended well.
 
     Runs whose ids are in ``again`` are about to be done once more and go on from theirs. What another living
@@ -82,12 +82,12 @@ def clear_away(results: Path, runs: Sequence[ResolvedRun], again: Collection[str
     """
     from datasets.miniature.config import default_cache_dir
 
-    remove_drafts(results, lambda name: held(results, _lock_of(name)))
+    remove_stale_temps(results, lambda name: is_locked(results, _lock_of(name)))
     for cache in {Path(run.spec.cache) if run.spec.cache else default_cache_dir() for run in runs}:
-        remove_drafts(cache / "encodings")
+        remove_stale_temps(cache / "encodings")
     remove_stale(results)
     for path in (results / "unfinished").glob("*.pt"):
-        if path.stem in again or (lock := claim(results, path.stem)) is None:
+        if path.stem in again or (lock := try_lock(results, path.stem)) is None:
             continue
         try:
             if read_record(results / "records" / f"{path.stem}.json")["status"] == "ok":

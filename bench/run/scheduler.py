@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bench.io.text import printable
-from bench.records.locks import claim
+from bench.records.locks import try_lock
 from bench.records.paths import unfinished_path
 from bench.records.progress import (
     Waiting,
@@ -23,17 +23,17 @@ from bench.records.record import Record, write_record
 from bench.run.pending import Stamp, still_pending
 from bench.run.record_builder import empty_record
 from bench.run.specification import ResolvedRun
-from bench.run.worker.exit_status import OUT_OF_HOST_MEMORY, death, ran_out
+from bench.run.worker.exit_status import OUT_OF_HOST_MEMORY, classify_exit, oom_killed_since
 from bench.run.worker.supervisor import (
     END_SECONDS,
     Limits,
     Messages,
     Running,
-    end,
-    end_overdue,
-    hear,
+    enforce_limits,
+    handle_message,
+    kill_tree,
     start,
-    stop,
+    terminate,
 )
 
 POLL_SECONDS = 1.0
@@ -77,14 +77,14 @@ def run_matrix(
         total=len(waiting), desc="runs", position=0, disable=not sys.stderr.isatty(), dynamic_ncols=True
     )
     running_slots: dict[str, int] = {}
-    said: set[str] = set()
+    printed: set[str] = set()
     queued_at, waits_since = -math.inf, None
     try:
         while waiting or active or elsewhere:
             changed = bool(waiting) and len(active) < workers
             while waiting and len(active) < workers:
                 run = waiting.pop(0)
-                if (lock := claim(results, run.id)) is None:
+                if (lock := try_lock(results, run.id)) is None:
                     elsewhere.append(run)
                 elif not still_pending(run.id, records, redo, known):
                     lock.release()
@@ -101,7 +101,7 @@ def run_matrix(
                 if elsewhere:
                     if waits_since is None:
                         waits_since = time.monotonic()
-                        _say_once(f"waiting for {_names(elsewhere)}, which another bench does", said)
+                        _log_once(f"waiting for {_names(elsewhere)}, which another bench does", printed)
                     if time.monotonic() - waits_since > patience_seconds:
                         break
                     time.sleep(POLL_SECONDS)
@@ -110,13 +110,13 @@ def run_matrix(
             try:
                 running, message = messages.get(timeout=0.5)
             except queue.Empty:
-                end_overdue(active, limits)
+                enforce_limits(active, limits)
                 continue
             if message is not None:
-                hear(running, message, said)
-                end_overdue(active, limits)
+                handle_message(running, message, printed)
+                enforce_limits(active, limits)
                 continue
-            end(running.process, END_SECONDS)
+            kill_tree(running.process, END_SECONDS)
             active.remove(running)
             slots.add(running_slots.pop(running.run.id))
             running.bar.close()
@@ -128,9 +128,9 @@ def run_matrix(
     except BaseException as error:
         for running in active:
             if isinstance(error, PreemptedError):
-                stop(running, error.seconds)
+                terminate(running, error.seconds)
         for running in active:
-            end(running.process)
+            kill_tree(running.process)
             running.bar.close()
             if isinstance(error, KeyboardInterrupt):
                 running.result = {"status": "cancelled", "phase": running.phase, "message": "interrupted"}
@@ -161,21 +161,25 @@ def _names(runs: Sequence[ResolvedRun]) -> str:
     return ", ".join(run.title for run in runs)
 
 
-def _say_once(line: str, said: set[str]) -> None:
-    if line not in said:
-        said.add(line)
+def _log_once(line: str, printed: set[str]) -> None:
+    if line not in printed:
+        printed.add(line)
         tqdm.write(line, file=sys.stderr)
 
 
 def record_of(running: Running) -> Record:
-    """Return the record of a run whose process has ended, from what it said and how it ended."""
+    """Return the record of a run whose process has ended, from what it printed and how it ended."""
     result = running.result
     if result is not None and "record" in result:
         return dict(result["record"])
     if result is None:
         code, processes = running.process.returncode, running.run.spec.processes
-        result = death(code, running.errors, running.memory_kills, processes)
-    elif running.run.spec.processes > 1 and result["status"] == "error" and ran_out(running.memory_kills):
+        result = classify_exit(code, running.errors, running.oom_kills_before, processes)
+    elif (
+        running.run.spec.processes > 1
+        and result["status"] == "error"
+        and oom_killed_since(running.oom_kills_before)
+    ):
         result = OUT_OF_HOST_MEMORY  # what was told is that the others lost the one that was killed
     record = empty_record(running.run)
     return {

@@ -44,7 +44,7 @@ def seconds_of(action: Callable[[], object], repeats: int = 1) -> float:
     return min(taken)
 
 
-def plain(name: str) -> ModuleType | None:
+def load_reference(name: str) -> ModuleType | None:
     """Return a module of the tests' plain references; None outside of a checkout."""
     path = PROJECT_ROOT / "tests" / "reference" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"plain_{name}", path) if path.exists() else None

@@ -7,7 +7,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.speed import BESIDE, Measurement, plain, seconds_of
+from bench.speed import BESIDE, Measurement, load_reference, seconds_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,7 @@ def suppression(scale: float, cache: Path | None) -> list[Measurement]:
     fast = seconds_of(lambda: [soft_nms(*video, max_seg_num=200) for video in videos])
     name = f"soft-NMS, {total} detections in {len(videos)} videos"
     rows = [Measurement("nms", name, fast, "s", 5.0)]
-    reference = plain("nms")
+    reference = load_reference("nms")
     if reference is not None:
         sample = videos[:: max(1, round(len(videos) / max(2, 12 * scale)))]
 
@@ -111,7 +111,7 @@ def evaluation(scale: float, cache: Path | None) -> list[Measurement]:
     fast = seconds_of(lambda: evaluate(truth, found, TIOUS), 3)
     what = f"evaluator, {len(found)} detections, nine tIoUs"
     rows = [Measurement("evaluation", what, fast, "s", None, origin)]
-    reference = plain("evaluation")
+    reference = load_reference("evaluation")
     if reference is not None:
         labels = np.unique(truth.label)
 

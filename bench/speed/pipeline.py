@@ -35,7 +35,7 @@ def caching(scale: float, cache: Path | None) -> list[Measurement]:
     from bench.memory.meter import NoMeter
     from bench.run.specification import RunSpecification, resolve_run
     from bench.training.detector import build_detector
-    from bench.training.step import StageSetup, Trainer, begin_stage
+    from bench.training.step import StageSetup, Trainer, setup_stage
     from strategies.base import FULL
 
     torch.set_num_threads(1)
@@ -55,7 +55,7 @@ def caching(scale: float, cache: Path | None) -> list[Measurement]:
         store = open_store(dataset, protocol.training_subset, protocol, detector.backbone.geometry, loader)
         sampler = TrainingSampler(store, protocol, dataset.classes, 0)
         trainer = Trainer(detector, protocol, sampler, torch.device("cpu"))
-        setup = begin_stage(trainer, strategy.stages()[0])
+        setup = setup_stage(trainer, strategy.stages()[0])
         kept, bypass = setup.cache, setup.uncached
         assert kept is not None
         assert bypass is not None

@@ -87,7 +87,7 @@ def set_training_mode(module: nn.Module, parent_trains: bool = False) -> None:
         set_training_mode(child, trains)
 
 
-def freeze_but(detector: Detector, stage: Stage) -> dict[str, float]:
+def freeze_except(detector: Detector, stage: Stage) -> dict[str, float]:
     """Let only what the stage's rules name require gradient; return the factors of the learning rate."""
     factors = learning_rates(stage.rules, [name for name, _ in detector.named_parameters()])
     for name, parameter in detector.named_parameters():

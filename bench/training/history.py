@@ -22,7 +22,7 @@ class StageMemory:
 
 
 @dataclasses.dataclass(frozen=True)
-class Course:
+class TrainingHistory:
     """The lists and tables that the training loop fills. The last two are of the current stage."""
 
     losses: list[tuple[float, float]] = dataclasses.field(default_factory=list)
@@ -31,7 +31,7 @@ class Course:
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     """Median seconds of a step for each finished stage."""
     trainable: dict[str, int] = dataclasses.field(default_factory=dict)
-    held: list[tuple[int, str, Fidelity]] = dataclasses.field(default_factory=list)
+    schedule: list[tuple[int, str, Fidelity]] = dataclasses.field(default_factory=list)
     """The step from which on a stage and a fidelity held."""
     resumed: list[int] = dataclasses.field(default_factory=list)
     """The steps that were done whenever the run was taken up again."""
@@ -46,23 +46,23 @@ class Course:
         self.times.clear()
 
 
-def plain(course: Course) -> dict[str, Any]:
-    """Return a course as numbers, text, lists, tables and tensors; numbers keep all their bits."""
+def to_dict(history: TrainingHistory) -> dict[str, Any]:
+    """Return a history as numbers, text, lists, tables and tensors; numbers keep all their bits."""
     return {
-        "losses": torch.tensor(course.losses, dtype=torch.float64).reshape(-1, 2),
-        "memory": [dataclasses.asdict(entry) for entry in course.memory],
-        "seconds": dict(course.seconds),
-        "trainable": dict(course.trainable),
-        "held": [[first, stage, dataclasses.asdict(fidelity)] for first, stage, fidelity in course.held],
-        "resumed": list(course.resumed),
-        "measured": [dataclasses.asdict(fidelity) for fidelity in course.measured],
-        "times": torch.tensor(course.times, dtype=torch.float64),
+        "losses": torch.tensor(history.losses, dtype=torch.float64).reshape(-1, 2),
+        "memory": [dataclasses.asdict(entry) for entry in history.memory],
+        "seconds": dict(history.seconds),
+        "trainable": dict(history.trainable),
+        "held": [[first, stage, dataclasses.asdict(fidelity)] for first, stage, fidelity in history.schedule],
+        "resumed": list(history.resumed),
+        "measured": [dataclasses.asdict(fidelity) for fidelity in history.measured],
+        "times": torch.tensor(history.times, dtype=torch.float64),
     }
 
 
-def course_of(values: Mapping[str, Any]) -> Course:
-    """Return the course that ``plain`` wrote; raise KeyError, TypeError or ValueError for anything else."""
-    return Course(
+def from_dict(values: Mapping[str, Any]) -> TrainingHistory:
+    """Return the history that ``to_dict`` wrote; raise KeyError, TypeError or ValueError for anything else."""
+    return TrainingHistory(
         losses=[(float(cls), float(reg)) for cls, reg in values["losses"].tolist()],
         memory=[
             StageMemory(each["stage"], Fidelity(**each["fidelity"]), MemoryReading(**each["reading"]))
@@ -70,7 +70,7 @@ def course_of(values: Mapping[str, Any]) -> Course:
         ],
         seconds=dict(values["seconds"]),
         trainable=dict(values["trainable"]),
-        held=[(first, stage, Fidelity(**fidelity)) for first, stage, fidelity in values["held"]],
+        schedule=[(first, stage, Fidelity(**fidelity)) for first, stage, fidelity in values["held"]],
         resumed=list(values["resumed"]),
         measured=[Fidelity(**fidelity) for fidelity in values["measured"]],
         times=list(values["times"].tolist()),

@@ -19,7 +19,7 @@ from bench.features.disk_cache import DiskCache
 from bench.features.encode import ClipPasses, autocast
 from bench.memory.meter import MemoryMeter, MemoryReading
 from bench.training.detector import Detector
-from bench.training.distributed.fsdp import parts_of
+from bench.training.distributed.fsdp import local_shards
 from bench.training.distributed.processes import ALONE, World
 from datasets.sampling import windows as window_starts
 
@@ -105,7 +105,7 @@ def detect_all(
     names = sorted(store.videos)[world.rank :: world.size]
     for number, name in enumerate(names):
         if number == 0:
-            with meter.watching(detector, parameters=parts_of(detector)), meter.phase("inference"):
+            with meter.watching(detector, parameters=local_shards(detector)), meter.phase("inference"):
                 results.append(detect(detector, store, protocol, device, measured, name))
         else:
             results.append(detect(detector, store, protocol, device, cache, name))

@@ -11,13 +11,13 @@ from bench.features.streamed import check_streamable
 from bench.memory.meter import MemoryMeter, NoMeter
 from bench.models.actionformer.model import ActionFormer
 from bench.models.random_state import derived_seed
-from bench.training.checkpoints.resume import Unfinished
-from bench.training.distributed.fsdp import make_mesh, put_together, shard
+from bench.training.checkpoints.resume import ResumeCheckpointer
+from bench.training.distributed.fsdp import make_mesh, shard, unshard
 from bench.training.distributed.processes import check_draws
-from bench.training.history import Course, StageMemory, TrainingLog
+from bench.training.history import StageMemory, TrainingHistory, TrainingLog
 from bench.training.nonfinite import NonFiniteLossError
 from bench.training.optimizer import schedule
-from bench.training.step import Trainer, begin_stage
+from bench.training.step import Trainer, setup_stage
 from strategies.base import Stage, check_stages
 
 Progress = Callable[[str, int, int], None]
@@ -33,7 +33,7 @@ def train(
     stages: tuple[Stage, ...],
     fresh_head: Callable[[], ActionFormer],
     progress: Progress = lambda phase, done, total: None,
-    unfinished: Unfinished | None = None,
+    unfinished: ResumeCheckpointer | None = None,
 ) -> TrainingLog:
     """Train the detector of ``trainer`` in place, stage after stage, and return what was measured.
 
@@ -46,8 +46,8 @@ def train(
     detector, protocol, sampler = trainer.detector, trainer.protocol, trainer.sampler
     device, world = trainer.device, trainer.world
     state = unfinished.read(detector, stages) if unfinished else None
-    course = state.course if state else Course()
-    losses, memory, held, times = course.losses, course.memory, course.held, course.times
+    history = state.history if state else TrainingHistory()
+    losses, memory, changes, times = history.losses, history.memory, history.schedule, history.times
     if world.sharded:
         if protocol.backward == "streamed":
             check_streamable(detector.backbone)  # asked while it is in one piece
@@ -62,13 +62,13 @@ def train(
         if state:
             state.restore_weights(detector)
         else:
-            course.begin_stage()
-        setup = begin_stage(trainer, stage)
+            history.begin_stage()
+        setup = setup_stage(trainer, stage)
         if world.size > 1:
             check_draws(detector)
         if protocol.backward == "streamed" and setup.cache is None and not world.sharded:
             check_streamable(detector.backbone)
-        course.trainable[stage.name] = sum(p.numel() for p in detector.parameters() if p.requires_grad)
+        history.trainable[stage.name] = sum(p.numel() for p in detector.parameters() if p.requires_grad)
         torch.manual_seed(derived_seed(sampler.seed, "stage", index))
         if state:
             state.restore_stage(detector, setup, device)
@@ -76,18 +76,18 @@ def train(
         for number in range(len(losses), end):
             setup.optimizer.set_factor(schedule(number - first, end - first, protocol.warmup))
             fidelity = stage.fidelity_at(number - first, sampler.steps_per_epoch)
-            if not held or held[-1][1:] != (stage.name, fidelity):
-                held.append((number, stage.name, fidelity))
+            if not changes or changes[-1][1:] != (stage.name, fidelity):
+                changes.append((number, stage.name, fidelity))
             started = time.perf_counter()
             try:
-                if course.measured.count(fidelity) < MEASURED_STEPS:
-                    course.measured.append(fidelity)
+                if history.measured.count(fidelity) < MEASURED_STEPS:
+                    history.measured.append(fidelity)
                     meter = MemoryMeter(device)
                     with meter.watching(
                         detector, setup.optimizer, parameters=setup.parameters_beside(detector)
                     ):
                         losses.append(trainer.step(number, fidelity, setup.uncached, setup.optimizer, meter))
-                    if course.measured.count(fidelity) == MEASURED_STEPS:
+                    if history.measured.count(fidelity) == MEASURED_STEPS:
                         memory.append(StageMemory(stage.name, fidelity, meter.reading()))
                 else:
                     losses.append(trainer.step(number, fidelity, setup.cache, setup.optimizer, NoMeter()))
@@ -102,7 +102,7 @@ def train(
             if setup.average:
                 setup.average.update()
             if unfinished:
-                unfinished.after_step(detector, stages, index, setup, course, device)
+                unfinished.after_step(detector, stages, index, setup, history, device)
             progress(stage.name, number + 1, protocol.steps)
         setup.optimizer.close()
         if setup.average:
@@ -110,10 +110,15 @@ def train(
         if times:
             # The first unmeasured steps also fill the cache.
             late = sorted(times[len(times) // 2 :])
-            course.seconds[stage.name] = late[len(late) // 2]
+            history.seconds[stage.name] = late[len(late) // 2]
     if world.sharded:
-        put_together(detector)
+        unshard(detector)
     detector.eval()
     return TrainingLog(
-        tuple(losses), tuple(memory), course.seconds, course.trainable, tuple(held), tuple(course.resumed)
+        tuple(losses),
+        tuple(memory),
+        history.seconds,
+        history.trainable,
+        tuple(changes),
+        tuple(history.resumed),
     )

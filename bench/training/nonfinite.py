@@ -45,7 +45,7 @@ def plain_number(value: float | None) -> float | str | None:
     return value if value is None or math.isfinite(value) else str(value)
 
 
-def finite(classification: float, regression: float, step: int) -> tuple[float, float]:
+def check_finite_losses(classification: float, regression: float, step: int) -> tuple[float, float]:
     """Return the losses; raise NonFiniteLossError where one of them is not finite."""
     parts = (classification, regression)
     if not all(map(math.isfinite, parts)):

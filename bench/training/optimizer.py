@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed.tensor import DTensor
 
 from bench.config.protocol import NO_CLIPPING, Protocol
-from bench.training.distributed.fsdp import clip_gradients, local
+from bench.training.distributed.fsdp import clip_gradients, to_local
 from bench.training.distributed.processes import ALONE, World
 
 
@@ -26,7 +26,7 @@ def parameter_groups(
     for name, parameter in parameters.items():
         if name in factors:
             matrix = sum(size != 1 for size in parameter.shape) > 1
-            groups.setdefault((factors[name], matrix), []).append(local(parameter))
+            groups.setdefault((factors[name], matrix), []).append(to_local(parameter))
     return [
         {
             "params": members,
@@ -57,7 +57,7 @@ class StageOptimizer:
     ) -> None:
         self.clip = protocol.gradient_clip
         self.world = world
-        self.spread = {local(parameter): parameter for parameter in spread}
+        self.spread = {to_local(parameter): parameter for parameter in spread}
         """The parameters that are spread over processes, by this process's parts."""
         self.gradient_norm: Tensor | float | None = None
         """Of the last step, before it was clipped; None where nothing is clipped."""
@@ -109,7 +109,7 @@ class StageOptimizer:
     def take_gradients(self) -> None:
         """Take over the gradients of the parts of what is spread."""
         for part, parameter in self.spread.items():
-            part.grad = None if parameter.grad is None else local(parameter.grad)
+            part.grad = None if parameter.grad is None else to_local(parameter.grad)
             parameter.grad = None
 
     def _gradients(self, *, spread: bool) -> list[Tensor]:
@@ -177,7 +177,7 @@ class AveragedWeights:
     def __init__(self, module: nn.Module, decay: float, where: torch.device) -> None:
         self.decay = decay
         self.live = [p for p in module.parameters() if p.requires_grad]
-        self.average = [local(p).detach().to(where, copy=True) for p in self.live]
+        self.average = [to_local(p).detach().to(where, copy=True) for p in self.live]
         self.where = where
         self.updates = 0
 
@@ -186,8 +186,10 @@ class AveragedWeights:
         self.updates += 1
         # Early averages follow quickly, or they would remember the initial weights.
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.average, [local(p).detach().to(self.where) for p in self.live], 1 - decay)
+        torch._foreach_lerp_(
+            self.average, [to_local(p).detach().to(self.where) for p in self.live], 1 - decay
+        )
 
     @torch.no_grad()
     def apply(self) -> None:
-        torch._foreach_copy_([local(p).detach() for p in self.live], self.average)
+        torch._foreach_copy_([to_local(p).detach() for p in self.live], self.average)

@@ -15,16 +15,16 @@ from bench.data.windows import TrainingSampler, Window, window_mask
 from bench.features.cache import EncodingCache, batch_clips
 from bench.features.disk_cache import DiskCache
 from bench.features.encode import ClipPasses, autocast, encode_frozen
-from bench.features.fidelity import keep_snippets, reduced_mask, stretch
+from bench.features.fidelity import interpolate_steps, keep_snippets, reduced_mask
 from bench.features.streamed import encode_streamed
 from bench.memory.meter import Meter
 from bench.models.actionformer.losses import Losses
 from bench.models.backbone import Encoded
-from bench.models.random_state import Share, drawing_for, random_state, set_random_state
-from bench.training.detector import Detector, freeze_but
-from bench.training.distributed.fsdp import follow_requires_grad, parts_of, put_together, take_apart
+from bench.models.random_state import BatchSlice, batch_slice_context, random_state, set_random_state
+from bench.training.detector import Detector, freeze_except
+from bench.training.distributed.fsdp import local_shards, reshard, sync_requires_grad, unshard
 from bench.training.distributed.processes import ALONE, World
-from bench.training.nonfinite import finite
+from bench.training.nonfinite import check_finite_losses
 from bench.training.optimizer import AveragedWeights, StageOptimizer, make_optimizer
 from strategies.base import FULL, Fidelity, Stage
 
@@ -98,7 +98,7 @@ class Trainer:
                 encoded = self.passes(len(flat), fidelity).encode(backbone, flat)
             inputs = tuple(part.unflatten(0, (windows, clips)) for part in encoded)
         with autocast(self.device, protocol.precision):
-            return stretch(backbone.fuse(inputs, mask), self.head_steps), finish
+            return interpolate_steps(backbone.fuse(inputs, mask), self.head_steps), finish
 
     def step(
         self,
@@ -117,11 +117,11 @@ class Trainer:
         size = self.protocol.micro_batch_windows or len(batch)
         if cache is None or not cache.keep or fidelity != FULL:
             self.store.expect(self.sampler.ahead(number, self.world.part))
-        mask, segments, labels = self._truth(windows)
+        mask, segments, labels = self._targets(windows)
         divided = size < len(windows) or self.world.size > 1
         reporting = None
         if divided:
-            reporting = self.world.total(self.detector.head.reporting_points(mask, segments, labels))
+            reporting = self.world.all_reduce_sum(self.detector.head.reporting_points(mask, segments, labels))
         before = (random_state(self.device), self.detector.head.loss_normalizer) if divided else None
         parts = []
         for first in range(0, len(windows), size):
@@ -130,13 +130,17 @@ class Trainer:
             if first and before:  # the parts of a batch draw and are weighed alike
                 set_random_state(before[0], self.device)
                 self.detector.head.loss_normalizer = before[1]
-            of_batch = Share(share.before + first, len(part), len(batch) - share.before - first - len(part))
-            with drawing_for(of_batch):
+            of_batch = BatchSlice(
+                share.before + first, len(part), len(batch) - share.before - first - len(part)
+            )
+            with batch_slice_context(of_batch):
                 parts.append(
                     self._forward_and_backward(number, part, truth, fidelity, cache, meter, reporting)
                 )
-        classification, regression = self.world.totals([sum(column) for column in zip(*parts, strict=True)])
-        losses = finite(classification, regression, number)
+        classification, regression = self.world.all_reduce_sums(
+            [sum(column) for column in zip(*parts, strict=True)]
+        )
+        losses = check_finite_losses(classification, regression, number)
         if self.world.size > 1:
             with meter.phase("backward"):
                 self.world.add_gradients(optimizer.parameters)
@@ -148,7 +152,7 @@ class Trainer:
             meter.optimizer_stepped(optimizer)
         return losses
 
-    def _truth(self, windows: Sequence[Window]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    def _targets(self, windows: Sequence[Window]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Return the masks of windows (B, T), and of each its segments and labels, on the device."""
         masks = [window_mask(window, self.store.clips[window.video]) for window in windows]
         targets = [self.sampler.targets(window) for window in windows]
@@ -179,7 +183,7 @@ class Trainer:
                 losses = self.detector.head.loss(outputs, segments, labels, reporting)
         parts = values_of(losses)
         if self.world.size == 1:  # several processes look at the sum, and so stop together
-            finite(*parts, number)
+            check_finite_losses(*parts, number)
         with meter.phase("backward"):
             total = losses.total
             del losses, outputs, inputs, features
@@ -213,10 +217,10 @@ class StageSetup:
 
     def parameters_beside(self, detector: Detector) -> list[Tensor]:
         """Return the tensors that hold weights beside the detector's own: sharded parts, averages."""
-        return [*parts_of(detector), *(self.average.average if self.average else ())]
+        return [*local_shards(detector), *(self.average.average if self.average else ())]
 
 
-def begin_stage(trainer: Trainer, stage: Stage) -> StageSetup:
+def setup_stage(trainer: Trainer, stage: Stage) -> StageSetup:
     """Freeze all but what the stage names, and return its optimizer, average and caches.
 
     Raises InputError where streamed backward is asked for and the backbone's clips mix.
@@ -224,13 +228,13 @@ def begin_stage(trainer: Trainer, stage: Stage) -> StageSetup:
     detector, protocol, world = trainer.detector, trainer.protocol, trainer.world
     upstream = detector.backbone.upstream()
     if world.sharded:
-        take_apart(upstream)
-    factors = freeze_but(detector, stage)
+        reshard(upstream)
+    factors = freeze_except(detector, stage)
     trains = any(p.requires_grad for p in upstream.parameters())
     if world.sharded:
-        follow_requires_grad(upstream)
+        sync_requires_grad(upstream)
         if not trains:
-            put_together(upstream)
+            unshard(upstream)
     detector.backbone.set_checkpointing(
         protocol.backward == "checkpointed"
         or (protocol.backward == "streamed" and protocol.streamed_checkpointing)

@@ -7,7 +7,7 @@ from typing import Literal
 from bench.io.errors import InputError
 
 ACTION = "action"
-Treatment = Literal["refuse", "drop", "keep"]
+Policy = Literal["refuse", "drop", "keep"]
 """What becomes of a segment that is wrong: an error, left out and counted, or kept as it stands."""
 
 
@@ -20,9 +20,9 @@ class SegmentPolicy:
     earlier instance's, which is what ActionFormer and OpenTAD remove.
     """
 
-    empty: Treatment = "refuse"
-    outside: Treatment = "refuse"
-    duplicates: Treatment = "keep"
+    empty: Policy = "refuse"
+    outside: Policy = "refuse"
+    duplicates: Policy = "keep"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Video:
 
 
 @dataclass(frozen=True)
-class Mended:
+class Repairs:
     """How many segments reading changed, by reason."""
 
     clipped: int = 0
@@ -69,7 +69,7 @@ class Dataset:
 
     `sha256` is that of the annotation file's bytes, of durations where they came from elsewhere, and of
     a known data set's variant and missing videos: one digest, one ground truth.
-    `missing` lists videos that the user declared absent; the variant's name then says so. `mended` counts
+    `missing` lists videos that the user declared absent; the variant's name then says so. `repairs` counts
     what reading changed.
     """
 
@@ -81,18 +81,18 @@ class Dataset:
     path: Path
     root: Path
     file_pattern: str = "{id}"
-    mended: Mended = field(default_factory=Mended)
+    repairs: Repairs = field(default_factory=Repairs)
     missing: tuple[str, ...] = ()
 
     @property
     def clipped(self) -> int:
         """How many ends were cut back to the video's."""
-        return self.mended.clipped
+        return self.repairs.clipped
 
     @property
     def dropped(self) -> int:
         """How many wrong segments were left out."""
-        return self.mended.empty + self.mended.outside + self.mended.duplicates
+        return self.repairs.empty + self.repairs.outside + self.repairs.duplicates
 
     @property
     def subsets(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from bench.io.errors import InputError
 from bench.io.text import LONGEST_NAME, acts, shown
-from datasets.annotations.dataset import Instance, Mended, SegmentPolicy, Treatment, Video
+from datasets.annotations.dataset import Instance, Policy, Repairs, SegmentPolicy, Video
 from datasets.annotations.formats import VideoFacts
 
 END_TOLERANCE_SECONDS = 0.5
@@ -37,7 +37,7 @@ class AnnotationRules:
 
 
 class EntryReader:
-    """Checks the entries of one file one by one; `mended` counts what it changed."""
+    """Checks the entries of one file one by one; `repairs` counts what it changed."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class EntryReader:
         self.policy = rules.policy
         self.ignored = frozenset(rules.ignored)
         self.facts = facts or {}
-        self.mended = Mended()
+        self.repairs = Repairs()
 
     def fail(self, field: str, problem: str) -> NoReturn:
         raise InputError(f"{self.file}: {field}: {problem}")
@@ -117,18 +117,18 @@ class EntryReader:
             problem = f"start {start:g} s is not before end {end:g} s"
             # What ends before it starts has no length that an evaluator could use.
             treatment = "drop" if start > end and self.policy.empty == "keep" else self.policy.empty
-            return self.treated("empty", treatment, where, problem, Instance(start, end, label))
+            return self.apply_policy("empty", treatment, where, problem, Instance(start, end, label))
         if start < 0 or start >= duration or end > duration + END_TOLERANCE_SECONDS:
             problem = f"[{start:g}, {end:g}] is outside the video's [0, {duration:g}] s"
             kept = Instance(start, end, label)
-            return self.treated("outside", self.policy.outside, where, problem, kept)
+            return self.apply_policy("outside", self.policy.outside, where, problem, kept)
         if end > duration and self.policy.outside != "keep":
             self.count("clipped")
             end = duration
         return Instance(start, end, label)
 
-    def treated(
-        self, kind: str, treatment: Treatment, where: str, problem: str, instance: Instance
+    def apply_policy(
+        self, kind: str, treatment: Policy, where: str, problem: str, instance: Instance
     ) -> Instance | None:
         """A wrong instance as the policy treats it: an error, nothing, or itself."""
         if treatment == "refuse":
@@ -155,7 +155,7 @@ class EntryReader:
         return kept
 
     def count(self, kind: str) -> None:
-        self.mended = replace(self.mended, **{kind: getattr(self.mended, kind) + 1})
+        self.repairs = replace(self.repairs, **{kind: getattr(self.repairs, kind) + 1})
 
     def number(self, value: Any, where: str, unit: str = "of seconds") -> float:
         """A finite number, also from a string: some published files quote their seconds."""

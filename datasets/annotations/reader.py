@@ -74,7 +74,7 @@ def check_file(
         path=path,
         root=root,
         file_pattern=rules.file_pattern,
-        mended=reader.mended,
+        repairs=reader.repairs,
     )
 
 

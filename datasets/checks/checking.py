@@ -67,9 +67,9 @@ def check_annotations(path: Path, card: Card | None = None, variant: Variant | N
     for subset, count in unknown.items():
         text = f"{count} videos of {subset} have no duration in the file or in a table beside it"
         findings.append(Finding("note", "duration unknown", "", text))
-    findings += _alike([video.id for video in videos])
-    if reader.mended.ignored:
-        text = f"{reader.mended.ignored} instances of {', '.join(reader.ignored)} are left out"
+    findings += _overlapping([video.id for video in videos])
+    if reader.repairs.ignored:
+        text = f"{reader.repairs.ignored} instances of {', '.join(reader.ignored)} are left out"
         findings.append(Finding("note", "ignored label", "", text))
     variants = recognise(path, file, card)
     findings += _recognised(path, card, variant, variants)
@@ -106,7 +106,7 @@ def _segments(video: Video, card: Card | None, variant: Variant | None) -> list[
     return found
 
 
-def _alike(ids: list[str]) -> list[Finding]:
+def _overlapping(ids: list[str]) -> list[Finding]:
     """Ids that differ in case or in ActivityNet's prefix alone: on some disks they are one file."""
     first: dict[str, str] = {}
     found = []

@@ -59,7 +59,7 @@ def follow(path: Track, events: list[Event], times: Floats, shift: NDArray[np.fl
     log_scale, brightness = np.log(path.scale), path.brightness.copy()
     for event in sorted(events, key=lambda event: event.start):
         offsets = perform(
-            _homeward(event.motion, x, y, times, event.start), times - event.start, event.end - event.start
+            _return_path(event.motion, x, y, times, event.start), times - event.start, event.end - event.start
         )
         x += offsets.x
         y += offsets.y
@@ -78,7 +78,7 @@ def scaled(track: Track, scale: float) -> Track:
     )
 
 
-def _homeward(motion: Motion, x: Floats, y: Floats, times: Floats, start: float) -> Motion:
+def _return_path(motion: Motion, x: Floats, y: Floats, times: Floats, start: float) -> Motion:
     """A dash turned round where it would leave the middle of the picture; any other motion as it is."""
     if motion.kind != "dash":
         return motion

@@ -47,7 +47,7 @@ class DecordError(Exception):
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Request:
     """The request that a worker has to answer: frames, since when, and how long it may take."""
 
     first: int
@@ -60,7 +60,7 @@ class _Asked:
 class _Worker:
     process: subprocess.Popen[str]
     memory: mmap.mmap
-    asked: _Asked | None = None
+    asked: _Request | None = None
     """The last request."""
 
 
@@ -69,7 +69,7 @@ def decord_installed() -> bool:
     return importlib.util.find_spec("decord") is not None
 
 
-def trusted(index: VideoIndex) -> bool:
+def is_supported(index: VideoIndex) -> bool:
     """Whether decord is known to read such files right."""
     return any(name in TRUSTED for name in index.container.split(","))
 
@@ -124,7 +124,7 @@ def _send(
     }
     assert worker.process.stdin is not None
     patience = seconds + GRACE_SECONDS + (0.0 if worker.asked else START_SECONDS)
-    worker.asked = _Asked(int(indices[0]), int(indices[-1]), time.monotonic(), patience)
+    worker.asked = _Request(int(indices[0]), int(indices[-1]), time.monotonic(), patience)
     try:
         worker.process.stdin.write(json.dumps(request) + "\n")
         worker.process.stdin.flush()

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bench.io.errors import InputError
-from datasets.video.decord_reader import DecordError, decord_frames, decord_installed, trusted
+from datasets.video.decord_reader import DecordError, decord_frames, decord_installed, is_supported
 from datasets.video.index import VideoIndex, fail, inspect
 from datasets.video.pyav_reader import pyav_frames
 
@@ -163,7 +163,7 @@ def _read(
     num_threads: int,
 ) -> None:
     """Fill pictures (height, width, 3), one for each instant."""
-    needed, place = np.unique(index.at(instants), return_inverse=True)
+    needed, place = np.unique(index.frame_indices(instants), return_inverse=True)
     if len(needed) == 0:
         return
     thread = threading.get_ident()
@@ -201,7 +201,7 @@ def _decode(
 
 
 def _decord_serves(index: VideoIndex) -> bool:
-    return decord_installed() and trusted(index)
+    return decord_installed() and is_supported(index)
 
 
 def _chunks(frames: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:

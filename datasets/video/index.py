@@ -44,7 +44,7 @@ class VideoIndex:
     rotation: int
     container: str
 
-    def at(self, instants: NDArray[np.float64]) -> NDArray[np.int64]:
+    def frame_indices(self, instants: NDArray[np.float64]) -> NDArray[np.int64]:
         """The frames on screen at some instants: each the last that starts no later, the first before it."""
         # Containers keep times as single floats or coarse ticks: a start late by rounding is still on time.
         late = 1e-3 / self.rate

@@ -14,7 +14,7 @@ SEEK_FRAMES = 48
 """A gap of so many frames is jumped over by a seek; shorter ones are decoded through."""
 
 
-class _LandedLateError(Exception):
+class _SeekOvershootError(Exception):
     """A seek went past the frame that was wanted."""
 
 
@@ -48,7 +48,7 @@ def _nearest(
                 yield answer
                 done += 1
             return
-        except _LandedLateError:
+        except _SeekOvershootError:
             continue  # as in MPEG-TS: once more from the beginning
 
 
@@ -66,7 +66,7 @@ def _pass(
                 container.seek(int(index.ticks[waiting[-1]]), stream=stream)
             for number, frame in _decoded(container, stream, index, position):
                 if landed and number > waiting[-1]:
-                    raise _LandedLateError
+                    raise _SeekOvershootError
                 position, landed = number, False
                 while waiting and number > waiting[-1]:
                     yield waiting.pop(), None
@@ -80,7 +80,7 @@ def _pass(
                     return
             else:
                 if landed:
-                    raise _LandedLateError
+                    raise _SeekOvershootError
                 while waiting:
                     yield waiting.pop(), None
 

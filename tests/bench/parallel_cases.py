@@ -11,9 +11,9 @@ import torch
 
 from bench.data.windows import TrainingSampler
 from bench.models.backbones.vit import VideoViT
-from bench.training.checkpoints.fingerprint import Owner
-from bench.training.checkpoints.resume import Unfinished
-from bench.training.distributed.processes import ALONE, exit_process, joined
+from bench.training.checkpoints.fingerprint import Fingerprint
+from bench.training.checkpoints.resume import ResumeCheckpointer
+from bench.training.distributed.processes import ALONE, exit_process, process_group
 from bench.training.inference import detect_all
 from bench.training.loop import train
 from bench.training.step import Trainer
@@ -23,7 +23,7 @@ from strategies.testing import CLASSES, TINY_PROTOCOL, TINY_VIT, tiny_detector, 
 CPU = torch.device("cpu")
 DROPPING = dataclasses.replace(TINY_VIT, drop_path=0.3)
 PROTOCOL = dataclasses.replace(TINY_PROTOCOL, steps=6, batch_size=4, ema_decay=0.9)
-OWNER = Owner("tiny", str(torch.__version__), "code")
+OWNER = Fingerprint("tiny", str(torch.__version__), "code")
 LONG = {"steps": 20}
 CASES = {
     "head-only": ("head-only", {}),
@@ -68,7 +68,7 @@ def resumed(case, world, folder):
     def once(progress):
         detector, fresh_head = tiny_detector(strategy, protocol, lambda: VideoViT(DROPPING))
         sampler = TrainingSampler(tiny_store(detector.backbone, protocol, 8), protocol, CLASSES, 0)
-        kept = Unfinished(folder / f"{case}.pt", OWNER, 0.0, said.append, world=world)
+        kept = ResumeCheckpointer(folder / f"{case}.pt", OWNER, 0.0, said.append, world=world)
         stages = strategy.stages()
         trainer = Trainer(detector, protocol, sampler, CPU, world=world)
         train(trainer, stages, fresh_head, progress, kept)
@@ -119,7 +119,7 @@ def compare(together, alone):
 def main():
     torch.set_num_threads(1)
     sharded = sys.argv[1] == "sharded"
-    with joined() as world:
+    with process_group() as world:
         world = dataclasses.replace(world, sharded=sharded)
         for case in sys.argv[2:]:
             if "/" in case:
@@ -128,7 +128,7 @@ def main():
             else:
                 found = compare(go(case, world), go(case, ALONE))
             everywhere = world.gather(found)
-            if world.leads:
+            if world.is_main:
                 print(json.dumps({"case": case, "ranks": everywhere}), flush=True)
 
 

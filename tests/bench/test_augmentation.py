@@ -5,21 +5,21 @@ import dataclasses
 import pytest
 import torch
 
-from bench.data.augmentation import AREA, View, views
+from bench.data.augmentation import AREA, CropFlip, random_crop_flips
 from bench.data.frame_store import FrameStore
 from bench.data.windows import TrainingSampler, Window, window_frames
 from bench.features.cache import EncodingCache, batch_clips
 from bench.features.disk_cache import DiskCache
 from bench.features.encode import ClipPasses, encode_frozen
 from bench.training.inference import detect_all
-from bench.training.step import Trainer, begin_stage
+from bench.training.step import Trainer, setup_stage
 from strategies import build_strategy
 from strategies.head_only import HeadOnly
 from strategies.losa import LoSA
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_detector, tiny_store, tiny_vit, train_tiny
 
 AUGMENTED = dataclasses.replace(TINY_PROTOCOL, augmentation="crop-flip")
-WHOLE = View(0.0, 0.0, 1.0, 1.0, False)
+WHOLE = CropFlip(0.0, 0.0, 1.0, 1.0, False)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_orders_and_places_of_windows_are_those_without_augmentation(store):
 def test_views_keep_their_bounds():
     import numpy as np
 
-    found = views(np.random.default_rng(0), 2000)
+    found = random_crop_flips(np.random.default_rng(0), 2000)
     areas = [(view.bottom - view.top) * (view.right - view.left) for view in found]
     assert min(areas) > 0.9 * AREA[0]
     assert max(areas) <= 1
@@ -70,7 +70,7 @@ def test_views_keep_their_bounds():
 def test_all_frames_of_a_window_are_changed_alike():
     picture = torch.randint(0, 256, (3, 1, 20, 20), dtype=torch.uint8)
     still = picture.expand(5, 3, 8, 20, 20).contiguous()
-    seen = View(0.1, 0.25, 0.9, 1.0, True).of(still)
+    seen = CropFlip(0.1, 0.25, 0.9, 1.0, True).of(still)
     assert (seen.shape, seen.dtype) == (still.shape, torch.uint8)
     assert torch.equal(seen, seen[:1, :, :1].expand_as(seen))
     assert not torch.equal(seen, still)
@@ -82,9 +82,9 @@ def test_a_view_crops_and_flips_what_it_says():
     assert torch.equal(dataclasses.replace(WHOLE, flip=True).of(frames), frames.flip(-1))
     half = torch.zeros(1, 3, 1, 16, 16, dtype=torch.uint8)
     half[..., 8:] = 200  # bright on the right
-    assert (View(0.0, 0.5, 1.0, 1.0, False).of(half) == 200).all()
-    assert (View(0.25, 0.0, 1.0, 0.5, True).of(half) == 0).all()
-    flipped = View(0.0, 0.25, 1.0, 0.75, True).of(half)
+    assert (CropFlip(0.0, 0.5, 1.0, 1.0, False).of(half) == 200).all()
+    assert (CropFlip(0.25, 0.0, 1.0, 0.5, True).of(half) == 0).all()
+    flipped = CropFlip(0.0, 0.25, 1.0, 0.75, True).of(half)
     assert flipped[..., :6].min() == 200
     assert flipped[..., -6:].max() == 0
 
@@ -105,7 +105,7 @@ def test_training_never_takes_kept_encodings(name, tmp_path):
     found = tiny_store(detector.backbone)
     disk = DiskCache(tmp_path, detector.backbone, ClipPasses(2), pytest.fail, worth=float("inf"))
     trainer = Trainer(detector, AUGMENTED, sampler(found), torch.device("cpu"), disk=disk)
-    setup = begin_stage(trainer, strategy.stages()[0])
+    setup = setup_stage(trainer, strategy.stages()[0])
     if name == "full-finetune":
         assert setup.cache is None
         return

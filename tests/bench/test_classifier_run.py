@@ -8,14 +8,14 @@ from conftest import CLASSES, bench_command, run_bench
 from safetensors import safe_open
 
 from bench.config.presets import MINIATURE
-from bench.config.protocol import LATER, digest_of
+from bench.config.protocol import DEFAULTS_OF_NEW_FIELDS, digest_of
 from bench.detection import classifier_name, read_submission
 from bench.predict.__main__ import main as predict
 from bench.records.paths import checkpoint_path, detections_path
 from bench.records.record import read_folder
 from bench.report.tables import comparison as tables
 from bench.run.__main__ import main
-from bench.verify import edited
+from bench.verify import inconsistencies
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_tables_name_the_classifier(compared):
     items = tables.comparisons(tuple(records.values()))
     for name, path in files.items():
         assert sum(f"classes by {classifier_name(path)} (top 1)" in item.title for item in items) == 1
-        assert list(edited(records[name], results)) == []
+        assert list(inconsistencies(records[name], results)) == []
     assert len(items) == 2
     assert "classifier" in tables.comparison_csv(items).splitlines()[0].split(",")
     assert "knows.json" in (results / "tables" / "comparison.md").read_text()
@@ -128,8 +128,8 @@ def test_what_does_not_fit_stops_before_any_run(results, options, words, one_cla
 
 def test_older_records_keep_their_digest():
     fields = dataclasses.asdict(MINIATURE)
-    older = {name: value for name, value in fields.items() if name not in LATER}
-    assert {"classifier", "classifier_top"} <= LATER.keys()
+    older = {name: value for name, value in fields.items() if name not in DEFAULTS_OF_NEW_FIELDS}
+    assert {"classifier", "classifier_top"} <= DEFAULTS_OF_NEW_FIELDS.keys()
     assert digest_of(older) == digest_of(fields) == MINIATURE.digest()
     named = dataclasses.replace(MINIATURE, classifier="a.json 0")
     assert (

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, bench_command, records_of
 
 from bench.run.worker import exit_status as deaths
-from bench.run.worker.exit_status import death
+from bench.run.worker.exit_status import classify_exit
 
 GROUPS = Path("/sys/fs/cgroup")
 LIMIT_BYTES = 2560 * 2**20
@@ -30,7 +30,7 @@ def counted(monkeypatch, tmp_path):
 
 
 def told(code, before=5, said=b"", processes=1):
-    found = death(code, io.BytesIO(said), before, processes)
+    found = classify_exit(code, io.BytesIO(said), before, processes)
     return found["status"], found["message"], found["failure"]
 
 
@@ -73,10 +73,10 @@ def test_the_groups_own_count_comes_first(own, file, counted, monkeypatch, tmp_p
     (tmp_path / "own").write_text(own)
     monkeypatch.setattr(deaths, "OWN_GROUPS", tmp_path / "own")
     monkeypatch.setattr(deaths, "GROUPS", tmp_path / "groups")
-    assert deaths.memory_kills() == 5, "the machine's, as the group has no file"
+    assert deaths.oom_kill_count() == 5, "the machine's, as the group has no file"
     (tmp_path / "groups" / file).parent.mkdir(parents=True)
     (tmp_path / "groups" / file).write_text("under_oom 0\noom_kill 2\n")
-    assert deaths.memory_kills() == 2
+    assert deaths.oom_kill_count() == 2
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from bench.features.encode import ClipPasses, encode_frozen
 from bench.models import build_head
 from bench.models.backbones.i3d import tiny_i3d
 from bench.models.backbones.tsm import tiny_tsm
-from bench.training.detector import Detector, freeze_but, lower_frozen_weights
+from bench.training.detector import Detector, freeze_except, lower_frozen_weights
 from strategies import build_strategy
 from strategies.base import Rule, Stage
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_vit
@@ -56,7 +56,7 @@ def test_gradients_behind_frozen_weights_keep_every_bit():
     gradients = []
     for lowered in (False, True):
         detector = detector_of(NormsOnly(), tiny_vit)
-        freeze_but(detector, NormsOnly().stages()[0])
+        freeze_except(detector, NormsOnly().stages()[0])
         if lowered:
             assert lower_frozen_weights(detector, NormsOnly().stages(), LOW) > 0
         clips = torch.linspace(0, 255, 2 * 3 * 8 * 32 * 32).reshape(2, 3, 8, 32, 32)

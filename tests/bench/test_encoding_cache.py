@@ -107,7 +107,7 @@ def test_a_trained_upstream_is_neither_served_nor_kept(opened):
     before = encodings(backbone, disk)
     with torch.no_grad():
         next(backbone.parameters()).flatten()[0] += 1e-3
-    assert disk.serving(backbone) is None
+    assert disk.if_unchanged(backbone) is None
     after = encodings(backbone, disk)
     assert not torch.equal(after["video0"][0], before["video0"][0])
     assert opened(backbone).folder != disk.folder

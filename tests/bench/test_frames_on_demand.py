@@ -197,7 +197,7 @@ def test_a_hanging_decoder_is_killed_in_every_worker_and_named(how, dataset, tmp
             clip_frames = GEOMETRY.clip_frames
             needed = store.clips[name].times[first * clip_frames : (first + 2) * clip_frames]
             index = inspect(Path(facts["video"]))
-            assert (facts["first_frame"], facts["last_frame"]) == tuple(index.at(needed)[[0, -1]])
+            assert (facts["first_frame"], facts["last_frame"]) == tuple(index.frame_indices(needed)[[0, -1]])
             assert 0.3 <= facts["seconds"] < 20
             assert "\n" not in str(caught.value)
             assert f"frames {facts['first_frame']} to {facts['last_frame']}" in str(caught.value)

@@ -15,7 +15,7 @@ from bench.io.writing import process_runs
 from bench.records.progress import Progress
 from bench.run.__main__ import main
 from bench.run.worker import supervisor as run_process
-from bench.run.worker.supervisor import Limits, end, end_overdue
+from bench.run.worker.supervisor import Limits, enforce_limits, kill_tree
 
 PLUGIN = r"""
 import dataclasses, subprocess, sys, time
@@ -135,7 +135,7 @@ def test_a_killed_run_takes_all_that_it_started_with_it(tmp_path):
         if lasts == "600":
             os.kill(child, signal.SIGSTOP)
         assert process_runs(child)
-        end(process, 0.0 if lasts == "600" else 60.0)
+        kill_tree(process, 0.0 if lasts == "600" else 60.0)
         assert process.returncode == (-signal.SIGKILL if lasts == "600" else 0)
         assert gone(child)
         process.stdout.close()
@@ -154,7 +154,7 @@ def test_a_run_that_watches_its_parent_ends_in_order_while_that_lives():
 
 def running(monkeypatch, **fields):
     ended = []
-    monkeypatch.setattr(run_process, "end", ended.append)
+    monkeypatch.setattr(run_process, "kill_tree", ended.append)
     now = time.monotonic()
     told = Progress("run", "vit-t", "losa", 0, "{}", "digest", "adapters", 7, 40, 0.0, 0.0, 0, 0.0)
     values = {"started": now, "heard": now, "progress": told, "phase": told.phase, "result": None}
@@ -164,25 +164,25 @@ def running(monkeypatch, **fields):
 def test_no_progress_is_told_from_slow_progress(monkeypatch):
     now = time.monotonic()
     each, ended = running(monkeypatch, started=now - 1000, heard=now - 20)
-    end_overdue([each], Limits(None, 30.0))
+    enforce_limits([each], Limits(None, 30.0))
     assert (each.result, ended) == (None, [])
-    each.heard = now - 31
+    each.last_message_at = now - 31
     each.decoding = {0: [], 1: [{"video": "a.mp4", "first_frame": 3, "last_frame": 9, "seconds": 2.0}]}
-    end_overdue([each], Limits(None, 30.0))
+    enforce_limits([each], Limits(None, 30.0))
     assert ended == ["process"]
     assert each.result["status"] == "timeout"
     assert each.result["message"] == (
         "no progress for 30 s in phase adapters (7 of 40 done); reading a.mp4, frames 3 to 9, for 33 s"
     )
     assert (each.result["failure"]["done"], each.result["failure"]["total"]) == (7, 40)
-    end_overdue([each], Limits(None, 30.0))
+    enforce_limits([each], Limits(None, 30.0))
     assert ended == ["process"]
 
 
 def test_a_process_that_has_told_its_result_and_stays_is_ended(monkeypatch):
     result = {"record": {}}
     each, ended = running(monkeypatch, result=result, heard=time.monotonic() - 61)
-    end_overdue([each], Limits())
+    enforce_limits([each], Limits())
     assert ended == ["process"]
     assert each.result is result
 

@@ -162,7 +162,7 @@ def slurm_words(dataset, results, *more, strategies="head-only"):
 
 def no_forecast(monkeypatch):
     """Spare the seconds of a process that forecasts; as if that had failed."""
-    monkeypatch.setattr("bench.run.cluster.resources.foretold", unknown)
+    monkeypatch.setattr("bench.run.cluster.resources.forecast_or_none", unknown)
     monkeypatch.setattr("bench.run.cluster.resources.forecasters", ThreadPoolExecutor)
 
 

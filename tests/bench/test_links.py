@@ -13,8 +13,8 @@ from bench.detection.submission import write_submission
 from bench.features.disk_cache import DiskCache
 from bench.features.encode import ClipPasses
 from bench.io.errors import InputError
-from bench.io.writing import draft_path, write_atomically
-from bench.records.locks import holding
+from bench.io.writing import temp_path, write_atomically
+from bench.records.locks import locked
 from bench.records.record import write_record
 from bench.report import build
 from bench.run.matrix import check_writable
@@ -55,11 +55,11 @@ def test_a_link_is_replaced_by_what_is_written(tmp_path: Path, victim: Path) -> 
 
 def test_a_link_in_a_drafts_place_is_not_followed(tmp_path: Path, victim: Path) -> None:
     path = tmp_path / "x.json"
-    draft_path(path).symlink_to(victim)
+    temp_path(path).symlink_to(victim)
     write_atomically(path, b"new")
     assert path.read_bytes() == b"new"
     assert not path.is_symlink()
-    assert not draft_path(path).exists()
+    assert not temp_path(path).exists()
 
 
 @pytest.mark.parametrize("name", ["tables", "figures", "locks"])
@@ -87,7 +87,7 @@ def test_links_within_results_and_to_results_are_allowed(tmp_path: Path) -> None
 def test_a_lock_that_is_a_link_is_refused(tmp_path: Path, victim: Path) -> None:
     (tmp_path / "locks").mkdir()
     (tmp_path / "locks" / "report.lock").symlink_to(victim)
-    with pytest.raises(InputError, match="is a symbolic link"), holding(tmp_path, "report"):
+    with pytest.raises(InputError, match="is a symbolic link"), locked(tmp_path, "report"):
         pass
 
 

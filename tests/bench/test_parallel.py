@@ -18,7 +18,7 @@ from bench.config.overrides import override
 from bench.config.presets import MINIATURE
 from bench.io.errors import InputError
 from bench.models.backbones.vit import VideoViT
-from bench.models.random_state import Share, drawing_for, uniform
+from bench.models.random_state import BatchSlice, batch_slice_context, uniform
 from bench.plan.__main__ import main as plan
 from bench.run.__main__ import main
 from bench.training.distributed.processes import ALONE, World, buckets, check_draws
@@ -101,7 +101,7 @@ def test_the_forecast_knows_a_process_of_several(replicated, sharded):
     with concurrent.futures.ProcessPoolExecutor(1, context) as pool:  # joining a group changes the process
         for case, spread in asked:
             found = (sharded if spread else replicated)[case][0]
-            peaks = pool.submit(forecast_peaks, case, World(0, 2, spread, connected=False)).result()
+            peaks = pool.submit(forecast_peaks, case, World(0, 2, spread, has_peers=False)).result()
             measured = found["peaks"]
             # Six steps see one fidelity of LoFi's three.
             peaks = [peaks[0], peaks[-1]] if case == "lofi" else peaks
@@ -175,7 +175,7 @@ def test_draws_of_parts_are_those_of_the_whole():
     after = torch.rand(1)
     for before, count in ((0, 2), (2, 3), (5, 1)):
         torch.manual_seed(1)
-        with drawing_for(Share(before, count, 6 - before - count)):
+        with batch_slice_context(BatchSlice(before, count, 6 - before - count)):
             part = uniform(2 * count, 2)  # two clips a window
         assert torch.equal(part, whole[2 * before : 2 * (before + count)])
         assert torch.equal(torch.rand(1), after)
@@ -206,10 +206,10 @@ def test_buckets_keep_order_type_and_size():
 
 
 def test_alone_nobody_is_asked():
-    assert ALONE.totals([1.5, 2.5]) == [1.5, 2.5]
+    assert ALONE.all_reduce_sums([1.5, 2.5]) == [1.5, 2.5]
     assert ALONE.gather("x") == ["x"]
-    assert ALONE.told("x") == "x"
-    assert ALONE.leads
+    assert ALONE.broadcast_from_rank0("x") == "x"
+    assert ALONE.is_main
 
 
 def test_layers_that_draw_by_themselves_are_refused():

@@ -10,10 +10,10 @@ from conftest import ROOT, TINY, bench_command, records_of, run_bench
 
 from bench.memory.constants import needed_bytes
 from bench.plan.__main__ import table
-from bench.plan.fits import largest, what_fits
+from bench.plan.fits import largest_fitting, max_fitting
 from bench.plan.grid import modes
-from bench.plan.pool import forecasters
-from bench.plan.request import Question, answer
+from bench.plan.pool import forecast_pool
+from bench.plan.request import ForecastRequest, run_forecast
 from bench.run.options import parser, specifications
 from strategies import build_strategy
 
@@ -101,7 +101,7 @@ def test_the_largest_that_fits(power, step, most, limit):
         asked.append(value)
         return 900 + 3 * value**power + value % 7  # not quite the line that the search expects
 
-    found = largest(need, 4 * step, step, most, limit, power)
+    found = largest_fitting(need, 4 * step, step, most, limit, power)
     fitting = [value for value in range(step, most + 1, step) if need(value) <= limit]
     if not fitting:
         assert found is None
@@ -112,12 +112,14 @@ def test_the_largest_that_fits(power, step, most, limit):
 
 
 def test_the_largest_window_of_a_real_strategy_fits_and_a_larger_one_does_not():
-    question, limit = Question("vit-t", "head-only", {}, {}), 2**30
-    with forecasters(1) as pool:
-        found = pool.submit(what_fits, question, "window_clips", limit, 2**16).result()
+    question, limit = ForecastRequest("vit-t", "head-only", {}, {}), 2**30
+    with forecast_pool(1) as pool:
+        found = pool.submit(max_fitting, question, "window_clips", limit, 2**16).result()
         larger = round(1.12 * found)
         fitting, exceeding = (
-            pool.submit(answer, Question("vit-t", "head-only", {}, {"window_clips": str(clips)})).result()
+            pool.submit(
+                run_forecast, ForecastRequest("vit-t", "head-only", {}, {"window_clips": str(clips)})
+            ).result()
             for clips in (found, larger)
         )
     assert needed_bytes(fitting) <= limit < needed_bytes(exceeding)
@@ -170,20 +172,20 @@ def test_what_cannot_fit_is_a_row_and_not_tried(tiny_dataset, tmp_path):
 
 def test_fitting_chooses_one_micro_batch_for_all(tiny_dataset, tmp_path):
     from bench.io.errors import InputError
-    from bench.run.memory_check import fitted
+    from bench.run.memory_check import fit_micro_batch
     from bench.run.specification import resolve_runs
 
     command = bench_command(tiny_dataset, tmp_path, strategies="head-only,full-finetune")[3:]
     specs = specifications(parser().parse_args(command))
     assert TINY[1] == "window_clips=4"
     runs = resolve_runs(specs, specs[0].load_dataset())
-    chosen = fitted(runs, 1.0)
+    chosen = fit_micro_batch(runs, 1.0)
     assert {run.spec.strategy for run in chosen} == {"head-only", "full-finetune"}
     for run in chosen:
         assert (run.protocol.backward, run.protocol.micro_batch_clips) == ("streamed", 4)
         assert run.id not in {each.id for each in runs}
     with pytest.raises(InputError, match=r"--fit: 0\.0001 GiB are too little: [a-z-]+ needs"):
-        fitted(runs, 0.0001)
+        fit_micro_batch(runs, 0.0001)
 
 
 def test_measured_steps_stand_beside_their_forecast(tmp_path):

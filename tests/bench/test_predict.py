@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bench.detection.submission import read_submission
 from bench.predict.__main__ import main
 from bench.predict.overlay import active
-from bench.predict.segments import LEAST_SHARE, SHOWN, Segment, as_csv, as_json, chosen, clear
+from bench.predict.segments import LEAST_SHARE, SHOWN, Segment, as_csv, as_json, chosen, select_for_display
 from bench.predict.timeline import draw_timeline
 from bench.records.paths import checkpoint_path, detections_path
 from bench.run.__main__ import main as bench
@@ -203,7 +203,7 @@ def test_what_is_chosen_and_shown(found, least, top):
     kept = chosen(found, least, top)
     assert kept == sorted(kept, key=lambda each: -each.score)
     assert len(kept) == min(sum(each.score >= least for each in found), top or len(found))
-    shown = clear(found)
+    shown = select_for_display(found)
     assert len(shown) <= SHOWN
     assert not shown or shown[0].score == max(each.score for each in found)
     for number, each in enumerate(shown):

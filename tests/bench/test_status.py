@@ -10,12 +10,12 @@ import pytest
 from made_records import record as made_record
 
 from bench.memory.constants import CARDS, GIBIBYTE
-from bench.records.locks import holding
+from bench.records.locks import locked
 from bench.records.progress import Progress, Waiting, settings_text, write_progress, write_queue
 from bench.records.record import write_record
 from bench.run.cluster.queue import Job, write_job
 from bench.run.cluster.resources import measured_minutes, smallest_card
-from bench.run.cluster.slurm_options import Wishes, wishes_of
+from bench.run.cluster.slurm_options import SlurmOptions, parse_slurm_options
 from bench.run.memory_check import HOPPER_WORKSPACES
 from bench.run.options import parser, specifications
 from bench.run.specification import resolve_run
@@ -64,7 +64,7 @@ def test_every_state_is_told_apart(tmp_path, capsys):
     write_progress(tmp_path, progress_of(name(3), phase="load"))  # whoever wrote it holds no lock
     write_queue(tmp_path, [Waiting(name(4), "vit-t", "losa", 4)])
     write_job(tmp_path, Job(name(5), "vit-t", "losa", 5, "local", "999999999", "here", 0.0))
-    with holding(tmp_path, name(2)):
+    with locked(tmp_path, name(2)):
         found = {row.seed: row for row in rows(tmp_path)}
     assert {seed: row.state for seed, row in found.items()} == {
         0: "failed",
@@ -96,7 +96,7 @@ def test_a_finished_run_like_it_says_how_long_a_run_takes(tmp_path, capsys):
         write_record(tmp_path / "records", record_of(name(seed), **fields))
     write_progress(tmp_path, progress_of(name(7)))
     write_record(tmp_path / "records", record_of(name(7), "error", message="of the time before"))
-    with holding(tmp_path, name(7)):
+    with locked(tmp_path, name(7)):
         assert main(["--results", str(tmp_path), "--json", str(tmp_path / "status.json")]) == 0
         assert "1 finished like it" in capsys.readouterr().out
         assert main(["--results", str(tmp_path), "--json", "-"]) == 0
@@ -137,11 +137,11 @@ def test_durations_as_a_person_reads_them(seconds, text):
 
 
 def test_the_smallest_card_that_holds_a_forecast_is_asked_for():
-    wishes = wishes_of(["gpus=h200:141,a100:80,t4:16", "time=90", "qos=low", "exclusive=true"])
+    wishes = parse_slurm_options(["gpus=h200:141,a100:80,t4:16", "time=90", "qos=low", "exclusive=true"])
     assert wishes.cards == (("t4", CARDS["16"]), ("a100", CARDS["80"]), ("h200", CARDS["141"]))
     assert (wishes.minutes, dict(wishes.others)) == (90, {"qos": "low", "exclusive": True})
     assert wishes.has_gpus
-    assert not Wishes().has_gpus
+    assert not SlurmOptions().has_gpus
     for needed, card in ((16 * GIBIBYTE, "t4"), (16 * GIBIBYTE + 1, "a100"), (100 * GIBIBYTE, "h200")):
         assert smallest_card(needed, wishes.cards) == (card, ())
     card, [remark] = smallest_card(200 * GIBIBYTE, wishes.cards)
@@ -181,10 +181,10 @@ def test_time_is_measured_or_unknown():
 
 
 def test_workspaces_of_a_card_elsewhere_are_taken_for_the_largest(monkeypatch, tiny_dataset):
-    from bench.run.memory_check import question_of
+    from bench.run.memory_check import forecast_request
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     words = ["--launcher", "slurm", "--device", "cuda", "--strategies", "head-only"]
     words += ["--dataset", str(tiny_dataset / "annotations.json"), "--data", str(tiny_dataset / "videos")]
     [spec] = specifications(parser().parse_args(words))
-    assert question_of(resolve_run(spec, spec.load_dataset())).workspace_bytes == HOPPER_WORKSPACES
+    assert forecast_request(resolve_run(spec, spec.load_dataset())).workspace_bytes == HOPPER_WORKSPACES

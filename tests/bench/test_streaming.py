@@ -13,7 +13,7 @@ from bench.io.errors import InputError
 from bench.models import build_head
 from bench.models.backbone import Backbone
 from bench.models.backbones.vit import VideoViT
-from bench.training.detector import Detector, freeze_but
+from bench.training.detector import Detector, freeze_except
 from bench.training.loop import train
 from bench.training.optimizer import make_optimizer
 from bench.training.step import Trainer
@@ -49,7 +49,7 @@ def gradients(protocol, dtype, fidelity, make_backbone):
     keywords = protocol.head.keywords(protocol.window_clips * backbone.geometry.steps_per_clip)
     head = build_head(input_dim=backbone.geometry.width, num_classes=len(CLASSES), **keywords)
     detector = Detector(backbone, head).to(dtype)
-    freeze_but(detector, EVERYTHING)
+    freeze_except(detector, EVERYTHING)
     backbone.set_checkpointing(protocol.backward != "plain" and protocol.streamed_checkpointing)
     sampler = TrainingSampler(tiny_store(backbone, protocol), protocol, CLASSES, 0)
     torch.manual_seed(5)

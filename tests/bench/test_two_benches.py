@@ -14,12 +14,12 @@ from conftest import ROOT, bench_command
 from made_records import record as made_record
 
 from bench.io.errors import InputError
-from bench.io.writing import draft_path, machine
-from bench.records.locks import check_locks, claim, held, holding
+from bench.io.writing import machine, temp_path
+from bench.records.locks import check_locks, is_locked, locked, try_lock
 from bench.records.progress import Waiting, read_progress, read_queues, write_queue
 from bench.records.record import write_record
 from bench.run.__main__ import main
-from bench.run.pending import clear_away, stamps, still_pending
+from bench.run.pending import remove_stale_files, stamps, still_pending
 
 HOLDER = """
 import sys, time
@@ -117,21 +117,21 @@ def test_what_a_killed_bench_held_is_done_by_the_other(tiny_dataset, tmp_path):
 
 
 def test_a_lock_ends_with_its_process_and_is_nobodys_child(tmp_path, other_bench):
-    assert not held(tmp_path, "run")
+    assert not is_locked(tmp_path, "run")
     process = other_bench("run")
-    assert held(tmp_path, "run")
-    assert claim(tmp_path, "run") is None
-    other = claim(tmp_path, "another")
+    assert is_locked(tmp_path, "run")
+    assert try_lock(tmp_path, "run") is None
+    other = try_lock(tmp_path, "another")
     assert other is not None
     other.release()
     process.kill()
     process.wait()
-    assert not held(tmp_path, "run")
-    with holding(tmp_path, "run"):
-        assert held(tmp_path, "run")
+    assert not is_locked(tmp_path, "run")
+    with locked(tmp_path, "run"):
+        assert is_locked(tmp_path, "run")
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
-        assert not held(tmp_path, "run")  # the child lives, and holds nothing
+        assert not is_locked(tmp_path, "run")  # the child lives, and holds nothing
     finally:
         child.kill()
         child.wait()
@@ -169,7 +169,7 @@ def test_what_a_living_bench_holds_is_not_cleared_away(tmp_path, other_bench):
     kept, removed = [], []
     for name, paths in (("theirs", kept), ("nobodys", removed)):
         for place in (f"records/{name}.json", f"detections/{name}.json.gz", f"unfinished/{name}.pt"):
-            mine = draft_path(tmp_path / place)
+            mine = temp_path(tmp_path / place)
             paths.append(mine.with_name(mine.name.replace(f".{os.getpid()}.", f".{gone.pid}.")))
         paths.append(tmp_path / "unfinished" / f"{name}.pt")
         paths.append(tmp_path / "progress" / f"{name}.json")
@@ -178,11 +178,11 @@ def test_what_a_living_bench_holds_is_not_cleared_away(tmp_path, other_bench):
         path.parent.mkdir(exist_ok=True)
         path.write_text("")
     holder = other_bench("theirs")
-    clear_away(tmp_path, [], frozenset())
+    remove_stale_files(tmp_path, [], frozenset())
     assert [path for path in (*kept, *removed) if path.exists()] == kept
     holder.kill()
     holder.wait()
-    clear_away(tmp_path, [], frozenset())
+    remove_stale_files(tmp_path, [], frozenset())
     assert not any(path.exists() for path in kept)
 
 
@@ -200,7 +200,7 @@ def test_queues_are_those_of_living_benches(tmp_path):
     assert read_queues(tmp_path) == waiting  # the other machine's, which was written just now
     os.utime(elsewhere, (time.time() - 700,) * 2)
     assert read_queues(tmp_path) == []
-    clear_away(tmp_path, [], frozenset())
+    remove_stale_files(tmp_path, [], frozenset())
     assert not list((tmp_path / "progress").iterdir())
     write_queue(tmp_path, waiting)
     write_queue(tmp_path, [])
@@ -233,7 +233,7 @@ def test_a_file_system_without_locks_is_refused_in_one_line(
     assert str(tmp_path) in line
     assert not list(tmp_path.rglob("*.json"))
     with pytest.raises(InputError, match="without locks"):
-        claim(tmp_path, "run")
+        try_lock(tmp_path, "run")
 
 
 def test_a_folder_that_takes_no_lock_file_is_named(tmp_path):

@@ -21,16 +21,16 @@ from made_records import record as made_record
 from bench.data.windows import TrainingSampler
 from bench.io.errors import StoppedError
 from bench.io.torch_files import check_torch_file
-from bench.io.writing import draft_path, remove_drafts
+from bench.io.writing import remove_stale_temps, temp_path
 from bench.models.random_state import random_values, restore_random
 from bench.records.failure import facts_of, failure
 from bench.records.record import was_killed, write_record
 from bench.run.__main__ import main
-from bench.run.pending import clear_away, pending
+from bench.run.pending import pending, remove_stale_files
 from bench.training.checkpoints import resume as module
-from bench.training.checkpoints.fingerprint import Owner, owner_of
-from bench.training.checkpoints.resume import Unfinished
-from bench.training.history import course_of, plain
+from bench.training.checkpoints.fingerprint import Fingerprint, fingerprint_of
+from bench.training.checkpoints.resume import ResumeCheckpointer
+from bench.training.history import TrainingHistory, from_dict, to_dict
 from bench.training.loop import train
 from bench.training.nonfinite import NonFiniteLossError
 from bench.training.step import Trainer
@@ -39,7 +39,7 @@ from strategies.base import Rule, Stage
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_detector, tiny_store
 
 PROTOCOL = dataclasses.replace(TINY_PROTOCOL, steps=6, ema_decay=0.9)
-OWNER = Owner("tiny", str(torch.__version__), "code")
+OWNER = Fingerprint("tiny", str(torch.__version__), "code")
 NARROW = {"embd_dim": 8, "head_dim": 8, "fpn_dim": 8}
 CPU = torch.device("cpu")
 
@@ -67,7 +67,7 @@ def go(strategy, kept=None, progress=lambda phase, done, total: None, protocol=P
 
 
 def keeper(folder, said=None, owner=OWNER, seconds=0.0):
-    return Unfinished(folder / "tiny.pt", owner, seconds, (said if said is not None else []).append)
+    return ResumeCheckpointer(folder / "tiny.pt", owner, seconds, (said if said is not None else []).append)
 
 
 def bits(detector):
@@ -111,14 +111,14 @@ def test_resumed_is_bitwise_the_unbroken_run(name, steps, unbroken, tmp_path):
 
 def test_asked_to_stop_it_keeps_the_step_that_was_being_done(unbroken, tmp_path):
     strategy, asked = build_strategy("losa"), iter([False, False, True])
-    kept = Unfinished(tmp_path / "tiny.pt", OWNER, 1e6, [].append, stopping=lambda: next(asked))
+    kept = ResumeCheckpointer(tmp_path / "tiny.pt", OWNER, 1e6, [].append, stopping=lambda: next(asked))
     with pytest.raises(StoppedError, match="after step 3, kept up to step 3"):
         go(strategy, kept)
     assert kept.written_steps == [3]  # the interval alone would have written none
     found = go(strategy, keeper(tmp_path))
     assert found[1].resumed == (3,)
     assert_same(found, unbroken("losa"))
-    never = Unfinished(tmp_path / "never.pt", OWNER, math.inf, [].append, stopping=lambda: True)
+    never = ResumeCheckpointer(tmp_path / "never.pt", OWNER, math.inf, [].append, stopping=lambda: True)
     with pytest.raises(StoppedError, match="after step 1, nothing kept") as caught:
         go(strategy, never)
     assert not never.path.exists()
@@ -282,9 +282,9 @@ def test_a_checkpoint_of_other_shapes_is_one_line_and_ignored(change, words, wri
 
 
 def test_the_code_belongs_to_the_owner():
-    first = owner_of("run", build_strategy("head-only"))
-    assert first == owner_of("run", build_strategy("head-only"))
-    assert first.code != owner_of("run", Diverging()).code  # a file of its own
+    first = fingerprint_of("run", build_strategy("head-only"))
+    assert first == fingerprint_of("run", build_strategy("head-only"))
+    assert first.code != fingerprint_of("run", Diverging()).code  # a file of its own
 
 
 def test_what_training_does_not_change_is_not_written(written, tmp_path):
@@ -297,10 +297,12 @@ def test_what_training_does_not_change_is_not_written(written, tmp_path):
 
 def test_a_course_keeps_all_its_bits(unbroken):
     _, log = unbroken("lofi")
-    course = module.Course(list(log.losses), list(log.memory), {"a": 0.1}, {"a": 3}, list(log.schedule), [2])
-    course.measured.append(log.schedule[0][2])
-    course.times.extend([0.1, 1 / 3])
-    assert course_of(plain(course)) == course
+    history = TrainingHistory(
+        list(log.losses), list(log.memory), {"a": 0.1}, {"a": 3}, list(log.schedule), [2]
+    )
+    history.measured.append(log.schedule[0][2])
+    history.times.extend([0.1, 1 / 3])
+    assert from_dict(to_dict(history)) == history
 
 
 def test_a_folder_that_takes_nothing_is_told_once_and_costs_nothing(unbroken, tmp_path):
@@ -360,7 +362,7 @@ def test_divergence_tells_where_it_was_and_keeps_the_last_good_checkpoint(tmp_pa
     assert not all(isinstance(value, float) and math.isfinite(value) for value in facts["loss"].values())
     assert facts["checkpoint"] == {"file": f"{tmp_path.name}/tiny.pt", "step": kept.kept_step}
     values = torch.load(tmp_path / "tiny.pt", weights_only=True)
-    assert len(values["course"]["losses"]) == kept.kept_step
+    assert len(values["history"]["losses"]) == kept.kept_step
     assert all(value.isfinite().all() for value in values["parameters"].values())
     status, message = failure(caught.value)
     assert status == "nan"
@@ -374,7 +376,7 @@ def test_weights_that_are_not_finite_replace_no_checkpoint(tmp_path, monkeypatch
     detector, _ = tiny_detector(strategy)
     with torch.no_grad():
         next(detector.head.parameters())[0] = math.nan
-    kept.after_step(detector, strategy.stages(), 0, None, module.Course(), CPU)
+    kept.after_step(detector, strategy.stages(), 0, None, TrainingHistory(), CPU)
     assert not list(tmp_path.iterdir())
     assert module._finite(torch.tensor([1.0, -3e38]))
     assert module._finite(torch.empty(0))
@@ -385,7 +387,7 @@ def test_weights_that_are_not_finite_replace_no_checkpoint(tmp_path, monkeypatch
 def test_drafts_of_processes_that_are_gone_are_removed(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    mine = draft_path(tmp_path / "records" / "a.json")
+    mine = temp_path(tmp_path / "records" / "a.json")
     mine.parent.mkdir()
     left = mine.with_name(mine.name.replace(f".{os.getpid()}.", f".{gone.pid}."))
     elsewhere = mine.with_name(f".a.json.other-machine.{gone.pid}.draft")
@@ -394,7 +396,7 @@ def test_drafts_of_processes_that_are_gone_are_removed(tmp_path):
     for path in (mine, left, elsewhere, forgotten, foreign):
         path.write_text("")
     os.utime(forgotten, (time.time() - 90_000,) * 2)
-    assert remove_drafts(tmp_path) == 2
+    assert remove_stale_temps(tmp_path) == 2
     assert sorted(mine.parent.iterdir()) == sorted([mine, elsewhere, foreign])
 
 
@@ -427,7 +429,7 @@ def test_checkpoints_of_finished_runs_are_cleared_away(tmp_path):
     write_record(tmp_path / "records", record_of("nan", status="nan"))
     for name in ("done", "redone", "nan", "new"):
         (tmp_path / "unfinished" / f"{name}.pt").write_text("")
-    clear_away(tmp_path, [], {"redone"})
+    remove_stale_files(tmp_path, [], {"redone"})
     assert sorted(path.stem for path in (tmp_path / "unfinished").iterdir()) == ["nan", "new", "redone"]
 
 

@@ -61,7 +61,7 @@ def test_invalid_segments_are_dropped_and_counted_on_request(tmp_path: Path) -> 
     path = write(tmp_path, {"a": entry((3, 2, "run"), (1, 20, "run"), (1, 2, "run"), (1, 2, "run"))})
     dataset = read_annotations(path, rules=AnnotationRules(policy=SegmentPolicy("drop", "drop", "drop")))
     assert dataset.videos[0].instances == (Instance(1.0, 2.0, "run"),)
-    assert (dataset.mended.empty, dataset.mended.outside, dataset.mended.duplicates) == (1, 1, 1)
+    assert (dataset.repairs.empty, dataset.repairs.outside, dataset.repairs.duplicates) == (1, 1, 1)
     assert dataset.dropped == 3
 
 
@@ -77,7 +77,7 @@ def test_duplicates_are_equal_to_the_millisecond_and_of_one_class(tmp_path: Path
     segments = [(1, 2, "run"), (1.0005, 2, "run"), (1, 2.002, "run"), (1, 2, "jump")]
     path = write(tmp_path, {"a": entry(*segments)})
     dataset = read_annotations(path, rules=AnnotationRules(policy=SegmentPolicy(duplicates="drop")))
-    assert (len(dataset.videos[0].instances), dataset.mended.duplicates) == (3, 1)
+    assert (len(dataset.videos[0].instances), dataset.repairs.duplicates) == (3, 1)
     with pytest.raises(InputError, match=r"run from 1\.0005 to 2 s is there twice"):
         read_annotations(path, rules=AnnotationRules(policy=SegmentPolicy(duplicates="refuse")))
 
@@ -253,5 +253,5 @@ def test_real_files_are_read() -> None:
     thumos = SHARED / "annotations" / "thumos14_actionformer.json"
     with pytest.raises(InputError, match=r"database.video_test_0000270.annotations\[\d+\].segment"):
         read_annotations(thumos)
-    mended = read_annotations(thumos, rules=AnnotationRules(policy=SegmentPolicy(outside="drop"))).mended
+    mended = read_annotations(thumos, rules=AnnotationRules(policy=SegmentPolicy(outside="drop"))).repairs
     assert (mended.outside, mended.empty, mended.clipped) == (30, 0, 0)

@@ -164,7 +164,7 @@ def test_a_folder_of_annotations_and_videos_is_enough(card: Card, folder: Path) 
     assert (dataset.name, dataset.variant, dataset.classes) == ("tiny", "2", ("Diving", "Shotput"))
     assert {video.id: video.subset for video in dataset.videos} == {"v1": "validation", "t1": "test"}
     assert [video.duration for video in dataset.videos] == [2.0, 2.0]  # nobody tells but the files
-    assert (dataset.mended.ignored, dataset.mended.empty) == (1, 1)
+    assert (dataset.repairs.ignored, dataset.repairs.empty) == (1, 1)
     assert dataset.subset("test")[0].instances[0].end == 90
     names = [video_path(dataset, video).name for video in dataset.videos]
     assert names == ["v1.mp4", "v_t1.MP4"]

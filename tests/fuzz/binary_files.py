@@ -37,15 +37,15 @@ from bench.training.checkpoints.export import (
     restore,
     write_checkpoint,
 )
-from bench.training.checkpoints.fingerprint import Owner
-from bench.training.checkpoints.resume import Unfinished
-from bench.training.history import Course, plain
+from bench.training.checkpoints.fingerprint import Fingerprint
+from bench.training.checkpoints.resume import ResumeCheckpointer
+from bench.training.history import TrainingHistory, to_dict
 from datasets.annotations.reader import read_annotations
 from strategies import build_strategy
 from strategies.testing import TINY_PROTOCOL, tiny_detector
 
 KINDS = ("weights", "weights", "safetensors", "kept", "unfinished", "encoding", "i3d", "gzip", "npz")
-OWNER = Owner("fuzz", str(torch.__version__), "code")
+OWNER = Fingerprint("fuzz", str(torch.__version__), "code")
 SOURCE = "0" * 64
 BOMB_BYTES = 2**30
 """What a bomb unpacks to; its file has some megabytes."""
@@ -230,7 +230,7 @@ def unfinished(rng: random.Random, material: Material) -> tuple[str, bytes]:
         "owner": {"run": OWNER.run, "torch": OWNER.torch, "code": OWNER.code, "schema": OWNER.schema},
         "seconds": 1.0,
         "stage": 0,
-        "course": plain(Course()),
+        "course": to_dict(TrainingHistory()),
         "parameters": {n: p.detach() for n, p in material.detector.named_parameters() if "head" in n},
         "buffers": dict(material.detector.named_buffers()),
         "optimizer": {},
@@ -341,7 +341,7 @@ def readers(material: Material) -> dict[str, tuple[Callable[[Path], object], ...
         restore(read_checkpoint(path), None)
 
     def as_unfinished(path: Path) -> None:
-        keeper = Unfinished(path, OWNER, 0.0, material.said.append)
+        keeper = ResumeCheckpointer(path, OWNER, 0.0, material.said.append)
         if keeper.read(material.detector, material.stages) is None:
             refused(material)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from bench.config.presets import STANDARD
-from bench.config.protocol import Lean, Protocol
+from bench.config.protocol import MemoryOptions, Protocol
 from bench.models import build_backbone, build_head
 from bench.models.backbone import Backbone
 from bench.plan.forecast import forecast
@@ -83,7 +83,9 @@ def logged_protocol(image_size: int) -> Protocol:
 
     Half precision is bfloat16 here and float16 there: the same bytes.
     """
-    lean = Lean(fused_optimizer=False, low_precision_frozen=False, average_on_host=False, move_per_pass=False)
+    lean = MemoryOptions(
+        fused_optimizer=False, low_precision_frozen=False, average_on_host=False, move_per_pass=False
+    )
     return dataclasses.replace(
         STANDARD, image_size=image_size, ema_decay=None, backward="checkpointed", lean=lean
     )

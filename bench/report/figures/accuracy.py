@@ -12,7 +12,7 @@ from bench.detection.evaluation import Segments
 from bench.detection.submission import read_ground_truth, read_submission
 from bench.io.errors import InputError
 from bench.records.paths import detections_path, ground_truth_path
-from bench.report.figures.style import COLOURS, Look, canvas, looks, save
+from bench.report.figures.style import COLOURS, SeriesStyle, canvas, looks, save
 from bench.report.grouping import MEGABYTE, Comparison, Row, at_tiou
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def draw(comparison: Comparison, results: Path) -> list[Path]:
     return files + timeline(comparison, rows, results, base.with_name(f"{base.name}_timeline"))
 
 
-def _looks(rows: list[Row]) -> list[Look]:
+def _looks(rows: list[Row]) -> list[SeriesStyle]:
     return looks([row.strategy for row in rows])
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 
-from bench.io.writing import replacing
+from bench.io.writing import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ STYLE: Any = {
 }
 
 
-class Look(NamedTuple):
+class SeriesStyle(NamedTuple):
     """Colour, marker and dashes of a row."""
 
     colour: str
@@ -47,27 +47,27 @@ class Look(NamedTuple):
 
 
 KNOWN = {
-    "head-only": Look("#000000", "o", "-"),
-    "lofi": Look("#009E73", "^", ":"),
-    "full-finetune": Look("#D55E00", "s", "-."),
-    "losa": Look("#CC79A7", "D", (0, (5, 1))),
-    "capacity-control": Look("#0072B2", "v", "--"),
+    "head-only": SeriesStyle("#000000", "o", "-"),
+    "lofi": SeriesStyle("#009E73", "^", ":"),
+    "full-finetune": SeriesStyle("#D55E00", "s", "-."),
+    "losa": SeriesStyle("#CC79A7", "D", (0, (5, 1))),
+    "capacity-control": SeriesStyle("#0072B2", "v", "--"),
 }
 """The same in every comparison, whatever its other rows are."""
 FREE_COLOURS = ("#E69F00", "#56B4E9", "#7F7F7F")
 FREE_MARKERS = ("P", "X", "*", "<", ">", "p", "h")
 
 
-def look_of(strategy: str) -> Look:
+def look_of(strategy: str) -> SeriesStyle:
     """Return a strategy's look: a fixed one, or one that follows from its name."""
     if strategy in KNOWN:
         return KNOWN[strategy]
     number = int.from_bytes(hashlib.sha256(strategy.encode()).digest()[:4], "big")
     colour, rest = number % len(FREE_COLOURS), number // len(FREE_COLOURS)
-    return Look(FREE_COLOURS[colour], FREE_MARKERS[rest % len(FREE_MARKERS)], DASHES[1 + rest % 7])
+    return SeriesStyle(FREE_COLOURS[colour], FREE_MARKERS[rest % len(FREE_MARKERS)], DASHES[1 + rest % 7])
 
 
-def looks(strategies: Sequence[str]) -> list[Look]:
+def looks(strategies: Sequence[str]) -> list[SeriesStyle]:
     """Return a look for each of these rows' strategies.
 
     Rows of one strategy with other settings share its colour and marker; the first is filled and has the
@@ -103,7 +103,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
     files = [path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.pdf")]
     nothing = ({"Software": None}, {"CreationDate": None, "Producer": None, "Creator": None})
     for file, metadata in zip(files, nothing, strict=True):
-        with replacing(file) as draft:
+        with atomic_path(file) as draft:
             figure.savefig(draft, format=file.suffix[1:], metadata=metadata)
     return files
 

@@ -23,7 +23,7 @@ from strategies import build_strategy, installed
 from strategies.base import settings
 
 SHIPPED = PROJECT_ROOT / "results" / "published"
-WHAT = ("method", "backbone", "dataset", "protocol")
+ID_COLUMNS = ("method", "backbone", "dataset", "protocol")
 SOURCE = ("memory", "source", "grade", "note")
 GRADES = ("read", "copied", "log")
 MEASURABLE = {"THUMOS-14": "thumos14", "ActivityNet-1.3": "activitynet13", "HACS-1.1": "hacs"}
@@ -83,7 +83,7 @@ def read_table(path: Path) -> Published:
         raise InputError(by_name(error, path)) from None
     except csv.Error as error:
         raise InputError(f"{path.name}: {error}") from None
-    if missing := [name for name in (*WHAT, "average mAP", *SOURCE) if name not in header]:
+    if missing := [name for name in (*ID_COLUMNS, "average mAP", *SOURCE) if name not in header]:
         raise InputError(f"{path.name}: column '{missing[0]}' is missing")
     for line, row in enumerate(rows, 2):
         if None in row or None in row.values():
@@ -144,7 +144,7 @@ def _defaults(strategy: str) -> Any:
 
 
 MINIATURE = "miniature (generated; measured here only)"
-COUNTERPARTS: Mapping[str, Callable[[Comparison, Row], bool]] = {
+ROW_FILTERS: Mapping[str, Callable[[Comparison, Row], bool]] = {
     "losa": is_default,
     "adatad": is_default,
     "landscape": is_default,
@@ -161,7 +161,7 @@ made anywhere. Nothing here is self-supervised, as LoFi's table 7 is."""
 
 def miniature_rows(table: Published, comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
     """Return our rows on the embedded data set that correspond to a table's, as rows of that table."""
-    wanted = COUNTERPARTS.get(table.name)
+    wanted = ROW_FILTERS.get(table.name)
     if wanted is None:
         return []
     return [
@@ -246,7 +246,7 @@ def _section(table: Published, dataset: str, measured: Sequence[dict[str, str]])
     used = [
         name
         for name in table.header
-        if name != "dataset" and (name in WHAT or any(row[name] for _, row in rows))
+        if name != "dataset" and (name in ID_COLUMNS or any(row[name] for _, row in rows))
     ]
     # Kind stands beside the method, so that nobody reads a row without it.
     header = ["kind", *used]

@@ -18,7 +18,7 @@ from bench.io.errors import InputError
 if TYPE_CHECKING:
     from bench.run.specification import ResolvedRun
 
-PATIENCE_SECONDS = 180.0
+LOCK_TIMEOUT_SECONDS = 180.0
 """A run that is locked is waited for so long: a file server may free a dead machine's locks late."""
 SIGNAL_SECONDS = 120
 """The batch system sends its signal so long before the end; the run has that time, less the next number."""
@@ -55,7 +55,7 @@ class RunJob:
             if spec.device != "cpu" and not spec.force:
                 check_card(spec.device)
             limits = Limits(self.timeout_seconds, self.stall_seconds)
-            done = run_matrix([run], records, 1, limits, self.redo, known, PATIENCE_SECONDS)
+            done = run_matrix([run], records, 1, limits, self.redo, known, LOCK_TIMEOUT_SECONDS)
         except PreemptedError:
             kept = unfinished_path(run.results, run.id)
             print(f"{run.id}: stopped, {'goes on from' if kept.exists() else 'without'} a checkpoint")
@@ -73,12 +73,12 @@ class RunJob:
 
     def _write(self, run: ResolvedRun, status: str, message: str) -> None:
         """Write a record that says why the run was not done."""
-        from bench.records.locks import claim
+        from bench.records.locks import try_lock
         from bench.records.record import write_record
         from bench.run.record_builder import empty_record
 
         record = {**empty_record(run), "status": status, "phase": "job", "message": message}
-        if (lock := claim(run.results, run.id)) is not None:  # else another does it
+        if (lock := try_lock(run.results, run.id)) is not None:  # else another does it
             try:
                 write_record(run.results / "records", record)
             finally:

@@ -13,10 +13,10 @@ from typing import Any
 
 from bench.io.errors import InputError
 from bench.memory.constants import GIBIBYTE, needed_bytes
-from bench.plan.pool import forecasters
-from bench.plan.request import Question, answer
+from bench.plan.pool import forecast_pool
+from bench.plan.request import ForecastRequest, run_forecast
 from bench.records.record import Record
-from bench.run.cluster.slurm_options import Wishes
+from bench.run.cluster.slurm_options import SlurmOptions
 from bench.run.specification import ResolvedRun
 from strategies.base import settings
 
@@ -35,7 +35,7 @@ CPU_DECODERS, GPU_DECODERS = 1, 8
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class ResourceRequest:
     """What one job asks for, and a line for each thing that the user should know of it."""
 
     minutes: int
@@ -48,25 +48,27 @@ class Asked:
     remarks: tuple[str, ...]
 
 
-def foretold(question: Question) -> dict[str, Any] | None:
+def forecast_or_none(question: ForecastRequest) -> dict[str, Any] | None:
     """Return the forecast's row, or None for what cannot be forecast; the run itself will tell why."""
     try:
-        return answer(question)
+        return run_forecast(question)
     except Exception:
         return None
 
 
-def ask_for(runs: Sequence[ResolvedRun], records: Sequence[Record], wishes: Wishes) -> list[Asked]:
+def resource_requests(
+    runs: Sequence[ResolvedRun], records: Sequence[Record], wishes: SlurmOptions
+) -> list[ResourceRequest]:
     """Return what the job of each of ``runs`` asks for.
 
     Raises InputError that names the runs of whose kind none was measured, where no time was given.
     """
-    from bench.run.memory_check import question_of
+    from bench.run.memory_check import forecast_request
 
-    questions = [question_of(run) for run in runs]
+    questions = [forecast_request(run) for run in runs]
     different = list({repr(question): question for question in questions}.values())
-    with forecasters(1) as pool:
-        rows = dict(zip(map(repr, different), pool.map(foretold, different), strict=True))
+    with forecast_pool(1) as pool:
+        rows = dict(zip(map(repr, different), pool.map(forecast_or_none, different), strict=True))
     asked, unknown = [], []
     for run, question in zip(runs, questions, strict=True):
         time = (wishes.minutes, None) if wishes.minutes else measured_minutes(run, records)
@@ -110,8 +112,8 @@ def measured_minutes(run: ResolvedRun, records: Sequence[Record]) -> tuple[int, 
 
 
 def _asked(
-    run: ResolvedRun, row: dict[str, Any] | None, wishes: Wishes, minutes: int, remark: str | None
-) -> Asked:
+    run: ResolvedRun, row: dict[str, Any] | None, wishes: SlurmOptions, minutes: int, remark: str | None
+) -> ResourceRequest:
     spec, remarks = run.spec, [remark] if remark else []
     gpus, card, needed = 0, None, None
     if spec.device != "cpu":
@@ -122,7 +124,7 @@ def _asked(
     decoders = spec.decoders or (GPU_DECODERS if gpus else CPU_DECODERS)
     memory = wishes.memory_gib or math.ceil(host_bytes(run, row, decoders) / GIBIBYTE)
     cores = spec.processes * (run.protocol.threads + decoders)
-    return Asked(minutes, memory, cores, gpus, card, needed, tuple(remarks))
+    return ResourceRequest(minutes, memory, cores, gpus, card, needed, tuple(remarks))
 
 
 def smallest_card(needed: int | None, cards: Sequence[tuple[str, int]]) -> tuple[str | None, tuple[str, ...]]:

@@ -11,7 +11,7 @@ from bench.memory.constants import CARDS, GIBIBYTE
 
 
 @dataclasses.dataclass(frozen=True)
-class Wishes:
+class SlurmOptions:
     """What the user says of the cluster, ``--slurm KEY=VALUE``."""
 
     cards: tuple[tuple[str, int], ...] = ()
@@ -26,7 +26,7 @@ class Wishes:
         return bool(self.cards) or any(name.startswith(("gpus", "gres")) for name in self.others)
 
 
-def wishes_of(items: Sequence[str]) -> Wishes:
+def parse_slurm_options(items: Sequence[str]) -> SlurmOptions:
     """Return the wishes from KEY=VALUE words; a value may hold commas."""
     found: dict[str, str] = {}
     for item in items:
@@ -37,7 +37,7 @@ def wishes_of(items: Sequence[str]) -> Wishes:
     cards = _cards(found.pop("gpus")) if "gpus" in found else ()
     minutes, memory = (_whole(name, found.pop(name, None)) for name in ("time", "mem"))
     others = {key: int(value) if value.isdecimal() else value for key, value in found.items()}
-    return Wishes(cards, minutes, memory, {k: True if v == "true" else v for k, v in others.items()})
+    return SlurmOptions(cards, minutes, memory, {k: True if v == "true" else v for k, v in others.items()})
 
 
 def _whole(name: str, text: str | None) -> int | None:
@@ -63,10 +63,10 @@ def check_launcher(options: argparse.Namespace) -> None:
     """Raise InputError for options that do not go together."""
     if options.slurm and options.launcher != "slurm":
         raise InputError("--slurm: allowed only with --launcher slurm")
-    wishes_of(options.slurm)
+    parse_slurm_options(options.slurm)
 
 
-def device_there(options: argparse.Namespace) -> str | None:
+def cluster_device(options: argparse.Namespace) -> str | None:
     """Return the device of jobs on other machines, whatever this one has; None for this machine's."""
     if options.launcher != "slurm":
         return None
@@ -76,4 +76,4 @@ def device_there(options: argparse.Namespace) -> str | None:
         )
     if options.device != "auto":
         return str(options.device)
-    return "cuda" if wishes_of(options.slurm).has_gpus else "cpu"
+    return "cuda" if parse_slurm_options(options.slurm).has_gpus else "cpu"

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
 from bench.io.writing import machine
-from bench.records.locks import held, holding
+from bench.records.locks import is_locked, locked
 from bench.records.record import read_folder
 from bench.run.cluster.job import SIGNAL_SECONDS, RunJob
 from bench.run.cluster.queue import Job, logs_folder, read_jobs, states_of, write_job
-from bench.run.cluster.resources import Asked, ask_for
-from bench.run.cluster.slurm_options import Wishes, wishes_of
+from bench.run.cluster.resources import ResourceRequest, resource_requests
+from bench.run.cluster.slurm_options import SlurmOptions, parse_slurm_options
 from bench.run.specification import ResolvedRun
 
 if TYPE_CHECKING:
@@ -57,17 +57,17 @@ def launch(
     if options.launcher == "slurm" and (missing := [name for name in PROGRAMS if not shutil.which(name)]):
         raise InputError(f"--launcher slurm: there is no {missing[0]} here, submit where Slurm is installed")
     results = todo[0].results
-    with holding(results, SUBMITTING):
+    with locked(results, SUBMITTING):
         jobs = read_jobs(results)
         alive = states_of(jobs.values())
-        left = [run for run in todo if run.id not in alive and not held(results, run.id)]
+        left = [run for run in todo if run.id not in alive and not is_locked(results, run.id)]
         if len(left) < len(todo):
             have = len(todo) - len(left)
             print(f"{have} of {len(todo)} runs have jobs, or are done right now", file=sys.stderr)
-        wishes = wishes_of(options.slurm)
+        wishes = parse_slurm_options(options.slurm)
         if options.launcher == "slurm" and left:
             records = read_folder(results / "records").records
-            asked: list[Asked | None] = list(ask_for(left, records, wishes))
+            asked: list[ResourceRequest | None] = list(resource_requests(left, records, wishes))
         else:
             asked = [None] * len(left)
         running: list[Any] = []
@@ -75,7 +75,7 @@ def launch(
             while options.launcher == "local" and sum(not job.done() for job in running) >= workers:
                 time.sleep(POLL_SECONDS)  # this machine has no queue
             running.append(_submit(run, each, wishes, options, known.get(run.id)))
-            _tell(run, running[-1].job_id, each)
+            _log_submission(run, running[-1].job_id, each)
     if left:
         print(
             f"{len(left)} jobs submitted; python -m bench.status --results "
@@ -87,8 +87,8 @@ def launch(
 
 def _submit(
     run: ResolvedRun,
-    asked: Asked | None,
-    wishes: Wishes,
+    asked: ResourceRequest | None,
+    wishes: SlurmOptions,
     options: argparse.Namespace,
     stamp: Stamp | None,
 ) -> Any:
@@ -97,7 +97,7 @@ def _submit(
     job = RunJob(dataclasses.asdict(spec), options.timeout, options.stall, options.redo, stamp)
     executor = slurm_executor(run, asked, wishes) if asked else local_executor(run)
     try:
-        with contextlib.nullcontext() if asked else silent():
+        with contextlib.nullcontext() if asked else redirect_stdio():
             submitted = executor.submit(job)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -119,7 +119,7 @@ def _submit(
 
 
 @contextlib.contextmanager
-def silent() -> Iterator[None]:
+def redirect_stdio() -> Iterator[None]:
     """Keep the standard streams from what is started: whoever reads them would wait for the jobs to end."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -147,7 +147,7 @@ def local_executor(run: ResolvedRun) -> AutoExecutor:
     return executor
 
 
-def slurm_executor(run: ResolvedRun, asked: Asked, wishes: Wishes) -> AutoExecutor:
+def slurm_executor(run: ResolvedRun, asked: ResourceRequest, wishes: SlurmOptions) -> AutoExecutor:
     """Return what sends a job to Slurm, with all that it asks for."""
     from submitit import AutoExecutor
 
@@ -186,7 +186,7 @@ def slurm_executor(run: ResolvedRun, asked: Asked, wishes: Wishes) -> AutoExecut
     return executor
 
 
-def _tell(run: ResolvedRun, job: str, asked: Asked | None) -> None:
+def _log_submission(run: ResolvedRun, job: str, asked: ResourceRequest | None) -> None:
     words = [f"{run.title}: job {job}"]
     if asked:
         cards = f"{asked.gpus} x {asked.card or 'GPU'}, " if asked.gpus else ""

@@ -29,7 +29,7 @@ from bench.records.environment import describe
 from bench.records.failure import facts_of, failure
 from bench.records.paths import checkpoint_path, detections_path, ground_truth_path, unfinished_path
 from bench.records.record import Record
-from bench.run.memory_check import check_possible, predict
+from bench.run.memory_check import check_fits_device, predict
 from bench.run.record_builder import (
     RankMemory,
     cost,
@@ -44,10 +44,10 @@ from bench.run.specification import ResolvedRun, RunSpecification, resolve_run
 from bench.run.worker.watchdog import stop_signals, watch_parent, watch_reading
 from bench.training.checkpoints.export import SCHEMA as CHECKPOINT_SCHEMA
 from bench.training.checkpoints.export import BaseWeights, Note, write_checkpoint
-from bench.training.checkpoints.fingerprint import owner_of
-from bench.training.checkpoints.resume import Unfinished
+from bench.training.checkpoints.fingerprint import fingerprint_of
+from bench.training.checkpoints.resume import ResumeCheckpointer
 from bench.training.detector import build_detector, lower_frozen_weights
-from bench.training.distributed.processes import ALONE, World, exit_process, joined, local_device
+from bench.training.distributed.processes import ALONE, World, exit_process, local_device, process_group
 from bench.training.inference import VideoDetections, detect_all
 from bench.training.loop import train
 from bench.training.step import Trainer
@@ -86,18 +86,18 @@ def do_run(
     spec: RunSpecification,
     progress: Progress,
     announce: Callable[[list[str]], None],
-    foretell: Callable[[dict[str, Any]], None],
+    on_forecast: Callable[[dict[str, Any]], None],
     world: World = ALONE,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Record | None:
     """Return the record of a run that went well. Writes the detections; raises what went wrong.
 
-    ``announce`` is told what loading the weights did, ``foretell`` the forecast of the memory. Of several
+    ``announce`` is told what loading the weights did, ``on_forecast`` the forecast of the memory. Of several
     processes the leading one writes and has a record to return, the others have None. Once ``stopping`` says
     so, training keeps a checkpoint, and StoppedError is raised.
     """
 
-    def go_on(phase: str, done: int, total: int) -> None:
+    def checked_progress(phase: str, done: int, total: int) -> None:
         progress(phase, done, total)
         if stopping():
             raise StoppedError(f"in phase {phase}")
@@ -110,13 +110,13 @@ def do_run(
     class_scores = run.class_scores()
     learned = dataset if class_scores is None else dataset.one_class()
     record = empty_record(run)
-    if world.leads:
-        go_on("forecast", 0, 1)
+    if world.is_main:
+        checked_progress("forecast", 0, 1)
         record["forecast"] = predict(run)
-        foretell(record["forecast"])
+        on_forecast(record["forecast"])
         if not spec.force:
-            check_possible(record["forecast"], device)
-    go_on("load", 0, 1)
+            check_fits_device(record["forecast"], device)
+    checked_progress("load", 0, 1)
     detector, fresh_head, audit = build_detector(
         spec.model, run.weights, strategy, protocol, len(learned.classes), spec.seed
     )
@@ -128,16 +128,21 @@ def do_run(
 
     def store(subset: str, loader: FrameLoader) -> FrameStore:
         return open_store(
-            learned, subset, protocol, geometry, loader, lambda done, total: go_on("load", done, total)
+            learned,
+            subset,
+            protocol,
+            geometry,
+            loader,
+            lambda done, total: checked_progress("load", done, total),
         )
 
     before = (
         {name: p.detach().clone() for name, p in detector.named_parameters()} if device.type == "cpu" else {}
     )
     disk = open_disk_cache(run, detector.backbone, announce)
-    unfinished = Unfinished(
+    unfinished = ResumeCheckpointer(
         unfinished_path(run.results, record["id"]),
-        owner_of(record["id"], strategy),
+        fingerprint_of(record["id"], strategy),
         spec.checkpoint_seconds,
         lambda line: announce([line]),
         world=world,
@@ -149,17 +154,19 @@ def do_run(
         trainer = Trainer(detector, protocol, sampler, device, disk=disk, world=world)
         log = train(trainer, strategy.stages(), fresh_head, progress, unfinished)
         evaluated = store(protocol.evaluation_subset, loader)
-        results, inference = detect_all(detector, evaluated, protocol, device, go_on, disk, world)
-        if world.leads:
+        results, inference = detect_all(detector, evaluated, protocol, device, checked_progress, disk, world)
+        if world.is_main:
             record["dataset"]["pictures_sha256"] = {
-                subset: pictures_sha256(frames, lambda done, total: go_on("evaluation", done, total))
+                subset: pictures_sha256(
+                    frames, lambda done, total: checked_progress("evaluation", done, total)
+                )
                 for subset, frames in (
                     (protocol.training_subset, trained),
                     (protocol.evaluation_subset, evaluated),
                 )
             }
     measured = world.gather(RankMemory(log.memory, inference))
-    if not world.leads:
+    if not world.is_main:
         return None
     if class_scores is not None:
         results = [found.classified(class_scores, protocol.classifier_top) for found in results]
@@ -221,9 +228,9 @@ def main() -> int:
 
     Of several processes the first one reads and reports, and whichever fails says so.
     """
-    with joined() as world:
-        line = json.loads(sys.stdin.buffer.readline()) if world.leads else None
-        spec = RunSpecification(**world.told(line))
+    with process_group() as world:
+        line = json.loads(sys.stdin.buffer.readline()) if world.is_main else None
+        spec = RunSpecification(**world.broadcast_from_rank0(line))
         return report_run(spec, dataclasses.replace(world, sharded=spec.sharded))
 
 
@@ -240,7 +247,7 @@ def report_run(spec: RunSpecification, world: World) -> int:
             reports.write(json.dumps(fields, allow_nan=False) + "\n")
 
     def report_if_leading(**fields: Any) -> None:
-        if world.leads:
+        if world.is_main:
             report(**fields)
 
     def progress(phase: str, done: int, total: int) -> None:
@@ -256,7 +263,7 @@ def report_run(spec: RunSpecification, world: World) -> int:
             spec,
             progress,
             announce=lambda lines: report_if_leading(audit=lines),
-            foretell=lambda forecast: report_if_leading(forecast=forecast),
+            on_forecast=lambda forecast: report_if_leading(forecast=forecast),
             world=world,
             stopping=stopping,
         )

@@ -13,7 +13,7 @@ VMSTAT = Path("/proc/vmstat")
 LAST_BYTES = 2000
 
 
-def memory_kills() -> int | None:
+def oom_kill_count() -> int | None:
     """Return how many processes Linux has killed for want of memory so far; None where it does not say.
 
     In this process's control group, which is a container's or a batch job's own, or else on the machine.
@@ -46,9 +46,9 @@ def _counters() -> list[Path]:
     return found
 
 
-def ran_out(kills_before: int | None) -> bool | None:
-    """Say whether the system has killed for want of memory since ``memory_kills`` said so many."""
-    kills = memory_kills()
+def oom_killed_since(kills_before: int | None) -> bool | None:
+    """Say whether the system has killed for want of memory since ``oom_kill_count`` said so many."""
+    kills = oom_kill_count()
     return None if kills is None or kills_before is None else kills > kills_before
 
 
@@ -59,16 +59,16 @@ OUT_OF_HOST_MEMORY = {
 }
 
 
-def death(
+def classify_exit(
     code: int | None, errors: IO[bytes], kills_before: int | None, processes: int = 1
 ) -> dict[str, Any]:
     """Return status, message and facts of a process that ended with ``code`` and without a result.
 
-    ``errors`` holds what it wrote as errors, ``kills_before`` what ``memory_kills`` said when it began; it
+    ``errors`` holds what it wrote as errors, ``kills_before`` what ``oom_kill_count`` said when it began; it
     may have stood for several ``processes``. What the system killed for want of memory would be killed
     again: that is a row of its own. What a signal from outside ended is done again.
     """
-    by_system = ran_out(kills_before)
+    by_system = oom_killed_since(kills_before)
     if by_system and (code == -signal.SIGKILL or (code == 1 and processes > 1)):
         return OUT_OF_HOST_MEMORY
     if code is not None and code < 0:

@@ -30,7 +30,7 @@ from bench.records.progress import (
     write_progress,
 )
 from bench.run.specification import ResolvedRun, RunSpecification
-from bench.run.worker.exit_status import memory_kills
+from bench.run.worker.exit_status import oom_kill_count
 
 # glibc gives large blocks back to the system on every free by default; keeping them saves a tenth of a step.
 ALLOCATOR = {
@@ -41,7 +41,7 @@ ALLOCATOR = {
 
 
 END_SECONDS = 60.0
-"""A process that has said how its run went, or closed its output, is ended after that."""
+"""A process that has printed how its run went, or closed its output, is ended after that."""
 KILLED_SECONDS = 30.0
 """A killed process that waits for a dead file server does not go; nobody waits for it for longer."""
 
@@ -57,7 +57,7 @@ class Limits:
 
 @dataclasses.dataclass
 class Running:
-    """A run's process and what it has said so far."""
+    """A run's process and what it has printed so far."""
 
     run: ResolvedRun
     lock: BaseFileLock
@@ -65,12 +65,12 @@ class Running:
     errors: IO[bytes]
     bar: tqdm[Any]
     started: float
-    heard: float
-    """When it last said anything new, by the same clock that never goes back."""
+    last_message_at: float
+    """When it last printed anything new, by the same clock that never goes back."""
     progress: Progress
-    memory_kills: int | None
+    oom_kills_before: int | None
     """How many processes the system had killed for want of memory when it began."""
-    told: float = -math.inf
+    last_saved_at: float = -math.inf
     """When its progress was last written."""
     decoding: dict[int, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
     """What each of its processes reads for a while now: video, frames, seconds."""
@@ -99,7 +99,7 @@ def start(run: ResolvedRun, lock: BaseFileLock, messages: Messages, slot: int) -
     """
     spec, threads = run.spec, str(run.protocol.threads)
     environment = {**ALLOCATOR, **os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    kills = memory_kills()
+    kills = oom_kill_count()
     errors = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the run)
     process = subprocess.Popen(
         command(spec),
@@ -122,9 +122,9 @@ def start(run: ResolvedRun, lock: BaseFileLock, messages: Messages, slot: int) -
         dynamic_ncols=True,
     )
     now = time.monotonic()
-    progress = begun(run)
+    progress = initial_progress(run)
     running = Running(run, lock, process, errors, bar, now, now, progress, kills)
-    tell(running)
+    save_progress(running)
     output = process.stdout
 
     def listen() -> None:
@@ -139,15 +139,15 @@ def start(run: ResolvedRun, lock: BaseFileLock, messages: Messages, slot: int) -
     return running
 
 
-def hear(running: Running, message: dict[str, Any], said: set[str]) -> None:
-    """Take in what a run's process reports; ``said`` holds what was printed already."""
-    running.heard = time.monotonic()
+def handle_message(running: Running, message: dict[str, Any], printed: set[str]) -> None:
+    """Take in what a run's process reports; ``printed`` holds what was printed already."""
+    running.last_message_at = time.monotonic()
     if "input_error" in message:
         raise InputError(message["input_error"])
     if "audit" in message:
         text = "\n".join(message["audit"])
-        if text not in said:
-            said.add(text)
+        if text not in printed:
+            printed.add(text)
             tqdm.write(text, file=sys.stderr)
         return
     if "decoding" in message:
@@ -172,29 +172,29 @@ def hear(running: Running, message: dict[str, Any], said: set[str]) -> None:
     running.progress = told
     running.bar.n = message["done"]
     running.bar.refresh()
-    if running.heard - running.told > EVERY_SECONDS:
-        tell(running)
+    if running.last_message_at - running.last_saved_at > EVERY_SECONDS:
+        save_progress(running)
 
 
-def tell(running: Running) -> None:
+def save_progress(running: Running) -> None:
     """Write how far a run is, for ``bench.status``."""
-    running.told = time.monotonic()
+    running.last_saved_at = time.monotonic()
     write_progress(running.run.results, running.progress)
 
 
-def end_overdue(active: Sequence[Running], limits: Limits) -> None:
+def enforce_limits(active: Sequence[Running], limits: Limits) -> None:
     """End the runs that take too long, or that tell of no progress for too long."""
     now = time.monotonic()
     for running in active:
         if running.result is not None:
-            if now - running.heard > END_SECONDS:
-                end(running.process)
+            if now - running.last_message_at > END_SECONDS:
+                kill_tree(running.process)
             continue
         where: dict[str, Any] = {}
         if limits.timeout_seconds and now - running.started > limits.timeout_seconds:
             message = f"took longer than {limits.timeout_seconds:g} s"
-        elif now - running.heard > limits.stall_seconds:
-            message, where = _stalled(running, now - running.heard, limits.stall_seconds)
+        elif now - running.last_message_at > limits.stall_seconds:
+            message, where = _stalled(running, now - running.last_message_at, limits.stall_seconds)
         else:
             continue
         running.result = {
@@ -203,7 +203,7 @@ def end_overdue(active: Sequence[Running], limits: Limits) -> None:
             "message": message,
             "failure": where or None,
         }
-        end(running.process)
+        kill_tree(running.process)
 
 
 def _stalled(running: Running, silent: float, limit: float) -> tuple[str, dict[str, Any]]:
@@ -224,14 +224,14 @@ def _stalled(running: Running, silent: float, limit: float) -> tuple[str, dict[s
     return "; ".join(words), {**facts, "decoding": decoding}
 
 
-def stop(running: Running, seconds: float) -> None:
+def terminate(running: Running, seconds: float) -> None:
     """Ask a run to keep what it has and end, and wait for that so long."""
     with contextlib.suppress(ProcessLookupError):
         running.process.send_signal(signal.SIGTERM)
-    end(running.process, seconds)
+    kill_tree(running.process, seconds)
 
 
-def end(process: subprocess.Popen[bytes], patience_seconds: float = 0.0) -> None:
+def kill_tree(process: subprocess.Popen[bytes], patience_seconds: float = 0.0) -> None:
     """End a run's process and all that it started, at the latest after so long."""
     until = time.monotonic() + patience_seconds
     while not _ended(process) and time.monotonic() < until:
@@ -264,7 +264,7 @@ def _ended(process: subprocess.Popen[bytes]) -> bool:
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def begun(run: ResolvedRun) -> Progress:
+def initial_progress(run: ResolvedRun) -> Progress:
     """Return the progress of a run whose process is started now."""
     from strategies.base import settings
 

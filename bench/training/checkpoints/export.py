@@ -21,7 +21,7 @@ from bench.io.errors import InputError
 from bench.io.reading import LARGEST_NOTE, LARGEST_WEIGHTS, file_sha256, open_regular, parse_json
 from bench.io.text import is_sha256, short
 from bench.io.typed_values import value_of
-from bench.io.writing import replacing
+from bench.io.writing import atomic_path
 from bench.models import MODEL_NAMES, SOURCE_WEIGHTS
 from bench.training.detector import Detector, build_detector, lower_frozen_weights
 from strategies import installed
@@ -109,7 +109,7 @@ def write_checkpoint(path: Path, detector: Detector, note: Note, weights: Path |
         "protocol": dataclasses.asdict(note.protocol),
         "weights": dataclasses.asdict(note.weights),
     }
-    with replacing(path) as draft:
+    with atomic_path(path) as draft:
         save_file(tensors, draft, metadata={KEY: json.dumps(plain, allow_nan=False)})
         draft.chmod(0o644)  # it is written as private
 

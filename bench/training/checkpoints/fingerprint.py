@@ -18,7 +18,7 @@ PACKAGES = ("bench", "strategies", "datasets")
 
 
 @dataclasses.dataclass(frozen=True)
-class Owner:
+class Fingerprint:
     """What a checkpoint belongs to."""
 
     run: str
@@ -28,7 +28,7 @@ class Owner:
     schema: int = SCHEMA
 
 
-def owner_of(run: str, strategy: Strategy) -> Owner:
+def fingerprint_of(run: str, strategy: Strategy) -> Fingerprint:
     """Return the owner of the checkpoints that this process writes for ``run``."""
     root = PROJECT_ROOT
     sources = [path for package in PACKAGES for path in sorted((root / package).rglob("*.py"))]
@@ -37,4 +37,4 @@ def owner_of(run: str, strategy: Strategy) -> Owner:
     digest = hashlib.sha256()
     for path in sources:
         digest.update(f"{path.name}\n".encode() + hashlib.sha256(path.read_bytes()).digest())
-    return Owner(run, str(torch.__version__), digest.hexdigest())
+    return Fingerprint(run, str(torch.__version__), digest.hexdigest())

@@ -23,20 +23,18 @@ from torch import Tensor, nn
 from bench.io.errors import StoppedError
 from bench.io.text import printable
 from bench.io.torch_files import check_torch_file
-from bench.io.writing import replacing
+from bench.io.writing import atomic_path
 from bench.models.random_state import random_values, restore_random
-from bench.training.checkpoints.fingerprint import Owner, owner_of
+from bench.training.checkpoints.fingerprint import Fingerprint
 from bench.training.detector import Detector
-from bench.training.distributed.fsdp import joined_like, local, spread_like
+from bench.training.distributed.fsdp import distribute_like, gather_full, to_local
 from bench.training.distributed.processes import ALONE, World
-from bench.training.history import Course, course_of, plain
+from bench.training.history import TrainingHistory, from_dict, to_dict
 from bench.training.optimizer import AveragedWeights, StageOptimizer
 from bench.training.step import StageSetup
 from strategies.base import Stage, learning_rates
 
-__all__ = ["Owner", "State", "Unfinished", "owner_of", "read_state"]
-
-MOST_OVERHEAD = 0.02
+MAX_WRITE_OVERHEAD = 0.02
 """Share of the time that writing may take: where a checkpoint takes long, the next one comes later."""
 
 
@@ -46,7 +44,7 @@ class State:
 
     stage: int
     """Index of the stage that it was written in."""
-    course: Course
+    history: TrainingHistory
     values: Mapping[str, Any]
 
     @torch.no_grad()
@@ -54,12 +52,12 @@ class State:
         """Put back the parameters and buffers, before the stage begins."""
         for kind, tensors in _tensors(detector).items():
             for name, value in self.values[kind].items():
-                local(tensors[name]).copy_(local(spread_like(tensors[name], value)))
+                to_local(tensors[name]).copy_(to_local(distribute_like(tensors[name], value)))
 
     @torch.no_grad()
     def restore_stage(self, detector: Detector, setup: StageSetup, device: torch.device) -> None:
         """Put back optimizer, averaged weights and random states, after the stage began."""
-        known = {local(parameter): (name, parameter) for name, parameter in detector.named_parameters()}
+        known = {to_local(parameter): (name, parameter) for name, parameter in detector.named_parameters()}
         kept = self.values["optimizer"]
         for part in setup.optimizer.parts:
             # The fused step counts on the device, the others on the host.
@@ -68,7 +66,9 @@ class State:
                 name, parameter = known[stepped]
                 if name in kept:  # what got no gradient so far has no state
                     part.state[stepped] = {
-                        key: value.to(counter) if key == "step" else local(spread_like(parameter, value))
+                        key: value.to(counter)
+                        if key == "step"
+                        else to_local(distribute_like(parameter, value))
                         for key, value in kept[name].items()
                     }
         if setup.average:
@@ -77,22 +77,23 @@ class State:
                 setup.average.live, setup.average.average, self.values["average"]["weights"], strict=True
             )
             for live, average, value in averages:
-                average.copy_(local(spread_like(live, value)))
+                average.copy_(to_local(distribute_like(live, value)))
         restore_random(self.values["random"], device)
 
 
-class Unfinished:
+class ResumeCheckpointer:
     """The checkpoint of one run, written now and then while it trains.
 
-    Between two lie ``seconds``, or as much longer as keeps writing below ``MOST_OVERHEAD``; 0 writes after
-    every step. A disk that takes none is told by ``warn``, once, and costs no result. Once ``stopping`` says
-    so, in any process, one is written after the step that is being done, and StoppedError ends the training.
+    Between two lie ``seconds``, or as much longer as keeps writing below ``MAX_WRITE_OVERHEAD``; 0 writes
+    after every step. A disk that takes none is told by ``warn``, once, and costs no result. Once ``stopping``
+    says so, in any process, one is written after the step that is being done, and StoppedError ends the
+    training.
     """
 
     def __init__(
         self,
         path: Path,
-        owner: Owner,
+        owner: Fingerprint,
         seconds: float,
         warn: Callable[[str], None],
         *,
@@ -103,7 +104,7 @@ class Unfinished:
         self.owner = owner
         self.seconds = seconds
         self.warn = warn
-        self.writing = world.leads
+        self.writing = world.is_main
         self.world = world
         self.stopping = stopping
         self.earlier_seconds = 0.0
@@ -134,9 +135,9 @@ class Unfinished:
             reason = printable(" ".join((str(error) or type(error).__name__).split()), 200)
             self.warn(f"unfinished/{self.path.name}: {reason}; the run starts over")
             return None
-        self.kept_step = len(state.course.losses)
+        self.kept_step = len(state.history.losses)
         self.earlier_seconds = seconds
-        state.course.resumed.append(self.kept_step)
+        state.history.resumed.append(self.kept_step)
         self.warn(f"unfinished/{self.path.name}: goes on after step {self.kept_step}")
         return state
 
@@ -146,7 +147,7 @@ class Unfinished:
         stages: Sequence[Stage],
         index: int,
         setup: StageSetup,
-        course: Course,
+        history: TrainingHistory,
         device: torch.device,
     ) -> None:
         """Write a checkpoint if it is time; none of weights that are no longer finite.
@@ -155,16 +156,16 @@ class Unfinished:
         StoppedError where the run was asked to stop.
         """
         # All processes stop after the same step: one that went on would wait for the others for ever.
-        stop = any(self.world.totals([float(self.stopping())]))
+        stop = any(self.world.all_reduce_sums([float(self.stopping())]))
         started = time.monotonic()
         due = self.writing and (started - self._since >= self._wait or (stop and self.seconds < math.inf))
         if self.world.sharded:
-            due = self.world.told(due)
+            due = self.world.broadcast_from_rank0(due)
         if due:
-            self._write(detector, stages, index, setup, course, device, started)
+            self._write(detector, stages, index, setup, history, device, started)
         if stop:
             kept = "nothing kept" if self.kept_step is None else f"kept up to step {self.kept_step}"
-            raise StoppedError(f"after step {len(course.losses)}, {kept}")
+            raise StoppedError(f"after step {len(history.losses)}, {kept}")
 
     def _write(
         self,
@@ -172,7 +173,7 @@ class Unfinished:
         stages: Sequence[Stage],
         index: int,
         setup: StageSetup,
-        course: Course,
+        history: TrainingHistory,
         device: torch.device,
         started: float,
     ) -> None:
@@ -184,17 +185,17 @@ class Unfinished:
             "owner": dataclasses.asdict(self.owner),
             "seconds": self.earlier_seconds + started - self._began,
             "stage": index,
-            "course": plain(course),
+            "history": to_dict(history),
             "parameters": weights,
             "buffers": {name: _whole(value) for name, value in detector.named_buffers()},
             "optimizer": _optimizer_values(detector, setup.optimizer),
             "average": _average_values(setup.average),
             "random": random_values(device),
         }
-        if not self.world.leads or not finite:
+        if not self.world.is_main or not finite:
             return
         try:
-            with replacing(self.path) as draft, draft.open("wb") as file:
+            with atomic_path(self.path) as draft, draft.open("wb") as file:
                 torch.save(values, file)
         except (OSError, RuntimeError) as error:
             self.writing = False
@@ -203,13 +204,13 @@ class Unfinished:
             return
         self._since = time.monotonic()
         taken = self._since - started
-        self._wait = max(self.seconds, taken / MOST_OVERHEAD) if self.seconds else 0.0
+        self._wait = max(self.seconds, taken / MAX_WRITE_OVERHEAD) if self.seconds else 0.0
         self.written_seconds += taken
-        self.kept_step = len(course.losses)
+        self.kept_step = len(history.losses)
         self.written_steps.append(self.kept_step)
 
 
-def read_state(path: Path, owner: Owner, detector: Detector, stages: Sequence[Stage]) -> State:
+def read_state(path: Path, owner: Fingerprint, detector: Detector, stages: Sequence[Stage]) -> State:
     """Return the state in ``path``; raise an error that says in one line why it is not to be used."""
     check_torch_file(path)
     with zipfile.ZipFile(path) as archive:  # torch does not compare the checksums that it writes
@@ -235,7 +236,7 @@ def read_state(path: Path, owner: Owner, detector: Detector, stages: Sequence[St
     _compare("optimizer", stepped, {name: each for name, each in trained.items() if name in stepped})
     if values["average"] is not None:
         _compare("average", dict(zip(trained, values["average"]["weights"], strict=True)), trained)
-    return State(index, course_of(values["course"]), values)
+    return State(index, from_dict(values["history"]), values)
 
 
 def _compare(kind: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
@@ -263,7 +264,7 @@ def _whole(value: Tensor) -> Tensor:
 
     One that is spread over processes is put together on the host: no card may have room for all of them.
     """
-    value = joined_like(value, local(value)).detach()
+    value = gather_full(value, to_local(value)).detach()
     return value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
 
 
@@ -276,11 +277,11 @@ def _optimizer_values(detector: nn.Module, optimizer: StageOptimizer) -> dict[st
     state = optimizer.state
     return {
         name: {
-            key: _whole(value if key == "step" else joined_like(parameter, value))
-            for key, value in state[local(parameter)].items()
+            key: _whole(value if key == "step" else gather_full(parameter, value))
+            for key, value in state[to_local(parameter)].items()
         }
         for name, parameter in detector.named_parameters()
-        if local(parameter) in state
+        if to_local(parameter) in state
     }
 
 
@@ -290,7 +291,7 @@ def _average_values(average: AveragedWeights | None) -> dict[str, Any] | None:
     return {
         "updates": average.updates,
         "weights": [
-            _whole(joined_like(live, value))
+            _whole(gather_full(live, value))
             for live, value in zip(average.live, average.average, strict=True)
         ],
     }

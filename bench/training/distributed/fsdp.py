@@ -67,14 +67,14 @@ def spread_modules(module: nn.Module) -> Iterator[FSDPModule]:
     return (each for each in module.modules() if isinstance(each, FSDPModule))
 
 
-def put_together(module: nn.Module) -> None:
-    """Give every process all of the weights, until ``take_apart``."""
+def unshard(module: nn.Module) -> None:
+    """Give every process all of the weights, until ``reshard``."""
     for each in spread_modules(module):
         each.set_reshard_after_forward(False, recurse=False)
         each.unshard()
 
 
-def take_apart(module: nn.Module) -> None:
+def reshard(module: nn.Module) -> None:
     """Leave every process its part of the weights."""
     for each in spread_modules(module):
         each.set_reshard_after_forward(True, recurse=False)
@@ -90,19 +90,19 @@ def _spread_parameters(module: nn.Module) -> Iterator[Any]:
             yield from group.fsdp_params
 
 
-def parts_of(module: nn.Module) -> list[Tensor]:
+def local_shards(module: nn.Module) -> list[Tensor]:
     """Return this process's parts, also while the module's parameters are put together."""
-    return [local(parameter.sharded_param).detach() for parameter in _spread_parameters(module)]
+    return [to_local(parameter.sharded_param).detach() for parameter in _spread_parameters(module)]
 
 
-def follow_requires_grad(module: nn.Module) -> None:
+def sync_requires_grad(module: nn.Module) -> None:
     """Let the weights that a block is put together from ask for gradients as their parts do."""
     for parameter in _spread_parameters(module):
         if (together := getattr(parameter, "_unsharded_param", None)) is not None:
             together.requires_grad_(parameter.sharded_param.requires_grad)
 
 
-def spread_like(tensor: Tensor, value: Tensor) -> Tensor:
+def distribute_like(tensor: Tensor, value: Tensor) -> Tensor:
     """Return ``value``, all of it, as ``tensor`` lies: spread as that is, on the same device."""
     value = value.to(tensor.device)
     if not isinstance(tensor, DTensor):
@@ -110,7 +110,7 @@ def spread_like(tensor: Tensor, value: Tensor) -> Tensor:
     return distribute_tensor(value, tensor.device_mesh, tensor.placements)
 
 
-def joined_like(tensor: Tensor, part: Tensor) -> Tensor:
+def gather_full(tensor: Tensor, part: Tensor) -> Tensor:
     """Return all of what every process has a ``part`` of, divided as ``tensor`` is; if it is, on the host."""
     if not isinstance(tensor, DTensor):
         return part
@@ -125,7 +125,7 @@ def joined_like(tensor: Tensor, part: Tensor) -> Tensor:
     return spread.full_tensor().cpu()
 
 
-def local(tensor: Tensor) -> Tensor:
+def to_local(tensor: Tensor) -> Tensor:
     """Return this process's part of a tensor, which is all of it where it is not spread."""
     return tensor._local_tensor if isinstance(tensor, DTensor) else tensor
 
@@ -138,7 +138,7 @@ def clip_gradients(spread: Sequence[Tensor], whole: Sequence[Tensor], most: floa
         start = torch.zeros((), device=(spread or whole)[0].device)
         return sum((torch.linalg.vector_norm(each).square() for each in gradients), start)
 
-    norm = (world.total(square(spread)) + square(whole)).sqrt()
+    norm = (world.all_reduce_sum(square(spread)) + square(whole)).sqrt()
     # As torch's own: a little less than asked for, so that nothing is divided by zero.
     factor = (most / (norm + 1e-6)).clamp(max=1.0)
     torch._foreach_mul_([*spread, *whole], factor)

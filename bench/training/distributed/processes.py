@@ -22,13 +22,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from bench.io.errors import InputError
-from bench.models.random_state import Share
+from bench.models.random_state import BatchSlice
 
 Item = TypeVar("Item")
 
 BUCKET_BYTES = 25 * 2**20
 """Gradients that are added at once: enough for a network's full rate, little beside a model."""
-SILENCE = datetime.timedelta(minutes=30)
+COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=30)
 """A process that waits so long for another gives up."""
 
 
@@ -40,35 +40,35 @@ class World:
     size: int = 1
     sharded: bool = False
     """Blocks that train are spread over the processes (``bench.training.distributed.fsdp``)."""
-    connected: bool = True
+    has_peers: bool = True
     """False in a forecast: there are no others, and only the memory is what it would be."""
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process reports and writes."""
         return self.rank == 0
 
-    def share(self, count: int) -> Share:
+    def share(self, count: int) -> BatchSlice:
         """Return which of ``count`` things, in a row, are this process's; the first one's are never fewer."""
         first, last = (-(-rank * count // self.size) for rank in (self.rank, self.rank + 1))
-        return Share(first, last - first, count - last)
+        return BatchSlice(first, last - first, count - last)
 
     def part(self, items: Sequence[Item]) -> Sequence[Item]:
         """Return this process's part of ``items``."""
         share = self.share(len(items))
         return items[share.before : share.before + share.count]
 
-    def total(self, value: Tensor) -> Tensor:
+    def all_reduce_sum(self, value: Tensor) -> Tensor:
         """Return the sum over the processes, in place."""
-        if self.size > 1 and self.connected:
+        if self.size > 1 and self.has_peers:
             dist.all_reduce(value)
         return value
 
-    def totals(self, values: Sequence[float]) -> list[float]:
+    def all_reduce_sums(self, values: Sequence[float]) -> list[float]:
         """Return the sums over the processes."""
-        if self.size == 1 or not self.connected:
+        if self.size == 1 or not self.has_peers:
             return list(values)
-        return list(map(float, self.total(torch.tensor(values, dtype=torch.float64))))
+        return list(map(float, self.all_reduce_sum(torch.tensor(values, dtype=torch.float64))))
 
     def add_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Replace every gradient by its sum over the processes; FSDP2 sums those of what is spread."""
@@ -77,20 +77,20 @@ class World:
         whole = [p.grad for p in parameters if p.grad is not None]
         for bucket in buckets(whole):
             flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
-            self.total(flat)
+            self.all_reduce_sum(flat)
             for gradient, added in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
                 gradient.copy_(added.view_as(gradient))
             del flat
 
     def gather(self, value: Item) -> list[Item]:
         """Return the values of all processes, by rank; any picklable value."""
-        if self.size == 1 or not self.connected:
+        if self.size == 1 or not self.has_peers:
             return [value]
         found: list[Any] = [None] * self.size
         dist.all_gather_object(found, value)
         return found
 
-    def told(self, value: Item | None) -> Item:
+    def broadcast_from_rank0(self, value: Item | None) -> Item:
         """Return the leading process's value."""
         held: list[Any] = [value]
         if self.size > 1:
@@ -121,14 +121,14 @@ def started_by_torchrun() -> bool:
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[World]:
+def process_group() -> Iterator[World]:
     """Give the world of this process: that of the others that ``torchrun`` started, or its own."""
     if not started_by_torchrun():
         yield ALONE
         return
     # Tensors of a card go between cards; everything else between the hosts' memories.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=SILENCE)
+    dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
     try:
         yield World(dist.get_rank(), dist.get_world_size())
     finally:

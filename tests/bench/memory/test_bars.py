@@ -2,8 +2,8 @@
 
 import pytest
 
-from bench.plan.pool import answer_all, forecasters
-from bench.plan.request import Question
+from bench.plan.pool import forecast_pool, run_forecasts
+from bench.plan.request import ForecastRequest
 from tests.reference.adatad import forecast_mebibytes
 
 STREAMED = {"backward": "streamed"}
@@ -12,7 +12,7 @@ LONG = {**STREAMED, "window_clips": "192"}
 
 @pytest.fixture(scope="module")
 def pool():
-    with forecasters(2) as processes:
+    with forecast_pool(2) as processes:
         yield processes
 
 
@@ -39,8 +39,8 @@ def test_published_sizes_fit_a_24_gb_card(pool):
         ("losa", STREAMED, {}, 2, 6),
         ("head-only", {}, {}, 2, 4),
     )
-    questions = [Question("vit-g", name, settings, changes) for name, changes, settings, _, _ in bars]
-    rows = answer_all(questions, pool)
+    questions = [ForecastRequest("vit-g", name, settings, changes) for name, changes, settings, _, _ in bars]
+    rows = run_forecasts(questions, pool)
     for row, (name, changes, _, least, most) in zip(rows, bars, strict=True):
         size = row["predicted_peak_bytes"] / 1e9
         print(f"{name} {changes}: {size:.2f} GB in {row['trace_seconds']:.0f} s")
@@ -60,11 +60,11 @@ def test_every_lean_option_saves_what_it_says(pool):
         "move_per_pass": ("head-only", {}, None),
     }
     questions = [
-        Question("vit-b", strategy, {}, {**changes, f"lean.{name}": value})
+        ForecastRequest("vit-b", strategy, {}, {**changes, f"lean.{name}": value})
         for name, (strategy, changes, _) in off.items()
         for value in ("true", "false")
     ]
-    rows = answer_all(questions, pool)
+    rows = run_forecasts(questions, pool)
     parameters = 86e6 * 4
     clips = 48 * 16 * 3 * 224 * 224
     least = {
@@ -84,10 +84,10 @@ def test_every_lean_option_saves_what_it_says(pool):
 def test_released_gradients_save_the_gradients(pool):
     unclipped = {"backward": "checkpointed", "gradient_clip": "1e30"}
     questions = [
-        Question("vit-b", "full-finetune", {}, {**unclipped, "lean.release_gradients": value})
+        ForecastRequest("vit-b", "full-finetune", {}, {**unclipped, "lean.release_gradients": value})
         for value in ("true", "false")
     ]
-    released, kept = answer_all(questions, pool)
+    released, kept = run_forecasts(questions, pool)
     assert kept["phases"]["optimizer"] - released["phases"]["optimizer"] >= 0.9 * 86e6 * 4
 
 
@@ -95,4 +95,4 @@ def test_a_question_that_cannot_be_answered_raises(pool):
     from bench.io.errors import InputError
 
     with pytest.raises(InputError, match="unknown 'nothing'"):
-        answer_all([Question("vit-t", "nothing", {}, {})], pool)
+        run_forecasts([ForecastRequest("vit-t", "nothing", {}, {})], pool)
