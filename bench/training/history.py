@@ -61,7 +61,7 @@ def to_dict(history: TrainingHistory) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any]) -> TrainingHistory:
-    """Return the history that ``to_dict`` wrote; raise KeyError, TypeError or ValueError for anything else."""
+    """Return the history that ``to_dict`` wrote; raise KeyError, TypeError or ValueError for others."""
     return TrainingHistory(
         losses=[(float(cls), float(reg)) for cls, reg in values["losses"].tolist()],
         memory=[

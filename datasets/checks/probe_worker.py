@@ -1,34 +1,16 @@
-"""``python -m datasets.checks.probe_worker``: looks into video files, one a request, and may hang or crash on
-one.
-
-Requests and answers are JSON lines. Each request arms an alarm whose default action ends this process, so a
-file on which native code waits for ever ends as one answer less.
-"""
+"""``python -m datasets.checks.probe_worker``: looks into video files; may hang or crash on one."""
 
 import dataclasses
-import json
-import os
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 from bench.io.errors import InputError
+from bench.io.json_lines import serve
 
 
-def main() -> int:
+def main() -> None:
     """Answer requests until standard input closes."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for line in sys.stdin:
-        request = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, request["seconds"])
-        answer = look(Path(request["path"]), request["every_frame"])
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        answers.write(json.dumps(answer) + "\n")
-    return 0
+    serve(lambda request: look(Path(request["path"]), request["every_frame"]))
 
 
 def look(path: Path, every_frame: bool) -> dict[str, Any]:
@@ -48,4 +30,4 @@ def look(path: Path, every_frame: bool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

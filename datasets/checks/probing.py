@@ -2,16 +2,14 @@
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, get_type_hints
 
-from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
+from bench.io.json_lines import Worker, module_command
 from bench.io.reading import NO_WAITING, read_bytes
 from datasets.video.frames import VideoInfo
 
@@ -20,7 +18,7 @@ SECONDS_EVERY_FRAME = 1800.0
 LARGEST_CACHE = 2**26
 """Bytes of a cache: some hundred thousand videos."""
 LARGEST_FACT = 1e15
-WORKER = (sys.executable, "-m", "datasets.checks.probe_worker")
+WORKER = module_command("datasets.checks.probe_worker")
 
 Facts = dict[str, Any]
 """A `VideoInfo` as JSON values, or `{"error": why}`."""
@@ -44,12 +42,13 @@ def probe_files(
     limit = seconds or (SECONDS_EVERY_FRAME if every_frame else SECONDS)
     known = _read_cache(cache)
     lock, local = threading.Lock(), threading.local()
-    started: list[subprocess.Popen[str]] = []
+    started: list[Worker] = []
 
-    def process() -> subprocess.Popen[str]:
-        running: subprocess.Popen[str] | None = getattr(local, "process", None)
-        if running is None or running.poll() is not None:
-            running = local.process = _start()
+    def worker() -> Worker:
+        """Return this thread's worker."""
+        running: Worker | None = getattr(local, "worker", None)
+        if running is None or not running.running:
+            running = local.worker = Worker(WORKER)
             with lock:
                 started.append(running)
         return running
@@ -59,7 +58,7 @@ def probe_files(
         identity = _identity(path, every_frame)
         facts = known.get(identity)
         if facts is None:
-            facts = _ask(process(), path, every_frame, limit)
+            facts = _ask(worker(), path, every_frame, limit)
             if cache is not None:
                 with lock, _appended(cache) as file:
                     file.write((json.dumps([identity, facts]) + "\n").encode())
@@ -81,7 +80,7 @@ def probe_files(
         raise
     finally:
         for running in started:
-            _end(running)
+            running.close()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -91,41 +90,15 @@ def _appended(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, flags, 0o666), "ab")
 
 
-def _start() -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        WORKER,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=PROJECT_ROOT,
-    )
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            stream.close()
-
-
-def _ask(process: subprocess.Popen[str], path: Path, every_frame: bool, seconds: float) -> Facts:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    request = {"path": str(path.absolute()), "every_frame": every_frame, "seconds": seconds}
+def _ask(worker: Worker, path: Path, every_frame: bool, seconds: float) -> Facts:
     try:
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-        answer = process.stdout.readline()
-    except (OSError, ValueError):
-        answer = ""
-    if answer:
-        return dict(json.loads(answer))
-    process.wait()
-    if process.returncode == -14:  # SIGALRM: the alarm that the worker set
+        worker.send({"path": str(path.absolute()), "every_frame": every_frame, "seconds": seconds})
+        return worker.receive()
+    except TimeoutError:
         return {"error": f"reading it takes longer than {seconds:g} s"}
-    return {"error": f"reading it crashes the decoder (exit code {process.returncode})"}
+    except (EOFError, OSError, ValueError):
+        code = worker.process.wait()
+        return {"error": f"reading it crashes the decoder (exit code {code})"}
 
 
 def _identity(path: Path, every_frame: bool) -> str:

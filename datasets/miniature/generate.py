@@ -2,20 +2,19 @@
 
 import hashlib
 import json
-import os
-import selectors
 import shutil
-import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
+from bench.io.json_lines import Worker, module_command
 from bench.io.reading import LARGEST_NOTE, read_json
 from bench.io.text import is_sha256, shown
 from datasets.annotations.entries import unsafe_name
@@ -28,7 +27,7 @@ from datasets.miniature.config import (
 )
 from datasets.miniature.motions import SOURCE_CLASSES
 from datasets.miniature.scenes import source_label, target_scene
-from datasets.miniature.writing import FAILED, file_name, write_video
+from datasets.miniature.writing import file_name, write_video
 
 Progress = Callable[[int, int], None]
 """Called with the videos done and those to do, after each."""
@@ -36,6 +35,7 @@ Videos = list[tuple[str, int]]
 
 LICENCE = "CC0-1.0"
 PICTURES = "pictures.json"
+WORKER = module_command("datasets.miniature.worker")
 _THREAD_LIMITS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -232,51 +232,32 @@ def _written(made: _Domain, folder: Path, workers: int) -> Iterator[str]:
             digest = write_video(config, domain, folder, subset, index)
             yield f"{file_name(subset, index)} {digest}"
         return
-    processes: list[subprocess.Popen[bytes]] = []
+    job = {"config": asdict(config), "domain": domain, "folder": str(folder)}
+    local, started = threading.local(), list[Worker]()
+
+    def write(video: tuple[str, int]) -> str:
+        subset, index = video
+        if not hasattr(local, "worker"):
+            local.worker = Worker(WORKER, environment=_THREAD_LIMITS)
+            started.append(local.worker)
+        try:
+            local.worker.send({**job, "subset": subset, "index": index})
+            answer = local.worker.receive()
+        except (EOFError, BrokenPipeError):
+            code = local.worker.process.wait()
+            raise RuntimeError(f"a rendering process ended with code {code}") from None
+        if "error" in answer:
+            raise OSError(answer["error"])
+        return f"{file_name(subset, index)} {answer['sha256']}"
+
+    pool = ThreadPoolExecutor(workers)
     try:
-        with selectors.DefaultSelector() as selector:
-            for number in range(workers):
-                process = _start(config, domain, folder, videos[number::workers])
-                processes.append(process)
-                assert process.stdout is not None
-                selector.register(process.stdout, selectors.EVENT_READ, (process, bytearray()))
-            while selector.get_map():
-                for key, _ in selector.select():
-                    process, pending = key.data
-                    # Not readline: a second line left in its buffer would never wake the selector.
-                    if written := os.read(key.fd, 65536):
-                        *lines, rest = (pending + written).split(b"\n")
-                        pending[:] = rest
-                        for line in lines:
-                            text = line.decode()
-                            if text.startswith(FAILED):
-                                raise OSError(text.removeprefix(FAILED))
-                            yield text
-                        continue
-                    selector.unregister(key.fd)
-                    if process.wait() != 0:
-                        raise RuntimeError(f"a rendering process ended with code {process.returncode}")
+        for done in as_completed([pool.submit(write, video) for video in videos]):
+            yield done.result()
     finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
-
-
-def _start(config: MiniatureConfig, domain: str, folder: Path, videos: Videos) -> subprocess.Popen[bytes]:
-    root = str(PROJECT_ROOT)
-    before = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, **_THREAD_LIMITS, "PYTHONPATH": os.pathsep.join(before)}
-    # -P: a folder named datasets where the caller happens to stand must not be taken for this package.
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "datasets.miniature.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-    )
-    job = {"config": asdict(config), "domain": domain, "folder": str(folder), "videos": videos}
-    assert process.stdin is not None
-    with process.stdin:
-        process.stdin.write(json.dumps(job).encode())
-    return process
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in started:
+            worker.close()
+        pool.shutdown(wait=True)
+        for worker in started:  # one more may have been started meanwhile
+            worker.close()

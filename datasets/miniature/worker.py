@@ -1,29 +1,26 @@
-"""One rendering process: a job on standard input, for every file written a line on standard output.
+"""``python -m datasets.miniature.worker``: renders and writes videos, one a request.
 
 A process of its own, and not a fork or a spawn of the caller: it inherits none of the caller's threads, does
 not import the caller's main module again, and starts in the time that NumPy and PyAV need.
 """
 
-import json
-import sys
 from pathlib import Path
+from typing import Any
 
+from bench.io.json_lines import serve
 from datasets.miniature.config import MiniatureConfig
-from datasets.miniature.writing import FAILED, file_name, write_video
+from datasets.miniature.writing import write_video
 
 
-def main() -> None:
-    """Do the job: its configuration, its domain, the folder, and pairs of a subset and an index."""
-    job = json.load(sys.stdin)
-    config = MiniatureConfig.from_json(job["config"])
-    for subset, index in job["videos"]:
-        try:
-            digest = write_video(config, job["domain"], Path(job["folder"]), subset, index)
-        except OSError as error:
-            print(f"{FAILED}{error.strerror or error}", flush=True)
-            return
-        print(file_name(subset, index), digest, flush=True)
+def render(request: dict[str, Any]) -> dict[str, str]:
+    """Write the video of a request; the answer is its pictures' `sha256`, or the `error` of the disk."""
+    config = MiniatureConfig.from_json(request["config"])
+    folder, subset, index = Path(request["folder"]), request["subset"], request["index"]
+    try:
+        return {"sha256": write_video(config, request["domain"], folder, subset, index)}
+    except OSError as error:
+        return {"error": error.strerror or str(error)}
 
 
 if __name__ == "__main__":
-    main()
+    serve(render)

@@ -12,8 +12,6 @@ from datasets.miniature.config import MiniatureConfig
 from datasets.miniature.rendering import Pictures, render
 from datasets.miniature.scenes import source_scene, target_scene
 
-FAILED = "failed: "
-"""What a worker's line begins with where a file could not be written; the reason follows."""
 SCENES = {"target": target_scene, "source": source_scene}
 
 

@@ -1,28 +1,21 @@
 """Frames by number with decord, which works in a process of its own (`datasets.video.decord_worker`)."""
 
 import atexit
-import contextlib
 import importlib.util
-import json
 import mmap
 import os
-import select
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.io import PROJECT_ROOT
 from bench.io.errors import StuckDecoderError
+from bench.io.json_lines import Worker, module_command
 from datasets.video.index import VideoIndex
 
 CHUNK_FRAMES = 64
@@ -37,7 +30,7 @@ GRACE_SECONDS = 5.0
 """By then the worker's own alarm must have ended it; one that was stopped or waits for a disk is killed."""
 # Frames given back to the system after every chunk would be asked for again at the next: a fifth of the time.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
-WORKER = (sys.executable, "-m", "datasets.video.decord_worker")
+WORKER = module_command("datasets.video.decord_worker")
 TRUSTED = ("mov", "mp4", "matroska", "webm", "avi")
 """Containers that decord reads right; of MPEG-TS it repeats frames and gives the right times for them."""
 
@@ -58,7 +51,7 @@ class _Request:
 
 @dataclass
 class _Worker:
-    process: subprocess.Popen[str]
+    lines: Worker
     memory: mmap.mmap
     asked: _Request | None = None
     """The last request."""
@@ -122,51 +115,35 @@ def _send(
         "rewind": rewind,
         "seconds": seconds,
     }
-    assert worker.process.stdin is not None
     patience = seconds + GRACE_SECONDS + (0.0 if worker.asked else START_SECONDS)
     worker.asked = _Request(int(indices[0]), int(indices[-1]), time.monotonic(), patience)
     try:
-        worker.process.stdin.write(json.dumps(request) + "\n")
-        worker.process.stdin.flush()
+        worker.lines.send(request)
     except OSError:
         raise DecordError(f"{path}: decord's process has ended") from None
 
 
 def _receive(worker: _Worker, path: Path, frames: int) -> list[int]:
-    line = _answer(worker, path)
-    if not line:
-        raise DecordError(f"{path}: decord: it crashed")
-    answer: dict[str, Any] = json.loads(line)
+    asked = worker.asked
+    assert asked is not None
+    try:
+        # The answer may have been there for long, while the caller worked on the frames before.
+        answer = worker.lines.receive(asked.since + asked.seconds)
+    except EOFError:
+        raise DecordError(f"{path}: decord: it crashed") from None
+    except TimeoutError:
+        waited = round(time.monotonic() - asked.since, 1)
+        facts = {"video": str(path), "first_frame": asked.first, "last_frame": asked.last, "seconds": waited}
+        raise StuckDecoderError(
+            f"{path}: decord gave no answer for {waited:.0f} s and was killed, "
+            f"at frames {asked.first} to {asked.last} (counted from 0)",
+            {"decoding": [facts]},
+        ) from None
     if "error" in answer:
         raise DecordError(f"{path}: decord: {answer['error']}")
     if answer["frames"] != frames:
         raise DecordError(f"{path}: decord counts {answer['frames']} frames, the container {frames}")
     return list(answer["shape"])
-
-
-def _answer(worker: _Worker, path: Path) -> str:
-    """The worker's line, empty if it crashed; `StuckDecoderError` if it hung or does not answer at all."""
-    output, asked = worker.process.stdout, worker.asked
-    assert output is not None
-    assert asked is not None
-    poll = select.poll()
-    poll.register(output, select.POLLIN)
-    # The answer may lie there since long, while the caller worked on the frames before.
-    if poll.poll(1000 * max(0.0, asked.since + asked.seconds - time.monotonic())):
-        if line := output.readline():
-            return line
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            worker.process.wait(GRACE_SECONDS)
-        if worker.process.returncode not in (None, -signal.SIGALRM):
-            return ""
-    worker.process.kill()
-    waited = round(time.monotonic() - asked.since, 1)
-    facts = {"video": str(path), "first_frame": asked.first, "last_frame": asked.last, "seconds": waited}
-    raise StuckDecoderError(
-        f"{path}: decord gave no answer for {waited:.0f} s and was killed, "
-        f"at frames {asked.first} to {asked.last} (counted from 0)",
-        {"decoding": [facts]},
-    )
 
 
 _workers: dict[tuple[int, int], _Worker] = {}
@@ -180,26 +157,18 @@ def _mine() -> tuple[int, int]:
 def _worker(slot_bytes: int) -> _Worker:
     """This thread's running worker if its memory is large enough and it lives, else a new one."""
     worker = _workers.get(_mine())
-    if worker and worker.process.poll() is None and len(worker.memory) >= 2 * slot_bytes:
+    if worker and worker.lines.running and len(worker.memory) >= 2 * slot_bytes:
         return worker
     stop_worker()
     size = 2 * slot_bytes
     handle = _shared_memory(size)
     try:
-        process = subprocess.Popen(
-            [*WORKER, str(handle), str(size)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            pass_fds=(handle,),
-            cwd=PROJECT_ROOT,
-            env={**ALLOCATOR, **os.environ},
-        )
+        environment = {name: os.environ.get(name, value) for name, value in ALLOCATOR.items()}
+        lines = Worker([*WORKER, str(handle), str(size)], environment=environment, pass_fds=(handle,))
         memory = mmap.mmap(handle, size)
     finally:
         os.close(handle)
-    return _workers.setdefault(_mine(), _Worker(process, memory))
+    return _workers.setdefault(_mine(), _Worker(lines, memory))
 
 
 def _shared_memory(size: int) -> int:
@@ -226,13 +195,5 @@ def stop_workers() -> None:
 
 
 def _stop(owner: tuple[int, int]) -> None:
-    worker = _workers.pop(owner, None)
-    if worker is None:
-        return
-    worker.process.kill()
-    with contextlib.suppress(subprocess.TimeoutExpired):  # one that waits for a dead disk does not go
-        worker.process.wait(GRACE_SECONDS)
-    for stream in (worker.process.stdin, worker.process.stdout):
-        if stream is not None:
-            with contextlib.suppress(OSError):
-                stream.close()
+    if (worker := _workers.pop(owner, None)) is not None:
+        worker.lines.close()

@@ -213,10 +213,10 @@ def test_a_stopped_decoder_is_killed_and_the_next_file_gets_another(dataset, mon
     first, second = (video_path(dataset, video) for video in dataset.videos[:2])
     expected = read_frames(first, [0.5, 1.5])
     [worker] = [w for (_, thread), w in decord_reader._workers.items() if thread == threading.get_ident()]
-    os.kill(worker.process.pid, signal.SIGSTOP)  # its alarm cannot end it now
+    os.kill(worker.lines.process.pid, signal.SIGSTOP)  # its alarm cannot end it now
     with pytest.raises(StuckDecoderError, match=re.escape(str(second))):
         read_frames(second, [0.5, 1.5])
-    assert worker.process.poll() == -signal.SIGKILL
+    assert worker.lines.process.poll() == -signal.SIGKILL
     monkeypatch.setattr(decord_reader, "SECONDS", 20.0)
     assert (read_frames(first, [0.5, 1.5]) == expected).all()
     decord_reader.stop_worker()
@@ -240,8 +240,10 @@ def test_a_file_that_cannot_be_decoded_is_named(dataset, tmp_path):
 MEASURE = """
 import json, sys
 import torch
-from bench.data.clips import FileClips, FrameStore, time_grid
-from bench.features.encode import batch_clips
+from bench.data.clips import FileClips
+from bench.data.frame_store import FrameStore
+from bench.data.time_grid import time_grid
+from bench.features.cache import batch_clips
 from bench.data.frame_loader import FrameLoader
 from bench.models.backbone import BackboneGeometry
 from bench.data.windows import Window

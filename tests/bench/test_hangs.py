@@ -32,7 +32,7 @@ class Decoder:
     name: ClassVar[str] = "stuck-decoder"
 
     def adapt(self, backbone):
-        from datasets import decord_reader, video
+        from datasets.video import decord_reader
         decord_reader.stop_workers()
         decord_reader.WORKER = (sys.executable, "-c", SLEEPER)
         decord_reader.START_SECONDS = decord_reader.SECONDS_PER_FRAME = 0.0
@@ -48,7 +48,7 @@ class Reader(Decoder):
     name: ClassVar[str] = "stuck-reader"
 
     def adapt(self, backbone):
-        from datasets import video
+        from datasets.video import frames as video
         video.decord_installed = lambda: False
         video.pyav_frames = self.sleep
         return backbone

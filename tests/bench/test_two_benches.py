@@ -24,8 +24,8 @@ from bench.run.pending import remove_stale_files, stamps, still_pending
 HOLDER = """
 import sys, time
 from pathlib import Path
-from bench.records.locks import claim
-lock = claim(Path(sys.argv[1]), sys.argv[2])
+from bench.records.locks import try_lock
+lock = try_lock(Path(sys.argv[1]), sys.argv[2])
 assert lock is not None
 print("held", flush=True)
 time.sleep(600)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ from bench.detection.submission import read_ground_truth, read_submission, write
 from bench.features.disk_cache import DiskCache
 from bench.features.encode import ClipPasses
 from bench.io.errors import InputError, StoppedError, StuckDecoderError
+from bench.io.json_lines import reserve_stdout
 from bench.models.backbone import Backbone
 from bench.records.environment import describe
 from bench.records.failure import facts_of, failure
@@ -237,8 +237,7 @@ def main() -> int:
 def report_run(spec: RunSpecification, world: World) -> int:
     """Run ``spec``, report on standard output, and return the exit code."""
     watch_parent()
-    reports = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not mix with reports
+    reports = reserve_stdout()
     current, last = "load", 0.0
     writing, stopping = threading.Lock(), stop_signals()
 

@@ -1,0 +1,114 @@
+"""Worker processes that answer requests, one JSON object a line.
+
+A request may limit its time: the worker then arms an alarm whose default action ends the process. Native code
+that hangs runs no Python handler, so that nothing gentler would reach it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any
+
+from bench.io import PROJECT_ROOT
+
+KILL_SECONDS = 5.0
+"""A killed process that waits for a dead disk does not end; it is not waited for longer than this."""
+
+
+def module_command(module: str) -> tuple[str, ...]:
+    """Return the command that runs a module of this project, from whatever folder."""
+    # -P: a folder named datasets where the caller stands must not be taken for this package.
+    return (sys.executable, "-P", "-m", module)
+
+
+def reserve_stdout() -> IO[str]:
+    """Return a line-buffered stream to standard output. What libraries print goes to standard error."""
+    stream = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return stream
+
+
+def serve(answer: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
+    """Answer the requests on standard input until it closes. A request's ``seconds`` limit its time."""
+    answers = reserve_stdout()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # they are for the parent, which then closes the input
+    for line in sys.stdin:
+        request = json.loads(line)
+        signal.setitimer(signal.ITIMER_REAL, request.get("seconds", 0))
+        result = answer(request)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        answers.write(json.dumps(result) + "\n")
+
+
+class Worker:
+    """The parent's end of a process that runs ``serve``."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        paths = [str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            pass_fds=pass_fds,
+            env={**os.environ, **(environment or {}), "PYTHONPATH": os.pathsep.join(paths)},
+        )
+
+    @property
+    def running(self) -> bool:
+        """Whether the process has not ended."""
+        return self.process.poll() is None
+
+    def send(self, request: Mapping[str, Any]) -> None:
+        """Send a request; raise OSError where the process has ended."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+
+    def receive(self, until: float | None = None) -> dict[str, Any]:
+        """Return the next answer.
+
+        ``until`` is a time of ``time.monotonic``. Raises TimeoutError where there is no answer by then, or
+        where the worker's own alarm ended it, and EOFError where the process ended otherwise.
+        """
+        output = self.process.stdout
+        assert output is not None
+        if until is not None:
+            poll = select.poll()
+            poll.register(output, select.POLLIN)
+            if not poll.poll(1000 * max(0.0, until - time.monotonic())):
+                raise TimeoutError
+        if line := output.readline():
+            return dict(json.loads(line))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(KILL_SECONDS)
+        if self.process.returncode in (None, -signal.SIGALRM):
+            raise TimeoutError
+        raise EOFError(f"exit code {self.process.returncode}")
+
+    def close(self) -> None:
+        """Kill the process."""
+        self.process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(KILL_SECONDS)
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
