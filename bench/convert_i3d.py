@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save
 
 from bench.io.errors import InputError
-from bench.io.exit_code import exit_code
+from bench.io.exit_code import CommandParser, run_command
 from bench.io.reading import megabytes, open_regular, reason
 from bench.io.torch_files import check_pickle, members
 
@@ -222,18 +222,17 @@ def _draft_folder(output: Path) -> tempfile.TemporaryDirectory[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit code: 0, or 2 for wrong input."""
-    parser = argparse.ArgumentParser(prog="python -m bench.convert_i3d", description=__doc__)
+    parser = CommandParser(prog="python -m bench.convert_i3d", description=__doc__)
     parser.add_argument(
         "source", help="wheel, source archive or pickle; 'installed' for the installed package"
     )
     parser.add_argument("output", type=Path, help="the file to write, a .safetensors")
-    options = parser.parse_args(arguments)
 
-    def action() -> int:
+    def action(options: argparse.Namespace) -> int:
         print("\n".join(run(options.source, options.output)))
         return 0
 
-    return exit_code("bench.convert_i3d", action)
+    return run_command(parser, arguments, action)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.config.arguments import whole
 from bench.io.errors import InputError
-from bench.io.exit_code import exit_code
+from bench.io.exit_code import CommandParser, run_command
 from bench.io.text import printable
 from datasets.checks.examine import examine
 
@@ -25,13 +26,13 @@ SHOWN = 5
 
 def parser() -> argparse.ArgumentParser:
     """Return the verb's options."""
-    result = argparse.ArgumentParser(prog="python -m bench.doctor", description=__doc__)
+    result = CommandParser(prog="python -m bench.doctor", description=__doc__)
     add = result.add_argument
     add("annotations", type=Path, nargs="?", help="JSON file or folder of text files (default: in --data)")
     add("--data", type=Path, help="folder with the videos, at any depth")
     add("--card", help="the known data set that it should be, such as thumos14:211")
     add("--every-frame", action="store_true", help="decode every frame (default: the first and the last)")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes that open videos")
+    add("--workers", type=whole(1), default=os.cpu_count() or 1, help="processes that open videos")
     add("--cache", type=Path, help="what is known of files already (default: below $TALBENCH_CACHE)")
     add("--plot", type=Path, help="draw lengths of videos and instances there (.png, .pdf or .svg)")
     add("--json", metavar="FILE", help="write all of it as JSON; '-' prints it and nothing else")
@@ -111,8 +112,7 @@ def draw(report: Mapping[str, Any], path: Path) -> bytes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb."""
-    options = parser().parse_args(arguments)
-    return exit_code("bench.doctor", lambda: _main(options))
+    return run_command(parser(), arguments, _main)
 
 
 def _main(options: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from bench.detection.evaluation import Evaluation, evaluate
 from bench.detection.recall import average_recall
 from bench.detection.submission import read_ground_truth, read_submission
 from bench.io.errors import InputError
-from bench.io.exit_code import exit_code
+from bench.io.exit_code import CommandParser, run_command
 from bench.io.tables import plain_cell
 
 
@@ -113,7 +113,7 @@ def lines(evaluation: Evaluation) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit code: 0, or 2 for wrong input."""
-    parser = argparse.ArgumentParser(prog="python -m bench.evaluate", description=__doc__)
+    parser = CommandParser(prog="python -m bench.evaluate", description=__doc__)
     parser.add_argument("ground_truth", type=Path, help="ActivityNet JSON with 'database' (.json, .json.gz)")
     parser.add_argument("predictions", type=Path, help="ActivityNet JSON with 'results' (.json, .json.gz)")
     parser.add_argument("--subset", required=True, help="subset of the ground truth, spelt as in the file")
@@ -122,8 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--diagnose", action="store_true", help="kinds of errors, after DETAD")
     parser.add_argument("--csv", metavar="FILE", help="write the AP of every class there, in percent")
     parser.add_argument("--json", metavar="FILE", help="write JSON there; '-' prints it and nothing else")
-    options = parser.parse_args(arguments)
-    return exit_code("bench.evaluate", lambda: _main(options))
+    return run_command(parser, arguments, _main)
 
 
 def _main(options: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.io.errors import InputError
-from bench.io.exit_code import RUNS_KEPT, exit_code
+from bench.io.exit_code import RUNS_KEPT, run_command
 from bench.io.reading import LARGEST_NOTE, read_json
 from bench.io.text import printable
 from bench.plan.__main__ import parser as plan_parser
@@ -92,8 +92,7 @@ def line(row: dict[str, object]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb."""
-    options = parser().parse_args(arguments)
-    return exit_code("bench.measure", lambda: measure_all(options), RUNS_KEPT)
+    return run_command(parser(), arguments, measure_all, RUNS_KEPT)
 
 
 if __name__ == "__main__":

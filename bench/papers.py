@@ -13,7 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from bench.io.exit_code import RUNS_KEPT, exit_code
+from bench.config.arguments import seeds_of, whole
+from bench.io.exit_code import RUNS_KEPT, CommandParser, run_command
 from bench.run import options as run_options
 from bench.run.matrix import bench
 from bench.run.specification import RunSpecification
@@ -63,25 +64,23 @@ def specifications(words: Sequence[str], seeds: Sequence[int]) -> list[RunSpecif
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb."""
-    parser = argparse.ArgumentParser(prog="python -m bench.papers", description=__doc__)
+    parser = CommandParser(prog="python -m bench.papers", description=__doc__)
     add = parser.add_argument
     add("--results", type=Path, default=DEFAULT_RESULTS, help=f"default: {DEFAULT_RESULTS}")
     add("--seeds", default="0,1,2", help="whole numbers with commas between them (default: 0,1,2)")
     add("--cache", type=Path, help="folder for generated data and encodings")
-    add("--workers", type=int, help="runs side by side (default: one for each core)")
+    add("--workers", type=whole(1), help="runs side by side (default: one for each core)")
     add("--protocol", action="append", default=[], metavar="FIELD=VALUE", help="as in bench.run")
-    options = parser.parse_args(arguments)
-    words = ["--results", str(options.results), "--device", "cpu"]
-    words += ["--cache", str(options.cache)] if options.cache else []
-    words += ["--workers", str(options.workers)] if options.workers else []
-    words += [word for change in options.protocol for word in ("--protocol", change)]
 
-    def action() -> int:
-        from bench.config.arguments import seeds_of
+    def action(options: argparse.Namespace) -> int:
+        words = ["--results", str(options.results), "--device", "cpu"]
+        words += ["--cache", str(options.cache)] if options.cache else []
+        words += ["--workers", str(options.workers)] if options.workers else []
+        words += [word for change in options.protocol for word in ("--protocol", change)]
+        runs = specifications(words, seeds_of(options.seeds))
+        return bench(runs, run_options.parser().parse_args(words))
 
-        return bench(specifications(words, seeds_of(options.seeds)), run_options.parser().parse_args(words))
-
-    return exit_code("bench.papers", action, RUNS_KEPT)
+    return run_command(parser, arguments, action, RUNS_KEPT)
 
 
 if __name__ == "__main__":

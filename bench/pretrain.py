@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.io.exit_code import exit_code
+from bench.config.arguments import real, whole
+from bench.io.exit_code import CommandParser, run_command
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,14 +25,16 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     """Return the verb's options."""
-    result = argparse.ArgumentParser(prog="python -m bench.pretrain", description=__doc__)
+    result = CommandParser(prog="python -m bench.pretrain", description=__doc__)
     result.add_argument("--output", type=Path, help="checkpoint to write (default: the shipped one)")
     result.add_argument("--cache", type=Path, help="folder for generated data")
-    result.add_argument("--seed", type=int, default=0)
-    result.add_argument("--steps", type=int, default=250)
-    result.add_argument("--batch-size", type=int, default=32)
-    result.add_argument("--learning-rate", type=float, default=1e-3)
-    result.add_argument("--threads", type=int, default=1)
+    result.add_argument("--seed", type=whole(0), default=0)
+    result.add_argument("--steps", type=whole(1), default=250)
+    result.add_argument("--batch-size", type=whole(1), default=32)
+    result.add_argument(
+        "--learning-rate", type=real(lambda value: 0 < value < 1e30, "more than 0"), default=1e-3
+    )
+    result.add_argument("--threads", type=whole(1, 1024), default=1)
     return result
 
 
@@ -150,13 +153,12 @@ def pretrain(options: argparse.Namespace) -> dict[str, object]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb; bad input is one line and exit code 2."""
-    options = parser().parse_args(arguments)
 
-    def action() -> int:
+    def action(options: argparse.Namespace) -> int:
         print(json.dumps(pretrain(options), indent=1))
         return 0
 
-    return exit_code("bench.pretrain", action)
+    return run_command(parser(), arguments, action)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.io.errors import InputError
-from bench.io.exit_code import exit_code
+from bench.io.exit_code import CommandParser, run_command
 from bench.io.text import printable
 
 STATES = ("running", "waiting", "interrupted", "failed", "done")
@@ -178,12 +178,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb; bad input is one line and exit code 2."""
     from bench.records.paths import default_results
 
-    parser = argparse.ArgumentParser(prog="python -m bench.status", description=__doc__)
+    parser = CommandParser(prog="python -m bench.status", description=__doc__)
     parser.add_argument("--results", type=Path, help="default: results/local if it has runs, else results")
     parser.add_argument("--json", metavar="FILE", help="write the same as JSON, - for standard output")
-    options = parser.parse_args(arguments)
 
-    def action() -> int:
+    def action(options: argparse.Namespace) -> int:
         found = rows(options.results or default_results())
         counts = {state: sum(row.state == state for row in found) for state in STATES}
         text = json.dumps({"counts": counts, "runs": [dataclasses.asdict(row) for row in found]}, indent=1)
@@ -194,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(text if options.json == "-" else table(found))
         return 0
 
-    return exit_code("bench.status", action)
+    return run_command(parser, arguments, action)
 
 
 if __name__ == "__main__":

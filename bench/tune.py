@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.io.exit_code import RUNS_KEPT, exit_code
+from bench.io.exit_code import RUNS_KEPT, CommandParser, run_command
 from bench.run import options as run_options
 from bench.run.matrix import bench
 from bench.run.specification import RunSpecification
@@ -30,28 +30,20 @@ TRIALS: dict[str, tuple[dict[str, str], ...]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb."""
-    parser = argparse.ArgumentParser(prog="python -m bench.tune", description=__doc__)
+    parser = CommandParser(prog="python -m bench.tune", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results") / "tuning")
     parser.add_argument("--cache", type=Path, help="folder for generated data")
     parser.add_argument("--protocol", action="append", default=[], metavar="FIELD=VALUE")
-    options = parser.parse_args(arguments)
     assert len({len(fields) for fields in TRIALS.values()}) == 1, "every strategy gets as many trials"
-    words = [
-        "--seeds",
-        str(SEED),
-        "--results",
-        str(options.results),
-        "--protocol",
-        "evaluation_subset=tuning",
-    ]
-    words += [word for change in options.protocol for word in ("--protocol", change)]
-    if options.cache:
-        words += ["--cache", str(options.cache)]
 
-    def action() -> int:
+    def action(options: argparse.Namespace) -> int:
+        words = ["--seeds", str(SEED), "--results", str(options.results)]
+        words += ["--protocol", "evaluation_subset=tuning"]
+        words += [word for change in options.protocol for word in ("--protocol", change)]
+        words += ["--cache", str(options.cache)] if options.cache else []
         return bench(trials(words), run_options.parser().parse_args(words))
 
-    return exit_code("bench.tune", action, RUNS_KEPT)
+    return run_command(parser, arguments, action, RUNS_KEPT)
 
 
 def trials(words: Sequence[str]) -> list[RunSpecification]:

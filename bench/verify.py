@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.config.protocol import DEFAULTS_OF_NEW_FIELDS, digest_of
 from bench.io.errors import InputError
-from bench.io.exit_code import exit_code
+from bench.io.exit_code import CommandParser, run_command
 from bench.io.text import printable
 from bench.records.identity import RunIdentity
 from bench.records.paths import detections_path, ground_truth_path
@@ -240,16 +240,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit code: 0, 1 where a table is open or a record was edited, 2 for bad input."""
     from bench.records.paths import add_results, default_results
 
-    parser = argparse.ArgumentParser(prog="python -m bench.verify", description=__doc__)
+    parser = CommandParser(prog="python -m bench.verify", description=__doc__)
     add_results(parser)
-    options = parser.parse_args(arguments)
 
-    def action() -> int:
+    def action(options: argparse.Namespace) -> int:
         lines, code = verify(options.results or default_results())
         print("\n".join(lines))
         return code
 
-    return exit_code("bench.verify", action)
+    return run_command(parser, arguments, action)
 
 
 if __name__ == "__main__":

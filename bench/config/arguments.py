@@ -2,10 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+import math
+from collections.abc import Callable, Sequence
 
 from bench.config.protocol import Protocol
 from bench.io.errors import InputError
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Return an argparse type: a whole number of at least ``low`` and at most ``high``."""
+    allowed = f"{low} or more" if high is None else f"{low} to {high}"
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"got {text}, allowed is a whole number, {allowed}") from None
+        if value < low or (high is not None and value > high):
+            raise argparse.ArgumentTypeError(f"got {text}, allowed is {allowed}")
+        return value
+
+    return parse
+
+
+def real(holds: Callable[[float], bool], allowed: str) -> Callable[[str], float]:
+    """Return an argparse type: a number for which ``holds`` is true; ``allowed`` says which those are."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not holds(value):
+            raise argparse.ArgumentTypeError(f"got {text}, allowed is {allowed}")
+        return value
+
+    return parse
 
 
 def pairs(items: Sequence[str], option: str) -> dict[str, str]:

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.config.arguments import real, whole
 from bench.config.protocol import MODES
-from bench.io.errors import InputError
-from bench.io.exit_code import exit_code
+from bench.io.exit_code import CommandParser, run_command
 from bench.io.tables import markdown
 from bench.memory.constants import CARDS, GIBIBYTE, KINDS, needed_bytes
 from bench.plan.fits import max_fitting
@@ -32,25 +32,30 @@ MOST_PIXELS = 1024
 
 def parser() -> argparse.ArgumentParser:
     """Return the verb's options."""
-    result = argparse.ArgumentParser(prog="python -m bench.plan", description=__doc__)
+    result = CommandParser(prog="python -m bench.plan", description=__doc__)
     add = result.add_argument
     add("--model", default="vit-g", help="backbones with commas between them (default: vit-g)")
     add("--strategy", default="all", help="names with commas between them (default: all installed)")
     add("--frames", help="frames of a window, or several with commas (default: the model's protocol)")
     add("--size", help="pixels of a frame's side, or several with commas (default: the model's protocol)")
-    add("--batch", type=int, help="windows in a step (default: the model's protocol)")
+    add("--batch", type=whole(1), help="windows in a step (default: the model's protocol)")
     add("--precision", choices=("float32", "bfloat16"), help="default: the model's protocol on the device")
     add("--backward", default="all", help=f"{', '.join(MODES)}, or all that make a difference (default)")
-    add("--classes", type=int, default=20, help="classes of the data set (default: 20)")
+    add("--classes", type=whole(1), default=20, help="classes of the data set (default: 20)")
     add("--device", choices=("cuda", "cpu"), default="cuda", help="what is forecast for (default: cuda)")
-    add("--gpu", type=float, metavar="GIB", help="what fits a card: the most frames, and the largest size")
+    add(
+        "--gpu",
+        type=real(lambda value: 1 <= value <= 10000, "1 to 10000 (GiB)"),
+        metavar="GIB",
+        help="what fits a card: the most frames, and the largest size",
+    )
     add("--set", action="append", default=[], metavar="STRATEGY.FIELD=VALUE", help="as in bench.run")
     add("--protocol", action="append", default=[], metavar="FIELD=VALUE", help="as in bench.run")
     add("--json", metavar="FILE", help="write the rows as JSON; '-' is standard output, which then holds it")
-    add("--processes", type=int, default=1, help="processes that share a batch (default: 1)")
+    add("--processes", type=whole(1, 1024), default=1, help="processes that share a batch (default: 1)")
     add("--sharded", action="store_true", help="their blocks that train are spread over them (FSDP2)")
     add("--timeline", action="store_true", help="with --json: the live bytes through a step as well")
-    add("--workers", type=int, default=2, help="forecasts side by side, 0.8 GB each (default: 2)")
+    add("--workers", type=whole(1), default=2, help="forecasts side by side, 0.8 GB each (default: 2)")
     return result
 
 
@@ -109,10 +114,6 @@ def add_what_fits(
 
 def plan(options: argparse.Namespace) -> int:
     """Print the table and, if asked, what fits a card; return the exit code."""
-    if options.workers < 1:
-        raise InputError(f"--workers: got {options.workers}, allowed is 1 or more")
-    if options.gpu is not None and not 1 <= options.gpu <= 10000:
-        raise InputError(f"--gpu: got {options.gpu:g}, allowed is 1 to 10000 (GiB)")
     with forecast_pool(options.workers) as pool:
         asked = pool.submit(forecast_requests, options).result()
         rows = run_forecasts(asked, pool)
@@ -137,8 +138,7 @@ def plan(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb."""
-    options = parser().parse_args(arguments)
-    return exit_code("bench.plan", lambda: plan(options))
+    return run_command(parser(), arguments, plan)
 
 
 if __name__ == "__main__":

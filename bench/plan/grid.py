@@ -26,8 +26,6 @@ def forecast_requests(options: argparse.Namespace) -> list[ForecastRequest]:
     for name in models:
         if name not in MODEL_NAMES:
             raise InputError(f"--model: unknown '{name}', known are {', '.join(MODEL_NAMES)}")
-    if options.classes < 1:
-        raise InputError(f"--classes: got {options.classes}, allowed is 1 or more")
     lengths = numbers(options.frames, "--frames") if options.frames else [None]
     sizes = numbers(options.size, "--size") if options.size else [None]
     return [

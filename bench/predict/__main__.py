@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.config.arguments import device_of
+from bench.config.arguments import device_of, real, whole
 from bench.io.errors import InputError
-from bench.io.exit_code import exit_code
+from bench.io.exit_code import CommandParser, run_command
 
 if TYPE_CHECKING:
     from bench.predict.segments import Segment
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     """Return the verb's options."""
-    result = argparse.ArgumentParser(prog="python -m bench.predict", description=__doc__)
+    result = CommandParser(prog="python -m bench.predict", description=__doc__)
     add = result.add_argument
     add("video", type=Path, metavar="VIDEO", help="a video file")
     add(
@@ -39,8 +39,14 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--weights", type=Path, help="the pre-trained weights of the run, where they are not shipped")
     add("--out", type=Path, default=Path("predictions"), metavar="DIR", help="default: predictions")
-    add("--min-score", type=float, default=0.0, metavar="SCORE", help="leave out what scores less")
-    add("--top", type=int, metavar="N", help="keep the N best segments (default: all)")
+    add(
+        "--min-score",
+        type=real(lambda value: 0 <= value < math.inf, "0 or more"),
+        default=0.0,
+        metavar="SCORE",
+        help="leave out what scores less",
+    )
+    add("--top", type=whole(1), metavar="N", help="keep the N best segments (default: all)")
     add("--device", default="auto", help="cpu, cuda or cuda:N (default: cuda where there is one)")
     add("--mp4", action="store_true", help="write the video with labels, too; without its sound")
     return result
@@ -129,10 +135,6 @@ def find(
 
 def check_options(options: argparse.Namespace) -> None:
     """Raise InputError for an option out of its range, or a folder that cannot be written."""
-    if not (math.isfinite(options.min_score) and options.min_score >= 0):
-        raise InputError(f"--min-score: got {options.min_score}, allowed is 0 or more")
-    if options.top is not None and options.top < 1:
-        raise InputError(f"--top: got {options.top}, allowed is 1 or more")
     if options.mp4 and (options.out / f"{options.video.stem}.mp4").resolve() == options.video.resolve():
         raise InputError(f"--out: {options.out} holds the video itself, which --mp4 would replace")
     try:
@@ -193,14 +195,13 @@ def film(source: Path, target: Path, segments: list[Segment]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb; bad input is one line and exit code 2."""
-    options = parser().parse_args(arguments)
 
-    def action() -> int:
+    def action(options: argparse.Namespace) -> int:
         for file in predict(options):
             print(file)
         return 0
 
-    return exit_code("bench.predict", action)
+    return run_command(parser(), arguments, action)
 
 
 if __name__ == "__main__":

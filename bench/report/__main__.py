@@ -6,23 +6,22 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bench.io.exit_code import exit_code
+from bench.io.exit_code import CommandParser, run_command
 from bench.records.paths import add_results, default_results
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb; bad input is one line and exit code 2."""
-    parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
+    parser = CommandParser(prog="python -m bench.report", description=__doc__)
     add_results(parser)
-    options = parser.parse_args(arguments)
 
-    def action() -> int:
+    def action(options: argparse.Namespace) -> int:
         from bench.report import build
 
         print(build(options.results or default_results()).text)
         return 0
 
-    return exit_code("bench.report", action)
+    return run_command(parser, arguments, action)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from bench.config.arguments import device_of
 from bench.io.errors import InputError
-from bench.io.exit_code import RUNS_KEPT, exit_code
+from bench.io.exit_code import RUNS_KEPT, run_command
 from bench.run.matrix import bench
 from bench.run.options import parser, specifications
 
@@ -50,13 +50,12 @@ def plan_instead(options: argparse.Namespace) -> int | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb."""
-    options = parser().parse_args(arguments)
 
-    def action() -> int:
+    def action(options: argparse.Namespace) -> int:
         planned = plan_instead(options)
         return bench(specifications(options), options) if planned is None else planned
 
-    return exit_code("bench.run", action, RUNS_KEPT)
+    return run_command(parser(), arguments, action, RUNS_KEPT)
 
 
 if __name__ == "__main__":

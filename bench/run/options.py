@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.config.arguments import check_cards, check_processes, device_of, pairs, seeds_of
+from bench.config.arguments import check_cards, check_processes, device_of, pairs, real, seeds_of, whole
 from bench.io.errors import InputError
+from bench.io.exit_code import CommandParser
 from bench.run.cluster.slurm_options import check_launcher, cluster_device
 from strategies import settings_of, strategy_names
 
@@ -22,7 +23,7 @@ in a process of its own, a record for every one, and tables. What has a record i
 
 def parser() -> argparse.ArgumentParser:
     """Return the verb's options."""
-    result = argparse.ArgumentParser(prog="python -m bench.run", description=DESCRIPTION)
+    result = CommandParser(prog="python -m bench.run", description=DESCRIPTION)
     add = result.add_argument
     add("--model", default="vit-t", help="backbone (default: vit-t, the embedded one)")
     add(
@@ -54,40 +55,52 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--frame-cache",
-        type=float,
+        type=real(lambda value: 0 <= value <= 1e6, "0 to 1000000 (GiB)"),
         metavar="GIB",
         help="decoded frames that a run keeps in memory (default: a quarter of what is free)",
     )
     add(
-        "--decoders", type=int, help="videos that a run decodes at once (default: 1 on CPU, up to 8 on a GPU)"
+        "--decoders",
+        type=whole(1, 256),
+        help="videos that a run decodes at once (default: 1 on CPU, up to 8 on a GPU)",
     )
     add(
         "--processes",
-        type=int,
+        type=whole(1, 1024),
         default=1,
         help="processes that share every batch, a device each (default: 1)",
     )
     add("--sharded", action="store_true", help="spread the blocks that train over the processes (FSDP2)")
-    add("--workers", type=int, help="runs side by side (default: one for each core on CPU, 1 on a GPU)")
+    add("--workers", type=whole(1), help="runs side by side (default: one for each core on CPU, 1 on a GPU)")
     add(
         "--force",
         action="store_true",
         help="train also where the forecast exceeds the memory, or without a GPU",
     )
-    add("--fit", type=float, metavar="GIB", help="stream backward, by as many clips at once as fit a card")
+    add(
+        "--fit",
+        type=real(lambda value: 0 < value <= 10000, "more than 0, at most 10000 (GiB)"),
+        metavar="GIB",
+        help="stream backward, by as many clips at once as fit a card",
+    )
     add("--keep-weights", action="store_true", help="keep what training changed, for bench.predict")
     add("--classifier", type=Path, metavar="FILE", help="scores of whole videos that classify detections")
     add(
         "--checkpoint-seconds",
-        type=float,
+        type=real(lambda value: value >= 0, "0 or more"),
         default=60.0,
         metavar="SECONDS",
         help="how often a run keeps what it needs to go on after a kill (default: 60; inf: never)",
     )
-    add("--timeout", type=float, metavar="SECONDS", help="a run that takes longer becomes a 'timeout' row")
+    add(
+        "--timeout",
+        type=real(lambda value: value > 0, "more than 0 (seconds)"),
+        metavar="SECONDS",
+        help="a run that takes longer becomes a 'timeout' row",
+    )
     add(
         "--stall",
-        type=float,
+        type=real(lambda value: value > 0, "more than 0 (seconds; inf: never)"),
         default=1800.0,
         metavar="SECONDS",
         help="so does one that makes no progress for so long (default: 1800; inf: never)",
@@ -136,16 +149,6 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
 
     if options.weights is None and options.model != "vit-t":
         raise InputError(f"--weights: {options.model} needs the path of its checkpoint, or 'random'")
-    if options.workers is not None and options.workers < 1:
-        raise InputError(f"--workers: got {options.workers}, allowed is 1 or more")
-    if options.frame_cache is not None and not 0 <= options.frame_cache <= 1e6:
-        raise InputError(f"--frame-cache: got {options.frame_cache:g}, allowed is 0 to 1000000 (GiB)")
-    if options.decoders is not None and not 1 <= options.decoders <= 256:
-        raise InputError(f"--decoders: got {options.decoders}, allowed is 1 to 256")
-    if not options.checkpoint_seconds >= 0:  # NaN too
-        raise InputError(f"--checkpoint-seconds: got {options.checkpoint_seconds:g}, allowed is 0 or more")
-    if not options.stall > 0:
-        raise InputError(f"--stall: got {options.stall:g}, allowed is more than 0 (seconds; inf: never)")
     check_processes(options.processes, options.sharded)
     check_launcher(options)
     if (device := cluster_device(options)) is None:

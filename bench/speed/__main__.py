@@ -14,8 +14,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bench.config.arguments import real
 from bench.io.errors import InputError
-from bench.io.exit_code import exit_code
+from bench.io.exit_code import CommandParser, run_command
 from bench.speed import Measurement
 from bench.speed.detection import evaluation, suppression
 from bench.speed.pipeline import caching, loading, starting
@@ -48,12 +49,17 @@ PARTS: dict[str, Callable[[float, Path | None], list[Measurement]]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb."""
-    parser = argparse.ArgumentParser(prog="python -m bench.speed", description=__doc__)
+    parser = CommandParser(prog="python -m bench.speed", description=__doc__)
     parser.add_argument("--parts", default=",".join(PARTS), help="with commas between them (default: all)")
-    parser.add_argument("--scale", type=float, default=1.0, help="size of the inputs; bars hold at 1")
+    parser.add_argument(
+        "--scale",
+        type=real(lambda value: 0 < value <= 1, "more than 0, at most 1"),
+        default=1.0,
+        help="size of the inputs; bars hold at 1",
+    )
     parser.add_argument("--cache", type=Path, help="folder for generated data")
     parser.add_argument("--json", metavar="FILE", help="write JSON there; '-' prints it and nothing else")
-    return exit_code("bench.speed", lambda: measure(parser.parse_args(arguments)))
+    return run_command(parser, arguments, measure)
 
 
 def measure(options: argparse.Namespace) -> int:
@@ -64,8 +70,6 @@ def measure(options: argparse.Namespace) -> int:
     for name in names:
         if name not in PARTS:
             raise InputError(f"--parts: unknown '{name}', known are {', '.join(PARTS)}")
-    if not 0 < options.scale <= 1:
-        raise InputError(f"--scale: got {options.scale}, allowed is more than 0, at most 1")
     rows = [row for name in names for row in PARTS[name](options.scale, options.cache)]
     text = json.dumps([{**dataclasses.asdict(row), "met": row.met} for row in rows], indent=1) + "\n"
     if options.json == "-":

@@ -33,8 +33,6 @@ def examine(options: argparse.Namespace) -> dict[str, Any]:
         if not card.variants:
             raise InputError(f"--card: {card.name} is made on the spot, there is nothing to check")
         variant = card.variant(split_name(options.card)[1])
-    if options.workers < 1:
-        raise InputError(f"--workers: got {options.workers}, allowed is 1 or more")
     if options.data is not None and not options.data.is_dir():
         raise InputError(f"--data: {options.data} is no folder")
     path = _annotations(options, card)

@@ -54,7 +54,7 @@ def test_a_bar_is_kept_or_not_by_its_unit():
     ("options", "words"),
     [
         (["--parts", "nms,colour"], "unknown 'colour', known are nms"),
-        (["--scale", "2"], "--scale: got 2.0, allowed is more than 0, at most 1"),
+        (["--scale", "2"], "--scale: got 2, allowed is more than 0, at most 1"),
     ],
 )
 def test_wrong_options_are_one_line(options, words, capsys):
