@@ -64,6 +64,10 @@ def settings_of(items: Sequence[str], names: Sequence[str]) -> dict[str, dict[st
 def strategy_names(text: str, option: str = "--strategies") -> list[str]:
     """Return the names of strategies, each once; ``all`` is all that are installed."""
     known = installed()
+    if not known:
+        raise InputError(
+            f"{option}: there are none, since talbench is not installed; run pip install -e . in its folder"
+        )
     if text == "all":
         return list(known)
     names = [name.strip() for name in text.split(",") if name.strip()]

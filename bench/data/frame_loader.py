@@ -30,7 +30,7 @@ class ClipSource(Protocol):
 
 def default_cache_bytes() -> int:
     """Return a quarter of the memory that is free now: runs side by side and pinned copies need the rest."""
-    return (available_memory() or 0) // 4
+    return available_memory() // 4
 
 
 def default_workers(device_type: str) -> int:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
+
 from bench.io.errors import InputError
 
 DRAFT = re.compile(r"\.(.*)\.([A-Za-z0-9-]*)\.(\d+)\.draft")
@@ -52,12 +54,9 @@ def remove_stale_temps(folder: Path, in_use: Callable[[str], bool] = lambda name
 def process_runs(process: int) -> bool:
     """Say whether this machine has a process of that id."""
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
+        return psutil.pid_exists(process)
+    except OverflowError:
         return True
-    return True
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from bench.io.errors import InputError
@@ -84,29 +85,22 @@ def capacity_bytes(device: torch.device) -> int | None:
     return physical_memory()
 
 
-def physical_memory() -> int | None:
-    """Return the machine's memory in bytes, where the system tells."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
+def physical_memory() -> int:
+    """Return the machine's memory in bytes."""
+    return int(psutil.virtual_memory().total)
 
 
-def available_memory() -> int | None:
-    """Return the bytes of memory that can still be taken, of the machine's or the container's, where told."""
-    found = []
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                found.append(int(line.split()[1]) * 1024)
-    except OSError:
-        pass
+def available_memory() -> int:
+    """Return the bytes of memory that can still be taken, of the machine's or of the container's."""
+    free = int(psutil.virtual_memory().available)
     try:
         group = Path("/sys/fs/cgroup")
-        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+        free = min(
+            free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+        )
     except (OSError, ValueError):  # no such group, or "max"
         pass
-    return max(0, min(found)) if found else physical_memory()
+    return max(0, free)
 
 
 def driver_version() -> str | None:

@@ -15,9 +15,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import IO, Any
 
+import psutil
 from filelock import BaseFileLock
 from tqdm import tqdm
 
@@ -241,20 +241,18 @@ def kill_tree(process: subprocess.Popen[bytes], patience_seconds: float = 0.0) -
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         for each in started:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(each, signal.SIGKILL)
+            with contextlib.suppress(psutil.Error):
+                each.kill()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(KILLED_SECONDS)
 
 
-def descendants(process: int) -> list[int]:
-    """Return the processes that a process started, and those that they did, where the system tells."""
-    found = []
-    with contextlib.suppress(OSError):
-        for path in Path(f"/proc/{process}/task").glob("*/children"):
-            for child in map(int, path.read_text().split()):
-                found += [child, *descendants(child)]
-    return found
+def descendants(process: int) -> list[psutil.Process]:
+    """Return the processes that a process started, and those that they started."""
+    try:
+        return psutil.Process(process).children(recursive=True)
+    except psutil.Error:
+        return []
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:
