@@ -67,8 +67,8 @@ pretrain: $(VENV)/installed ## train vit-t on the miniature's source clips, in p
 tune: $(VENV)/installed ## choose hyper-parameters on the tuning videos, equal trials for every strategy
 	$(BIN)/python -m bench.tune
 
-speed: $(VENV)/installed ## time the parts of the bench against their bars
-	$(BIN)/python -m bench.speed $(if $(CACHE),--cache $(CACHE))
+speed: $(VENV)/installed ## time the parts of the bench against their bars; CACHE= DATA=
+	$(BIN)/python -m bench.speed --references tests/reference $(if $(DATA),--data $(DATA)) $(if $(CACHE),--cache $(CACHE))
 
 fuzz: $(VENV)/installed ## ten thousand hostile files through all that reads them; REPORT=
 	$(BIN)/python -m tests.fuzz $(if $(REPORT),--report $(REPORT))

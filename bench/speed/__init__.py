@@ -1,4 +1,4 @@
-"""What the parts of the bench are timed with: one measurement, processor seconds, plain references."""
+"""Timings of the parts: their inputs, one measurement, and processor seconds."""
 
 from __future__ import annotations
 
@@ -6,13 +6,41 @@ import dataclasses
 import importlib.util
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
-from bench.io import PROJECT_ROOT
+from bench.io.errors import InputError
 
-BESIDE = PROJECT_ROOT.parent / "shared" / "data"
-"""Published detections and real videos, where somebody has put them beside the checkout."""
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What the parts are timed on."""
+
+    scale: float = 1.0
+    """Size of the inputs; bars hold at 1."""
+    cache: Path | None = None
+    """Folder for generated data; None for the usual one."""
+    data: Path | None = None
+    """Folder with ``detections`` and ``videos`` that are timed as well."""
+    references: Path | None = None
+    """Folder with ``nms.py`` and ``evaluation.py``, plain loops to compare with."""
+
+    def reference(self, name: str) -> ModuleType | None:
+        """Return a module of ``references``; None where no folder was given."""
+        if self.references is None:
+            return None
+        path = self.references / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(f"reference_{name}", path)
+        if spec is None or spec.loader is None or not path.is_file():
+            raise InputError(f"--references: {self.references} holds no {name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    def files(self, folder: str, pattern: str) -> list[Path]:
+        """Return the files of a folder of ``data``, sorted; none where no data was given."""
+        return sorted((self.data / folder).glob(pattern)) if self.data else []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +70,3 @@ def seconds_of(action: Callable[[], object], repeats: int = 1) -> float:
         action()
         taken.append(time.process_time() - started)
     return min(taken)
-
-
-def load_reference(name: str) -> ModuleType | None:
-    """Return a module of the tests' plain references; None outside of a checkout."""
-    path = PROJECT_ROOT / "tests" / "reference" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"plain_{name}", path) if path.exists() else None
-    if spec is None or spec.loader is None:
-        return None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -1,8 +1,8 @@
 """``python -m bench.speed``: how fast the parts are, against bars and against plain versions of themselves.
 
 One thread. Every ratio is taken within one run on one machine, and the seconds of Python code are the
-processor's, not the wall's. What is scaled up from a sample says so. The plain versions are those that the
-tests compare results with, so that part needs a checkout.
+processor's, not the wall's. What is scaled up from a sample says so. The plain loops are those that the tests
+compare results with: ``--references tests/reference`` in a checkout.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.config.arguments import real
 from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser, run_command
-from bench.speed import Measurement
+from bench.speed import Inputs, Measurement
 from bench.speed.detection import evaluation, suppression
 from bench.speed.pipeline import caching, loading, starting
 from bench.speed.report import reporting
@@ -36,7 +36,7 @@ def table(rows: Sequence[Measurement]) -> str:
     return "\n".join(lines)
 
 
-PARTS: dict[str, Callable[[float, Path | None], list[Measurement]]] = {
+PARTS: dict[str, Callable[[Inputs], list[Measurement]]] = {
     "nms": suppression,
     "evaluation": evaluation,
     "cache": caching,
@@ -58,6 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="size of the inputs; bars hold at 1",
     )
     parser.add_argument("--cache", type=Path, help="folder for generated data")
+    parser.add_argument(
+        "--data", type=Path, help="folder with detections/ and videos/ that are timed as well"
+    )
+    parser.add_argument(
+        "--references",
+        type=Path,
+        help="folder with plain loops to compare with, as tests/reference of a checkout (default: none)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write JSON there; '-' prints it and nothing else")
     return run_command(parser, arguments, measure)
 
@@ -70,7 +78,8 @@ def measure(options: argparse.Namespace) -> int:
     for name in names:
         if name not in PARTS:
             raise InputError(f"--parts: unknown '{name}', known are {', '.join(PARTS)}")
-    rows = [row for name in names for row in PARTS[name](options.scale, options.cache)]
+    inputs = Inputs(options.scale, options.cache, options.data, options.references)
+    rows = [row for name in names for row in PARTS[name](inputs)]
     text = json.dumps([{**dataclasses.asdict(row), "met": row.met} for row in rows], indent=1) + "\n"
     if options.json == "-":
         sys.stdout.write(text)

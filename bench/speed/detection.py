@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.speed import BESIDE, Measurement, load_reference, seconds_of
+from bench.speed import Inputs, Measurement, seconds_of
 
 if TYPE_CHECKING:
     import numpy as np
 
     from bench.detection.evaluation import Segments
 
-PUBLISHED = BESIDE / "detections"
 TIOUS = tuple(round(0.1 * each, 1) for each in range(1, 10))
 
 
-def suppression(scale: float, cache: Path | None) -> list[Measurement]:
+def suppression(inputs: Inputs) -> list[Measurement]:
     """Soft-NMS of 42,000 detections in 212 videos and 20 classes; the plain loop on some of the videos."""
     import numpy as np
 
@@ -26,7 +24,7 @@ def suppression(scale: float, cache: Path | None) -> list[Measurement]:
 
     generator = np.random.default_rng(0)
     videos = []
-    total = max(212, round(42_000 * scale))
+    total = max(212, round(42_000 * inputs.scale))
     for count in np.diff(np.linspace(0, total, 213).astype(int)):
         start = generator.uniform(0, 200, count)
         segments = np.stack((start, start + generator.exponential(5, count)), axis=1)
@@ -34,9 +32,9 @@ def suppression(scale: float, cache: Path | None) -> list[Measurement]:
     fast = seconds_of(lambda: [soft_nms(*video, max_seg_num=200) for video in videos])
     name = f"soft-NMS, {total} detections in {len(videos)} videos"
     rows = [Measurement("nms", name, fast, "s", 5.0)]
-    reference = load_reference("nms")
+    reference = inputs.reference("nms")
     if reference is not None:
-        sample = videos[:: max(1, round(len(videos) / max(2, 12 * scale)))]
+        sample = videos[:: max(1, round(len(videos) / max(2, 12 * inputs.scale)))]
 
         def slow() -> None:
             for segments, scores, labels in sample:
@@ -89,18 +87,18 @@ def _repeated(found: Segments, times: int) -> Segments:
     )
 
 
-def evaluation(scale: float, cache: Path | None) -> list[Measurement]:
+def evaluation(inputs: Inputs) -> list[Measurement]:
     """The evaluator at nine thresholds, beside the plain one, and how its time grows with detections."""
     import numpy as np
 
     from bench.detection import evaluate, read_ground_truth, read_submission
 
-    files = (PUBLISHED / "autoloc_th14_gt.json.gz", PUBLISHED / "autoloc_th14_pred.json.gz")
-    if scale == 1 and all(path.exists() for path in files):
+    files = inputs.files("detections", "autoloc_th14_*.json.gz")  # ground truth, then predictions
+    if inputs.scale == 1 and len(files) == 2:
         truth, found = read_ground_truth(files[0], "test"), read_submission(files[1])
         origin = "AutoLoc's on THUMOS-14"
     else:
-        truth, found = _synthetic(max(40, round(3234 * scale)), max(40, round(20_763 * scale)))
+        truth, found = _synthetic(max(40, round(3234 * inputs.scale)), max(40, round(20_763 * inputs.scale)))
         origin = "synthetic"
     scores = found.score
     assert scores is not None
@@ -111,7 +109,7 @@ def evaluation(scale: float, cache: Path | None) -> list[Measurement]:
     fast = seconds_of(lambda: evaluate(truth, found, TIOUS), 3)
     what = f"evaluator, {len(found)} detections, nine tIoUs"
     rows = [Measurement("evaluation", what, fast, "s", None, origin)]
-    reference = load_reference("evaluation")
+    reference = inputs.reference("evaluation")
     if reference is not None:
         labels = np.unique(truth.label)
 

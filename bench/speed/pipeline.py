@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.io import PROJECT_ROOT
-from bench.speed import BESIDE, Measurement, seconds_of
+from bench.speed import Inputs, Measurement, seconds_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,10 +22,8 @@ if TYPE_CHECKING:
     from bench.features.cache import EncodingCache
     from bench.training.step import Trainer
 
-FILES = BESIDE / "videos"
 
-
-def caching(scale: float, cache: Path | None) -> list[Measurement]:
+def caching(inputs: Inputs) -> list[Measurement]:
     """An epoch of the miniature with cached encodings against one that encodes again, for what is cached."""
     import torch
 
@@ -42,12 +40,12 @@ def caching(scale: float, cache: Path | None) -> list[Measurement]:
     rows = []
     for name in ("head-only", "losa"):
         spec = RunSpecification(
-            *("vit-t", name, {}, "miniature", None, str(cache) if cache else None),
+            *("vit-t", name, {}, "miniature", None, str(inputs.cache) if inputs.cache else None),
             *("source", 0, "cpu", {}, "unused"),
         )
         run = resolve_run(spec, spec.load_dataset())
         protocol, dataset, strategy = run.protocol, run.dataset, run.strategy
-        chosen = dataset.subset(protocol.training_subset)[: max(2, round(24 * scale))]
+        chosen = dataset.subset(protocol.training_subset)[: max(2, round(24 * inputs.scale))]
         dataset = dataclasses.replace(dataset, videos=chosen)
         classes = len(dataset.classes)
         detector, _, _ = build_detector("vit-t", run.weights, strategy, protocol, classes, 0)
@@ -86,7 +84,7 @@ def caching(scale: float, cache: Path | None) -> list[Measurement]:
     return rows
 
 
-def loading(scale: float, cache: Path | None) -> list[Measurement]:
+def loading(inputs: Inputs) -> list[Measurement]:
     """Frames a second of the reader against decord's own decoding of the same file from front to back.
 
     By the wall, as the reader decodes in a process of its own; they take turns, and the least of each counts.
@@ -97,9 +95,9 @@ def loading(scale: float, cache: Path | None) -> list[Measurement]:
     from datasets import load_dataset, video_path
     from datasets.video.frames import probe, read_frames
 
-    dataset = load_dataset("miniature", None, cache)
+    dataset = load_dataset("miniature", None, inputs.cache)
     paths = [video_path(dataset, dataset.videos[0])]
-    paths += sorted(FILES.glob("*.mp4")) if FILES.is_dir() and scale == 1 else []
+    paths += inputs.files("videos", "*.mp4") if inputs.scale == 1 else []
     rows = []
     for path in paths:
         info = probe(path)
@@ -125,13 +123,13 @@ def loading(scale: float, cache: Path | None) -> list[Measurement]:
     return rows
 
 
-def starting(scale: float, cache: Path | None) -> list[Measurement]:
+def starting(inputs: Inputs) -> list[Measurement]:
     """Wall seconds of every verb with ``--help``, the least of three."""
     from bench.__main__ import VERBS
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     rows = []
-    for verb in VERBS if scale == 1 else list(VERBS)[:1]:
+    for verb in VERBS if inputs.scale == 1 else list(VERBS)[:1]:
         taken = []
         for _ in range(3):
             started = time.perf_counter()

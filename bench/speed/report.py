@@ -9,14 +9,14 @@ import time
 from pathlib import Path
 
 from bench.io import PROJECT_ROOT
-from bench.speed import Measurement
+from bench.speed import Inputs, Measurement
 
 RECORDS = 10_000
 SEEDS = 1000
 """Runs of each strategy under each protocol, so that all records make two comparisons of five rows."""
 
 
-def reporting(scale: float, cache: Path | None) -> list[Measurement]:
+def reporting(inputs: Inputs) -> list[Measurement]:
     """All tables, figures and the page of 10,000 records: shipped ones, copied with other numbers."""
     from bench.config.protocol import digest_of
     from bench.report import build
@@ -26,7 +26,7 @@ def reporting(scale: float, cache: Path | None) -> list[Measurement]:
         return []  # outside of a checkout
     generator = random.Random(0)
     templates = [json.loads(path.read_text()) for path in shipped]
-    count = max(len(templates), round(RECORDS * scale))
+    count = max(len(templates), round(RECORDS * inputs.scale))
     with tempfile.TemporaryDirectory() as folder:
         records = Path(folder) / "records"
         records.mkdir()

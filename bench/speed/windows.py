@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.speed import BESIDE, Measurement
+from bench.speed import Inputs, Measurement
 
 if TYPE_CHECKING:
     from bench.data.clips import FileClips
 
-FILES = BESIDE / "videos"
 SIZE = 224
 CLIP_FRAMES = 16
 WINDOW_CLIPS = 48
@@ -73,7 +72,7 @@ def seconds_a_frame_of_decord(path: Path, frames: int, size: int = -1) -> float:
     return (time.perf_counter() - started) / frames
 
 
-def windowed(scale: float, cache: Path | None) -> list[Measurement]:
+def windowed(inputs: Inputs) -> list[Measurement]:
     """Frames a second of windows at random places of a long video, and of published files, against decord.
 
     decord decodes in one thread from front to back. Files of another size are resized, by decord's own
@@ -92,19 +91,19 @@ def windowed(scale: float, cache: Path | None) -> list[Measurement]:
     rng = np.random.default_rng(0)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        paths = [long_video(Path(folder) / "long.mp4", 180 if scale == 1 else 2 * PATTERN_SECONDS)]
-        paths += sorted(FILES.iterdir()) if FILES.is_dir() and scale == 1 else []
+        paths = [long_video(Path(folder) / "long.mp4", 180 if inputs.scale == 1 else 2 * PATTERN_SECONDS)]
+        paths += inputs.files("videos", "*") if inputs.scale == 1 else []
         for path in paths:
             info = probe(path)
             count = info.frames // CLIP_FRAMES
             # A short file is one window, read again and again: its size is what costs.
-            length = min(WINDOW_CLIPS, count) if scale == 1 else 2
-            starts = rng.integers(0, count - length + 1, WINDOWS if scale == 1 else 2).tolist()
+            length = min(WINDOW_CLIPS, count) if inputs.scale == 1 else 2
+            starts = rng.integers(0, count - length + 1, WINDOWS if inputs.scale == 1 else 2).tolist()
             times = spread_times(info.duration, info.frames).times[: count * CLIP_FRAMES]
             grid = TimeGrid(info.frames_per_second, CLIP_FRAMES, 1)
             taken: dict[str, list[float]] = {}
             loaders = [FrameLoader(0, workers) for workers in (1, 2)]
-            for _ in range(REPEATS if scale == 1 else 1):
+            for _ in range(REPEATS if inputs.scale == 1 else 1):
                 for loader in loaders:
                     clips = FileClips(path, times, CLIP_FRAMES, SIZE, count, grid, loader)
                     found = seconds_a_frame(clips, starts, length)

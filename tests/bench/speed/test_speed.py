@@ -1,6 +1,7 @@
 """The verb that times the parts: every part runs on tiny inputs, and what it prints is what it measured."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from bench.speed.__main__ import PARTS, main, table
 from datasets import load_dataset
 from datasets.miniature import MiniatureConfig
 
+REFERENCES = str(Path(__file__).parents[2] / "reference")
 TINY = MiniatureConfig(training_videos=2, tuning_videos=1, testing_videos=1, video_seconds=(20.0, 21.0))
 
 
@@ -25,7 +27,7 @@ def tiny_miniature(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_every_part_measures_something(part, tiny_miniature, capsys):
-    assert main(["--parts", part, "--scale", "0.02", "--json", "-"]) == 0
+    assert main(["--parts", part, "--references", REFERENCES, "--scale", "0.02", "--json", "-"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert rows
     for row in rows:
@@ -35,7 +37,7 @@ def test_every_part_measures_something(part, tiny_miniature, capsys):
 
 
 def test_the_plain_loops_are_the_slower_ones(capsys):
-    assert main(["--parts", "evaluation", "--scale", "0.05", "--json", "-"]) == 0
+    assert main(["--parts", "evaluation", "--references", REFERENCES, "--scale", "0.05", "--json", "-"]) == 0
     (ratio,) = [row for row in json.loads(capsys.readouterr().out) if row["unit"] == "x"]
     assert ratio["value"] > 5
 
@@ -54,6 +56,7 @@ def test_a_bar_is_kept_or_not_by_its_unit():
     ("options", "words"),
     [
         (["--parts", "nms,colour"], "unknown 'colour', known are nms"),
+        (["--references", "none"], "--references: none holds no nms.py"),
         (["--scale", "2"], "--scale: got 2, allowed is more than 0, at most 1"),
     ],
 )
