@@ -116,22 +116,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    from bench.io.writing import write_atomically
+    from bench.io.writing import write_output
 
     report = examine(options)
     content = json.dumps(report, indent=1, allow_nan=False).encode() + b"\n"
-    outputs = []
     if options.json and options.json != "-":
-        outputs.append((Path(options.json), content))
+        write_output("--json", Path(options.json), content)
     if options.write_missing:
-        outputs.append((options.write_missing, "".join(f"{name}\n" for name in report["unusable"]).encode()))
+        write_output("--write-missing", options.write_missing, "".join(f"{n}\n" for n in report["unusable"]))
     if options.plot:
-        outputs.append((options.plot, draw(report, options.plot)))
-    for path, written in outputs:
-        try:
-            write_atomically(path, written)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+        write_output("--plot", options.plot, draw(report, options.plot))
     print(content.decode() if options.json == "-" else "\n".join(map(printable, lines(report))))
     levels = {finding["level"] for finding in report["findings"]}
     return 2 if "error" in levels else 1 if "warning" in levels else 0

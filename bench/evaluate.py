@@ -8,9 +8,7 @@ import dataclasses
 import io
 import json
 import math
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from bench.detection.submission import read_ground_truth, read_submission
 from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser, run_command
 from bench.io.tables import plain_cell
+from bench.io.writing import write_output
 
 
 def parse_tiou(text: str) -> tuple[float, ...]:
@@ -136,27 +135,15 @@ def _main(options: argparse.Namespace) -> int:
     if options.diagnose:
         result["diagnosis"] = diagnose(truth, found, tiou)
     if options.csv:
-        _write("--csv", Path(options.csv), class_table(evaluation))
+        write_output("--csv", Path(options.csv), class_table(evaluation))
     text = json.dumps(result, allow_nan=False, indent=1) + "\n"
     if options.json == "-":
         sys.stdout.write(text)
         return 0
     if options.json:
-        _write("--json", Path(options.json), text)
+        write_output("--json", Path(options.json), text)
     print("\n".join([*lines(evaluation), *extra_lines(result)]))
     return 0
-
-
-def _write(option: str, path: Path, text: str) -> None:
-    """Write by way of a draft, so that a reader never sees a part."""
-    try:
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w") as stream:
-            stream.write(text)
-        os.chmod(draft, 0o644)
-        os.replace(draft, path)
-    except OSError as error:
-        raise InputError(f"{option} {path}: cannot be written ({error.strerror})") from error
 
 
 if __name__ == "__main__":

@@ -187,9 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         counts = {state: sum(row.state == state for row in found) for state in STATES}
         text = json.dumps({"counts": counts, "runs": [dataclasses.asdict(row) for row in found]}, indent=1)
         if options.json and options.json != "-":
-            from bench.io.writing import write_atomically
+            from bench.io.writing import write_output
 
-            write_atomically(Path(options.json), text.encode())
+            write_output("--json", Path(options.json), text)
         print(text if options.json == "-" else table(found))
         return 0
 

@@ -82,6 +82,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         draft.write_bytes(content)
 
 
+def write_output(option: str, path: Path, content: str | bytes) -> None:
+    """Write a file that the user asked for by ``option``; raise InputError where it cannot be written."""
+    try:
+        write_atomically(path, content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise InputError(f"{option}: {path} cannot be written ({error.strerror})") from None
+
+
 def check_inside(root: Path, *names: str) -> None:
     """Raise InputError for a folder of ``root`` that is a symbolic link to what lies outside of it.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import pickle
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.io.errors import InputError
+from bench.io.reading import file_sha256
 from bench.io.text import LONGEST_NAME, printable, short
 from bench.io.torch_files import check_torch_file
 from bench.models.state_dict_layouts import Layout
@@ -117,7 +117,9 @@ def load_model(model: nn.Module, path: str | Path, layout: Layout) -> LoadAudit:
         model.load_state_dict(matched, strict=True)
     except (RuntimeError, NotImplementedError) as error:  # a type that torch cannot turn into another
         raise InputError(f"{path}: cannot be loaded ({_one_line(error)})") from None
-    return LoadAudit(path.name, _sha256(path), container, tuple(matched), tuple(left_out), licence=licence)
+    return LoadAudit(
+        path.name, file_sha256(path), container, tuple(matched), tuple(left_out), licence=licence
+    )
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], str, str | None]:
@@ -200,8 +202,3 @@ def _one_line(error: Exception) -> str:
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(printable(name, 120) for name in names[:LISTED]) + more
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -129,9 +129,9 @@ def plan(options: argparse.Namespace) -> int:
         print(text)
         return 0
     if options.json:
-        from bench.io.writing import write_atomically
+        from bench.io.writing import write_output
 
-        write_atomically(Path(options.json), text.encode())
+        write_output("--json", Path(options.json), text)
     print("\n\n".join(texts))
     return 0
 

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(options: argparse.Namespace) -> int:
     """Measure the parts, print or write the result, and return 0: a missed bar is a finding, not an error."""
-    from bench.io.writing import write_atomically
+    from bench.io.writing import write_output
 
     names = options.parts.split(",")
     for name in names:
@@ -85,10 +85,7 @@ def measure(options: argparse.Namespace) -> int:
         sys.stdout.write(text)
         return 0
     if options.json:
-        try:
-            write_atomically(Path(options.json), text.encode())
-        except OSError as error:
-            raise InputError(f"--json: {options.json} cannot be written ({error.strerror})") from None
+        write_output("--json", Path(options.json), text)
     print(table(rows))
     return 0
 
