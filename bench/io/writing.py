@@ -83,7 +83,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_output(option: str, path: Path, content: str | bytes) -> None:
-    """Write a file that the user asked for by ``option``; raise InputError where it cannot be written."""
+    """Write a file that the user asked for by ``option``.
+
+    Raises InputError where it cannot be written; a folder that does not exist may be a typing error.
+    """
+    if not path.parent.exists():
+        raise InputError(f"{option}: {path} cannot be written (there is no folder {path.parent})")
     try:
         write_atomically(path, content.encode() if isinstance(content, str) else content)
     except OSError as error:
