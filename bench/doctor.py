@@ -19,7 +19,6 @@ from bench.config.arguments import whole
 from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser, run_command
 from bench.io.text import printable
-from datasets.checks.examine import examine
 
 SHOWN = 5
 
@@ -117,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(options: argparse.Namespace) -> int:
     from bench.io.writing import write_output
+    from datasets.checks.examine import examine
 
     report = examine(options)
     content = json.dumps(report, indent=1, allow_nan=False).encode() + b"\n"
