@@ -11,13 +11,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench.config.arguments import seeds_of, whole
 from bench.io.exit_code import RUNS_KEPT, CommandParser, run_command
 from bench.run import options as run_options
-from bench.run.matrix import bench
-from bench.run.specification import RunSpecification
+
+if TYPE_CHECKING:
+    from bench.run.specification import RunSpecification
 
 DEFAULT_RESULTS = Path("results") / "papers"
 
@@ -73,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--protocol", action="append", default=[], metavar="FIELD=VALUE", help="as in bench.run")
 
     def action(options: argparse.Namespace) -> int:
+        from bench.run.matrix import bench
+
         words = ["--results", str(options.results), "--device", "cpu"]
         words += ["--cache", str(options.cache)] if options.cache else []
         words += ["--workers", str(options.workers)] if options.workers else []

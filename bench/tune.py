@@ -10,11 +10,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.io.exit_code import RUNS_KEPT, CommandParser, run_command
 from bench.run import options as run_options
-from bench.run.matrix import bench
-from bench.run.specification import RunSpecification
+
+if TYPE_CHECKING:
+    from bench.run.specification import RunSpecification
 
 SEED = 100
 """A seed that no reported run uses."""
@@ -37,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     assert len({len(fields) for fields in TRIALS.values()}) == 1, "every strategy gets as many trials"
 
     def action(options: argparse.Namespace) -> int:
+        from bench.run.matrix import bench
+
         words = ["--seeds", str(SEED), "--results", str(options.results)]
         words += ["--protocol", "evaluation_subset=tuning"]
         words += [word for change in options.protocol for word in ("--protocol", change)]

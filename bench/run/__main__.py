@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from bench.config.arguments import device_of
 from bench.io.errors import InputError
 from bench.io.exit_code import RUNS_KEPT, run_command
-from bench.run.matrix import bench
 from bench.run.options import parser, specifications
 
 
@@ -52,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb."""
 
     def action(options: argparse.Namespace) -> int:
+        from bench.run.matrix import bench  # --help does without its imports
+
         planned = plan_instead(options)
         return bench(specifications(options), options) if planned is None else planned
 
