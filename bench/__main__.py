@@ -1,6 +1,6 @@
-"""``python -m bench``: name the verbs."""
+"""``python -m bench``: name the commands."""
 
-VERBS = {
+COMMANDS = {
     "run": "compare strategies on one backbone and one data set",
     "report": "rebuild tables and figures from the records",
     "verify": "check that tables hold only what may be compared, and that records are intact",
@@ -17,5 +17,5 @@ VERBS = {
 }
 
 if __name__ == "__main__":
-    for verb, does in VERBS.items():
-        print(f"python -m bench.{verb:<12} {does}")
+    for command, does in COMMANDS.items():
+        print(f"python -m bench.{command:<12} {does}")

@@ -24,7 +24,7 @@ SHOWN = 5
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the verb's options."""
+    """Return the options."""
     result = CommandParser(prog="python -m bench.doctor", description=__doc__)
     add = result.add_argument
     add("annotations", type=Path, nargs="?", help="JSON file or folder of text files (default: in --data)")
@@ -110,7 +110,7 @@ def draw(report: Mapping[str, Any], path: Path) -> bytes:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the verb."""
+    """Run the command."""
     return run_command(parser(), arguments, _main)
 
 

@@ -91,7 +91,7 @@ def line(row: dict[str, object]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the verb."""
+    """Run the command."""
     return run_command(parser(), arguments, measure_all, RUNS_KEPT)
 
 

@@ -64,7 +64,7 @@ def specifications(words: Sequence[str], seeds: Sequence[int]) -> list[RunSpecif
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the verb."""
+    """Run the command."""
     parser = CommandParser(prog="python -m bench.papers", description=__doc__)
     add = parser.add_argument
     add("--results", type=Path, default=DEFAULT_RESULTS, help=f"default: {DEFAULT_RESULTS}")

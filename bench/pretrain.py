@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the verb's options."""
+    """Return the options."""
     result = CommandParser(prog="python -m bench.pretrain", description=__doc__)
     result.add_argument("--output", type=Path, help="checkpoint to write (default: the shipped one)")
     result.add_argument("--cache", type=Path, help="folder for generated data")
@@ -152,7 +152,7 @@ def pretrain(options: argparse.Namespace) -> dict[str, object]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the verb; bad input is one line and exit code 2."""
+    """Run the command; bad input is one line and exit code 2."""
 
     def action(options: argparse.Namespace) -> int:
         print(json.dumps(pretrain(options), indent=1))

@@ -175,7 +175,7 @@ def duration(seconds: float | None) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the verb; bad input is one line and exit code 2."""
+    """Run the command; bad input is one line and exit code 2."""
     from bench.records.paths import default_results
 
     parser = CommandParser(prog="python -m bench.status", description=__doc__)

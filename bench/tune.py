@@ -31,7 +31,7 @@ TRIALS: dict[str, tuple[dict[str, str], ...]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the verb."""
+    """Run the command."""
     parser = CommandParser(prog="python -m bench.tune", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results") / "tuning")
     parser.add_argument("--cache", type=Path, help="folder for generated data")

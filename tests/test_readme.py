@@ -140,9 +140,9 @@ def test_make_targets_and_verbs_exist(block):
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make ([a-z-]+)", block, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
-    for verb in re.findall(r"-m bench\.([a-z_]+)", block):
+    for command in re.findall(r"-m bench\.([a-z_]+)", block):
         process = subprocess.run(
-            [sys.executable, "-m", f"bench.{verb}", "--help"], cwd=ROOT, capture_output=True, text=True
+            [sys.executable, "-m", f"bench.{command}", "--help"], cwd=ROOT, capture_output=True, text=True
         )
         assert process.returncode == 0
         assert "usage" in process.stdout

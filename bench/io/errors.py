@@ -1,4 +1,4 @@
-"""What ends a verb or a run in order: the caller's input is wrong, or the end was asked for."""
+"""What ends a command or a run in order: the caller's input is wrong, or the end was asked for."""
 
 import errno
 from typing import Any
@@ -9,7 +9,7 @@ from bench.io.text import printable
 class InputError(ValueError):
     """Bad input. Its message is one line that names the file, the field and what is allowed.
 
-    Every verb prints it without a traceback and exits with code 2. What strangers wrote may stand in it:
+    Every command prints it without a traceback and exits with code 2. What strangers wrote may stand in it:
     control characters are escaped here, for all messages.
     """
 

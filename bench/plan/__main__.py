@@ -31,7 +31,7 @@ MOST_PIXELS = 1024
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the verb's options."""
+    """Return the options."""
     result = CommandParser(prog="python -m bench.plan", description=__doc__)
     add = result.add_argument
     add("--model", default="vit-g", help="backbones with commas between them (default: vit-g)")
@@ -137,7 +137,7 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the verb."""
+    """Run the command."""
     return run_command(parser(), arguments, plan)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the verb's options."""
+    """Return the options."""
     result = CommandParser(prog="python -m bench.predict", description=__doc__)
     add = result.add_argument
     add("video", type=Path, metavar="VIDEO", help="a video file")
@@ -194,7 +194,7 @@ def film(source: Path, target: Path, segments: list[Segment]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the verb; bad input is one line and exit code 2."""
+    """Run the command; bad input is one line and exit code 2."""
 
     def action(options: argparse.Namespace) -> int:
         for file in predict(options):

@@ -48,7 +48,7 @@ def plan_instead(options: argparse.Namespace) -> int | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the verb."""
+    """Run the command."""
 
     def action(options: argparse.Namespace) -> int:
         from bench.run.matrix import bench  # --help does without its imports

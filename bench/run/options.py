@@ -22,7 +22,7 @@ in a process of its own, a record for every one, and tables. What has a record i
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the verb's options."""
+    """Return the options."""
     result = CommandParser(prog="python -m bench.run", description=DESCRIPTION)
     add = result.add_argument
     add("--model", default="vit-t", help="backbone (default: vit-t, the embedded one)")

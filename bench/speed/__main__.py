@@ -48,7 +48,7 @@ PARTS: dict[str, Callable[[Inputs], list[Measurement]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the verb."""
+    """Run the command."""
     parser = CommandParser(prog="python -m bench.speed", description=__doc__)
     parser.add_argument("--parts", default=",".join(PARTS), help="with commas between them (default: all)")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""How fast frames are read, encodings come out of the cache, and verbs start."""
+"""How fast frames are read, encodings come out of the cache, and commands start."""
 
 from __future__ import annotations
 
@@ -124,22 +124,22 @@ def loading(inputs: Inputs) -> list[Measurement]:
 
 
 def starting(inputs: Inputs) -> list[Measurement]:
-    """Wall seconds of every verb with ``--help``, the least of three."""
-    from bench.__main__ import VERBS
+    """Wall seconds of every command with ``--help``, the least of three."""
+    from bench.__main__ import COMMANDS
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     rows = []
-    for verb in VERBS if inputs.scale == 1 else list(VERBS)[:1]:
+    for command in COMMANDS if inputs.scale == 1 else list(COMMANDS)[:1]:
         taken = []
         for _ in range(3):
             started = time.perf_counter()
             subprocess.run(
-                [sys.executable, "-m", f"bench.{verb}", "--help"],
+                [sys.executable, "-m", f"bench.{command}", "--help"],
                 cwd=PROJECT_ROOT,
                 env=environment,
                 check=True,
                 stdout=subprocess.DEVNULL,
             )
             taken.append(time.perf_counter() - started)
-        rows.append(Measurement("start", f"python -m bench.{verb} --help", min(taken), "s", 1.0))
+        rows.append(Measurement("start", f"python -m bench.{command} --help", min(taken), "s", 1.0))
     return rows
