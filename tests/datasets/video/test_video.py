@@ -10,7 +10,7 @@ from bench.io.errors import InputError
 from datasets.video import decord_reader
 from datasets.video.frames import probe, read_frames
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not there")
 FRAMES = 150
 BITS = 8

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from endurance import kills
 
-REPORT = Path(__file__).parents[2] / "results" / "endurance.json"
+REPORT = Path(__file__).parents[3] / "results" / "endurance.json"
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from datasets.annotations.dataset import SegmentPolicy
 from datasets.cards.cards import Card, Variant
 from datasets.cards.known import check_known, find_videos, load_known, pick_file
 
-ANNOTATIONS = Path(__file__).parents[2].parent / "shared" / "data" / "annotations"
+ANNOTATIONS = Path(__file__).parents[3].parent / "shared" / "data" / "annotations"
 needs_shared = pytest.mark.skipif(not ANNOTATIONS.is_dir(), reason="../shared/data is not there")
 KEEP = SegmentPolicy("drop", "keep", "drop")
 

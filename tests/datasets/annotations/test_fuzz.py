@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from fuzz import sandbox, text_files, video_files
 
 from bench.detection import Segments, evaluate, read_submission, write_submission
@@ -78,8 +78,8 @@ def test_the_fuzz_sees_what_goes_wrong(tmp_path: Path, monkeypatch: pytest.Monke
     ("action", "counted"),
     [
         (lambda path: os.system("true"), "runs"),
-        (lambda path: (path.parents[1] / "link").symlink_to(path), "strays"),
-        (lambda path: (path.parents[1] / "folder").mkdir(), "strays"),
+        (lambda path: (path.parents[2] / "link").symlink_to(path), "strays"),
+        (lambda path: (path.parents[2] / "folder").mkdir(), "strays"),
         (lambda path: time.sleep(5), "hangs"),
     ],
 )

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import torch
-from parallel_cases import CASES, DROPPING, PROTOCOL
+from distributed_cases import CASES, DROPPING, PROTOCOL
 from tiny import ROOT, bench_command, make_dataset, records_of
 
 from bench.config.arguments import check_cards, check_division, check_processes
@@ -32,7 +32,7 @@ SHARDED = ("plain", "checkpointed", "streamed", "lofi", "losa")
 def launch(mode, cases):
     """Return what two processes say of each case."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [str(ROOT / "tests" / "bench" / "parallel_cases.py"), mode, *cases]
+    command += [str(ROOT / "tests" / "bench" / "training" / "distributed_cases.py"), mode, *cases]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -35,7 +35,7 @@ from datasets.miniature.scenes import Scene, source_label, source_scene, target_
 from datasets.miniature.writing import encode, encoder_options, pictures_sha256, to_yuv
 from datasets.video.frames import probe, read_frames
 
-IMPORTED = os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parent)])
+IMPORTED = os.pathsep.join([str(Path(__file__).parents[3]), str(Path(__file__).parents[1])])
 """Where other processes find the repository and what lies beside this file."""
 ELSEWHERE = "name another in TALBENCH_CACHE"
 SMALL_ANNOTATIONS_SHA256 = "4938228b749c54b8ad658a04b312df924feafb9094b1f5820516c70df253eb34"
@@ -223,7 +223,7 @@ def test_the_default_pictures_are_those_of_the_shipped_results(tmp_path: Path) -
     assert read_pictures_sha256(folder) == PICTURES_SHA256["target"]
     shipped = {
         record["dataset"]["variant"]
-        for record in read_folder(Path(__file__).parents[2] / "results" / "records").records
+        for record in read_folder(Path(__file__).parents[3] / "results" / "records").records
         if record["dataset"]["name"] == "miniature"
     }
     assert shipped == {f"{folder.name}-{PICTURES_SHA256['target'][:8]}"}

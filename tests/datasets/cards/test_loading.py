@@ -13,13 +13,13 @@ from datasets.miniature import MiniatureConfig
 from datasets.miniature.config import SUBSETS
 from datasets.miniature.motions import TARGET_CLASSES
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 
 
 def test_the_package_imported_is_this_repository_s() -> None:
     assert datasets.__file__ is not None
     assert (
-        Path(datasets.__file__).resolve() == Path(__file__).resolve().parents[2] / "datasets" / "__init__.py"
+        Path(datasets.__file__).resolve() == Path(__file__).resolve().parents[3] / "datasets" / "__init__.py"
     )
 
 
@@ -57,7 +57,7 @@ def test_cards_set_the_protocol_of_known_data_sets_only() -> None:
 
 
 def test_the_guide_names_every_variant_and_its_counts() -> None:
-    guide = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text(encoding="utf-8")
     for name in known_datasets():
         for variant in read_card(name).variants:
             assert f"`{variant.name}`" in next(row for row in guide.splitlines() if f"`{name}`" in row)

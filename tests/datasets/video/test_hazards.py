@@ -20,7 +20,7 @@ from datasets.video.decord_reader import DecordError, decord_frames, decord_inst
 from datasets.video.frames import probe, read_frames
 from datasets.video.index import inspect
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 needs_decord = pytest.mark.skipif(not decord_installed(), reason="there is no decord for this machine")
 UNEVEN = np.cumsum(np.random.default_rng(0).integers(20, 300, 60)).tolist()
 HAZARDS: dict[str, Callable[[Path], Path]] = {

@@ -20,7 +20,7 @@ from bench.run.cluster import queue as jobs_module
 from bench.run.cluster.queue import read_jobs, states_of
 from bench.status import rows
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "slurm_submission.sh"
+GOLDEN = Path(__file__).parents[2] / "golden" / "slurm_submission.sh"
 pytest.importorskip("submitit", reason="launches jobs through it")
 
 

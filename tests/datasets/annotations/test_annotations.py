@@ -11,7 +11,7 @@ from datasets.annotations.dataset import Dataset, Instance, SegmentPolicy
 from datasets.annotations.entries import AnnotationRules
 from datasets.annotations.reader import read_annotations, video_path
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not there")
 
 

@@ -1,0 +1,1 @@
+"""Found by pytest, so that tests below this folder can import its modules."""
