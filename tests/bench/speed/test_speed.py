@@ -1,4 +1,4 @@
-"""The command that times the parts: every part runs on tiny inputs, and what it prints is what it measured."""
+"""The command that times the parts: every part runs on tiny inputs and prints what it measured."""
 
 import json
 from pathlib import Path
