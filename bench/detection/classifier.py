@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bench.bounded_reading import LARGEST_DATA, read_bytes, read_json
 from bench.detection.submission import is_number
 from bench.errors import InputError
-from bench.plain_values import short
+from bench.shown import short
 
 Floats = NDArray[np.float64]
 NAMED = 3

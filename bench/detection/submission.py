@@ -18,9 +18,8 @@ import numpy as np
 from bench.bounded_reading import read_json
 from bench.detection.evaluation import Segments
 from bench.errors import InputError
-from bench.plain_values import short
 from bench.record import write_atomically
-from bench.shown import LONGEST_NAME, is_name, printable
+from bench.shown import LONGEST_NAME, is_name, printable, short
 
 Row = tuple[str, str, float, float, float]
 # How ActivityNet names its files' form; its own evaluator asks for the key.
