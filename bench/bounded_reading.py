@@ -6,12 +6,15 @@ before it is read, one that unpacks to too much while it is unpacked.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import io
 import json
 import math
 import os
 import stat
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +188,27 @@ def decompressed(content: bytes, largest: int) -> bytes:
 def by_name(error: InputError, path: Path) -> str:
     """Return an error's message with a file's name for its path, as lists of problems have it."""
     return f"{printable(path.name)}: {str(error).removeprefix(f'{printable(str(path))}: ')}"
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let the messages of InputError in the block begin with the file's path, as those of read_json do."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {str(error).removeprefix(f'{printable(str(path))}: ')}") from None
+
+
+@contextlib.contextmanager
+def nothing_collected() -> Iterator[None]:
+    """Keep Python from looking for garbage in the block: it would go through all that is read, often."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def reason(error: Exception) -> str:

@@ -17,7 +17,7 @@ import msgspec
 import torch
 from msgspec import Meta
 
-from bench.bounded_reading import LARGEST_NOTE, open_regular, parse_json
+from bench.bounded_reading import LARGEST_NOTE, naming, open_regular, parse_json
 from bench.detector import build_detector, lower_frozen_weights
 from bench.errors import InputError
 from bench.models import MODEL_NAMES
@@ -139,10 +139,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         content = parse_json(metadata[KEY].encode(), "x", LARGEST_NOTE)
     except InputError as error:
         raise InputError(f"{path}: field '{KEY}' is not JSON ({str(error).removeprefix('x: ')})") from None
-    try:
+    with naming(path):
         note = _note_of(content)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
     return Checkpoint(path, file_sha256(path), note, shapes)
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import math
 import re
+import sys
 import types
 import typing
 from typing import Annotated, Any, Literal, NoReturn
@@ -30,6 +31,8 @@ ABOUT_FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*
 LARGEST = 2**63
 """No number of a record is as large: neither bytes nor steps nor seconds."""
 LONGEST_TEXT = 10_000
+LONGEST_STEP = 80
+"""Of a field's name in messages."""
 MOST_ENTRIES = 10_000
 USUAL_LEVELS = 8
 """Of nested lists and objects in records; deeper ones are read, but not as fast."""
@@ -58,6 +61,8 @@ Fraction = Annotated[
     Annotated[int, Meta(ge=0, le=1)] | Annotated[float, Meta(ge=0, le=1)],
     Meta(description="a number from 0 to 1"),
 ]
+MOST = sys.float_info.max
+Seconds = Annotated[float, Meta(ge=-MOST, le=MOST, description="a finite number")]
 Counts = Annotated[dict[str, Whole], TABLE]
 
 WORDS = {
@@ -153,7 +158,8 @@ def refuse(value: Any, way: Way, allowed: str) -> NoReturn:
 
 def spelt(way: Way) -> str:
     """Return where a value stands, as messages have it."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in way).removeprefix(".")
+    steps = (f"[{step}]" if isinstance(step, int) else f".{printable(step, LONGEST_STEP)}" for step in way)
+    return "".join(steps).removeprefix(".")
 
 
 def _field(way: Way) -> str:

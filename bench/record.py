@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gc
 import json
 import os
 import platform
@@ -16,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from bench.bounded_reading import LARGEST_NOTE, by_name, parse_json, read_bytes
+from bench.bounded_reading import LARGEST_NOTE, by_name, nothing_collected, parse_json, read_bytes
 from bench.errors import InputError
 from bench.plain_values import check_plain, usual_values
 
@@ -140,25 +139,13 @@ class RecordFolder:
 def read_folder(folder: Path) -> RecordFolder:
     """Read every ``*.json`` of ``folder``. Half-written and foreign files are named, never deleted."""
     records, problems = [], []
-    with _nothing_collected():
+    with nothing_collected():
         for path in sorted(folder.glob("*.json")):
             try:
                 records.append(read_record(path))
             except InputError as error:
                 problems.append(str(error))
     return RecordFolder(tuple(records), tuple(problems))
-
-
-@contextlib.contextmanager
-def _nothing_collected() -> Iterator[None]:
-    """Keep Python from looking for garbage: it would go through all that was read again and again."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 def dataset_settings(record: Record) -> dict[str, Any]:

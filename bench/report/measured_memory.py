@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from bench.bounded_reading import LARGEST_NOTE, by_name, read_json
+from bench.bounded_reading import LARGEST_NOTE, by_name, naming, read_json
 from bench.errors import InputError
 from bench.plain_values import Number, Positive, structured
 from bench.report.forecast_rows import GIGABYTE, Forecast, parse
@@ -64,11 +64,8 @@ def read_steps(folder: Path) -> tuple[list[MeasuredStep], list[str]]:
 
 def read_step(path: Path) -> MeasuredStep:
     """Return the row of a file; raise InputError that names file and field."""
-    entry = read_json(path, LARGEST_NOTE, finite=True)
-    try:
-        return _step(entry)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    with naming(path):
+        return _step(read_json(path, LARGEST_NOTE, finite=True))
 
 
 def _step(entry: Any) -> MeasuredStep:
