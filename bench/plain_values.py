@@ -85,6 +85,8 @@ def structured(kind: Any, value: Any, way: Way = ()) -> Any:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise InputError(_explained(str(error), kind, value, way)) from None
+    except UnicodeEncodeError as error:  # of a field's name, or of a text of which a few are allowed
+        raise InputError(f"{_field(way)} holds {shown(error.object)}, allowed is text in Unicode") from None
 
 
 def value_of(kind: Any, value: Any, way: Way = ()) -> Any:

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from json_kinds import FLAG, SHA256, each, kind, maybe, one_of, placed, refused
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -22,10 +24,12 @@ from bench.kept_weights import (
     restore,
     write_checkpoint,
 )
+from bench.models import MODEL_NAMES
 from bench.plain_values import value_of
 from bench.protocol import MINIATURE, STANDARD, Protocol
 from bench.specification import SOURCE_WEIGHTS, file_sha256
 from strategies import build_strategy, installed
+from strategies.base import settings as written
 from strategies.testing import TINY_PROTOCOL
 
 SMALL = dataclasses.replace(TINY_PROTOCOL, image_size=32)
@@ -111,12 +115,12 @@ def test_low_precision_weights_go_into_a_float32_detector(tmp_path):
 @pytest.mark.parametrize("name", installed())
 def test_notes_round_trip_through_json(name):
     strategy = build_strategy(name)
-    assert value_of(type(strategy), json.loads(json.dumps(dataclasses.asdict(strategy))), "x") == strategy
+    assert value_of(type(strategy), json.loads(json.dumps(dataclasses.asdict(strategy)))) == strategy
 
 
 @pytest.mark.parametrize("protocol", [MINIATURE, STANDARD])
 def test_protocols_round_trip_and_keep_their_digest(protocol):
-    again = value_of(Protocol, json.loads(json.dumps(dataclasses.asdict(protocol))), "x")
+    again = value_of(Protocol, json.loads(json.dumps(dataclasses.asdict(protocol))))
     assert again == protocol
     assert again.digest() == protocol.digest()
 
@@ -160,41 +164,45 @@ def set_in(*keys, to):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda c: [c], r"talbench: \[.*allowed is an object"),
-        (set_in("schema", to=2), "schema: 2, allowed is 1"),
-        (set_in("schema", to=True), "schema: True"),
-        (lambda c: {k: v for k, v in c.items() if k != "seed"}, "'seed': missing"),
-        (set_in("command", to="rm"), "'command': unknown"),
-        (set_in("model", to="vit-x"), "model: 'vit-x', allowed are vit-t"),
+        (lambda c: [c], r"field 'talbench' is \[.*allowed is an object"),
+        (set_in("schema", to=2), "field 'schema' is 2, allowed is 1"),
+        (lambda c: {k: v for k, v in c.items() if k != "seed"}, "field 'seed' is missing"),
+        (set_in("command", to="rm"), "field 'command' is unknown"),
+        (set_in("a\ud800", to=1), r"the whole holds 'a\\ud800', allowed is text in Unicode"),
+        (
+            set_in("protocol", "precision", to="\ud800"),
+            r"field 'protocol' holds '\\ud800', allowed is text in",
+        ),
         (set_in("model", to="vit-b"), "does not fit its own note"),
-        (set_in("strategy", to="losa"), "strategy: None is not installed"),
-        (set_in("strategy", "name", to="magic"), "strategy: 'magic' is not installed, known are"),
-        (set_in("strategy", "name", to="os.system"), "not installed"),
-        (set_in("strategy", "depth", to=1), "strategy: unknown field 'depth'"),
-        (set_in("strategy", "width", to="9"), "strategy.width: '9'"),
+        (
+            set_in("strategy", "name", to="os.system"),
+            "'strategy.name' is 'os.system', allowed is one that is",
+        ),
+        (set_in("strategy", "depth", to=1), "field 'strategy.depth' is unknown, known are lr"),
         (set_in("strategy", "width", to=10**12), "run|built|shape"),
         (set_in("strategy", "taps", to=[99]), "detector cannot be built"),
-        (set_in("protocol", to=None), "protocol: None, allowed is an object"),
-        (set_in("protocol", "steps", to=1.5), "protocol.steps: 1.5, allowed is a value of type int"),
-        (set_in("protocol", "learning_rate", to=float("nan")), "learning_rate: nan, allowed is a finite"),
-        (set_in("protocol", "precision", to="int8"), "protocol.precision: 'int8', allowed are float32"),
-        (set_in("protocol", "tiou", to=0.5), "protocol.tiou: 0.5, allowed is a list"),
+        (set_in("protocol", "steps", to=1.5), "'protocol.steps' is 1.5, allowed is a whole number"),
+        (set_in("protocol", "learning_rate", to=float("nan")), "rate' is nan, allowed is a finite number"),
+        (set_in("protocol", "precision", to="int8"), "is 'int8', allowed is one of float32, bfloat16"),
+        (set_in("protocol", "tiou", to=0.5), "field 'protocol.tiou' is 0.5, allowed is a list"),
+        (set_in("protocol", "head", "depth", to=1), "field 'protocol.head.depth' is unknown, known are embd"),
         (set_in("protocol", "image_size", to=10**6), "'image_size' is 1000000, allowed is 1 to 4096"),
         (set_in("protocol", "head", "levels", to=10**9), "'head.levels' is 1000000000"),
         (set_in("protocol", "head", "head_dim", to=65536), "does not fit its own note; of another shape"),
         (set_in("protocol", "head", "embd_dim", to=65536), r"cannot be built \(fpn_dim 16"),
         (set_in("protocol", "head", "n_head", to=7), "detector cannot be built"),
         (set_in("protocol", "head", to={}), "does not fit its own note|of another shape"),
-        (lambda c: c["protocol"].pop("steps") and None, "protocol.steps: missing"),
-        (set_in("classes", to=[]), "classes: allowed are 1 to"),
-        (set_in("classes", to=["run", "run"]), "classes: allowed are"),
-        (set_in("classes", to=["run", "a\nb"]), "classes: allowed are"),
-        (set_in("classes", to=["run", 5]), r"classes\[1\]: 5"),
+        (lambda c: c["protocol"].pop("steps") and None, "field 'protocol.steps' is missing"),
+        (
+            set_in("classes", to=["run", "run"]),
+            "field 'classes' is .*, allowed is 1 to 10000 different names",
+        ),
+        (set_in("classes", to=["run", 5]), r"field 'classes\[1\]' is 5, allowed is text"),
         (set_in("classes", to=["run"]), "of another shape: head.cls_head"),
-        (set_in("seed", to=-1), "seed: -1, allowed are 0"),
-        (set_in("run", to="a\nb"), r"run: 'a\\nb', allowed are printable"),
+        (set_in("seed", to=-1), "field 'seed' is -1, allowed is a whole number from 0 to 2147483647"),
+        (set_in("run", to="a\nb"), r"field 'run' is 'a\\nb', allowed is text of at most 300 printable"),
         (set_in("weights", "sha256", to="0" * 64), "sha256 .* started from 'vit-t-source.safetensors'"),
-        (set_in("weights", "sha256", to="../x"), "weights.sha256: '../x', allowed is a sha256"),
+        (set_in("weights", "sha256", to="../x"), "field 'weights.sha256' is '../x', allowed is a sha256"),
         (set_in("weights", "sha256", to=None), "lacks tensors, though"),
     ],
 )
@@ -203,6 +211,102 @@ def test_an_odd_note_is_one_line(change, words, file, tmp_path):
         restore(read_checkpoint(changed(file, tmp_path, change)), None)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 1000
+
+
+STRING = kind(lambda v: isinstance(v, str), st.text())
+PRINTABLE = kind(
+    lambda v: isinstance(v, str) and v.isprintable(), st.text("ab é", max_size=5), "a\nb", "\x1b"
+)
+INTEGER = kind(lambda v: type(v) is int, st.integers(1, 2), 1.5, 1.0, True, "9")
+REAL = kind(
+    lambda v: type(v) in (int, float) and abs(v) < 10**308, st.floats(0.1, 1), math.nan, -math.inf, "1"
+)
+MAPPING = kind(lambda v: isinstance(v, dict), st.nothing())
+FIELDS = {
+    ("schema",): kind(lambda v: type(v) is int and v == 1, st.just(1), 2, True, 1.0),
+    ("run",): PRINTABLE,
+    ("model",): one_of(*MODEL_NAMES),
+    ("strategy",): MAPPING,
+    ("strategy", "name"): one_of(*installed()),
+    ("strategy", "lr"): REAL,
+    ("strategy", "width"): maybe(INTEGER),
+    ("strategy", "taps"): each(INTEGER),
+    ("protocol",): MAPPING,
+    ("protocol", "frames_per_second"): REAL,
+    ("protocol", "steps"): INTEGER,
+    ("protocol", "ema_decay"): maybe(REAL),
+    ("protocol", "tiou"): each(REAL),
+    ("protocol", "precision"): one_of("float32", "bfloat16"),
+    ("protocol", "cache"): FLAG,
+    ("protocol", "classifier"): maybe(STRING),
+    ("protocol", "head"): MAPPING,
+    ("protocol", "head", "levels"): INTEGER,
+    ("protocol", "nms", "nms_method"): one_of("soft", "hard", "none"),
+    ("protocol", "lean", "move_per_pass"): FLAG,
+    ("classes",): each(kind(lambda v: PRINTABLE.takes(v) and 0 < len(v) <= 200, st.nothing(), "x" * 201), 1),
+    ("dataset",): PRINTABLE,
+    ("seed",): kind(lambda v: type(v) is int and 0 <= v < 2**31, st.integers(0, 2**31 - 1), -1, 2**31, 1.0),
+    ("weights",): MAPPING,
+    ("weights", "name"): STRING,
+    ("weights", "sha256"): maybe(kind(lambda v: v == "" or SHA256.takes(v), SHA256.good, "A" * 64)),
+    ("weights", "licence"): maybe(STRING),
+    ("device",): STRING,
+}
+NEEDED = [("strategy", "name"), ("protocol", "steps"), ("weights", "name")]
+NEEDED += [path for path in FIELDS if len(path) == 1]
+GOOD = ("run", "dataset", "seed", "device", "weights", "strategy")
+DRAWN = [path for path in FIELDS if path[0] in GOOD and FIELDS[path] is not MAPPING]
+DRAWN = [path for path in DRAWN if path[-1] != "width" and path != ("strategy", "name")]  # these go together
+
+
+@given(st.data())
+def test_any_wrong_field_of_a_note_is_named(file, data):
+    def read(content):
+        note = {KEY: json.dumps(content)}
+        save_file({"a": torch.zeros(1)}, file.parent / "drawn.safetensors", metadata=note)
+        return read_checkpoint(file.parent / "drawn.safetensors")
+
+    whole = note_in(file)
+    path = data.draw(st.sampled_from(list(FIELDS)))
+    assert "drawn.safetensors: " in refused(read, placed(whole, path, data.draw(FIELDS[path].bad)), path)
+    path = data.draw(st.sampled_from(NEEDED))
+    refused(read, placed(whole, path, ...), path)
+    path = data.draw(st.sampled_from(DRAWN))
+    content = placed(whole, path, data.draw(FIELDS[path].good))
+    note = read(content).note
+    found = {"strategy": written(note.strategy), "weights": dataclasses.asdict(note.weights)}
+    known = found[path[0]] if path[0] in found else getattr(note, path[0])
+    assert json.loads(json.dumps(known)) == content[path[0]]
+
+
+def test_whole_numbers_stay_whole_where_a_number_is_asked_for(file):
+    """A protocol's digest tells 1 from 1.0."""
+    content = placed(note_in(file)["protocol"], ("gradient_clip",), 1)
+    assert json.dumps(value_of(Protocol, content).gradient_clip) == "1"
+    content = placed(content, ("head", "init_loss_norm"), 100)
+    content = placed(content, ("tiou",), [1, 0.5])
+    assert json.loads(json.dumps(dataclasses.asdict(value_of(Protocol, content)))) == content
+    assert json.dumps(dataclasses.asdict(value_of(Protocol, content))["tiou"]) == "[1, 0.5]"
+
+
+@dataclasses.dataclass(frozen=True)
+class Careful:
+    """A strategy of somebody else."""
+
+    width: int = 1
+    other: set[int] | list[int] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self):
+        if self.width == 3:
+            raise ValueError("three is\nno width - at `$.x`")
+
+
+def test_what_a_strategy_itself_refuses_or_cannot_read_is_one_line():
+    narrow = dataclasses.make_dataclass("Narrow", [("width", int)], bases=(Careful,), frozen=True)
+    for kind_ in (Careful, narrow):
+        with pytest.raises(InputError, match="field 'strategy'") as caught:
+            value_of(kind_, {"width": 3}, ("strategy",))
+        assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize(
