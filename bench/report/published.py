@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from bench.bounded_reading import by_name, read_text
 from bench.errors import InputError
-from bench.report.comparisons import MEGABYTE, Comparison, Row, at_tiou
+from bench.report.comparisons import Comparison, Row, at_tiou, average, megabytes
 from bench.report.formats import Cells, bold_best, comma_separated, escape_markdown, latex, markdown
 from bench.report.tables import BASELINE
 from datasets.cards import read_card
@@ -186,11 +186,11 @@ def _measured(comparison: Comparison, row: Row, dataset: str, header: Sequence[s
     for column in header:
         if column.startswith("mAP@") and column[4:] in comparison.tious:
             line[column] = f"{statistics.fmean(row.values(at_tiou(column[4:]))):.2f}"
-    averages = row.values(lambda record: 100 * record["metrics"]["map_average"])
+    averages = row.values(average)
     if comparison.weights == "random":
         line["method"] += ", not pre-trained"
     line["average mAP"] = f"{statistics.fmean(averages):.2f}"
-    peak = max(row.values(lambda record: record["memory"]["peak_allocated_bytes"] / MEGABYTE))
+    peak = max(row.values(megabytes))
     line["memory"] = f"{peak:.1f} MB"
     spread = f", standard deviation {statistics.stdev(averages):.2f}" if len(averages) > 1 else ""
     thresholds = f"average over {comparison.tious[0]} to {comparison.tious[-1]}"
