@@ -79,10 +79,10 @@ def measure_all(options: argparse.Namespace) -> int:
 def line(row: dict[str, object]) -> str:
     """Return one line on a row: predicted and measured peak in GB and their difference, or what failed."""
     name = f"{row['model']} {row['strategy']} {row['backward']} {row['frames']} x {row['image_size']}"
-    predicted, measured = row["predicted_peak_bytes"], row["measured"]
+    predicted, measured = row["predicted_peak_bytes"], row.get("measured")
     assert isinstance(predicted, int)
     if not isinstance(measured, dict):
-        return f"{name}: predicted {predicted / 1e9:.3f} GB, {row['status']}: {row['message']}"
+        return f"{name}: predicted {predicted / 1e9:.3f} GB, {row['status']}: {row.get('message')}"
     peak = measured["peak_allocated_bytes"]
     return (
         f"{name}: predicted {predicted / 1e9:.3f} GB, measured {peak / 1e9:.3f} "

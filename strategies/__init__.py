@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
-from bench.config.arguments import pairs
+from bench.config.arguments import pairs, parse_value
 from bench.io.errors import InputError
-from bench.io.typed_values import parse_value
 
 if TYPE_CHECKING:
     from strategies.base import Strategy

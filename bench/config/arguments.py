@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import typing
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from bench.config.protocol import Protocol
 from bench.io.errors import InputError
@@ -137,3 +139,29 @@ def check_division(protocol: Protocol, processes: int, sharded: bool = False) ->
         )
     if processes > 1 and protocol.lean.release_gradients:
         raise InputError("protocol: field 'lean.release_gradients' is true, allowed only with one process")
+
+
+def parse_value(text: str, kind: Any, where: str) -> Any:
+    """Return ``text`` as a value of the annotated type ``kind``; raise InputError naming ``where``."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        if text not in arguments:
+            raise InputError(f"{where}: got '{text}', allowed are {', '.join(map(str, arguments))}")
+        return text
+    if origin is tuple:
+        items = [item for item in text.split("+") if item]
+        return tuple(parse_value(item, arguments[0], where) for item in items)
+    if type(None) in arguments:
+        if text.lower() == "none":
+            return None
+        return parse_value(text, next(a for a in arguments if a is not type(None)), where)
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise InputError(f"{where}: got '{text}', allowed are true and false")
+        return text.lower() == "true"
+    if kind not in (int, float, str):
+        raise InputError(f"{where}: cannot be set from text")
+    try:
+        return kind(text)
+    except ValueError:
+        raise InputError(f"{where}: got '{text}', allowed is a value of type {kind.__name__}") from None

@@ -8,9 +8,9 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from bench.config.arguments import parse_value
 from bench.config.protocol import DEFAULTS_OF_NEW_FIELDS, NO_CLIPPING, Protocol
 from bench.io.errors import InputError
-from bench.io.typed_values import parse_value
 
 NESTED = ("head", "nms", "lean")
 

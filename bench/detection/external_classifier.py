@@ -7,22 +7,35 @@ the one of CUHK's entry to the challenge of 2017 (Zhao et al., arXiv 1710.08011)
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
-from bench.detection.submission import is_number
 from bench.io.errors import InputError
-from bench.io.reading import LARGEST_DATA, read_bytes, read_json
+from bench.io.reading import LARGEST_DATA, naming, read_bytes, read_json
 from bench.io.text import short
+from bench.io.typed_values import MOST, structured
 
 Floats = NDArray[np.float64]
 NAMED = 3
+
+
+Score = Annotated[float, Meta(ge=0, le=MOST, description="a finite number of 0 or more")]
+ClassNames = Annotated[list[str], Meta(min_length=1, description="a list of the classes' names")]
+
+
+class ScoresFile(msgspec.Struct):
+    """A file of scores by video."""
+
+    results: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +65,11 @@ def read_class_scores(path: Path, videos: Collection[str], classes: Sequence[str
     prefix ``v_``, then without it. Raises InputError that names the file for other classes than the data
     set's, videos without scores, and scores that are not finite or below 0.
     """
-    content = read_json(path)
-    results = content.get("results") if isinstance(content, Mapping) else None
-    if not isinstance(results, Mapping):
-        raise InputError(f"{path}: results: allowed is an object of scores by video at the top of the file")
-    order = _order(content.get("class", content.get("classes")), classes, path)
+    with naming(path):
+        content = read_json(path)
+        results = structured(ScoresFile, content).results
+        names = structured(ClassNames, content.get("class", content.get("classes")), ("class",))
+    order = _order(names, classes, path)
     found: dict[str, Floats] = {}
     absent: list[str] = []
     for video in videos:
@@ -65,7 +78,9 @@ def read_class_scores(path: Path, videos: Collection[str], classes: Sequence[str
         if key is None:
             absent.append(video)
         else:
-            found[video] = _row(results[key], f"{path}: results.{short(key)[1:-1]}", len(order))[order]
+            with naming(path):
+                row = structured(_scores(len(order)), results[key], ("results", key))
+            found[video] = np.array(row, dtype=np.float64)[order]
     if absent:
         more = ", ..." if len(absent) > NAMED else ""
         names = ", ".join(short(video)[1:-1] for video in absent[:NAMED])
@@ -75,10 +90,8 @@ def read_class_scores(path: Path, videos: Collection[str], classes: Sequence[str
     return ClassScores(classifier_name(path), found)
 
 
-def _order(names: Any, classes: Sequence[str], path: Path) -> NDArray[np.int64]:
+def _order(names: Sequence[str], classes: Sequence[str], path: Path) -> NDArray[np.int64]:
     """Return where in the file each of ``classes`` stands."""
-    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
-        raise InputError(f"{path}: class: {short(names)}, allowed is a list of the classes' names")
     place = {name: number for number, name in enumerate(names)}
     twice = [name for name, number in place.items() if names.index(name) != number]
     lacking = [name for name in classes if name not in place]
@@ -96,15 +109,11 @@ def _order(names: Any, classes: Sequence[str], path: Path) -> NDArray[np.int64]:
     return np.array([place[name] for name in classes], dtype=np.int64)
 
 
-def _row(values: Any, where: str, count: int) -> Floats:
-    """Return the (``count``,) scores of one video."""
-    if not isinstance(values, list) or len(values) != count:
-        size = f"{len(values)} values" if isinstance(values, list) else short(values)
-        raise InputError(f"{where}: {size}, allowed are {count} scores, one a class")
-    for number, value in enumerate(values):
-        if not is_number(value) or value < 0:
-            raise InputError(f"{where}[{number}]: {short(value)}, allowed is a finite number of 0 or more")
-    return np.array(values, dtype=np.float64)
+@functools.cache
+def _scores(count: int) -> Any:
+    """Return the type of the scores of one video."""
+    words = f"a list of {count} scores, one a class"
+    return Annotated[list[Score], Meta(min_length=count, max_length=count, description=words)]
 
 
 def fuse(

@@ -6,19 +6,23 @@ detections: ``{"results": {video: [{"segment": [a, b], "label": l, "score": x}]}
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 
 from bench.detection.evaluation import Segments
 from bench.io.errors import InputError
-from bench.io.reading import read_json
-from bench.io.text import LONGEST_NAME, is_name, printable, short
+from bench.io.reading import naming, nothing_collected, read_json
+from bench.io.text import is_name, printable
+from bench.io.typed_values import A_NAME, Name, Seconds, Way, refuse, structured
 from bench.io.writing import write_atomically
 
 Row = tuple[str, str, float, float, float]
@@ -28,21 +32,55 @@ MOST_CHARACTERS = 2**28
 """Of a table's names, each counted as long as the longest: so a table of text keeps them."""
 
 
+FINITE = "seconds, a finite number"
+Quoted = Annotated[Seconds | str, Meta(description=FINITE)]
+
+
+class Instance(msgspec.Struct, gc=False):
+    """A segment of ground truth, in seconds; AFSD's ground truth quotes them."""
+
+    segment: tuple[Quoted, Quoted]
+    label: Name
+
+
+class Detection(msgspec.Struct, gc=False):
+    """A segment that was found, in seconds."""
+
+    segment: tuple[Seconds, Seconds]
+    label: Name
+    score: Seconds
+
+
+class Video(msgspec.Struct):
+    """A video of ground truth; segments are looked at only in the subset that is asked for."""
+
+    subset: str
+    annotations: Any = ()
+
+
+class GroundTruth(msgspec.Struct):
+    """A file of ground truth."""
+
+    database: dict[str, Video]
+
+
+class Submission(msgspec.Struct):
+    """A file of detections."""
+
+    results: dict[str, list[Detection]]
+
+
 def read_ground_truth(path: str | Path, subset: str) -> Segments:
     """Return the instances of ``subset``. Raises ``InputError``, one line, for any other file."""
     path = Path(path)
-    database = _mapping(read_json(path), "database", path)
     rows: list[Row] = []
-    subsets: set[str] = set()
-    for video, entry in database.items():
-        if not isinstance(entry, Mapping) or not isinstance(entry.get("subset"), str):
-            raise InputError(
-                f"{path}: database.{_name(video)}.subset: allowed is an object with a text 'subset'"
-            )
-        subsets.add(entry["subset"])
-        if entry["subset"] == subset:
-            annotations = entry.get("annotations", [])
-            rows.extend(_rows(path, f"database.{_name(video)}.annotations", video, annotations, scored=False))
+    with naming(path), nothing_collected():
+        found: GroundTruth = structured(GroundTruth, read_json(path))
+        for video, entry in found.database.items():
+            if entry.subset == subset:
+                way = ("database", video, "annotations")
+                rows.extend(_rows(way, video, structured(list[Instance], entry.annotations, way)))
+    subsets = {entry.subset for entry in found.database.values()}
     if subset not in subsets:
         known = ", ".join(map(_name, sorted(subsets)[:20])) or "none"
         raise InputError(f"{path}: no subset {subset!r}, allowed are {known}")
@@ -54,10 +92,11 @@ def read_ground_truth(path: str | Path, subset: str) -> Segments:
 def read_submission(path: str | Path) -> Segments:
     """Return the detections of a file, in its order. Raises ``InputError``, one line, as above."""
     path = Path(path)
-    results = _mapping(read_json(path), "results", path)
     rows: list[Row] = []
-    for video, entries in results.items():
-        rows.extend(_rows(path, f"results.{_name(video)}", video, entries, scored=True))
+    with naming(path), nothing_collected():
+        found: Submission = structured(Submission, read_json(path))
+        for video, entries in found.results.items():
+            rows.extend(_rows(("results", video), video, entries))
     return _table(rows, path, scored=True)
 
 
@@ -89,64 +128,29 @@ def _results(table: Segments) -> dict[str, list[dict[str, Any]]]:
     return results
 
 
-def _mapping(document: Any, field: str, path: Path) -> Mapping[str, Any]:
-    content = document.get(field) if isinstance(document, Mapping) else None
-    if not isinstance(content, Mapping):
-        raise InputError(f"{path}: {field}: allowed is an object by video at the top of the file")
-    return content
-
-
-def _rows(path: Path, field: str, video: str, entries: Any, scored: bool) -> Iterator[Row]:
-    if not isinstance(entries, list):
-        raise InputError(f"{path}: {field}: allowed is a list of segments")
-    if entries:
-        _check_name(video, f"{path}: {field}")
+def _rows(way: Way, video: str, entries: Sequence[Instance | Detection]) -> Iterator[Row]:
+    if entries and not is_name(video):
+        refuse(video, way, A_NAME)
     for index, entry in enumerate(entries):
-        place = f"{path}: {field}[{index}]"
-        if not isinstance(entry, Mapping):
-            raise InputError(f"{place}: allowed is an object with segment and label")
-        segment = entry.get("segment")
-        if not scored and isinstance(segment, list):  # AFSD's ground truth quotes its seconds
-            segment = [_unquoted(value) for value in segment]
-        if not (isinstance(segment, list) and len(segment) == 2 and all(map(is_number, segment))):
-            raise InputError(f"{place}.segment: {short(segment)}, allowed is [start, end] in finite seconds")
-        if segment[1] < segment[0]:
-            raise InputError(f"{place}.segment: {short(segment)}, allowed is an end not before the start")
-        if not isinstance(entry.get("label"), str):
-            raise InputError(f"{place}.label: {short(entry.get('label'))}, allowed is text")
-        _check_name(entry["label"], f"{place}.label")
-        score: Any = entry.get("score") if scored else 0.0
-        if not is_number(score):
-            raise InputError(f"{place}.score: {short(score)}, allowed is a finite number")
-        yield video, entry["label"], float(segment[0]), float(segment[1]), float(score)
+        start, end = entry.segment
+        if isinstance(start, str) or isinstance(end, str):
+            place = (*way, index, "segment")
+            start, end = _unquoted(start, (*place, 0)), _unquoted(end, (*place, 1))
+        if end < start:
+            refuse([start, end], (*way, index, "segment"), "an end not before the start")
+        yield video, entry.label, start, end, entry.score if isinstance(entry, Detection) else 0.0
 
 
-def is_number(value: Any) -> bool:
-    """Return whether a JSON value is a finite number."""
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:
-        return False
-
-
-def _unquoted(value: Any) -> Any:
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
+def _unquoted(value: float | str, way: Way) -> float:
+    with contextlib.suppress(ValueError):
+        if math.isfinite(seconds := float(value)):
+            return seconds
+    refuse(value, way, FINITE)
 
 
 def _name(video: str) -> str:
     """Return a video's id as a message of one line can hold it."""
     return video if video.isprintable() and len(video) <= 80 else repr(printable(video, 80))
-
-
-def _check_name(name: str, place: str) -> None:
-    """Raise InputError unless a table, a terminal and a file can hold the name of a video or a class."""
-    if not is_name(name):
-        raise InputError(
-            f"{place}: {short(name)}, allowed are 1 to {LONGEST_NAME} characters, none of them a control"
-        )
 
 
 def _table(rows: list[Row], path: Path, scored: bool) -> Segments:

@@ -6,6 +6,8 @@ before it is read, one that unpacks to too much while it is unpacked.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import io
 import json
@@ -13,16 +15,17 @@ import math
 import os
 import stat
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from bench.io.errors import InputError
 from bench.io.text import printable, shown
 
 LARGEST_WEIGHTS = 2**36
 """Bytes of a checkpoint: eight times ViT-g's weights with all that an optimizer keeps of them."""
-
 LARGEST_DATA = 2**28
 """Bytes of an annotation or detection file, unpacked: 2.5 million detections, twice those of HACS."""
 LARGEST_NOTE = 2**24
@@ -106,6 +109,8 @@ def parse_json(
             content = decompressed(content, largest)
         if sum(content.count(sign) for sign in (b",", b"[", b"{")) > MOST_VALUES:
             raise InputError(f"{where}: more than {MOST_VALUES:,} values, which is the most that is allowed")
+        if (values := _quickly(content, finite)) is not msgspec.UNSET:
+            return values
         text = content.decode("utf-8-sig")
         if not finite:
             return json.loads(text, object_pairs_hook=_unique_keys)
@@ -116,7 +121,8 @@ def parse_json(
             parse_float=_finite_number,
             parse_int=_usual_number,
         )
-        _check_levels(values)
+        if not _is_shallow(values):
+            raise RecursionError
         return values
     except InputError:
         raise
@@ -132,6 +138,26 @@ def parse_json(
         raise InputError(f"{where}: truncated: {error}") from None
     except ValueError as error:  # a number of thousands of digits, a key given twice
         raise InputError(f"{where}: not JSON: {reason(error)}") from None
+
+
+def keeps_keys(values: Any, content: bytes) -> bool:
+    """Say whether no key was given twice in ``content``, which holds no escaped colon and gave ``values``.
+
+    Written again they have as many colons as before, those in texts included, unless a key got lost.
+    """
+    return msgspec.json.encode(values).count(b":") == content.count(b":")
+
+
+def _quickly(content: bytes, finite: bool) -> Any:
+    """Return the values of JSON text in which msgspec sees nothing unusual, else UNSET: json tells what."""
+    if b"\\u003" in content:  # it may be a colon
+        return msgspec.UNSET
+    try:
+        values = msgspec.json.decode(content)
+        usual = (not finite or _is_shallow(values)) and keeps_keys(values, content)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return msgspec.UNSET
+    return values if usual else msgspec.UNSET
 
 
 def decompressed(content: bytes, largest: int) -> bytes:
@@ -167,6 +193,27 @@ def by_name(error: InputError, path: Path) -> str:
     return f"{printable(path.name)}: {str(error).removeprefix(f'{printable(str(path))}: ')}"
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let the messages of InputError in the block begin with the file's path, as those of read_json do."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {str(error).removeprefix(f'{printable(str(path))}: ')}") from None
+
+
+@contextlib.contextmanager
+def nothing_collected() -> Iterator[None]:
+    """Keep Python from looking for garbage in the block: it would go through all that is read, often."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
 def reason(error: Exception) -> str:
     """Return in one short line what an error says."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -199,21 +246,24 @@ def _usual_number(text: str) -> int:
     return int(text)
 
 
-CONTAINERS = (dict, list)
+CONTAINERS = frozenset((dict, list))
+LEAST, LARGEST = -(10 ** (MOST_DIGITS - 1)), 10**MOST_DIGITS
+"""Whole numbers between these have at most ``MOST_DIGITS`` characters."""
 
 
-def _check_levels(value: Any) -> None:
-    level: Sequence[Any] = [value] if type(value) in CONTAINERS else []
-    for _ in range(MOST_LEVELS):
-        level = [
-            inner
-            for each in level
-            for inner in (each.values() if type(each) is dict else each)
-            if type(inner) in CONTAINERS
-        ]
+def _is_shallow(value: Any) -> bool:
+    """Say whether no list or object is nested too deeply, and no whole number inside has too many digits."""
+    level: list[Any] = [[value]]
+    for _ in range(MOST_LEVELS + 1):
+        inner: list[Any] = []
+        for each in level:
+            inner += each.values() if type(each) is dict else each
+        if not all(LEAST < each < LARGEST for each in inner if type(each) is int):
+            return False
+        level = [each for each in inner if type(each) in CONTAINERS]
         if not level:
-            return
-    raise RecursionError
+            return True
+    return False
 
 
 def file_sha256(path: Path) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import reprlib
-import unicodedata
 from typing import Any, TypeGuard
 
 LONGEST_MESSAGE = 2000
@@ -12,8 +11,12 @@ LONGEST_VALUE = 60
 LONGEST_NAME = 200
 """Characters of a video's id, a class, or whatever else becomes part of a table."""
 SHA256 = re.compile("[0-9a-f]{64}")
-DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+DIRECTIONS = r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 """They turn what follows around: a text shows as another one."""
+ACTING = rf"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{DIRECTIONS}"
+"""Characters that do more than show themselves, for a regular expression: controls, ends of lines, halves of
+pairs, turns."""
+_acting = re.compile(f"[{ACTING}]")
 _values = reprlib.Repr()
 _values.maxstring = _values.maxother = _values.maxlong = LONGEST_VALUE
 
@@ -32,9 +35,7 @@ def printable(text: str, longest: int = LONGEST_MESSAGE) -> str:
 
 def acts(text: str) -> bool:
     """Return whether any character of a text does more than show itself: controls, half pairs, turns."""
-    return not text.isprintable() and any(
-        each in DIRECTIONS or unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") for each in text
-    )
+    return _acting.search(text) is not None
 
 
 def is_name(value: object) -> bool:

@@ -1,109 +1,256 @@
-"""Dataclasses out of untrusted JSON values: every field checked against its annotation, no code run."""
+"""Typed values out of untrusted JSON: msgspec checks them against annotations, no code of theirs is run.
+
+What it refuses is told in this project's words: the field with its path, what stands there, what is allowed.
+The words are those of the type's ``msgspec.Meta(description=...)``, or follow from the type itself.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import math
+import re
+import sys
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal, NoReturn
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from bench.io.errors import InputError
-from bench.io.text import printable, short
+from bench.io.reading import keeps_keys
+from bench.io.text import ACTING, LONGEST_NAME, SHA256, is_name, printable, shown
 
-__all__ = ["short", "value_of"]
+Way = tuple[str | int, ...]
+"""Names and indices that lead to a value."""
+PLACE = re.compile(r"(.*) - at `\$([^`]*)`", re.DOTALL)
+STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+ABOUT_FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*)`", re.DOTALL)
+LARGEST = 2**63
+"""No number of a record is as large: neither bytes nor steps nor seconds."""
+LONGEST_TEXT = 10_000
+LONGEST_STEP = 80
+"""Of a field's name in messages."""
+MOST_ENTRIES = 10_000
+USUAL_LEVELS = 8
+"""Of nested lists and objects in records; deeper ones are read, but not as fast."""
+A_NAME = f"text of 1 to {LONGEST_NAME} characters, none of them a control"
+A_TEXT = f"text of at most {LONGEST_TEXT} characters"
+PATTERN = rf"\A[^{ACTING}]{{1,{LONGEST_NAME}}}\Z"
+A_TABLE = f"an object of at most {MOST_ENTRIES} entries"
+A_LIST = f"a list of {{}} to {MOST_ENTRIES} entries"
+TABLE = Meta(max_length=MOST_ENTRIES, description=A_TABLE)
+LIST = Meta(max_length=MOST_ENTRIES, description=A_LIST.format(0))
+
+Name = Annotated[str, Meta(pattern=PATTERN, description=A_NAME)]
+"""A text that becomes part of a table."""
+Label = Annotated[str, Meta(pattern=rf"\A\Z|{PATTERN}", description=A_NAME)]
+"""A name that may be empty, as where a machine does not tell its own."""
+Text = Annotated[str, Meta(max_length=LONGEST_TEXT, description=A_TEXT)]
+Sha256 = Annotated[str, Meta(pattern=rf"\A{SHA256.pattern}\Z", description="a sha256")]
+"""It becomes part of a file's name."""
+Integer = Annotated[int, Meta(gt=-LARGEST, le=LARGEST - 1)]
+Whole = Annotated[int, Meta(ge=0, le=LARGEST - 1, description="a whole number from 0 on")]
+Positive = Annotated[int, Meta(ge=1, le=LARGEST - 1, description="a whole number from 1 on")]
+Real = Integer | Annotated[float, Meta(gt=-LARGEST, lt=LARGEST)]
+Number = Annotated[Whole | Annotated[float, Meta(ge=0, lt=LARGEST)], Meta(description="a number from 0 on")]
+"""As JSON has them: a truth value is none."""
+Fraction = Annotated[
+    Annotated[int, Meta(ge=0, le=1)] | Annotated[float, Meta(ge=0, le=1)],
+    Meta(description="a number from 0 to 1"),
+]
+MOST = sys.float_info.max
+Seconds = Annotated[float, Meta(ge=-MOST, le=MOST, description="a finite number")]
+Counts = Annotated[dict[str, Whole], TABLE]
+
+WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a finite number",
+    str: "text",
+    list: "a list",
+    tuple: "a list",
+    type(None): "null",
+}
 
 
-def value_of(kind: Any, value: Any, where: str) -> Any:
-    """Return a JSON ``value`` as one of the annotated type ``kind``; raise InputError that names ``where``.
+def structured(kind: Any, value: Any, way: Way = ()) -> Any:
+    """Return a JSON ``value`` as one of the annotated type ``kind``, as ``msgspec.convert`` makes it.
 
-    Known are bool, int, finite float, str, Literal, tuples, optional ones of these, and dataclasses of them:
-    these may lack fields that have a default and may have no others. JSON's lists become tuples.
+    Raises InputError that names the first wrong field; ``way`` leads to the value.
     """
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise InputError(_explained(str(error), kind, value, way)) from None
+    except UnicodeEncodeError as error:  # of a field's name, or of a text of which a few are allowed
+        raise InputError(f"{_field(way)} holds {shown(error.object)}, allowed is text in Unicode") from None
+
+
+def value_of(kind: Any, value: Any, way: Way = ()) -> Any:
+    """Return a JSON ``value`` as a dataclass, or a tuple of them; raise InputError that names the field.
+
+    Fields may be absent where they have a default, others are refused, and so are numbers that are not
+    finite. A whole number stays one where a number is asked for: digests tell 1 from 1.0.
+    """
+    try:
+        made = structured(kind, value, way)
+    except TypeError as error:  # an annotation that msgspec does not know, in somebody's strategy
+        raise InputError(f"{_field(way)}: {printable(str(error), 200)}") from None
+    return _as_given(made, value, way)
+
+
+@functools.cache
+def _usual() -> msgspec.json.Decoder[Any]:
+    """Return what reads text whose values are plain, as ``check_plain`` has it, if they are not deep."""
+    key = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)]
+    scalar = Text | Integer | float | bool | None
+    kind: Any = scalar
+    for _ in range(USUAL_LEVELS):
+        kind = scalar | Annotated[list[kind], LIST] | Annotated[dict[key, kind], TABLE]
+    return msgspec.json.Decoder(kind)
+
+
+def usual_values(content: bytes) -> Any:
+    """Return the values of JSON text if a quick look tells that they are plain, else UNSET.
+
+    Without an escape no character of printable ASCII acts.
+    """
+    if not content.isascii() or b"\\" in content or b"\x7f" in content:
+        return UNSET
+    try:
+        values = _usual().decode(content)
+    except (msgspec.MsgspecError, RecursionError):
+        return UNSET
+    return values if keeps_keys(values, content) else UNSET
+
+
+def check_plain(value: Any, way: Way) -> None:
+    """Check settings of any shape: names, texts, numbers, lists and objects of these.
+
+    Raises InputError that names the first that a table or a terminal could not show.
+    """
+    kind = type(value)
+    if kind is dict and len(value) > MOST_ENTRIES:
+        refuse(value, way, A_TABLE)
+    elif kind is dict:
+        for key, entry in value.items():
+            if not is_name(key):
+                refuse(key, (*way, key), A_NAME)
+            check_plain(entry, (*way, key))
+    elif kind is list and len(value) > MOST_ENTRIES:
+        refuse(value, way, A_LIST.format(0))
+    elif kind is list:
+        for index, entry in enumerate(value):
+            check_plain(entry, (*way, index))
+    elif kind is str and len(value) > LONGEST_TEXT:
+        refuse(value, way, A_TEXT)
+    elif kind is int and not -LARGEST < value < LARGEST:
+        refuse(value, way, "a number of less than 20 digits")
+    elif kind is float and not math.isfinite(value):
+        refuse(value, way, "a finite number")
+
+
+def refuse(value: Any, way: Way, allowed: str) -> NoReturn:
+    """Raise InputError that shows a value, where it stands and what is allowed."""
+    raise InputError(f"{_field(way)} is {shown(value)}, allowed is {allowed}")
+
+
+def spelt(way: Way) -> str:
+    """Return where a value stands, as messages have it."""
+    steps = (f"[{step}]" if isinstance(step, int) else f".{printable(step, LONGEST_STEP)}" for step in way)
+    return "".join(steps).removeprefix(".")
+
+
+def _field(way: Way) -> str:
+    return f"field '{spelt(way)}'" if way else "the whole"
+
+
+def _as_given(made: Any, given: Any, way: Way) -> Any:
+    if isinstance(made, tuple):
+        pairs = enumerate(zip(made, given, strict=True))
+        return tuple(_as_given(each, its, (*way, index)) for index, (each, its) in pairs)
+    if isinstance(made, float):
+        return given if math.isfinite(made) else refuse(given, way, WORDS[float])
+    if not dataclasses.is_dataclass(made) or isinstance(made, type):
+        return made
+    known = [field.name for field in dataclasses.fields(made)]
+    for name in given:
+        if name not in known:
+            raise InputError(f"{_field((*way, name))} is unknown, known are {', '.join(known) or 'none'}")
+    values = {name: _as_given(getattr(made, name), each, (*way, name)) for name, each in given.items()}
+    return dataclasses.replace(made, **values)
+
+
+def _explained(message: str, kind: Any, value: Any, way: Way) -> str:
+    """Return msgspec's message on ``value`` in this project's words, one line."""
+    what = message
+    if found := PLACE.fullmatch(message):
+        with contextlib.suppress(LookupError, TypeError):  # a field's name that looks like a place
+            kind, value, way = _followed(found[2], kind, value, way)
+            what = found[1]
+    if about := ABOUT_FIELD.fullmatch(what):
+        state = "missing" if about[1].startswith("missing") else "unknown"
+        return f"{_field((*way, about[2]))} is {state}"
+    if not what.startswith(("Expected ", "Invalid ", "Number ", "Integer ")):  # a type's own check
+        return f"{_field(way)}: {printable(what, 200)}"
+    return f"{_field(way)} is {shown(value)}, allowed is {_allowed(kind)}"
+
+
+def _followed(place: str, kind: Any, value: Any, way: Way) -> tuple[Any, Any, Way]:
+    """Return type, value and way of what stands at a place in a value, as msgspec spells places."""
+    for name, index in STEP.findall(place):
+        kind = _bare(kind)
+        # The key of a table is not told.
+        step = int(index) if index.isdecimal() else name or _first_wrong(typing.get_args(kind)[1], value)
+        kind, value, way = _member(kind, step), value[step], (*way, step)
+    return kind, value, way
+
+
+def _first_wrong(kind: Any, table: dict[str, Any]) -> str:
+    for key, entry in table.items():
+        try:
+            msgspec.convert(entry, kind)
+        except msgspec.ValidationError:
+            return key
+    raise LookupError("all entries are right")
+
+
+def _bare(kind: Any) -> Any:
+    """Return a type without its constraints, and of alternatives the one that holds others."""
+    if typing.get_origin(kind) is Annotated:
+        return _bare(typing.get_args(kind)[0])
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        bare = [_bare(each) for each in typing.get_args(kind)]
+        return next((each for each in bare if each not in (*WORDS, UnsetType)), kind)
+    return kind
+
+
+def _member(kind: Any, step: str | int) -> Any:
+    """Return the type of what stands at ``step`` in a value of the bare type ``kind``."""
+    arguments = typing.get_args(kind)
+    if isinstance(step, int):
+        several = typing.get_origin(kind) is tuple and Ellipsis not in arguments
+        return arguments[step if several else 0]
+    if typing.get_origin(kind) is dict:
+        return arguments[1]
+    if issubclass(kind, msgspec.Struct):
+        return {field.encode_name: field.type for field in msgspec.structs.fields(kind)}[step]
+    return typing.get_type_hints(kind, include_extras=True)[step]
+
+
+def _allowed(kind: Any) -> str:
+    """Return what a type takes, in words."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _dataclass_of(kind, value, where)
-    if origin is typing.Literal:
-        if not (isinstance(value, str) and value in arguments):
-            raise InputError(f"{where}: {short(value)}, allowed are {', '.join(map(str, arguments))}")
-        return value
-    if origin is tuple:
-        return _tuple_of(arguments, value, where)
-    if origin in (typing.Union, types.UnionType) and type(None) in arguments and len(arguments) == 2:
-        inner = next(each for each in arguments if each is not type(None))
-        return None if value is None else value_of(inner, value, where)
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if _finite(value):
-            return value
-    elif kind in (bool, int, str) and type(value) is kind:
-        return value
-    name = "a finite number" if kind is float else f"a value of type {getattr(kind, '__name__', kind)}"
-    raise InputError(f"{where}: {short(value)}, allowed is {name}")
-
-
-def _dataclass_of(kind: type[Any], value: Any, where: str) -> Any:
-    if not isinstance(value, Mapping):
-        raise InputError(f"{where}: {short(value)}, allowed is an object")
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    hints = typing.get_type_hints(kind)
-    for name in value:
-        if name not in fields:
-            raise InputError(f"{where}: unknown field {short(name)}, known are {', '.join(fields) or 'none'}")
-    for name, field in fields.items():
-        optional = (
-            field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-        )
-        if name not in value and not optional:
-            raise InputError(f"{where}.{name}: missing")
-    given = {name: value_of(hints[name], each, f"{where}.{name}") for name, each in value.items()}
-    try:
-        return kind(**given)
-    except ValueError as error:
-        raise InputError(f"{where}: {printable(str(error), 200)}") from None
-
-
-def _tuple_of(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple):
-        raise InputError(f"{where}: {short(value)}, allowed is a list")
-    open_ended = len(arguments) == 2 and arguments[1] is Ellipsis
-    if not open_ended and len(value) != len(arguments):
-        raise InputError(f"{where}: {len(value)} values, allowed are {len(arguments)}")
-    kinds = [arguments[0]] * len(value) if open_ended else arguments
-    return tuple(
-        value_of(kind, each, f"{where}[{number}]")
-        for number, (kind, each) in enumerate(zip(kinds, value, strict=True))
-    )
-
-
-def _finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer of hundreds of digits
-        return False
-
-
-def parse_value(text: str, kind: Any, where: str) -> Any:
-    """Return ``text`` as a value of the annotated type ``kind``; raise InputError naming ``where``."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is typing.Literal:
-        if text not in arguments:
-            raise InputError(f"{where}: got '{text}', allowed are {', '.join(map(str, arguments))}")
-        return text
-    if origin is tuple:
-        items = [item for item in text.split("+") if item]
-        return tuple(parse_value(item, arguments[0], where) for item in items)
-    if type(None) in arguments:
-        if text.lower() == "none":
-            return None
-        return parse_value(text, next(a for a in arguments if a is not type(None)), where)
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise InputError(f"{where}: got '{text}', allowed are true and false")
-        return text.lower() == "true"
-    if kind not in (int, float, str):
-        raise InputError(f"{where}: cannot be set from text")
-    try:
-        return kind(text)
-    except ValueError:
-        raise InputError(f"{where}: got '{text}', allowed is a value of type {kind.__name__}") from None
+    if origin is Annotated:
+        described = [meta.description for meta in arguments[1:] if getattr(meta, "description", None)]
+        return described[-1] if described else _allowed(arguments[0])
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_allowed(a) for a in arguments if a is not UnsetType))
+    if origin is Literal:
+        return f"{'one of ' if len(arguments) > 1 else ''}{', '.join(map(str, arguments))}"
+    if origin is tuple and Ellipsis not in arguments:
+        return f"a list of {len(arguments)} entries"
+    return WORDS.get(origin or kind, "an object")

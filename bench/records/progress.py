@@ -114,7 +114,7 @@ def read_progress(results: Path) -> list[Progress]:
     for path in sorted(_folder(results).glob("*.json")):
         if not path.name.startswith(f"{QUEUE}+"):
             with contextlib.suppress(OSError, ValueError, TypeError):
-                told = value_of(Progress, read_json(path, LARGEST_NOTE, finite=True), path.name)
+                told = value_of(Progress, read_json(path, LARGEST_NOTE, finite=True))
                 found += [told] if told.run == path.stem else []  # it becomes part of other paths
     return found
 
@@ -126,7 +126,7 @@ def read_queues(results: Path) -> list[Waiting]:
         with contextlib.suppress(OSError, ValueError, TypeError):
             if _queue_lives(path):
                 told = read_json(path, LARGEST_NOTE, finite=True)
-                found += value_of(tuple[Waiting, ...], told, path.name)
+                found += value_of(tuple[Waiting, ...], told)
     return found
 
 

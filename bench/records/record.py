@@ -7,31 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bench.io.errors import InputError
-from bench.io.reading import LARGEST_NOTE, by_name, read_json
+from bench.io.reading import LARGEST_NOTE, by_name, nothing_collected, parse_json, read_bytes
+from bench.io.typed_values import check_plain, usual_values
 from bench.io.writing import (
     write_atomically,
 )
+from bench.records.schema import check_fields
 
 OUTSIDE_SIGNALS = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR2")
-
-SCHEMA = 1
-STATUSES = ("ok", "out-of-memory", "nan", "timeout", "error", "cancelled")
-REQUIRED: dict[str, type | tuple[type, ...]] = {
-    "schema": int,
-    "id": str,
-    "status": str,
-    "model": str,
-    "strategy": dict,
-    "dataset": dict,
-    "protocol": dict,
-    "seed": int,
-    "metrics": (dict, type(None)),
-    "memory": (dict, type(None)),
-    "cost": (dict, type(None)),
-    "weights": dict,
-    "environment": dict,
-}
 
 Record = dict[str, Any]
 
@@ -45,34 +31,20 @@ def write_record(folder: Path, record: Record) -> Path:
 
 
 def check_record(record: Any) -> None:
-    """Raise InputError that names the first field which is missing or of the wrong type."""
-    if not isinstance(record, dict):
-        raise InputError("not a record: a JSON object is expected")
-    for field, kind in REQUIRED.items():
-        if field not in record:
-            raise InputError(f"field '{field}' is missing")
-        if not isinstance(record[field], kind) or isinstance(record[field], bool):
-            raise InputError(f"field '{field}' has the wrong type")
-    if record["schema"] != SCHEMA:
-        raise InputError(f"field 'schema' is {record['schema']}, allowed is {SCHEMA}")
-    if record["status"] not in STATUSES:
-        raise InputError(f"field 'status' is not one of {', '.join(STATUSES)}")
-    nested = (("strategy", "name"), ("dataset", "name"), ("protocol", "digest"))
-    for field, key in nested:
-        if not isinstance(record[field].get(key), str):
-            raise InputError(f"field '{field}.{key}' is missing")
-    if record["status"] == "ok" and not all(record[field] for field in ("metrics", "memory", "cost")):
-        raise InputError("an ok record needs 'metrics', 'memory' and 'cost'")
-    from bench.records.schema import check_fields
-
+    """Raise InputError that names the first field which is missing or wrong."""
+    check_plain(record, ("record",))
     check_fields(record)
 
 
 def read_record(path: Path) -> Record:
     """Return the record in ``path``; raise InputError with one line that names the file."""
     try:
-        record = read_json(path, LARGEST_NOTE, finite=True)
-        check_record(record)
+        content = read_bytes(path, LARGEST_NOTE)
+        if (record := usual_values(content)) is not msgspec.UNSET:
+            check_fields(record)
+        else:
+            record = parse_json(content, str(path), LARGEST_NOTE, finite=True)
+            check_record(record)
     except InputError as error:
         raise InputError(by_name(error, path)) from None
     if path.stem != record["id"]:
@@ -91,11 +63,12 @@ class RecordFolder:
 def read_folder(folder: Path) -> RecordFolder:
     """Read every ``*.json`` of ``folder``. Half-written and foreign files are named, never deleted."""
     records, problems = [], []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            records.append(read_record(path))
-        except InputError as error:
-            problems.append(str(error))
+    with nothing_collected():
+        for path in sorted(folder.glob("*.json")):
+            try:
+                records.append(read_record(path))
+            except InputError as error:
+                problems.append(str(error))
     return RecordFolder(tuple(records), tuple(problems))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from pathlib import Path
 
 from bench.io.errors import InputError
@@ -31,7 +32,10 @@ def build(results: Path) -> Report:
     if not any((results / "records").glob("*.json")):
         return _build(results)  # says so, and leaves no folder behind
     with locked(results, REPORT):
-        return _build(results)
+        try:
+            return _build(results)
+        finally:
+            gc.unfreeze()
 
 
 def _build(results: Path) -> Report:
@@ -44,6 +48,7 @@ def _build(results: Path) -> Report:
     from bench.report.tables import forecasts as forecast_rows
 
     folder = read_folder(results / "records")
+    gc.freeze()  # collections need not go through the records again and again
     problems = [f"skipped {problem}" for problem in folder.problems]
     if not folder.records:
         raise InputError(

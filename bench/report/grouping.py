@@ -38,9 +38,21 @@ class Row:
     def failed(self) -> tuple[Record, ...]:
         return tuple(record for record in self.records if record["status"] != "ok")
 
-    def values(self, pick: Callable[[Record], float | None]) -> list[float]:
-        """Return a figure of every finished run that has it."""
-        return [value for record in self.finished if (value := pick(record)) is not None]
+    @functools.cached_property
+    def averages(self) -> dict[int, float]:
+        """Average mAP in percent by seed."""
+        return {int(record["seed"]): average(record) for record in self.finished}
+
+    @functools.cached_property
+    def _values(self) -> dict[Callable[[Record], float | None], tuple[float, ...]]:
+        return {}
+
+    def values(self, pick: Callable[[Record], float | None]) -> tuple[float, ...]:
+        """Return a figure of every finished run that has it; what one function picked is kept."""
+        if pick not in self._values:
+            found = (pick(record) for record in self.finished)
+            self._values[pick] = tuple(value for value in found if value is not None)
+        return self._values[pick]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,5 +178,18 @@ def _usual(key: str, settings: Mapping[str, Any], alike: Sequence[Mapping[str, A
     return 2 * len(agreeing) > len(alike)
 
 
+@functools.cache
 def at_tiou(tiou: str) -> Callable[[Record], float]:
+    """Return what picks the mAP, in percent, at a threshold."""
     return lambda record: 100 * float(record["metrics"]["map"][tiou])
+
+
+def average(record: Record) -> float:
+    """Return the average mAP in percent."""
+    percent: float = 100 * record["metrics"]["map_average"]
+    return percent
+
+
+def megabytes(record: Record) -> float:
+    """Return the measured peak of a training step."""
+    return float(record["memory"]["peak_allocated_bytes"] / MEGABYTE)

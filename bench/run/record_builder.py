@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.io.writing import write_atomically
-from bench.records.record import SCHEMA, Record
+from bench.records.record import Record
+from bench.records.schema import SCHEMA
 from bench.run.specification import ResolvedRun
 from datasets.annotations.dataset import Dataset
 from strategies.base import settings

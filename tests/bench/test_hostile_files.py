@@ -2,18 +2,24 @@
 
 import dataclasses
 import json
+import math
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from json_kinds import kind
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from fuzz import binary_files, result_files
 
 from bench.io.writing import machine
-from bench.records.progress import Progress, read_progress, read_queues, write_progress
+from bench.records.progress import Progress, Waiting, read_progress, read_queues, write_progress
 from bench.run.cluster.queue import Job, read_jobs, write_job
 
 REPORT = Path(__file__).parents[2] / "results" / "hostile.json"
@@ -71,12 +77,74 @@ def test_progress_that_is_none_is_passed_over(tmp_path: Path, content: str) -> N
     assert read_queues(tmp_path) == []
 
 
-@pytest.mark.parametrize("change", [{"job": "../1"}, {"job": "-1"}, {"run": "\x1b"}, {"seed": None}])
-def test_jobs_that_are_none_are_passed_over(tmp_path: Path, change: dict[str, object]) -> None:
-    job = Job("a", "vit-t", "losa", 0, "local", "123", "here", 1.0)
-    write_job(tmp_path, job)
-    assert read_jobs(tmp_path) == {"a": job}
-    (tmp_path / "jobs" / "a.json").write_text(json.dumps({**dataclasses.asdict(job), **change}))
+TEXT = kind(lambda v: isinstance(v, str), st.text(max_size=3))
+INTEGER = kind(lambda v: type(v) is int, st.integers(-9, 9), 1.0, True, "1")
+SECONDS = kind(
+    lambda v: type(v) in (int, float) and abs(v) < math.inf,
+    st.floats(-9, 9) | st.integers(0, 9),
+    *("1", True, math.nan),
+)
+JOB = Job("a", "vit-t", "losa", 0, "local", "123", "here", 1.0)
+TOLD = Progress("a", "vit-t", "losa", 0, "{}", "p", "train", 1, 2, 1.0, 1.0, 0, 1.0)
+WAITS = Waiting("a", "vit-t", "losa", 0)
+KINDS = {"str": TEXT, "int": INTEGER, "float": SECONDS}
+
+
+def read_first_progress(results: Path) -> Any:
+    return next(iter(read_progress(results)), None)
+
+
+def read_first_job(results: Path) -> Any:
+    return read_jobs(results).get("a")
+
+
+def read_first_waiting(results: Path) -> Any:
+    return next(iter(read_queues(results)), None)
+
+
+@pytest.mark.parametrize(
+    ("whole", "place", "read"),
+    [
+        (JOB, "jobs/a.json", read_first_job),
+        (TOLD, "progress/a.json", read_first_progress),
+        (WAITS, f"progress/queue+{machine()}+{os.getpid()}.json", read_first_waiting),
+    ],
+)
+def test_a_wrong_field_makes_it_none_and_good_ones_come_back(
+    whole: Any, place: str, read: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    path = tmp_path / place
+    path.parent.mkdir()
+    document = dataclasses.asdict(whole)
+
+    def told(content: Any) -> Any:
+        path.write_text(json.dumps([content] if whole is WAITS else content))
+        return read(tmp_path)
+
+    @given(st.data())
+    def drawn(data: st.DataObject) -> None:
+        field = data.draw(st.sampled_from(dataclasses.fields(whole)))
+        assert told(document | {field.name: data.draw(KINDS[field.type].bad)}) is None
+        assert told({**document, "more": 1}) is None
+        lacking = {name: value for name, value in document.items() if name != field.name}
+        optional = field.default_factory is not dataclasses.MISSING
+        assert (told(lacking) is None) == (not optional)
+        if field.name not in ("run", "job") or whole is WAITS:
+            value = data.draw(KINDS[field.type].good)
+            found = told(document | {field.name: value})
+            assert found == dataclasses.replace(whole, **{field.name: value})
+            assert type(getattr(found, field.name)) is type(value)
+
+    drawn()
+
+
+@pytest.mark.parametrize("change", [{"job": "../1"}, {"job": "-1"}, {"job": "1\n"}, {"run": "\x1b"}])
+def test_jobs_whose_names_are_no_parts_of_paths_are_passed_over(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    write_job(tmp_path, JOB)
+    assert read_jobs(tmp_path) == {"a": JOB}
+    (tmp_path / "jobs" / "a.json").write_text(json.dumps({**dataclasses.asdict(JOB), **change}))
     assert read_jobs(tmp_path) == {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,7 +14,7 @@ from bench.detection.submission import read_ground_truth, read_submission
 from bench.io.errors import InputError
 from bench.records.paths import detections_path, ground_truth_path
 from bench.report.figures.style import COLOURS, SeriesStyle, canvas, looks, save
-from bench.report.grouping import MEGABYTE, Comparison, Row, at_tiou
+from bench.report.grouping import Comparison, Row, at_tiou, average, megabytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,11 +37,7 @@ def _looks(rows: list[Row]) -> list[SeriesStyle]:
     return looks([row.strategy for row in rows])
 
 
-def _average(row: Row) -> list[float]:
-    return row.values(lambda record: 100 * record["metrics"]["map_average"])
-
-
-def _spread(values: list[float]) -> float:
+def _spread(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
@@ -51,8 +48,9 @@ def map_against_memory(comparison: Comparison, rows: list[Row], path: Path) -> l
     """
     points = []
     for row in rows:
-        peaks = row.values(lambda record: record["memory"]["peak_allocated_bytes"] / MEGABYTE)
-        points.append((max(peaks), statistics.fmean(_average(row)), _spread(_average(row))))
+        points.append(
+            (max(row.values(megabytes)), statistics.fmean(row.values(average)), _spread(row.values(average)))
+        )
     with canvas(4.6 + room_beside(rows), 3.2) as (figure, axes):
         numbered = len({row.strategy for row in rows}) < len(rows)
         for number, (row, look, (peak, mean, spread)) in enumerate(

@@ -14,7 +14,7 @@ import pandas as pd
 from bench.io.tables import Cells, bold_best, escape_markdown, latex, markdown, plain, plain_cell
 from bench.io.text import printable
 from bench.records.record import Record
-from bench.report.grouping import MEGABYTE, Comparison, Row, at_tiou, comparisons
+from bench.report.grouping import MEGABYTE, Comparison, Row, at_tiou, comparisons, megabytes
 from bench.report.significance import Gain, paired_gain
 from datasets.cards.cards import known_datasets, read_card
 
@@ -35,17 +35,12 @@ def _summary(values: Sequence[float]) -> tuple[float | None, float | None]:
     return mean, statistics.stdev(values) if len(values) > 1 else None
 
 
-def averages(row: Row) -> dict[int, float]:
-    """Return average mAP in percent by seed."""
-    return {int(record["seed"]): 100 * record["metrics"]["map_average"] for record in row.finished}
-
-
 def gain(comparison: Comparison, row: Row) -> Gain | None:
     """Return a row's gain over the head-only row; None for that row, or where there is none or several."""
     baselines = [each for each in comparison.rows if each.strategy == BASELINE]
     if len(baselines) != 1 or row is baselines[0]:
         return None
-    return paired_gain(averages(row), averages(baselines[0]))
+    return paired_gain(row.averages, baselines[0].averages)
 
 
 def predicted_peak(record: Record) -> int | None:
@@ -62,6 +57,19 @@ def forecast_error(record: Record) -> float | None:
     predicted = predicted_peak(record)
     measured = (record["memory"] or {}).get("peak_allocated_bytes")
     return 100 * (predicted / measured - 1) if predicted is not None and measured else None
+
+
+def _inference_megabytes(record: Record) -> float:
+    return float(record["memory"]["inference"]["peak_allocated_bytes"] / MEGABYTE)
+
+
+def _seconds_per_step(record: Record) -> float | None:
+    seconds: float | None = record["cost"]["seconds_per_step"]
+    return seconds
+
+
+def _trainable(record: Record) -> int:
+    return int(record["cost"]["trainable_parameters"])
 
 
 def failures(row: Row) -> str:
@@ -81,28 +89,24 @@ def frame(comparison: Comparison) -> pd.DataFrame:
     """Return one line a row: means over seeds, the spread (sample standard deviation) and n."""
     lines = []
     for row in comparison.rows:
-        average, spread = _summary(list(averages(row).values()))
+        average, spread = _summary(list(row.averages.values()))
         gained = gain(comparison, row)
         line: dict[str, Any] = {"strategy": row.label, "n": len(row.finished)}
         for tiou in comparison.tious:
-            line[f"mAP@{tiou} (%)"] = _summary(row.values(at_tiou(tiou)))[0]
+            percent = row.values(at_tiou(tiou))
+            line[f"mAP@{tiou} (%)"] = statistics.fmean(percent) if percent else None
         line["average mAP (%)"], line["sd"] = average, spread
         line["gain"] = gained.mean if gained else None
         line["95 % interval"] = gained.interval if gained else ""
-        megabytes = row.values(lambda r: r["memory"]["peak_allocated_bytes"] / MEGABYTE)
-        line["training peak, measured (MB)"] = max(megabytes, default=None)
-        line["inference peak, measured (MB)"] = max(
-            row.values(lambda r: r["memory"]["inference"]["peak_allocated_bytes"] / MEGABYTE), default=None
-        )
+        line["training peak, measured (MB)"] = max(row.values(megabytes), default=None)
+        line["inference peak, measured (MB)"] = max(row.values(_inference_megabytes), default=None)
         predicted = [peak for record in row.records if (peak := predicted_peak(record)) is not None]
         line["predicted peak (MB)"] = max(predicted) / MEGABYTE if predicted else None
         line["forecast error (%)"] = max(row.values(forecast_error), key=abs, default=None)
         # The median: one run that shared its machine must not make a strategy look slow.
-        seconds = row.values(lambda r: r["cost"]["seconds_per_step"])
+        seconds = row.values(_seconds_per_step)
         line["s/step"] = statistics.median(seconds) if seconds else None
-        line["trainable parameters"] = max(
-            row.values(lambda r: r["cost"]["trainable_parameters"]), default=None
-        )
+        line["trainable parameters"] = max(row.values(_trainable), default=None)
         line["failed"] = failures(row)
         lines.append(line)
     table = pd.DataFrame(lines)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bench.detection.diagnosis import KINDS, MULTIPLES
 from bench.io.tables import comma_separated, escape_markdown, markdown
+from bench.records.record import Record
 from bench.report.figures.style import HATCHES, canvas, looks, save
 from bench.report.grouping import Comparison, Row
 
@@ -33,37 +34,48 @@ def diagnosed(comparison: Comparison) -> list[Row]:
     return [row for row in comparison.rows if any(record.get("diagnosis") for record in row.finished)]
 
 
-def mean(row: Row, pick: Callable[[dict[str, Any]], float | None]) -> float | None:
+Pick = Callable[[Record], float | None]
+
+
+def mean(row: Row, pick: Pick) -> float | None:
     """Return the mean of a figure over a row's diagnosed runs, None where none has it."""
-    values = [pick(record["diagnosis"]) for record in row.finished if record.get("diagnosis")]
-    known = [value for value in values if value is not None]
+    known = row.values(pick)
     return statistics.fmean(known) if known else None
 
 
-def share(kind: str, multiple: int = 0) -> Callable[[dict[str, Any]], float | None]:
+@functools.cache
+def share(kind: str, multiple: int = 0) -> Pick:
     """Return what picks a kind's share, in percent, of the ``multiple + 1``-th G detections."""
 
-    def pick(diagnosis: dict[str, Any]) -> float | None:
-        part = diagnosis["false_positives"][multiple]
-        return 100 * float(part[kind]) if part["detections"] else None
+    def pick(record: Record) -> float | None:
+        diagnosis = record.get("diagnosis")
+        part = diagnosis["false_positives"][multiple] if diagnosis else {}
+        return 100 * float(part[kind]) if part.get("detections") else None
 
     return pick
 
 
-def missed(group: str | None) -> Callable[[dict[str, Any]], float | None]:
+@functools.cache
+def missed(group: str | None) -> Pick:
     """Return what picks the share of instances missed, in percent, of a group by length or of all."""
 
-    def pick(diagnosis: dict[str, Any]) -> float | None:
-        found = diagnosis["false_negatives"]
-        entry = found["all"] if group is None else found["length_seconds"].get(group, {})
+    def pick(record: Record) -> float | None:
+        found = (record.get("diagnosis") or {}).get("false_negatives", {"all": {}})
+        entry = found["all"] if group is None else found.get("length_seconds", {}).get(group, {})
         return 100 * float(entry["missed"]) if entry.get("missed") is not None else None
 
     return pick
 
 
-def gained(kind: str) -> Callable[[dict[str, Any]], float | None]:
+@functools.cache
+def gained(kind: str) -> Pick:
     """Return what picks the points of average mAP that a row would gain without errors of a kind."""
-    return lambda diagnosis: 100 * float(diagnosis["gain"][kind])
+
+    def pick(record: Record) -> float | None:
+        diagnosis = record.get("diagnosis")
+        return 100 * float(diagnosis["gain"][kind]) if diagnosis else None
+
+    return pick
 
 
 def lengths(rows: Sequence[Row]) -> dict[str, tuple[str, int]]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 from bench.config.protocol import MODES
 from bench.io.errors import InputError
 from bench.io.reading import LARGEST_NOTE, by_name, read_json
 from bench.io.tables import comma_separated, markdown
-from bench.io.text import LONGEST_NAME, is_name, printable
+from bench.io.text import LONGEST_NAME, printable
+from bench.io.typed_values import Name, Positive, Whole, check_plain, structured
 from bench.memory.constants import KINDS
-from bench.records.schema import LARGEST, plain_values
 
 GIGABYTE = 1e9
 TITLE = "Predicted memory of a training step"
@@ -26,6 +28,39 @@ SIZES = ("vit-t", "vit-s", "vit-b", "vit-l", "vit-h", "vit-g")
 """Models by their total parameters; others follow by name."""
 FIXED = ("model", "frames", "image_size", "batch_size", "precision", "device")
 """The fields that say what is trained, whatever the strategy."""
+
+
+Word = Annotated[
+    str,
+    Meta(
+        pattern=r"\A[A-Za-z0-9][A-Za-z0-9._+-]{0,59}\Z",
+        description="text of 1 to 60 letters, digits and ., _, +, -",
+    ),
+]
+
+
+class Row(msgspec.Struct):
+    """A row as its file has it: plain values, of which others may stand beside these."""
+
+    model: Word
+    strategy: Word
+    settings: dict[str, Any]
+    backward: Annotated[
+        str, Meta(pattern=rf"\A({'|'.join(MODES)})\Z", description=f"one of {', '.join(MODES)}")
+    ]
+    frames: Positive
+    clips: Positive
+    image_size: Positive
+    batch_size: Positive
+    precision: Word
+    device: Word
+    predicted_peak_bytes: Positive
+    kinds: dict[str, Whole]
+    phases: dict[str, Whole]
+    processes: Whole = 1
+    sharded: bool = False
+    predicted_reserved_bytes: Whole | None = None
+    timeline: list[tuple[Name, Whole]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,62 +137,26 @@ def parse(entry: Any) -> Forecast:
     """Return a row; raise InputError that names the field which is missing or wrong."""
     if not isinstance(entry, dict):
         raise InputError("an object is expected")
-    plain_values(entry, "row")
-
-    def word(name: str, allowed: str = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,59}") -> str:
-        value = entry.get(name)
-        if not isinstance(value, str) or not re.fullmatch(allowed, value):
-            raise InputError(f"field '{name}' is {str(value)[:60]!r}, allowed is {allowed}")
-        return value
-
-    def number(name: str, value: Any) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < LARGEST:
-            raise InputError(f"field '{name}' is {str(value)[:60]!r}, allowed is a whole number from 0 on")
-        return value
-
-    def positive(name: str) -> int:
-        if number(name, entry.get(name)) == 0:
-            raise InputError(f"field '{name}' is 0, allowed is a whole number from 1 on")
-        return int(entry[name])
-
-    def named(name: str) -> tuple[tuple[str, int], ...]:
-        value = entry.get(name)
-        if not isinstance(value, dict):
-            raise InputError(f"field '{name}' is missing, allowed is an object of bytes")
-        return tuple((key, number(f"{name}.{key}", size)) for key, size in value.items())
-
-    settings, line, reserved = (entry.get(n) for n in ("settings", "timeline", "predicted_reserved_bytes"))
-    if not isinstance(settings, dict):
-        raise InputError("field 'settings' is missing, allowed is an object")
-    if not isinstance(line or [], list) or not all(
-        isinstance(p, list) and len(p) == 2 and is_name(p[0]) for p in line or []
-    ):
-        raise InputError("field 'timeline' is wrong, allowed is a list of [phase, bytes]")
+    check_plain(entry, ("row",))
+    row: Row = structured(Row, entry)
+    several = f"{row.processes} x {row.device}" if row.processes > 1 else row.device
     return Forecast(
-        word("model"),
-        word("strategy"),
-        tuple(sorted((str(name), printable(str(value), LONGEST_NAME)) for name, value in settings.items())),
-        word("backward", "|".join(MODES)),
-        positive("frames"),
-        positive("clips"),
-        positive("image_size"),
-        positive("batch_size"),
-        word("precision"),
-        devices(word("device"), number("processes", entry.get("processes", 1)), entry.get("sharded", False)),
-        positive("predicted_peak_bytes"),
-        None if reserved is None else number("predicted_reserved_bytes", reserved),
-        named("kinds"),
-        named("phases"),
-        tuple((phase, number("timeline", size)) for phase, size in line or []),
+        row.model,
+        row.strategy,
+        tuple(sorted((name, printable(str(value), LONGEST_NAME)) for name, value in row.settings.items())),
+        row.backward,
+        row.frames,
+        row.clips,
+        row.image_size,
+        row.batch_size,
+        row.precision,
+        f"{several}, sharded" if row.sharded else several,
+        row.predicted_peak_bytes,
+        row.predicted_reserved_bytes,
+        tuple(row.kinds.items()),
+        tuple(row.phases.items()),
+        tuple(row.timeline or ()),
     )
-
-
-def devices(device: str, processes: int, sharded: Any) -> str:
-    """Return the device of one process, or those of several."""
-    if not isinstance(sharded, bool):
-        raise InputError(f"field 'sharded' is {str(sharded)[:60]!r}, allowed are true and false")
-    several = f"{processes} x {device}" if processes > 1 else device
-    return f"{several}, sharded" if sharded else several
 
 
 def words(names: Sequence[str], values: Sequence[Any], between: str) -> str:

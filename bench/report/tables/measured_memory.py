@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bench.io.errors import InputError
-from bench.io.reading import LARGEST_NOTE, by_name, read_json
+from bench.io.reading import LARGEST_NOTE, by_name, naming, read_json
 from bench.io.tables import comma_separated, markdown
 from bench.io.text import LONGEST_NAME, printable
-from bench.records.schema import number, positive
+from bench.io.typed_values import Number, Positive, structured
 from bench.report.tables.forecasts import GIGABYTE, Forecast, parse
 
 TITLE = "Measured memory of a training step"
@@ -19,6 +21,22 @@ PREFACE = (
     "Steps of `python -m bench.measure` on random weights and frames. Predicted peak: the forecast of the "
     "same step; error: what it is off the measured peak. Empty where the step failed. 1 GB is 10^9 bytes."
 )
+
+
+class Measured(msgspec.Struct):
+    """What a step took."""
+
+    peak_allocated_bytes: Positive
+    seconds_per_step: Number
+
+
+class Step(msgspec.Struct):
+    """What stands in a file beside the forecast's fields."""
+
+    environment: dict[str, Any]
+    status: str
+    measured: Measured | None = None
+    message: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,28 +64,17 @@ def read_steps(folder: Path) -> tuple[list[MeasuredStep], list[str]]:
 
 def read_step(path: Path) -> MeasuredStep:
     """Return the row of a file; raise InputError that names file and field."""
-    entry = read_json(path, LARGEST_NOTE, finite=True)
-    try:
-        return _step(entry)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    with naming(path):
+        return _step(read_json(path, LARGEST_NOTE, finite=True))
 
 
 def _step(entry: Any) -> MeasuredStep:
     forecast = parse(entry)
-    measured, environment, status = (entry.get(name) for name in ("measured", "environment", "status"))
-    peak = seconds = None
-    if measured is not None:
-        peak, seconds = (
-            measured.get(name) if isinstance(measured, dict) else None
-            for name in ("peak_allocated_bytes", "seconds_per_step")
-        )
-        positive(peak, "measured.peak_allocated_bytes")
-        number(seconds, "measured.seconds_per_step")
-    if not isinstance(environment, dict) or not isinstance(status, str):
-        raise InputError("field 'environment' or 'status' is missing")
-    outcome = status if status == "ok" else f"{status}: {entry.get('message')}"
-    device = printable(str(environment.get("device")), LONGEST_NAME)
+    step: Step = structured(Step, entry)
+    peak = step.measured.peak_allocated_bytes if step.measured else None
+    seconds = step.measured.seconds_per_step if step.measured else None
+    outcome = step.status if step.status == "ok" else f"{step.status}: {step.message}"
+    device = printable(str(step.environment.get("device")), LONGEST_NAME)
     return MeasuredStep(forecast, peak, seconds, device, outcome)
 
 

@@ -16,7 +16,7 @@ from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
 from bench.io.reading import by_name, read_text
 from bench.io.tables import Cells, bold_best, comma_separated, escape_markdown, latex, markdown
-from bench.report.grouping import MEGABYTE, Comparison, Row, at_tiou
+from bench.report.grouping import Comparison, Row, at_tiou, average, megabytes
 from bench.report.tables.comparison import BASELINE
 from datasets.cards.cards import read_card
 from strategies import build_strategy, installed
@@ -187,11 +187,11 @@ def _measured(comparison: Comparison, row: Row, dataset: str, header: Sequence[s
     for column in header:
         if column.startswith("mAP@") and column[4:] in comparison.tious:
             line[column] = f"{statistics.fmean(row.values(at_tiou(column[4:]))):.2f}"
-    averages = row.values(lambda record: 100 * record["metrics"]["map_average"])
+    averages = row.values(average)
     if comparison.weights == "random":
         line["method"] += ", not pre-trained"
     line["average mAP"] = f"{statistics.fmean(averages):.2f}"
-    peak = max(row.values(lambda record: record["memory"]["peak_allocated_bytes"] / MEGABYTE))
+    peak = max(row.values(megabytes))
     line["memory"] = f"{peak:.1f} MB"
     spread = f", standard deviation {statistics.stdev(averages):.2f}" if len(averages) > 1 else ""
     thresholds = f"average over {comparison.tious[0]} to {comparison.tious[-1]}"

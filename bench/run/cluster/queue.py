@@ -54,7 +54,7 @@ def read_jobs(results: Path) -> dict[str, Job]:
     found = {}
     for path in sorted((results / "jobs").glob("*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
-            job = value_of(Job, read_json(path, LARGEST_NOTE, finite=True), path.name)
+            job = value_of(Job, read_json(path, LARGEST_NOTE, finite=True))
             # Both become parts of paths.
             if job.run == path.stem and is_name(job.run) and JOB_NUMBER.fullmatch(job.job):
                 found[job.run] = job

@@ -11,16 +11,18 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
+from msgspec import Meta
 
 from bench.config.overrides import check
 from bench.config.protocol import Protocol
 from bench.io.errors import InputError
-from bench.io.reading import LARGEST_NOTE, LARGEST_WEIGHTS, file_sha256, open_regular, parse_json
+from bench.io.reading import LARGEST_NOTE, LARGEST_WEIGHTS, file_sha256, naming, open_regular, parse_json
 from bench.io.text import is_sha256, short
-from bench.io.typed_values import value_of
+from bench.io.typed_values import refuse, structured, value_of
 from bench.io.writing import atomic_path
 from bench.models import MODEL_NAMES, SOURCE_WEIGHTS
 from bench.training.detector import Detector, build_detector, lower_frozen_weights
@@ -132,52 +134,66 @@ def read_checkpoint(path: Path) -> Checkpoint:
         content = parse_json(metadata[KEY].encode(), "x", LARGEST_NOTE)
     except InputError as error:
         raise InputError(f"{path}: field '{KEY}' is not JSON ({str(error).removeprefix('x: ')})") from None
-    return Checkpoint(path, file_sha256(path), _note_of(content, str(path)), shapes)
+    with naming(path):
+        note = _note_of(content)
+    return Checkpoint(path, file_sha256(path), note, shapes)
 
 
-def _note_of(content: Any, where: str) -> Note:
-    """Return the note that JSON values make, each field checked."""
+class _Stored(msgspec.Struct, forbid_unknown_fields=True):
+    """A note as its file has it."""
+
+    schema: Annotated[int, Meta(ge=SCHEMA, le=SCHEMA, description=str(SCHEMA))]
+    run: str
+    model: Annotated[
+        str, Meta(pattern=rf"\A({'|'.join(MODEL_NAMES)})\Z", description=f"one of {', '.join(MODEL_NAMES)}")
+    ]
+    strategy: dict[str, Any]
+    protocol: dict[str, Any]
+    classes: tuple[str, ...]
+    dataset: str
+    seed: Annotated[int, Meta(ge=0, lt=2**31, description="a whole number from 0 to 2147483647")]
+    weights: dict[str, Any]
+    device: str
+
+
+def _note_of(content: Any) -> Note:
+    """Return the note that JSON values make; raise InputError that names the first wrong field."""
     if not isinstance(content, Mapping):
-        raise InputError(f"{where}: {KEY}: {short(content)}, allowed is an object")
-    if content.get("schema") != SCHEMA:
-        raise InputError(f"{where}: schema: {short(content.get('schema'))}, allowed is {SCHEMA}")
-    known = {field.name: field for field in dataclasses.fields(Note)}
-    for name in (*known, *content):
-        if name not in content or name not in known:
-            state = "missing" if name in known else "unknown"
-            raise InputError(f"{where}: {short(name)}: {state}, fields are {', '.join(known)}")
-    kinds = {"schema": int, "run": str, "model": str, "protocol": Protocol, "classes": tuple[str, ...]}
-    kinds |= {"dataset": str, "seed": int, "weights": BaseWeights, "device": str}
-    values = {name: value_of(kind, content[name], f"{where}: {name}") for name, kind in kinds.items()}
-    if values["model"] not in MODEL_NAMES:
-        raise InputError(f"{where}: model: {short(values['model'])}, allowed are {', '.join(MODEL_NAMES)}")
-    if not 0 <= values["seed"] < 2**31:
-        raise InputError(f"{where}: seed: {short(values['seed'])}, allowed are 0 to 2147483647")
-    classes = values["classes"]
-    readable = all(label.isprintable() and 0 < len(label) <= 200 for label in classes)
-    if not (readable and 0 < len(set(classes)) == len(classes) <= MOST_CLASSES):
-        raise InputError(
-            f"{where}: classes: allowed are 1 to {MOST_CLASSES} different names of printable characters"
-        )
-    if values["weights"].sha256 and not is_sha256(values["weights"].sha256):
-        raise InputError(f"{where}: weights.sha256: {short(values['weights'].sha256)}, allowed is a sha256")
-    for name in ("run", "dataset"):
-        if not (values[name].isprintable() and len(values[name]) <= 300):
-            raise InputError(f"{where}: {name}: {short(values[name])}, allowed are printable characters")
-    try:
-        check(values["protocol"])
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
-    return Note(strategy=_strategy_of(content["strategy"], f"{where}: strategy"), **values)
+        refuse(content, (KEY,), "an object")
+    stored: _Stored = structured(_Stored, content)
+    readable = all(label.isprintable() and 0 < len(label) <= 200 for label in stored.classes)
+    if not (readable and 0 < len(set(stored.classes)) == len(stored.classes) <= MOST_CLASSES):
+        names = f"1 to {MOST_CLASSES} different names of printable characters"
+        refuse(stored.classes, ("classes",), names)
+    for name, text in (("run", stored.run), ("dataset", stored.dataset)):
+        if not (text.isprintable() and len(text) <= 300):
+            refuse(text, (name,), "text of at most 300 printable characters")
+    weights: BaseWeights = value_of(BaseWeights, stored.weights, ("weights",))
+    if weights.sha256 and not is_sha256(weights.sha256):
+        refuse(weights.sha256, ("weights", "sha256"), "a sha256")
+    protocol: Protocol = value_of(Protocol, stored.protocol, ("protocol",))
+    check(protocol)
+    return Note(
+        schema=stored.schema,
+        run=stored.run,
+        model=stored.model,
+        strategy=_strategy_of(stored.strategy),
+        protocol=protocol,
+        classes=stored.classes,
+        dataset=stored.dataset,
+        seed=stored.seed,
+        weights=weights,
+        device=stored.device,
+    )
 
 
-def _strategy_of(content: Any, where: str) -> Strategy:
+def _strategy_of(content: dict[str, Any]) -> Strategy:
     points = installed()
-    name = content.get("name") if isinstance(content, Mapping) else None
+    name = content.get("name")
     if not isinstance(name, str) or name not in points:
-        raise InputError(f"{where}: {short(name)} is not installed, known are {', '.join(points)}")
+        refuse(name, ("strategy", "name"), f"one that is installed: {', '.join(points)}")
     fields = {key: value for key, value in content.items() if key != "name"}
-    strategy: Strategy = value_of(points[name].load(), fields, where)
+    strategy: Strategy = value_of(points[name].load(), fields, ("strategy",))
     return strategy
 
 

@@ -1,14 +1,18 @@
 """Classes from an external classifier: against the plain reference, by what must hold, and bad files."""
 
+import functools
 import gzip
 import json
+import math
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from json_kinds import kind, refused
 
 from bench.detection import Segments, classifier_name, evaluate, fuse, read_class_scores
 from bench.io.errors import InputError
@@ -128,20 +132,18 @@ def test_the_name_follows_the_content(tmp_path):
     [
         ({"results": {"a": [1, 0, 0]}}, r"results: no scores for 2 of 3 videos: b, c$"),
         ({"results": {}}, r"no scores for 3 of 3 videos: a, b, c$"),
-        ({"results": [1]}, "results: allowed is an object"),
-        ({"classes": ()}, r"class: \[\], allowed is a list"),
-        ({"classes": (1, 2, 3)}, r"class: \[1, 2, 3\], allowed is a list"),
+        ({"results": [1]}, "field 'results' is .1., allowed is an object"),
+        ({"classes": ()}, r"field 'class' is \[\], allowed is a list"),
+        ({"classes": (1, 2, 3)}, r"field 'class\[0\]' is 1, allowed is text"),
         ({"classes": ("dive", "jump", "jump")}, "class: 'jump' is there twice"),
         ({"classes": ("dive", "jump", "swim")}, "class: 'run' of the data set is missing"),
         ({"classes": (*CLASSES, "swim", "ski")}, r"'swim' is none of the data set's \(and 1 more\)"),
-        ({"key": "labels"}, "class: None, allowed"),
-        ({"results": {"a": [[1, 0, 0]], "b": [], "c": []}}, "results.a: 1 values, allowed are 3 scores"),
-        ({"results": {"a": 7}}, "results.a: 7, allowed are 3 scores"),
-        ({"results": {"a": [1, 0, float("nan")]}}, r"results.a\[2\]: nan, allowed is a finite number of 0"),
-        ({"results": {"a": [1, float("inf"), 0]}}, r"results.a\[1\]: inf"),
-        ({"results": {"a": [-0.1, 0, 0]}}, r"results.a\[0\]: -0.1"),
-        ({"results": {"a": [True, 0, 0]}}, r"results.a\[0\]: True"),
-        ({"results": {"a": ["1", 0, 0]}}, r"results.a\[0\]: '1'"),
+        ({"key": "labels"}, "field 'class' is None, allowed is a list of the classes' names"),
+        (
+            {"results": {"a": [[1, 0, 0]], "b": [], "c": []}},
+            r"'results.a' is \[\[1, 0, 0\]\], allowed is a list of 3 scores",
+        ),
+        ({"results": {"a": 7}}, "'results.a' is 7, allowed is a list of 3 scores, one a class"),
     ],
 )
 def test_a_file_that_does_not_fit_is_one_line(changes, words, tmp_path):
@@ -149,6 +151,28 @@ def test_a_file_that_does_not_fit_is_one_line(changes, words, tmp_path):
         read_class_scores(scores_file(tmp_path, **changes), ("a", "b", "c"), CLASSES)
     assert "\n" not in str(caught.value)
     assert "scores.json" in str(caught.value)
+
+
+SCORE = kind(
+    lambda v: type(v) in (int, float) and v >= 0 and v < math.inf and v < 10**308,
+    unit,
+    *(-0.1, math.nan, math.inf, True, "1", 10**400, [1]),
+)
+
+
+@given(st.integers(0, 2), SCORE.good, SCORE.bad)
+def test_scores_are_finite_numbers_from_0_on(place, good, bad):
+    with tempfile.TemporaryDirectory() as folder:
+        row = [1, 0, 0]
+        row[place] = good
+        path = scores_file(Path(folder), {"a": row, "b": [[]]})
+        assert read_class_scores(path, ("a",), CLASSES).scores["a"].tolist() == row
+        row[place] = bad
+        scores_file(Path(folder), {"a": row})
+        read = functools.partial(read_class_scores, videos=("a",), classes=CLASSES)
+        line = refused(read, path, ("results", "a", place))
+        assert line.startswith(f"{path}: ")
+        assert line.endswith("allowed is a finite number of 0 or more")
 
 
 @pytest.mark.parametrize(

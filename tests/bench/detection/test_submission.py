@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from json_kinds import NAME, kind, placed, refused, triple
 
 from bench.detection import Segments, read_ground_truth, read_submission, write_submission
 from bench.evaluate import main, parse_tiou
@@ -86,16 +90,15 @@ def with_found(**changes: Any) -> dict[str, Any]:
     [
         (b"{", "line 1: not JSON"),
         (b"{\xff}", "not text in UTF-8"),
-        ([], "database: allowed is an object"),
-        ({"database": []}, "database: allowed is an object"),
-        ({"database": {"v1": {}}}, "database.v1.subset"),
+        ([], "the whole is [], allowed is an object"),
         ({"database": {"v1": {"subset": "training"}}}, "no subset 'test', allowed are training"),
         ({"database": {"v1": {"subset": "test", "annotations": []}}}, "subset 'test' has no annotations"),
-        ({"database": {"v1": {"subset": "test", "annotations": {}}}}, "annotations: allowed is a list"),
-        (with_truth(segment=[0]), "database.v1.annotations[0].segment: [0], allowed is [start, end]"),
-        (with_truth(segment=[0, None]), "segment: [0, None]"),
-        (with_truth(segment=[2, 1]), "allowed is an end not before the start"),
-        (with_truth(label=3), "annotations[0].label: 3, allowed is text"),
+        (
+            with_truth(segment=[0]),
+            "field 'database.v1.annotations[0].segment' is [0], allowed is a list of 2",
+        ),
+        (with_truth(segment=[2, 1]), "[0].segment' is [2.0, 1.0], allowed is an end not before the start"),
+        (with_truth(segment=["nan", 1]), "[0].segment[0]' is 'nan', allowed is seconds, a finite number"),
     ],
 )
 def test_wrong_ground_truth(tmp_path: Path, content: Any, message: str) -> None:
@@ -110,13 +113,9 @@ def test_wrong_ground_truth(tmp_path: Path, content: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"database": {}}, "results: allowed is an object"),
-        ({"results": {"v1": {}}}, "results.v1: allowed is a list"),
-        ({"results": {"v1": [3]}}, "results.v1[0]: allowed is an object"),
-        (with_found(score="high"), "results.v1[0].score: 'high', allowed is a finite number"),
-        (with_found(score=float("nan")), "results.v1[0].score: nan"),
-        (with_found(score=True), "results.v1[0].score: True"),
-        (with_found(segment=[0, float("inf")]), "finite seconds"),
+        ({"database": {}}, "field 'results' is missing"),
+        (with_found(score="high"), "field 'results.v1[0].score' is 'high', allowed is a finite number"),
+        (with_found(segment=[2, 1]), "allowed is an end not before the start"),
     ],
 )
 def test_wrong_submission(tmp_path: Path, content: Any, message: str) -> None:
@@ -124,6 +123,85 @@ def test_wrong_submission(tmp_path: Path, content: Any, message: str) -> None:
         read_submission(saved(tmp_path / "f.json", content))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+SECONDS = kind(
+    lambda v: (type(v) is float and math.isfinite(v)) or (type(v) is int and abs(v) < 10**308),
+    st.floats(-1e9, 1e9) | st.integers(-9, 9),
+    math.nan,
+    math.inf,
+    -math.inf,
+    True,
+    10**400,
+    [1],
+)
+QUOTED = kind(
+    lambda v: SECONDS.takes(v) or (isinstance(v, str) and v.strip() in ("1.", "1", "2.5")),
+    SECONDS.good | st.just("2.5"),
+    "nan",
+    "inf",
+    "x",
+    "",
+    *(math.nan, -math.inf, True, 10**400),
+)
+ENTRY = ("results", "v1", 0)
+FOUND_FIELDS = {
+    ("results",): kind(lambda v: v == {}, st.just({}), [], {"v1": {}}, {"v1": [3]}, {"v1": None}),
+    ("results", "v1"): kind(lambda v: v == [], st.just([]), {}, [3], [[]], "x"),
+    (*ENTRY, "segment"): triple(SECONDS, SECONDS),
+    (*ENTRY, "segment", 1): SECONDS,
+    (*ENTRY, "label"): NAME,
+    (*ENTRY, "score"): SECONDS,
+}
+INSTANCE = ("database", "v1", "annotations", 0)
+TRUTH_FIELDS = {
+    ("database",): kind(lambda v: v == {}, st.nothing(), [], {"v1": {}}, {"v1": {"subset": 3}}),
+    ("database", "v2"): kind(lambda v: False, st.nothing(), 3, {}, {"subset": None}),
+    ("database", "v2", "subset"): kind(lambda v: isinstance(v, str), st.text(max_size=3)),
+    ("database", "v1", "annotations"): kind(lambda v: v == [], st.just([]), {}, [3], None),
+    (*INSTANCE, "segment"): triple(QUOTED, QUOTED),
+    (*INSTANCE, "segment", 0): QUOTED,
+    (*INSTANCE, "label"): NAME,
+}
+
+
+@pytest.mark.parametrize(("document", "fields"), [(TRUTH, TRUTH_FIELDS), (FOUND, FOUND_FIELDS)])
+def test_any_wrong_field_is_named(
+    document: dict[str, Any], fields: dict[Any, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("drawn")
+
+    def read(content: Any) -> Segments:
+        path = saved(folder / "a.json", content)
+        return read_ground_truth(path, "test") if document is TRUTH else read_submission(path)
+
+    @given(st.data())
+    def wrong(data: st.DataObject) -> None:
+        path = data.draw(st.sampled_from(list(fields)))
+        assert "a.json: " in refused(read, placed(document, path, data.draw(fields[path].bad)), path)
+
+    @given(st.data())
+    def good(data: st.DataObject) -> None:
+        places = ("label", "score") if document is FOUND else ("label",)
+        own = placed(document, (*(ENTRY if document is FOUND else INSTANCE), "segment"), [0, 1])
+        for name in places:
+            path = (*(ENTRY if document is FOUND else INSTANCE), name)
+            own = placed(own, path, data.draw(fields[path].good))
+        own = placed(own, (*path[:-1], "more"), data.draw(fields[path].bad))
+        assert len(read(own)) == 1
+
+    wrong()
+    good()
+    for path in fields:
+        if path[-1] not in (0, 1, "v1", "v2", "annotations"):
+            refused(read, placed(document, path, ...), path)
+
+
+def test_what_other_subsets_hold_is_not_looked_at(tmp_path: Path) -> None:
+    other = placed(TRUTH, ("database", "v2", "annotations"), 3)
+    assert len(read_ground_truth(saved(tmp_path / "t.json", other), "test")) == 1
+    odd = TRUTH["database"] | {"\x1b": {"subset": "test", "annotations": []}}
+    assert len(read_ground_truth(saved(tmp_path / "t.json", {"database": odd}), "test")) == 1
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

@@ -3,8 +3,11 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench.io.errors import InputError
+from bench.io.reading import parse_json
 from bench.io.writing import write_atomically
 from bench.records.record import check_record, read_folder, read_record, write_record
 
@@ -57,10 +60,10 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     [
         ({"schema": 99}, "'schema' is 99"),
         ({"status": "fine"}, "'status'"),
-        ({"seed": "0"}, "'seed' has the wrong type"),
-        ({"seed": True}, "'seed' has the wrong type"),
+        ({"seed": "0"}, "'seed' is '0', allowed is a whole number"),
+        ({"seed": True}, "'seed' is True, allowed is a whole number"),
         ({"strategy": {}}, "'strategy.name'"),
-        ({"status": "ok"}, "needs 'metrics'"),
+        ({"status": "ok"}, "'metrics' is None, allowed is an object"),
     ],
 )
 def test_wrong_fields_are_named(changes, words):
@@ -91,4 +94,57 @@ def test_foreign_and_half_written_files_are_named_and_kept(tmp_path):
     assert [r["id"] for r in folder.records] == [record()["id"]]
     assert sorted(line.split(":")[0] for line in folder.problems) == sorted([*contents, "binary.json"])
     assert all("\n" not in line for line in folder.problems)
+    assert "foreign.json: the whole is [1, 2], allowed is an object" in folder.problems
     assert (tmp_path / "half.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"seed": 0', '"seed": 0, "seed": 0'),
+        ('"seed": 0', '"seed": 0, "se\\u0065d": 0'),
+        ('"seed": 0', '"seed" :1, "seed": 0'),
+        ('"tiou"', '"tiou": ":", "tiou"'),
+        ('"seed": 0', '"more": {"a:": "\\u003a\\u003A", "a:": 1}, "seed": 0'),
+        ('"seed": 0', '"more": {"": 1, "": 1}, "seed": 0'),
+        ('"seed": 0', '"more": {"é": 1, "é": {"a": ":"}}, "seed": 0'),
+    ],
+)
+def test_keys_that_are_given_twice_are_refused(old, new, tmp_path):
+    path = tmp_path / f"{record()['id']}.json"
+    text = json.dumps(record())
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    with pytest.raises(InputError, match=r"not JSON: key '.*' is given twice"):
+        read_record(path)
+
+
+@given(
+    st.recursive(
+        st.sampled_from([1, "a", ":", '":', "é:", "\n", '{"a":1}']),
+        lambda inner: (
+            st.lists(inner, max_size=2) | st.lists(st.tuples(st.sampled_from(["a", ":", "b\n"]), inner))
+        ),
+    )
+)
+def test_json_with_keys_given_twice_is_refused_and_all_other_is_read(pairs):
+    """Lists of pairs stand for objects, which Python's writer would not give a key twice."""
+
+    def text(value):
+        if isinstance(value, list) and value and all(isinstance(entry, tuple) for entry in value):
+            return f"{{{', '.join(f'{json.dumps(key)}: {text(inner)}' for key, inner in value)}}}"
+        return f"[{', '.join(map(text, value))}]" if isinstance(value, list) else json.dumps(value)
+
+    def twice(value):
+        if not isinstance(value, list):
+            return False
+        keys = [entry[0] for entry in value if isinstance(entry, tuple)]
+        inner = [entry[1] if isinstance(entry, tuple) else entry for entry in value]
+        return len(set(keys)) < len(keys) or any(map(twice, inner))
+
+    for finite in (False, True):
+        if twice(pairs):
+            with pytest.raises(InputError, match="is given twice"):
+                parse_json(text(pairs).encode(), "x", finite=finite)
+        else:
+            assert parse_json(text(pairs).encode(), "x", finite=finite) == json.loads(text(pairs))

@@ -1,8 +1,29 @@
 """Forecast rows made up here: their table, their figures, and rows that are none."""
 
 import json
+import re
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from json_kinds import (
+    FLAG,
+    NAME,
+    NUMBER,
+    OBJECT,
+    POSITIVE,
+    WHOLE,
+    each,
+    kind,
+    maybe,
+    one_of,
+    placed,
+    refused,
+    table,
+    triple,
+)
 
 from bench.io.errors import InputError
 from bench.report.figures import memory as memory_figures
@@ -75,12 +96,86 @@ def test_rows_that_disagree_or_are_none_are_named(tmp_path):
     assert "field 'model' is '../x'" in problems[2]
 
 
-@pytest.mark.parametrize(
-    "field", ["frames", "predicted_peak_bytes", "backward", "kinds", "settings", "timeline"]
+WORD = kind(
+    lambda v: isinstance(v, str) and re.fullmatch("[A-Za-z0-9][A-Za-z0-9._+-]{0,59}", v) is not None,
+    st.from_regex("[A-Za-z0-9][A-Za-z0-9._+-]{0,59}", fullmatch=True),
+    *("", "../x", "a b", "x" * 61, "a\n", "-a", "é"),
 )
-def test_a_wrong_field_is_named(field):
-    with pytest.raises(InputError, match=field):
-        forecast_rows.parse(row(**{field: -1}))
+SIZES = table(WHOLE)
+FIELDS = {
+    **dict.fromkeys((("model",), ("strategy",), ("precision",), ("device",)), WORD),
+    ("settings",): OBJECT,
+    ("backward",): one_of("plain", "checkpointed", "streamed"),
+    **dict.fromkeys((("frames",), ("clips",), ("image_size",), ("batch_size",)), POSITIVE),
+    ("predicted_peak_bytes",): POSITIVE,
+    ("kinds",): SIZES,
+    ("phases",): SIZES,
+}
+OPTIONAL = {
+    ("processes",): WHOLE,
+    ("sharded",): FLAG,
+    ("predicted_reserved_bytes",): maybe(WHOLE),
+    ("timeline",): maybe(each(triple(NAME, WHOLE))),
+}
+STEP_FIELDS = {
+    ("environment",): OBJECT,
+    ("status",): kind(lambda v: isinstance(v, str), st.text(max_size=3)),
+}
+STEP_OPTIONAL = {
+    ("measured",): maybe(kind(lambda v: False, st.nothing(), {})),
+    ("measured", "peak_allocated_bytes"): POSITIVE,
+    ("measured", "seconds_per_step"): NUMBER,
+}
+
+
+@given(st.data())
+def test_any_wrong_field_of_a_row_is_named_and_good_ones_pass(data):
+    fields = FIELDS | OPTIONAL
+    path = data.draw(st.sampled_from(list(fields)))
+    refused(forecast_rows.parse, placed(row(), path, data.draw(fields[path].bad)), path, "row")
+    refused(
+        forecast_rows.parse, placed(row(), (other := data.draw(st.sampled_from(list(FIELDS)))), ...), other
+    )
+    good = placed(row(), path, value := data.draw(fields[path].good))
+    made = forecast_rows.parse(good | {"more": [{"any": 1}]})
+    if path[0] in ("kinds", "phases"):
+        assert dict(getattr(made, path[0])) == value
+    elif path[0] in ("model", "frames", "backward"):
+        assert getattr(made, path[0]) == value
+
+
+@given(st.data())
+def test_any_wrong_field_of_a_step_is_named_and_good_ones_pass(data):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "step.json"
+
+        def read(entry):
+            path.write_text(json.dumps(entry))
+            return measured_memory.read_step(path)
+
+        fields = STEP_FIELDS | STEP_OPTIONAL
+        place = data.draw(st.sampled_from(list(fields)))
+        bad = data.draw(fields[place].bad.filter(lambda v: v != 10**400))  # that is refused as it is read
+        assert str(path) in refused(read, placed(step(), place, bad), place, "row")
+        refused(read, placed(step(), (other := data.draw(st.sampled_from(list(STEP_FIELDS)))), ...), other)
+        assert refused(read, placed(step(), ("frames",), 0), ("frames",))
+        if place != ("measured",):
+            assert read(placed(step(), place, data.draw(fields[place].good))).device_name
+        assert read(placed(step(), ("measured",), None)).peak_bytes is None
+        assert read(placed(step(), ("measured",), ...)).peak_bytes is None
+
+
+def test_lines_say_what_stands_there_and_what_may():
+    for change, line in (
+        ({"frames": -1}, "field 'frames' is -1, allowed is a whole number from 1 on"),
+        ({"backward": "x"}, "field 'backward' is 'x', allowed is one of plain, checkpointed, streamed"),
+        ({"kinds": {"a": 1, "b": 0.5}}, "field 'kinds.b' is 0.5, allowed is a whole number from 0 on"),
+        ({"timeline": [["load"]]}, "field 'timeline[0]' is ['load'], allowed is a list of 2 entries"),
+        ({"settings": {"x": 2**63}}, f"field 'row.settings.x' is {2**63}, allowed is a number of less than"),
+    ):
+        with pytest.raises(InputError) as caught:
+            forecast_rows.parse(row(**change))
+        assert str(caught.value).startswith(line)
 
 
 def test_the_row_with_a_timeline_stays(tmp_path):
@@ -135,8 +230,8 @@ def step(peak=8 * 10**8, **changes):
 
 def test_measured_steps_stand_beside_their_forecast(tmp_path):
     failed = step(strategy="losa", status="out-of-memory", message="no <room>", measured=None)
-    for number, each in enumerate((step(), failed, {"model": "vit-s"}, step(measured={}))):
-        (tmp_path / f"{number}.json").write_text(json.dumps(each))
+    for number, entry in enumerate((step(), failed, {"model": "vit-s"}, step(measured={}))):
+        (tmp_path / f"{number}.json").write_text(json.dumps(entry))
     steps, problems = measured_memory.read_steps(tmp_path)
     assert [line.split(":")[0] for line in problems] == ["2.json", "3.json"]
     text = measured_memory.contents(steps)["memory.md"]
