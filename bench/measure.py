@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.io.errors import InputError
 from bench.io.exit_code import RUNS_KEPT, run_command
-from bench.io.reading import LARGEST_NOTE, read_json
+from bench.io.reading import MAX_RECORD_BYTES, read_json
 from bench.io.text import printable
 from bench.plan.__main__ import parser as plan_parser
 from bench.plan.grid import forecast_requests
@@ -70,7 +70,7 @@ def measure_all(options: argparse.Namespace) -> int:
                 row = pool.submit(measure, question, options.device).result()
             write_atomically(path, json.dumps(row, indent=1, allow_nan=False).encode())
         read_step(path)  # a row that lay there may be anybody's
-        row = read_json(path, LARGEST_NOTE, finite=True)
+        row = read_json(path, MAX_RECORD_BYTES, finite=True)
         failed += row["status"] != "ok"
         tqdm.write(printable(line(row)), file=sys.stderr)
     return 1 if failed else 0

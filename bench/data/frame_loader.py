@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bench.memory.device import available_memory
 from datasets.video.decord_reader import stop_workers
 
-MOST_WORKERS = 8
+MAX_WORKERS = 8
 
 
 class ClipSource(Protocol):
@@ -35,7 +35,7 @@ def default_cache_bytes() -> int:
 
 def default_workers(device_type: str) -> int:
     """Return how many videos are decoded side by side: on a CPU, whose cores train, one."""
-    return 1 if device_type == "cpu" else max(1, min(MOST_WORKERS, (os.cpu_count() or 1) - 1))
+    return 1 if device_type == "cpu" else max(1, min(MAX_WORKERS, (os.cpu_count() or 1) - 1))
 
 
 class FrameLoader:

@@ -20,15 +20,15 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from bench.io.errors import InputError
-from bench.io.reading import LARGEST_DATA, naming, read_bytes, read_json
+from bench.io.reading import MAX_DATA_BYTES, named_in_errors, read_bytes, read_json
 from bench.io.text import short
-from bench.io.typed_values import MOST, structured
+from bench.io.typed_values import MAX_FLOAT, structure
 
 Floats = NDArray[np.float64]
 NAMED = 3
 
 
-Score = Annotated[float, Meta(ge=0, le=MOST, description="a finite number of 0 or more")]
+Score = Annotated[float, Meta(ge=0, le=MAX_FLOAT, description="a finite number of 0 or more")]
 ClassNames = Annotated[list[str], Meta(min_length=1, description="a list of the classes' names")]
 
 
@@ -51,7 +51,7 @@ class ClassScores:
 def classifier_name(path: Path) -> str:
     """Return what a protocol calls a file of scores; InputError for one that cannot be read."""
     try:
-        digest = hashlib.sha256(read_bytes(path, LARGEST_DATA)).hexdigest()
+        digest = hashlib.sha256(read_bytes(path, MAX_DATA_BYTES)).hexdigest()
     except InputError as error:
         raise InputError(f"--classifier: {error}") from None
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', path.name)} {digest[:12]}"
@@ -65,10 +65,10 @@ def read_class_scores(path: Path, videos: Collection[str], classes: Sequence[str
     prefix ``v_``, then without it. Raises InputError that names the file for other classes than the data
     set's, videos without scores, and scores that are not finite or below 0.
     """
-    with naming(path):
+    with named_in_errors(path):
         content = read_json(path)
-        results = structured(ScoresFile, content).results
-        names = structured(ClassNames, content.get("class", content.get("classes")), ("class",))
+        results = structure(ScoresFile, content).results
+        names = structure(ClassNames, content.get("class", content.get("classes")), ("class",))
     order = _order(names, classes, path)
     found: dict[str, Floats] = {}
     absent: list[str] = []
@@ -78,8 +78,8 @@ def read_class_scores(path: Path, videos: Collection[str], classes: Sequence[str
         if key is None:
             absent.append(video)
         else:
-            with naming(path):
-                row = structured(_scores(len(order)), results[key], ("results", key))
+            with named_in_errors(path):
+                row = structure(_scores(len(order)), results[key], ("results", key))
             found[video] = np.array(row, dtype=np.float64)[order]
     if absent:
         more = ", ..." if len(absent) > NAMED else ""

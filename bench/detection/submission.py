@@ -20,15 +20,15 @@ from msgspec import Meta
 
 from bench.detection.evaluation import Segments
 from bench.io.errors import InputError
-from bench.io.reading import naming, nothing_collected, read_json
+from bench.io.reading import gc_paused, named_in_errors, read_json
 from bench.io.text import is_name, printable
-from bench.io.typed_values import A_NAME, Name, Seconds, Way, refuse, structured
+from bench.io.typed_values import A_NAME, FieldPath, Name, Seconds, fail, structure
 from bench.io.writing import write_atomically
 
 Row = tuple[str, str, float, float, float]
 # How ActivityNet names its files' form; its own evaluator asks for the key.
 VERSION = "VERSION 1.3"
-MOST_CHARACTERS = 2**28
+MAX_CHARACTERS = 2**28
 """Of a table's names, each counted as long as the longest: so a table of text keeps them."""
 
 
@@ -74,12 +74,12 @@ def read_ground_truth(path: str | Path, subset: str) -> Segments:
     """Return the instances of ``subset``. Raises ``InputError``, one line, for any other file."""
     path = Path(path)
     rows: list[Row] = []
-    with naming(path), nothing_collected():
-        found: GroundTruth = structured(GroundTruth, read_json(path))
+    with named_in_errors(path), gc_paused():
+        found: GroundTruth = structure(GroundTruth, read_json(path))
         for video, entry in found.database.items():
             if entry.subset == subset:
                 way = ("database", video, "annotations")
-                rows.extend(_rows(way, video, structured(list[Instance], entry.annotations, way)))
+                rows.extend(_rows(way, video, structure(list[Instance], entry.annotations, way)))
     subsets = {entry.subset for entry in found.database.values()}
     if subset not in subsets:
         known = ", ".join(map(_name, sorted(subsets)[:20])) or "none"
@@ -93,8 +93,8 @@ def read_submission(path: str | Path) -> Segments:
     """Return the detections of a file, in its order. Raises ``InputError``, one line, as above."""
     path = Path(path)
     rows: list[Row] = []
-    with naming(path), nothing_collected():
-        found: Submission = structured(Submission, read_json(path))
+    with named_in_errors(path), gc_paused():
+        found: Submission = structure(Submission, read_json(path))
         for video, entries in found.results.items():
             rows.extend(_rows(("results", video), video, entries))
     return _table(rows, path, scored=True)
@@ -128,24 +128,24 @@ def _results(table: Segments) -> dict[str, list[dict[str, Any]]]:
     return results
 
 
-def _rows(way: Way, video: str, entries: Sequence[Instance | Detection]) -> Iterator[Row]:
+def _rows(way: FieldPath, video: str, entries: Sequence[Instance | Detection]) -> Iterator[Row]:
     if entries and not is_name(video):
-        refuse(video, way, A_NAME)
+        fail(video, way, A_NAME)
     for index, entry in enumerate(entries):
         start, end = entry.segment
         if isinstance(start, str) or isinstance(end, str):
             place = (*way, index, "segment")
             start, end = _unquoted(start, (*place, 0)), _unquoted(end, (*place, 1))
         if end < start:
-            refuse([start, end], (*way, index, "segment"), "an end not before the start")
+            fail([start, end], (*way, index, "segment"), "an end not before the start")
         yield video, entry.label, start, end, entry.score if isinstance(entry, Detection) else 0.0
 
 
-def _unquoted(value: float | str, way: Way) -> float:
+def _unquoted(value: float | str, way: FieldPath) -> float:
     with contextlib.suppress(ValueError):
         if math.isfinite(seconds := float(value)):
             return seconds
-    refuse(value, way, FINITE)
+    fail(value, way, FINITE)
 
 
 def _name(video: str) -> str:
@@ -155,10 +155,10 @@ def _name(video: str) -> str:
 
 def _table(rows: list[Row], path: Path, scored: bool) -> Segments:
     longest = max((max(len(row[0]), len(row[1])) for row in rows), default=0)
-    if len(rows) * longest > MOST_CHARACTERS:
+    if len(rows) * longest > MAX_CHARACTERS:
         raise InputError(
             f"{path}: {len(rows):,} segments with names of up to {longest} characters, "
-            f"allowed are {MOST_CHARACTERS // longest:,} of such names"
+            f"allowed are {MAX_CHARACTERS // longest:,} of such names"
         )
     video, label, start, end, score = zip(*rows, strict=True) if rows else ((),) * 5
     return Segments(

@@ -31,7 +31,7 @@ from bench.memory.device import processor_name
 from bench.models.backbone import Backbone, Encoded
 
 FORMAT = 1
-LARGEST_BYTES = 2**34
+MAX_BYTES = 2**34
 """Of a video's encodings."""
 RESERVE_BYTES = 2**30
 """Free space that is left to others."""
@@ -126,7 +126,7 @@ class DiskCache:
             return None
         path = self._path(source)
         try:
-            with open_regular(path, LARGEST_BYTES) as stream:
+            with open_regular(path, MAX_BYTES) as stream:
                 content = stream.read()
         except FileNotFoundError:
             return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import gzip
 import hashlib
 import io
 import json
@@ -22,23 +23,23 @@ from typing import Any
 import msgspec
 
 from bench.io.errors import InputError
-from bench.io.text import printable, shown
+from bench.io.text import format_value, printable
 
-LARGEST_WEIGHTS = 2**36
+MAX_WEIGHTS_BYTES = 2**36
 """Bytes of a checkpoint: eight times ViT-g's weights with all that an optimizer keeps of them."""
-LARGEST_DATA = 2**28
+MAX_DATA_BYTES = 2**28
 """Bytes of an annotation or detection file, unpacked: 2.5 million detections, twice those of HACS."""
-LARGEST_NOTE = 2**24
+MAX_RECORD_BYTES = 2**24
 """Bytes of a record, a forecast or a table; the largest here has 71 kB."""
-MOST_VALUES = 2**24
+MAX_VALUES = 2**24
 """Of a JSON file; a value may take a hundred bytes of memory."""
-MOST_LEVELS = 64
+MAX_LEVELS = 64
 """Of nested lists and objects where the values are walked through."""
-MOST_DIGITS = 20
+MAX_DIGITS = 20
 """Of whole numbers that are computed with: longer ones are no longer floating-point numbers."""
-MOST_MEMBERS = 100_000
-"""Of a gzip file, which may be several one after another."""
-CHUNK = 2**16
+MAX_MEMBERS = 100_000
+"""Of a gzip file, which may be several one after another; each takes some microseconds."""
+GZIP_MAGIC = b"\x1f\x8b\x08"
 NO_WAITING = getattr(os, "O_NONBLOCK", 0)
 """Opening a named pipe would otherwise wait for its writer, for ever."""
 
@@ -82,7 +83,7 @@ def read_bytes(path: Path, largest: int) -> bytes:
     return content
 
 
-def read_text(path: Path, largest: int = LARGEST_NOTE) -> str:
+def read_text(path: Path, largest: int = MAX_RECORD_BYTES) -> str:
     """Return a file's text, UTF-8 with or without its mark; InputError as ``read_bytes``."""
     try:
         return read_bytes(path, largest).decode("utf-8-sig")
@@ -90,25 +91,25 @@ def read_text(path: Path, largest: int = LARGEST_NOTE) -> str:
         raise InputError(f"{path}: not text in UTF-8") from None
 
 
-def read_json(path: Path, largest: int = LARGEST_DATA, *, finite: bool = False) -> Any:
+def read_json(path: Path, largest: int = MAX_DATA_BYTES, *, finite: bool = False) -> Any:
     """Return the values of a JSON file, unpacked if its name ends in ``.gz``; InputError, one line.
 
     Keys that are given twice are refused: the first would be lost without a word. With ``finite`` also
-    numbers that are not, whole ones of many digits, and values nested deeper than ``MOST_LEVELS``.
+    numbers that are not, whole ones of many digits, and values nested deeper than ``MAX_LEVELS``.
     """
     content, packed = read_bytes(path, largest), path.suffix == ".gz"
     return parse_json(content, str(path), largest, packed=packed, finite=finite)
 
 
 def parse_json(
-    content: bytes, where: str, largest: int = LARGEST_DATA, *, packed: bool = False, finite: bool = False
+    content: bytes, where: str, largest: int = MAX_DATA_BYTES, *, packed: bool = False, finite: bool = False
 ) -> Any:
     """Return the values of JSON text, as ``read_json``; messages begin with ``where``."""
     try:
         if packed:
             content = decompressed(content, largest)
-        if sum(content.count(sign) for sign in (b",", b"[", b"{")) > MOST_VALUES:
-            raise InputError(f"{where}: more than {MOST_VALUES:,} values, which is the most that is allowed")
+        if sum(content.count(sign) for sign in (b",", b"[", b"{")) > MAX_VALUES:
+            raise InputError(f"{where}: more than {MAX_VALUES:,} values, which is the most that is allowed")
         if (values := _quickly(content, finite)) is not msgspec.UNSET:
             return values
         text = content.decode("utf-8-sig")
@@ -127,12 +128,12 @@ def parse_json(
     except InputError:
         raise
     except RecursionError:
-        raise InputError(f"{where}: nested too deeply; allowed are {MOST_LEVELS} levels") from None
+        raise InputError(f"{where}: nested too deeply; allowed are {MAX_LEVELS} levels") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: line {error.lineno}: not JSON: {error.msg}") from None
     except UnicodeDecodeError:
         raise InputError(f"{where}: not JSON: not text in UTF-8") from None
-    except zlib.error:
+    except (zlib.error, gzip.BadGzipFile):
         raise InputError(f"{where}: damaged, or not gzip") from None
     except EOFError as error:
         raise InputError(f"{where}: truncated: {error}") from None
@@ -140,7 +141,7 @@ def parse_json(
         raise InputError(f"{where}: not JSON: {reason(error)}") from None
 
 
-def keeps_keys(values: Any, content: bytes) -> bool:
+def has_unique_keys(values: Any, content: bytes) -> bool:
     """Say whether no key was given twice in ``content``, which holds no escaped colon and gave ``values``.
 
     Written again they have as many colons as before, those in texts included, unless a key got lost.
@@ -154,7 +155,7 @@ def _quickly(content: bytes, finite: bool) -> Any:
         return msgspec.UNSET
     try:
         values = msgspec.json.decode(content)
-        usual = (not finite or _is_shallow(values)) and keeps_keys(values, content)
+        usual = (not finite or _is_shallow(values)) and has_unique_keys(values, content)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return msgspec.UNSET
     return values if usual else msgspec.UNSET
@@ -162,39 +163,24 @@ def _quickly(content: bytes, finite: bool) -> Any:
 
 def decompressed(content: bytes, largest: int) -> bytes:
     """Return the whole of a gzip file; ValueError if it is more than ``largest`` bytes, EOFError if cut."""
-    parts: list[bytes] = []
-    size = members = 0
-    unpacker: Any = None
-    for first in range(0, len(content), CHUNK):
-        packed = content[first : first + CHUNK]
-        while packed:
-            if unpacker is None:
-                packed = packed.lstrip(b"\0") if members else packed  # padding of tapes
-                if not packed:
-                    break
-                members += 1
-                if members > MOST_MEMBERS:
-                    raise ValueError(f"more than {MOST_MEMBERS:,} gzip files one after another")
-                unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-            parts.append(unpacker.decompress(packed, largest - size + 1))
-            size += len(parts[-1])
-            if size > largest:
-                raise ValueError(f"unpacks to more than {megabytes(largest)}")
-            packed = b""
-            if unpacker.eof:
-                packed, unpacker = unpacker.unused_data, None
-    if unpacker is not None or not members:
+    if content.count(GZIP_MAGIC) > MAX_MEMBERS:
+        raise ValueError(f"more than {MAX_MEMBERS:,} gzip files one after another")
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
+        found = stream.read(largest + 1)
+    if len(found) > largest:
+        raise ValueError(f"unpacks to more than {megabytes(largest)}")
+    if not content:
         raise EOFError("the gzip file ends too early")
-    return b"".join(parts)
+    return found
 
 
-def by_name(error: InputError, path: Path) -> str:
+def relative_message(error: InputError, path: Path) -> str:
     """Return an error's message with a file's name for its path, as lists of problems have it."""
     return f"{printable(path.name)}: {str(error).removeprefix(f'{printable(str(path))}: ')}"
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
+def named_in_errors(path: Path) -> Iterator[None]:
     """Let the messages of InputError in the block begin with the file's path, as those of read_json do."""
     try:
         yield
@@ -203,7 +189,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def nothing_collected() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Keep Python from looking for garbage in the block: it would go through all that is read, often."""
     collects = gc.isenabled()
     gc.disable()
@@ -225,7 +211,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"key {shown(twice)} is given twice")
+        raise ValueError(f"key {format_value(twice)} is given twice")
     return result
 
 
@@ -236,29 +222,29 @@ def _no_number(text: str) -> float:
 def _finite_number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{shown(text)}: a finite number is needed")
+        raise ValueError(f"{format_value(text)}: a finite number is needed")
     return value
 
 
 def _usual_number(text: str) -> int:
-    if len(text) > MOST_DIGITS:
-        raise ValueError(f"{shown(text)}: a number of at most {MOST_DIGITS} digits is needed")
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"{format_value(text)}: a number of at most {MAX_DIGITS} digits is needed")
     return int(text)
 
 
 CONTAINERS = frozenset((dict, list))
-LEAST, LARGEST = -(10 ** (MOST_DIGITS - 1)), 10**MOST_DIGITS
-"""Whole numbers between these have at most ``MOST_DIGITS`` characters."""
+LEAST, MAX_NUMBER = -(10 ** (MAX_DIGITS - 1)), 10**MAX_DIGITS
+"""Whole numbers between these have at most ``MAX_DIGITS`` characters."""
 
 
 def _is_shallow(value: Any) -> bool:
     """Say whether no list or object is nested too deeply, and no whole number inside has too many digits."""
     level: list[Any] = [[value]]
-    for _ in range(MOST_LEVELS + 1):
+    for _ in range(MAX_LEVELS + 1):
         inner: list[Any] = []
         for each in level:
             inner += each.values() if type(each) is dict else each
-        if not all(LEAST < each < LARGEST for each in inner if type(each) is int):
+        if not all(LEAST < each < MAX_NUMBER for each in inner if type(each) is int):
             return False
         level = [each for each in inner if type(each) in CONTAINERS]
         if not level:
@@ -269,7 +255,7 @@ def _is_shallow(value: Any) -> bool:
 def file_sha256(path: Path) -> str:
     """Return the sha256 of a file; raise InputError when it cannot be read."""
     try:
-        with open_regular(path, LARGEST_WEIGHTS) as file:
+        with open_regular(path, MAX_WEIGHTS_BYTES) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None

@@ -28,7 +28,7 @@ LATEX = {
 
 
 MARKDOWN = {"|": "\\|", "<": "&lt;", **{sign: f"\\{sign}" for sign in "\\`"}}
-LONGEST_NUMBERS = 60
+MAX_NUMBERS_LENGTH = 60
 FORMULA = ("=", "+", "-", "@")
 NUMBERS = re.compile(r"NUMBER( (to |± )?NUMBER)*".replace("NUMBER", r"[+-]?(\d[\d,]*)?\.?\d+(e[+-]?\d+)?"))
 """What may begin with a sign: a number, an interval of two, or several."""
@@ -90,7 +90,7 @@ def comma_separated(header: Sequence[str], lines: Lines) -> str:
 def plain_cell(text: str) -> str:
     """Return a cell that no spreadsheet takes for a formula: one that would be begins with a quote."""
     text = printable(text, len(text) + 1)
-    if not text.startswith(FORMULA) or (len(text) < LONGEST_NUMBERS and NUMBERS.fullmatch(text)):
+    if not text.startswith(FORMULA) or (len(text) < MAX_NUMBERS_LENGTH and NUMBERS.fullmatch(text)):
         return text
     return f"'{text}"
 

@@ -11,11 +11,11 @@ import zipfile
 from pathlib import Path
 from typing import IO
 
-from bench.io.reading import LARGEST_WEIGHTS, megabytes, open_regular
+from bench.io.reading import MAX_WEIGHTS_BYTES, megabytes, open_regular
 
-MOST_OPERATIONS = 1_000_000
+MAX_OPERATIONS = 1_000_000
 """Of a pickle; a tensor takes about forty. Each may take a hundred bytes, so that much memory is bounded."""
-MOST_MEMBERS = 200_000
+MAX_MEMBERS = 200_000
 """Of an archive: torch writes one for each tensor, and a few more."""
 CHUNK = 2**20
 LEGACY_PICKLES = 5
@@ -28,8 +28,8 @@ def check_pickle(stream: IO[bytes], pickles: int = 1) -> None:
     for _ in range(pickles):
         for operation, argument, _ in pickletools.genops(stream):
             operations += 1
-            if operations > MOST_OPERATIONS:
-                raise ValueError(f"more than {MOST_OPERATIONS:,} operations, which no weights need")
+            if operations > MAX_OPERATIONS:
+                raise ValueError(f"more than {MAX_OPERATIONS:,} operations, which no weights need")
             names = operation.name in ("GLOBAL", "INST") or operation.name.endswith("UNICODE")
             if names and str(argument).rpartition(" ")[2] == "bytearray":
                 raise ValueError("it makes a bytearray, allowed are tensors and plain values")
@@ -38,8 +38,8 @@ def check_pickle(stream: IO[bytes], pickles: int = 1) -> None:
 def members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """Return the members of an archive; raise ValueError for more than weights need."""
     found = archive.infolist()
-    if len(found) > MOST_MEMBERS:
-        raise ValueError(f"{len(found):,} members, allowed are at most {MOST_MEMBERS:,}")
+    if len(found) > MAX_MEMBERS:
+        raise ValueError(f"{len(found):,} members, allowed are at most {MAX_MEMBERS:,}")
     return found
 
 
@@ -48,7 +48,7 @@ def check_torch_file(path: Path, *, former: bool = False) -> None:
 
     With ``former`` files as they were before torch 1.6 are looked into, else refused.
     """
-    with open_regular(path, LARGEST_WEIGHTS) as stream:
+    with open_regular(path, MAX_WEIGHTS_BYTES) as stream:
         if not zipfile.is_zipfile(stream):
             if not former:
                 raise ValueError("File is not a zip file")

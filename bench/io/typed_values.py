@@ -20,49 +20,51 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from bench.io.errors import InputError
-from bench.io.reading import keeps_keys
-from bench.io.text import ACTING, LONGEST_NAME, SHA256, is_name, printable, shown
+from bench.io.reading import has_unique_keys
+from bench.io.text import ACTING, MAX_NAME_LENGTH, SHA256, format_value, is_name, printable
 
-Way = tuple[str | int, ...]
+FieldPath = tuple[str | int, ...]
 """Names and indices that lead to a value."""
 PLACE = re.compile(r"(.*) - at `\$([^`]*)`", re.DOTALL)
 STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 ABOUT_FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*)`", re.DOTALL)
-LARGEST = 2**63
+MAX_NUMBER = 2**63
 """No number of a record is as large: neither bytes nor steps nor seconds."""
-LONGEST_TEXT = 10_000
-LONGEST_STEP = 80
+MAX_TEXT_LENGTH = 10_000
+MAX_STEP_LENGTH = 80
 """Of a field's name in messages."""
-MOST_ENTRIES = 10_000
+MAX_ENTRIES = 10_000
 USUAL_LEVELS = 8
 """Of nested lists and objects in records; deeper ones are read, but not as fast."""
-A_NAME = f"text of 1 to {LONGEST_NAME} characters, none of them a control"
-A_TEXT = f"text of at most {LONGEST_TEXT} characters"
-PATTERN = rf"\A[^{ACTING}]{{1,{LONGEST_NAME}}}\Z"
-A_TABLE = f"an object of at most {MOST_ENTRIES} entries"
-A_LIST = f"a list of {{}} to {MOST_ENTRIES} entries"
-TABLE = Meta(max_length=MOST_ENTRIES, description=A_TABLE)
-LIST = Meta(max_length=MOST_ENTRIES, description=A_LIST.format(0))
+A_NAME = f"text of 1 to {MAX_NAME_LENGTH} characters, none of them a control"
+A_TEXT = f"text of at most {MAX_TEXT_LENGTH} characters"
+PATTERN = rf"\A[^{ACTING}]{{1,{MAX_NAME_LENGTH}}}\Z"
+A_TABLE = f"an object of at most {MAX_ENTRIES} entries"
+A_LIST = f"a list of {{}} to {MAX_ENTRIES} entries"
+TABLE = Meta(max_length=MAX_ENTRIES, description=A_TABLE)
+LIST = Meta(max_length=MAX_ENTRIES, description=A_LIST.format(0))
 
 Name = Annotated[str, Meta(pattern=PATTERN, description=A_NAME)]
 """A text that becomes part of a table."""
 Label = Annotated[str, Meta(pattern=rf"\A\Z|{PATTERN}", description=A_NAME)]
 """A name that may be empty, as where a machine does not tell its own."""
-Text = Annotated[str, Meta(max_length=LONGEST_TEXT, description=A_TEXT)]
+Text = Annotated[str, Meta(max_length=MAX_TEXT_LENGTH, description=A_TEXT)]
 Sha256 = Annotated[str, Meta(pattern=rf"\A{SHA256.pattern}\Z", description="a sha256")]
 """It becomes part of a file's name."""
-Integer = Annotated[int, Meta(gt=-LARGEST, le=LARGEST - 1)]
-Whole = Annotated[int, Meta(ge=0, le=LARGEST - 1, description="a whole number from 0 on")]
-Positive = Annotated[int, Meta(ge=1, le=LARGEST - 1, description="a whole number from 1 on")]
-Real = Integer | Annotated[float, Meta(gt=-LARGEST, lt=LARGEST)]
-Number = Annotated[Whole | Annotated[float, Meta(ge=0, lt=LARGEST)], Meta(description="a number from 0 on")]
+Integer = Annotated[int, Meta(gt=-MAX_NUMBER, le=MAX_NUMBER - 1)]
+Whole = Annotated[int, Meta(ge=0, le=MAX_NUMBER - 1, description="a whole number from 0 on")]
+Positive = Annotated[int, Meta(ge=1, le=MAX_NUMBER - 1, description="a whole number from 1 on")]
+Real = Integer | Annotated[float, Meta(gt=-MAX_NUMBER, lt=MAX_NUMBER)]
+Number = Annotated[
+    Whole | Annotated[float, Meta(ge=0, lt=MAX_NUMBER)], Meta(description="a number from 0 on")
+]
 """As JSON has them: a truth value is none."""
 Fraction = Annotated[
     Annotated[int, Meta(ge=0, le=1)] | Annotated[float, Meta(ge=0, le=1)],
     Meta(description="a number from 0 to 1"),
 ]
-MOST = sys.float_info.max
-Seconds = Annotated[float, Meta(ge=-MOST, le=MOST, description="a finite number")]
+MAX_FLOAT = sys.float_info.max
+Seconds = Annotated[float, Meta(ge=-MAX_FLOAT, le=MAX_FLOAT, description="a finite number")]
 Counts = Annotated[dict[str, Whole], TABLE]
 
 WORDS = {
@@ -76,7 +78,7 @@ WORDS = {
 }
 
 
-def structured(kind: Any, value: Any, way: Way = ()) -> Any:
+def structure(kind: Any, value: Any, way: FieldPath = ()) -> Any:
     """Return a JSON ``value`` as one of the annotated type ``kind``, as ``msgspec.convert`` makes it.
 
     Raises InputError that names the first wrong field; ``way`` leads to the value.
@@ -86,17 +88,19 @@ def structured(kind: Any, value: Any, way: Way = ()) -> Any:
     except msgspec.ValidationError as error:
         raise InputError(_explained(str(error), kind, value, way)) from None
     except UnicodeEncodeError as error:  # of a field's name, or of a text of which a few are allowed
-        raise InputError(f"{_field(way)} holds {shown(error.object)}, allowed is text in Unicode") from None
+        raise InputError(
+            f"{_field(way)} holds {format_value(error.object)}, allowed is text in Unicode"
+        ) from None
 
 
-def value_of(kind: Any, value: Any, way: Way = ()) -> Any:
+def structure_dataclass(kind: Any, value: Any, way: FieldPath = ()) -> Any:
     """Return a JSON ``value`` as a dataclass, or a tuple of them; raise InputError that names the field.
 
     Fields may be absent where they have a default, others are refused, and so are numbers that are not
     finite. A whole number stays one where a number is asked for: digests tell 1 from 1.0.
     """
     try:
-        made = structured(kind, value, way)
+        made = structure(kind, value, way)
     except TypeError as error:  # an annotation that msgspec does not know, in somebody's strategy
         raise InputError(f"{_field(way)}: {printable(str(error), 200)}") from None
     return _as_given(made, value, way)
@@ -105,7 +109,7 @@ def value_of(kind: Any, value: Any, way: Way = ()) -> Any:
 @functools.cache
 def _usual() -> msgspec.json.Decoder[Any]:
     """Return what reads text whose values are plain, as ``check_plain`` has it, if they are not deep."""
-    key = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)]
+    key = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
     scalar = Text | Integer | float | bool | None
     kind: Any = scalar
     for _ in range(USUAL_LEVELS):
@@ -113,7 +117,7 @@ def _usual() -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind)
 
 
-def usual_values(content: bytes) -> Any:
+def decode_plain(content: bytes) -> Any:
     """Return the values of JSON text if a quick look tells that they are plain, else UNSET.
 
     Without an escape no character of printable ASCII acts.
@@ -124,56 +128,56 @@ def usual_values(content: bytes) -> Any:
         values = _usual().decode(content)
     except (msgspec.MsgspecError, RecursionError):
         return UNSET
-    return values if keeps_keys(values, content) else UNSET
+    return values if has_unique_keys(values, content) else UNSET
 
 
-def check_plain(value: Any, way: Way) -> None:
+def check_plain(value: Any, way: FieldPath) -> None:
     """Check settings of any shape: names, texts, numbers, lists and objects of these.
 
     Raises InputError that names the first that a table or a terminal could not show.
     """
     kind = type(value)
-    if kind is dict and len(value) > MOST_ENTRIES:
-        refuse(value, way, A_TABLE)
+    if kind is dict and len(value) > MAX_ENTRIES:
+        fail(value, way, A_TABLE)
     elif kind is dict:
         for key, entry in value.items():
             if not is_name(key):
-                refuse(key, (*way, key), A_NAME)
+                fail(key, (*way, key), A_NAME)
             check_plain(entry, (*way, key))
-    elif kind is list and len(value) > MOST_ENTRIES:
-        refuse(value, way, A_LIST.format(0))
+    elif kind is list and len(value) > MAX_ENTRIES:
+        fail(value, way, A_LIST.format(0))
     elif kind is list:
         for index, entry in enumerate(value):
             check_plain(entry, (*way, index))
-    elif kind is str and len(value) > LONGEST_TEXT:
-        refuse(value, way, A_TEXT)
-    elif kind is int and not -LARGEST < value < LARGEST:
-        refuse(value, way, "a number of less than 20 digits")
+    elif kind is str and len(value) > MAX_TEXT_LENGTH:
+        fail(value, way, A_TEXT)
+    elif kind is int and not -MAX_NUMBER < value < MAX_NUMBER:
+        fail(value, way, "a number of less than 20 digits")
     elif kind is float and not math.isfinite(value):
-        refuse(value, way, "a finite number")
+        fail(value, way, "a finite number")
 
 
-def refuse(value: Any, way: Way, allowed: str) -> NoReturn:
+def fail(value: Any, way: FieldPath, allowed: str) -> NoReturn:
     """Raise InputError that shows a value, where it stands and what is allowed."""
-    raise InputError(f"{_field(way)} is {shown(value)}, allowed is {allowed}")
+    raise InputError(f"{_field(way)} is {format_value(value)}, allowed is {allowed}")
 
 
-def spelt(way: Way) -> str:
+def format_path(way: FieldPath) -> str:
     """Return where a value stands, as messages have it."""
-    steps = (f"[{step}]" if isinstance(step, int) else f".{printable(step, LONGEST_STEP)}" for step in way)
+    steps = (f"[{step}]" if isinstance(step, int) else f".{printable(step, MAX_STEP_LENGTH)}" for step in way)
     return "".join(steps).removeprefix(".")
 
 
-def _field(way: Way) -> str:
-    return f"field '{spelt(way)}'" if way else "the whole"
+def _field(way: FieldPath) -> str:
+    return f"field '{format_path(way)}'" if way else "the whole"
 
 
-def _as_given(made: Any, given: Any, way: Way) -> Any:
+def _as_given(made: Any, given: Any, way: FieldPath) -> Any:
     if isinstance(made, tuple):
         pairs = enumerate(zip(made, given, strict=True))
         return tuple(_as_given(each, its, (*way, index)) for index, (each, its) in pairs)
     if isinstance(made, float):
-        return given if math.isfinite(made) else refuse(given, way, WORDS[float])
+        return given if math.isfinite(made) else fail(given, way, WORDS[float])
     if not dataclasses.is_dataclass(made) or isinstance(made, type):
         return made
     known = [field.name for field in dataclasses.fields(made)]
@@ -184,7 +188,7 @@ def _as_given(made: Any, given: Any, way: Way) -> Any:
     return dataclasses.replace(made, **values)
 
 
-def _explained(message: str, kind: Any, value: Any, way: Way) -> str:
+def _explained(message: str, kind: Any, value: Any, way: FieldPath) -> str:
     """Return msgspec's message on ``value`` in this project's words, one line."""
     what = message
     if found := PLACE.fullmatch(message):
@@ -196,10 +200,10 @@ def _explained(message: str, kind: Any, value: Any, way: Way) -> str:
         return f"{_field((*way, about[2]))} is {state}"
     if not what.startswith(("Expected ", "Invalid ", "Number ", "Integer ")):  # a type's own check
         return f"{_field(way)}: {printable(what, 200)}"
-    return f"{_field(way)} is {shown(value)}, allowed is {_allowed(kind)}"
+    return f"{_field(way)} is {format_value(value)}, allowed is {_allowed(kind)}"
 
 
-def _followed(place: str, kind: Any, value: Any, way: Way) -> tuple[Any, Any, Way]:
+def _followed(place: str, kind: Any, value: Any, way: FieldPath) -> tuple[Any, Any, FieldPath]:
     """Return type, value and way of what stands at a place in a value, as msgspec spells places."""
     for name, index in STEP.findall(place):
         kind = _bare(kind)

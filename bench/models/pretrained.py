@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bench.io.errors import InputError
 from bench.io.reading import file_sha256
-from bench.io.text import LONGEST_NAME, printable, short
+from bench.io.text import MAX_NAME_LENGTH, printable, short
 from bench.io.torch_files import check_torch_file
 from bench.models.state_dict_layouts import Layout
 
@@ -150,8 +150,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str, str | None]:
     if not tensors:
         raise InputError(f"{path}: holds no tensors, at the top or under {', '.join(CONTAINERS)}")
     for name, value in tensors.items():
-        if len(name) > LONGEST_NAME:
-            raise InputError(f"{path}: {short(name)}: allowed are names of at most {LONGEST_NAME} characters")
+        if len(name) > MAX_NAME_LENGTH:
+            raise InputError(
+                f"{path}: {short(name)}: allowed are names of at most {MAX_NAME_LENGTH} characters"
+            )
         if not _plain(value):
             raise InputError(f"{path}: {name}: no plain tensor of real numbers in memory")
     return tensors, ".".join(inside), licence
@@ -186,7 +188,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path}: truncated or damaged ({_one_line(error)})") from error
     licence = metadata.get("licence") or metadata.get("license")
-    return tensors, printable(licence, LONGEST_NAME) if licence else None
+    return tensors, printable(licence, MAX_NAME_LENGTH) if licence else None
 
 
 def _plain(value: Tensor) -> bool:

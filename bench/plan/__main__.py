@@ -26,8 +26,8 @@ from bench.plan.pool import forecast_pool, in_order, run_forecasts
 from bench.plan.request import ForecastRequest
 
 CONFIGURATION = ("model", "frames", "image_size")
-MOST_FRAMES = 2**16
-MOST_PIXELS = 1024
+MAX_FRAMES = 2**16
+MAX_PIXELS = 1024
 
 
 def parser() -> argparse.ArgumentParser:
@@ -93,7 +93,7 @@ def add_what_fits(
 ) -> str:
     """Add to every row the most frames and the largest size that fit; return them as a markdown table."""
     limit = int(gib * GIBIBYTE)
-    fields = (("window_clips", MOST_FRAMES), ("image_size", MOST_PIXELS))
+    fields = (("window_clips", MAX_FRAMES), ("image_size", MAX_PIXELS))
     searches = [
         pool.submit(max_fitting, question, field, limit, most) for question in asked for field, most in fields
     ]

@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.io.reading import LARGEST_NOTE, read_json
-from bench.io.typed_values import value_of
+from bench.io.reading import MAX_RECORD_BYTES, read_json
+from bench.io.typed_values import structure_dataclass
 from bench.io.writing import machine, process_runs, write_atomically
 from bench.records.locks import try_lock
 
-EVERY_SECONDS = 3.0
+WRITE_INTERVAL_SECONDS = 3.0
 """A run's file is written this often at most."""
-SILENT_SECONDS = 600.0
+STALE_SECONDS = 600.0
 """After that the queue of another machine's bench is taken for one that nobody works on."""
 QUEUE = "queue"
 
@@ -114,7 +114,7 @@ def read_progress(results: Path) -> list[Progress]:
     for path in sorted(_folder(results).glob("*.json")):
         if not path.name.startswith(f"{QUEUE}+"):
             with contextlib.suppress(OSError, ValueError, TypeError):
-                told = value_of(Progress, read_json(path, LARGEST_NOTE, finite=True))
+                told = structure_dataclass(Progress, read_json(path, MAX_RECORD_BYTES, finite=True))
                 found += [told] if told.run == path.stem else []  # it becomes part of other paths
     return found
 
@@ -125,8 +125,8 @@ def read_queues(results: Path) -> list[Waiting]:
     for path in sorted(_folder(results).glob(f"{QUEUE}+*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
             if _queue_lives(path):
-                told = read_json(path, LARGEST_NOTE, finite=True)
-                found += value_of(tuple[Waiting, ...], told)
+                told = read_json(path, MAX_RECORD_BYTES, finite=True)
+                found += structure_dataclass(tuple[Waiting, ...], told)
     return found
 
 
@@ -134,7 +134,7 @@ def _queue_lives(path: Path) -> bool:
     _, where, process = path.stem.split("+")
     if where == machine():
         return process_runs(int(process))
-    return time.time() - path.stat().st_mtime < SILENT_SECONDS
+    return time.time() - path.stat().st_mtime < STALE_SECONDS
 
 
 def remove_stale(results: Path) -> None:

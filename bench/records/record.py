@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from bench.io.errors import InputError
-from bench.io.reading import LARGEST_NOTE, by_name, nothing_collected, parse_json, read_bytes
-from bench.io.typed_values import check_plain, usual_values
+from bench.io.reading import MAX_RECORD_BYTES, gc_paused, parse_json, read_bytes, relative_message
+from bench.io.typed_values import check_plain, decode_plain
 from bench.io.writing import (
     write_atomically,
 )
@@ -39,14 +39,14 @@ def check_record(record: Any) -> None:
 def read_record(path: Path) -> Record:
     """Return the record in ``path``; raise InputError with one line that names the file."""
     try:
-        content = read_bytes(path, LARGEST_NOTE)
-        if (record := usual_values(content)) is not msgspec.UNSET:
+        content = read_bytes(path, MAX_RECORD_BYTES)
+        if (record := decode_plain(content)) is not msgspec.UNSET:
             check_fields(record)
         else:
-            record = parse_json(content, str(path), LARGEST_NOTE, finite=True)
+            record = parse_json(content, str(path), MAX_RECORD_BYTES, finite=True)
             check_record(record)
     except InputError as error:
-        raise InputError(by_name(error, path)) from None
+        raise InputError(relative_message(error, path)) from None
     if path.stem != record["id"]:
         raise InputError(f"{path.name}: field 'id' is '{record['id']}', the file's name is another")
     return dict(record)
@@ -63,7 +63,7 @@ class RecordFolder:
 def read_folder(folder: Path) -> RecordFolder:
     """Read every ``*.json`` of ``folder``. Half-written and foreign files are named, never deleted."""
     records, problems = [], []
-    with nothing_collected():
+    with gc_paused():
         for path in sorted(folder.glob("*.json")):
             try:
                 records.append(read_record(path))

@@ -17,7 +17,7 @@ from bench.io.errors import InputError
 from bench.io.typed_values import (
     A_LIST,
     LIST,
-    MOST_ENTRIES,
+    MAX_ENTRIES,
     TABLE,
     Counts,
     Fraction,
@@ -29,8 +29,8 @@ from bench.io.typed_values import (
     Sha256,
     Text,
     Whole,
-    refuse,
-    structured,
+    fail,
+    structure,
 )
 
 SCHEMA = 1
@@ -95,7 +95,7 @@ class Parallel(Struct, forbid_unknown_fields=True):
     sharded: bool
 
 
-class Foretold(Struct):
+class Forecast(Struct):
     """The forecast that was made before the run."""
 
     predicted_peak_bytes: Positive | None = None
@@ -122,7 +122,7 @@ class Started(Struct):
     weights: Weights
     environment: Environment
     parallel: Parallel | UnsetType = UNSET
-    forecast: Foretold | None = None
+    forecast: Forecast | None = None
 
 
 class Fidelity(Struct):
@@ -189,7 +189,7 @@ class Training(Struct):
 
     loss: Annotated[
         list[tuple[Number, Number, Number]],
-        Meta(min_length=1, max_length=MOST_ENTRIES, description=A_LIST.format(1)),
+        Meta(min_length=1, max_length=MAX_ENTRIES, description=A_LIST.format(1)),
     ]
     schedule: Annotated[list[Step], LIST] | UnsetType = UNSET
     learned: Learned | None = None
@@ -224,7 +224,7 @@ class Diagnosis(Struct):
 
     false_positives: Annotated[
         list[FalsePositives],
-        Meta(min_length=MULTIPLES, max_length=MOST_ENTRIES, description=A_LIST.format(MULTIPLES)),
+        Meta(min_length=MULTIPLES, max_length=MAX_ENTRIES, description=A_LIST.format(MULTIPLES)),
     ]
     gain: Gain
     false_negatives: FalseNegatives
@@ -243,11 +243,11 @@ class Finished(Started, kw_only=True):
 def check_fields(record: Mapping[str, Any]) -> None:
     """Raise InputError that names the first field of plain values which a report could not use."""
     ok = isinstance(record, Mapping) and record.get("status") == "ok"
-    found: Started = structured(Finished if ok else Started, record)
+    found: Started = structure(Finished if ok else Started, record)
     tiou = found.protocol.tiou
     names = {f"{each:g}" for each in tiou}
     if len(names) < len(tiou) or 0 in tiou:
-        refuse(tiou, ("protocol", "tiou"), "a list of different numbers in (0, 1]")
+        fail(tiou, ("protocol", "tiou"), "a list of different numbers in (0, 1]")
     if isinstance(found, Finished):
         for name in names - found.metrics.map.keys():
             raise InputError(f"field 'metrics.map.{name}' is missing")

@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bench.io.text import LONGEST_NAME, printable
+from bench.io.text import MAX_NAME_LENGTH, printable
 from bench.records.record import Record
 
 MEGABYTE = 1e6
-LONGEST_PART = 60
+MAX_PART_LENGTH = 60
 """Characters of each part of a file's name: file systems take 255 bytes in all."""
 
 
@@ -80,7 +80,7 @@ class Comparison:
     def slug(self) -> str:
         """A file name of its own for the comparison."""
         parts = [self.dataset, self.model, self.weights.removesuffix(".safetensors"), self.digest[:6]]
-        names = [re.sub(r"[^A-Za-z0-9_.-]+", "-", part)[:LONGEST_PART] for part in parts]
+        names = [re.sub(r"[^A-Za-z0-9_.-]+", "-", part)[:MAX_PART_LENGTH] for part in parts]
         return "_".join([*names, *([self.mark] if self.mark else [])])
 
     @property
@@ -161,7 +161,7 @@ def _rows(records: Sequence[Record]) -> tuple[Row, ...]:
         label = settings["name"]
         if told := [key for key in differing_fields(alike) if not _usual(key, settings, alike)]:
             label += f" ({', '.join(f'{key}={settings[key]}' for key in told)})"
-        label = printable(label, LONGEST_NAME)
+        label = printable(label, MAX_NAME_LENGTH)
         rows.append(Row(label, tuple(sorted(members, key=lambda r: int(r["seed"])))))
     return tuple(sorted(rows, key=lambda row: (row.records[0]["strategy"]["name"] != "head-only", row.label)))
 

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
 from bench.io.errors import InputError
-from bench.io.text import LONGEST_NAME, acts, shown
+from bench.io.text import MAX_NAME_LENGTH, format_value, has_control_chars
 from datasets.annotations.dataset import Instance, Policy, Repairs, SegmentPolicy, Video
 from datasets.annotations.formats import VideoFacts
 
@@ -58,20 +58,20 @@ class EntryReader:
 
     def field(self, entry: Any, name: str, where: str) -> Any:
         if not isinstance(entry, dict):
-            self.fail(where, f"got {shown(entry)}, an object is needed")
+            self.fail(where, f"got {format_value(entry)}, an object is needed")
         if name not in entry:
             self.fail(f"{where}.{name}", "missing")
         return entry[name]
 
     def database(self, database: Any) -> dict[str, Any]:
         if not isinstance(database, dict):
-            self.fail("database", f"got {shown(database)}, an object of videos is needed")
+            self.fail("database", f"got {format_value(database)}, an object of videos is needed")
         return database
 
     def video(self, key: str, entry: Any) -> Video:
         """The checked video; its instances sorted by time."""
         if problem := unsafe_name(key, allow_folders=False):
-            self.fail("database", f"video id {shown(key)} {problem}")
+            self.fail("database", f"video id {format_value(key)} {problem}")
         where = f"database.{key}"
         subset = self.text(self.field(entry, "subset", where), f"{where}.subset")
         facts = self.facts.get(key)
@@ -84,7 +84,7 @@ class EntryReader:
             rate = self.positive(entry["fps"], f"{where}.fps", "of frames per second")
         annotations = self.field(entry, "annotations", where)
         if not isinstance(annotations, list):
-            self.fail(f"{where}.annotations", f"got {shown(annotations)}, a list is needed")
+            self.fail(f"{where}.annotations", f"got {format_value(annotations)}, a list is needed")
         found = [
             self.instance(item, duration, f"{where}.annotations[{index}]")
             for index, item in enumerate(annotations)
@@ -108,10 +108,10 @@ class EntryReader:
             return None
         if self.classes is not None and label not in self.classes:
             known = ", ".join(sorted(self.classes)[:20]) + (", ..." if len(self.classes) > 20 else "")
-            self.fail(f"{where}.label", f"got {shown(label)}, allowed are {known}")
+            self.fail(f"{where}.label", f"got {format_value(label)}, allowed are {known}")
         where = f"{where}.segment"
         if not isinstance(segment, list) or len(segment) != 2:
-            self.fail(where, f"got {shown(segment)}, [start, end] in seconds is needed")
+            self.fail(where, f"got {format_value(segment)}, [start, end] in seconds is needed")
         start, end = (self.number(value, where) for value in segment)
         if not start < end:
             problem = f"start {start:g} s is not before end {end:g} s"
@@ -164,7 +164,7 @@ class EntryReader:
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not math.isfinite(number):
-            self.fail(where, f"got {shown(value)}, a finite number {unit} is needed")
+            self.fail(where, f"got {format_value(value)}, a finite number {unit} is needed")
         return number
 
     def positive(self, value: Any, where: str, unit: str = "of seconds") -> float:
@@ -175,11 +175,11 @@ class EntryReader:
 
     def text(self, value: Any, where: str) -> str:
         if not isinstance(value, str) or not value.strip():
-            self.fail(where, f"got {shown(value)}, a string that is not empty is needed")
-        if acts(value):
-            self.fail(where, f"got {shown(value)}, a string without control characters is needed")
-        if len(value) > LONGEST_NAME:
-            self.fail(where, f"got {shown(value)}, at most {LONGEST_NAME} characters are allowed")
+            self.fail(where, f"got {format_value(value)}, a string that is not empty is needed")
+        if has_control_chars(value):
+            self.fail(where, f"got {format_value(value)}, a string without control characters is needed")
+        if len(value) > MAX_NAME_LENGTH:
+            self.fail(where, f"got {format_value(value)}, at most {MAX_NAME_LENGTH} characters are allowed")
         return value
 
     def file_name(self, value: Any, where: str) -> str | None:
@@ -187,7 +187,7 @@ class EntryReader:
             return None
         name = self.text(value, f"{where}.file")
         if problem := unsafe_name(name, allow_folders=True):
-            self.fail(f"{where}.file", f"{shown(name)} {problem}")
+            self.fail(f"{where}.file", f"{format_value(name)} {problem}")
         return name
 
 
@@ -206,14 +206,14 @@ def unsafe_name(name: str, allow_folders: bool) -> str | None:
     parts = PurePosixPath(name).parts if allow_folders else (name,)
     if not name or name.isspace():
         return "is empty"
-    if len(name) > LONGEST_NAME:
-        return f"is longer than {LONGEST_NAME} characters"
+    if len(name) > MAX_NAME_LENGTH:
+        return f"is longer than {MAX_NAME_LENGTH} characters"
     if "\\" in name or any("/" in part for part in parts):
         return "must be relative, with / between" if allow_folders else "must not hold path separators"
     if ".." in name:
         return "must not hold '..'"
     if any(part.startswith(".") for part in parts):
         return "must not begin with a dot"
-    if acts(name):
+    if has_control_chars(name):
         return "must not hold control characters"
     return None

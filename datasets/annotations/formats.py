@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.io.errors import InputError
-from bench.io.reading import LARGEST_DATA, LARGEST_NOTE, parse_json, read_bytes, read_text, reason
-from bench.io.text import shown
+from bench.io.reading import MAX_DATA_BYTES, MAX_RECORD_BYTES, parse_json, read_bytes, read_text, reason
+from bench.io.text import format_value
 
 NO_CLASSES = re.compile(r"(readme.*|.*class_?list|.*classes)", re.IGNORECASE)
 SUBSET_SUFFIX = re.compile(r"_(val|validation|test)$")
@@ -53,13 +53,13 @@ def read_file(path: Path, numbered: Sequence[str] = ()) -> AnnotationFile:
     """
     if path.is_dir():
         return _read_folder(path)
-    content = read_bytes(path, LARGEST_DATA)
+    content = read_bytes(path, MAX_DATA_BYTES)
     top = parse_json(content, path.name, packed=path.suffix == ".gz")
     kind = "activitynet"
     if isinstance(top, dict) and "database" not in top and _numbers_actions(top):
         top, kind = {"database": _multithumos(path, top, numbered)}, "multithumos"
     if not isinstance(top, dict):
-        raise InputError(f"{path.name}: top level: got {shown(top)}, an object is needed")
+        raise InputError(f"{path.name}: top level: got {format_value(top)}, an object is needed")
     if "database" not in top:
         raise InputError(f"{path.name}: database: missing")
     return AnnotationFile(path.name, top["database"], hashlib.sha256(content).hexdigest(), kind)
@@ -96,7 +96,7 @@ def _facts(where: str, row: Mapping[str, Any]) -> VideoFacts:
         except ValueError:
             value = math.nan
         if not (math.isfinite(value) and value > 0):
-            raise InputError(f"{where}: {name}: got {shown(text)}, a positive number is needed")
+            raise InputError(f"{where}: {name}: got {format_value(text)}, a positive number is needed")
         return value
 
     rate, count, duration = positive("fps"), positive("count"), positive("duration")
@@ -118,15 +118,17 @@ def _multithumos(path: Path, top: Mapping[str, Any], numbered: Sequence[str]) ->
     def annotation(video: str, index: int, action: Any) -> dict[str, Any]:
         number = action[0] if isinstance(action, list) and len(action) == 3 else None
         if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-            where = f"{path.name}: {shown(video)}.actions[{index}]"
-            raise InputError(f"{where}: got {shown(action)}, [class number, start, end] is needed")
+            where = f"{path.name}: {format_value(video)}.actions[{index}]"
+            raise InputError(f"{where}: got {format_value(action)}, [class number, start, end] is needed")
         return {"label": names.get(number, f"class {number}"), "segment": action[1:]}
 
     database = {}
     for video, entry in top.items():
         actions = entry["actions"]
         if not isinstance(actions, list):
-            raise InputError(f"{path.name}: {shown(video)}.actions: got {shown(actions)}, a list is needed")
+            raise InputError(
+                f"{path.name}: {format_value(video)}.actions: got {format_value(actions)}, a list is needed"
+            )
         annotations = [annotation(video, index, action) for index, action in enumerate(actions)]
         database[video] = {**entry, "annotations": annotations}
     return database
@@ -142,7 +144,9 @@ def _class_list(path: Path) -> dict[int, str]:
             case [index, name] if index.isdecimal():
                 names[int(index)] = name
             case _:
-                raise InputError(f"{path.name}: line {number}: got {shown(line)}, 'number name' is needed")
+                raise InputError(
+                    f"{path.name}: line {number}: got {format_value(line)}, 'number name' is needed"
+                )
     return names
 
 
@@ -159,7 +163,7 @@ def _read_folder(folder: Path) -> AnnotationFile:
     for path in files:
         label = SUBSET_SUFFIX.sub("", path.stem)
         digest.update(f"{path.relative_to(folder).as_posix()}\0".encode(errors="replace"))
-        digest.update(read_bytes(path, LARGEST_NOTE))
+        digest.update(read_bytes(path, MAX_RECORD_BYTES))
         for number, line in _lines(path):
             match line.split():
                 case [video, start, end]:
@@ -168,7 +172,7 @@ def _read_folder(folder: Path) -> AnnotationFile:
                     entry["annotations"].append({"segment": [start, end], "label": label})
                 case _:
                     raise InputError(
-                        f"{path.name}: line {number}: got {shown(line)}, 'video start end' is needed"
+                        f"{path.name}: line {number}: got {format_value(line)}, 'video start end' is needed"
                     )
     return AnnotationFile(folder.name, database, digest.hexdigest(), "thumos-text")
 

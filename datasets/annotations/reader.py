@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bench.io.errors import InputError
-from bench.io.text import shown
+from bench.io.text import format_value
 from datasets.annotations.dataset import Dataset, Video
 from datasets.annotations.entries import AnnotationRules, EntryReader
 from datasets.annotations.formats import AnnotationFile, VideoFacts, read_facts, read_file
@@ -102,7 +102,7 @@ def video_path(dataset: Dataset, video: Video) -> Path:
         except OSError:
             continue  # a name that is too long for this file system
     tried = video.file or f"{plain}.{{{','.join(CONTAINERS)}}}, with or without v_ before it"
-    raise InputError(f"{dataset.root}: no file for video {shown(video.id)}: looked for {tried}")
+    raise InputError(f"{dataset.root}: no file for video {format_value(video.id)}: looked for {tried}")
 
 
 def _usual_names(plain: str) -> Iterable[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.io.errors import InputError
 from bench.io.reading import read_text
-from bench.io.text import shown
+from bench.io.text import format_value
 from datasets.annotations.dataset import Dataset
 from datasets.annotations.entries import AnnotationRules
 from datasets.annotations.formats import AnnotationFile, VideoFacts, read_facts, read_file
@@ -222,6 +222,6 @@ def _read_missing(path: Path, dataset: Dataset) -> set[str]:
 def some(names: Collection[str]) -> str:
     """The first few of some names, for a message of one line."""
     first = ", ".join(
-        name[:80] if name.isprintable() else shown(name) for name in itertools.islice(names, NAMED)
+        name[:80] if name.isprintable() else format_value(name) for name in itertools.islice(names, NAMED)
     )
     return first + (", ..." if len(names) > NAMED else "")

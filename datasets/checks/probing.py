@@ -15,9 +15,9 @@ from datasets.video.frames import VideoInfo
 
 SECONDS = 60.0
 SECONDS_EVERY_FRAME = 1800.0
-LARGEST_CACHE = 2**26
+MAX_CACHE_BYTES = 2**26
 """Bytes of a cache: some hundred thousand videos."""
-LARGEST_FACT = 1e15
+MAX_FACT = 1e15
 WORKER = module_command("datasets.checks.probe_worker")
 
 Facts = dict[str, Any]
@@ -114,7 +114,7 @@ def _read_cache(path: Path | None) -> dict[str, Facts]:
     known: dict[str, Facts] = {}
     if path is None or not path.is_file():
         return known
-    for line in read_bytes(path, LARGEST_CACHE).decode(errors="replace").splitlines():
+    for line in read_bytes(path, MAX_CACHE_BYTES).decode(errors="replace").splitlines():
         try:
             identity, facts = json.loads(line)
             if isinstance(identity, str) and _usable(facts):
@@ -134,6 +134,6 @@ def _usable(facts: Any) -> bool:
     for field, value in facts.items():
         kind = int if field == "decoded" else kinds.get(field)
         usual = type(value) is kind or (kind is float and type(value) is int)
-        if not usual or (kind in (int, float) and not abs(value) < LARGEST_FACT):  # NaN too
+        if not usual or (kind in (int, float) and not abs(value) < MAX_FACT):  # NaN too
             return False
     return kinds.keys() <= facts.keys() and facts["duration"] > 0 and facts["frames_per_second"] > 0

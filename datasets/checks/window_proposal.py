@@ -13,7 +13,7 @@ RATES = (5.0, 10.0, 15.0, 30.0)
 SHORTEST_STEPS = 4.0
 """Feature steps that a short instance should span: a boundary is found to about half a step."""
 FIRST_RANGE_STEPS = 4
-LARGEST_WINDOW_CLIPS = 256
+MAX_WINDOW_CLIPS = 256
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def propose(
     rates = [rate for rate in RATES if rate <= file_rate * 1.01] or [file_rate]
     rate = next((rate for rate in rates if short * rate / frames_per_step >= SHORTEST_STEPS), rates[-1])
     clip_seconds = clip_frames / rate
-    clips = min(max(4, 4 * math.ceil(1.5 * long / clip_seconds / 4)), LARGEST_WINDOW_CLIPS)
+    clips = min(max(4, 4 * math.ceil(1.5 * long / clip_seconds / 4)), MAX_WINDOW_CLIPS)
     window = clips * clip_seconds
     overlap = min(max(math.ceil(4 * usual / window) / 4, 0.25), 0.75)
     half = long / 2 * rate / frames_per_step

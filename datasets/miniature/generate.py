@@ -15,8 +15,8 @@ from typing import Any
 
 from bench.io.errors import InputError
 from bench.io.json_lines import Worker, module_command
-from bench.io.reading import LARGEST_NOTE, read_json
-from bench.io.text import is_sha256, shown
+from bench.io.reading import MAX_RECORD_BYTES, read_json
+from bench.io.text import format_value, is_sha256
 from datasets.annotations.entries import unsafe_name
 from datasets.miniature.config import (
     PICTURES_SHA256,
@@ -108,7 +108,7 @@ def read_source(folder: Path) -> tuple[tuple[str, ...], tuple[SourceClip, ...]]:
     `InputError` for a folder that says anything else: others may write to a cache, too.
     """
     path = folder / "labels.json"
-    labels = read_json(path, LARGEST_NOTE, finite=True)
+    labels = read_json(path, MAX_RECORD_BYTES, finite=True)
     try:
         clips = [(str(clip["file"]), str(clip["subset"]), str(clip["label"])) for clip in labels["clips"]]
         classes = tuple(map(str, labels["classes"]))
@@ -116,7 +116,7 @@ def read_source(folder: Path) -> tuple[tuple[str, ...], tuple[SourceClip, ...]]:
         raise InputError(f"{path}: allowed are classes, and clips with file, subset and label") from None
     for file, _, _ in clips:
         if problem := unsafe_name(file, allow_folders=False):
-            raise InputError(f"{path}: file {shown(file)} {problem}")
+            raise InputError(f"{path}: file {format_value(file)} {problem}")
     return classes, tuple(
         SourceClip(folder / "videos" / file, subset, label) for file, subset, label in clips
     )
@@ -185,7 +185,7 @@ def read_pictures_sha256(folder: Path) -> str:
     """The SHA-256 of all decoded pictures of a generated folder, as found when it was made."""
     path, remedy = folder / PICTURES, f"remove {folder}, and it is made again"
     try:
-        content = read_json(path, LARGEST_NOTE, finite=True)
+        content = read_json(path, MAX_RECORD_BYTES, finite=True)
     except InputError as error:
         raise InputError(f"{error}; {remedy}") from None
     digest = content.get("sha256") if isinstance(content, dict) else None

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bench.io.errors import InputError
 
-LARGEST = 2**63
+MAX_NUMBER = 2**63
 ACTING = ("\x1b", "\n", "\x7f", "\u202e", "\u2066", "\u2028", "\ud800", "\x00", "\u061c")
 ANYTHING = st.one_of(
     st.none(),
@@ -17,7 +17,7 @@ ANYTHING = st.one_of(
     st.floats(-2, 2),
     st.text("a1.", max_size=2),
     st.sampled_from(
-        [[], {}, [None], {"a": 1}, [["a"]], [1, 2], [1, 2, 3], LARGEST, -LARGEST, 10**400, 1e300]
+        [[], {}, [None], {"a": 1}, [["a"]], [1, 2], [1, 2, 3], MAX_NUMBER, -MAX_NUMBER, 10**400, 1e300]
     ),
 )
 
@@ -92,20 +92,26 @@ SHA256 = kind(
     "../../etc/passwd",
 )
 WHOLE = kind(
-    lambda v: type(v) is int and 0 <= v < LARGEST, st.integers(0, LARGEST - 1), -1, 1.0, True, "1", 2**64
+    lambda v: type(v) is int and 0 <= v < MAX_NUMBER,
+    st.integers(0, MAX_NUMBER - 1),
+    -1,
+    1.0,
+    True,
+    "1",
+    2**64,
 )
-POSITIVE = kind(lambda v: WHOLE.takes(v) and v > 0, st.integers(1, LARGEST - 1), 0, -1, 1.0, True)
+POSITIVE = kind(lambda v: WHOLE.takes(v) and v > 0, st.integers(1, MAX_NUMBER - 1), 0, -1, 1.0, True)
 NUMBER = kind(
-    lambda v: type(v) in (int, float) and 0 <= v < LARGEST,
-    st.integers(0, LARGEST - 1) | st.floats(0, 9e18),
+    lambda v: type(v) in (int, float) and 0 <= v < MAX_NUMBER,
+    st.integers(0, MAX_NUMBER - 1) | st.floats(0, 9e18),
     -1,
     -0.5,
-    float(LARGEST),
+    float(MAX_NUMBER),
     True,
 )
 REAL = kind(
-    lambda v: type(v) in (int, float) and -LARGEST < v < LARGEST,
-    st.integers(1 - LARGEST, LARGEST - 1) | st.floats(-9e18, 9e18),
+    lambda v: type(v) in (int, float) and -MAX_NUMBER < v < MAX_NUMBER,
+    st.integers(1 - MAX_NUMBER, MAX_NUMBER - 1) | st.floats(-9e18, 9e18),
     False,
 )
 FRACTION = kind(

@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "datasets")
 
 import torch  # noqa: E402
 from fuzz import binary_files, result_files, text_files, video_files  # noqa: E402
-from fuzz.sandbox import MOST_BYTES, SECONDS, Findings  # noqa: E402
+from fuzz.sandbox import MAX_BYTES, SECONDS, Findings  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from bench.io.writing import write_atomically  # noqa: E402
@@ -78,7 +78,7 @@ def document(parts_found: dict[str, Findings], options: argparse.Namespace, seco
         "stray_writes": everything.strays,
         "code_run": everything.runs,
         "failures": len(everything.failures),
-        "limits": {"seconds": SECONDS, "bytes": MOST_BYTES},
+        "limits": {"seconds": SECONDS, "bytes": MAX_BYTES},
         "slowest_seconds": round(everything.slowest, 2),
         "most_bytes_by_one_file": everything.most_bytes,
         "peak_bytes": peak * 1024,

@@ -31,7 +31,7 @@ from bench.training.checkpoints.export import (
     KEY,
     SCHEMA,
     BaseWeights,
-    Note,
+    CheckpointMetadata,
     build,
     read_checkpoint,
     restore,
@@ -70,7 +70,7 @@ class Material:
         torch.manual_seed(0)
         self.backbone = build_backbone("vit-t")
         self.state = {name: value.clone() for name, value in self.backbone.state_dict().items()}
-        self.note = Note(
+        self.note = CheckpointMetadata(
             SCHEMA,
             "fuzz",
             "vit-t",

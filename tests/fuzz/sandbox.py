@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.io.errors import InputError
-from bench.io.text import LONGEST_MESSAGE
+from bench.io.text import MAX_MESSAGE_LENGTH
 
 SECONDS = 30.0
-MOST_BYTES = 3 * 2**30
+MAX_BYTES = 3 * 2**30
 """What reading one file may add to the process's memory."""
 WRITES = ("open", "os.mkdir", "os.rename", "os.remove", "os.symlink", "os.link", "os.truncate", "os.chmod")
 RUNS = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect", "compile")
@@ -67,7 +67,7 @@ class Sandbox:
         self.found.slowest = max(self.found.slowest, time.monotonic() - started)
         added = _peak() - low
         self.found.most_bytes = max(self.found.most_bytes, added)
-        if added > MOST_BYTES:
+        if added > MAX_BYTES:
             self.found.failures.append(f"{read}: takes {added >> 20} MiB of memory")
         if len(self.found.failures) > before:
             outcome = "failed"
@@ -84,7 +84,11 @@ class Sandbox:
             reader(path)
         except InputError as error:
             message = str(error)
-            if len(message.splitlines()) != 1 or len(message) > LONGEST_MESSAGE or not message.isprintable():
+            if (
+                len(message.splitlines()) != 1
+                or len(message) > MAX_MESSAGE_LENGTH
+                or not message.isprintable()
+            ):
                 self.fail(f"message {message[:200]!r}")
             return "refused"
         except TimeoutError as error:

@@ -9,7 +9,7 @@ from bench.report.figures.style import canvas, save
 from bench.report.tables.forecasts import FIXED, GIGABYTE, Forecast, words
 
 PHASE_COLOURS = {"load": "#E0E0E0", "forward": "#CFE6F5", "backward": "#FBE3CF", "optimizer": "#D5EFE4"}
-MOST_POINTS = 1500
+MAX_POINTS = 1500
 
 
 def through_a_step(row: Forecast, path: Path) -> list[Path]:
@@ -51,7 +51,7 @@ def through_a_step(row: Forecast, path: Path) -> list[Path]:
 
 def thinned(sizes: Sequence[float]) -> tuple[list[int], list[float]]:
     """Return positions and values with the lowest and highest of every stretch, so that no peak is lost."""
-    width = max(1, -(-2 * len(sizes) // MOST_POINTS))
+    width = max(1, -(-2 * len(sizes) // MAX_POINTS))
     kept: set[int] = set()
     for first in range(0, len(sizes), width):
         stretch = range(first, min(first + width, len(sizes)))

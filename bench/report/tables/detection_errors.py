@@ -16,7 +16,7 @@ from bench.records.record import Record
 from bench.report.figures.style import HATCHES, canvas, looks, save
 from bench.report.grouping import Comparison, Row
 
-MOST_PANELS = 7
+MAX_PANELS = 7
 """Panels side by side; more go on below."""
 KIND_COLOURS = ("#009E73", "#56B4E9", "#CC79A7", "#E69F00", "#D55E00", "#7F7F7F")
 """In the order of KINDS; hatches say the same in print."""
@@ -106,7 +106,7 @@ def draw(comparison: Comparison, results: Path) -> list[Path]:
 
 def false_positives(rows: Sequence[Row], path: Path) -> list[Path]:
     """What the detections are, in groups of G by rank, G being the number of instances; a panel a row."""
-    lines = -(-len(rows) // MOST_PANELS)
+    lines = -(-len(rows) // MAX_PANELS)
     columns = -(-len(rows) // lines)
     width, height = max(4.0, 1.55 * columns + 0.9), 1.1 + 2.0 * lines
     with canvas(width, height, columns, lines) as (figure, axes):

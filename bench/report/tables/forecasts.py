@@ -12,10 +12,10 @@ from msgspec import Meta
 
 from bench.config.protocol import MODES
 from bench.io.errors import InputError
-from bench.io.reading import LARGEST_NOTE, by_name, read_json
+from bench.io.reading import MAX_RECORD_BYTES, read_json, relative_message
 from bench.io.tables import comma_separated, markdown
-from bench.io.text import LONGEST_NAME, printable
-from bench.io.typed_values import Name, Positive, Whole, check_plain, structured
+from bench.io.text import MAX_NAME_LENGTH, printable
+from bench.io.typed_values import Name, Positive, Whole, check_plain, structure
 from bench.memory.constants import KINDS
 
 GIGABYTE = 1e9
@@ -110,11 +110,11 @@ def read_forecasts(folder: Path) -> tuple[list[Forecast], list[str]]:
     problems = []
     for path in sorted(folder.glob("*.json")):
         try:
-            document = read_json(path, LARGEST_NOTE, finite=True)
+            document = read_json(path, MAX_RECORD_BYTES, finite=True)
             if not isinstance(document, list):
                 raise InputError("a list of rows is expected, as bench.plan --json writes it")
         except InputError as error:
-            problems.append(by_name(error, path))
+            problems.append(relative_message(error, path))
             continue
         for number, entry in enumerate(document):
             try:
@@ -138,12 +138,12 @@ def parse(entry: Any) -> Forecast:
     if not isinstance(entry, dict):
         raise InputError("an object is expected")
     check_plain(entry, ("row",))
-    row: Row = structured(Row, entry)
+    row: Row = structure(Row, entry)
     several = f"{row.processes} x {row.device}" if row.processes > 1 else row.device
     return Forecast(
         row.model,
         row.strategy,
-        tuple(sorted((name, printable(str(value), LONGEST_NAME)) for name, value in row.settings.items())),
+        tuple(sorted((name, printable(str(value), MAX_NAME_LENGTH)) for name, value in row.settings.items())),
         row.backward,
         row.frames,
         row.clips,

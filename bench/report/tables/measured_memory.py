@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from bench.io.errors import InputError
-from bench.io.reading import LARGEST_NOTE, by_name, naming, read_json
+from bench.io.reading import MAX_RECORD_BYTES, named_in_errors, read_json, relative_message
 from bench.io.tables import comma_separated, markdown
-from bench.io.text import LONGEST_NAME, printable
-from bench.io.typed_values import Number, Positive, structured
+from bench.io.text import MAX_NAME_LENGTH, printable
+from bench.io.typed_values import Number, Positive, structure
 from bench.report.tables.forecasts import GIGABYTE, Forecast, parse
 
 TITLE = "Measured memory of a training step"
@@ -58,23 +58,23 @@ def read_steps(folder: Path) -> tuple[list[MeasuredStep], list[str]]:
         try:
             steps.append(read_step(path))
         except InputError as error:
-            problems.append(by_name(error, path))
+            problems.append(relative_message(error, path))
     return sorted(steps, key=lambda step: (step.forecast.key, step.device_name)), problems
 
 
 def read_step(path: Path) -> MeasuredStep:
     """Return the row of a file; raise InputError that names file and field."""
-    with naming(path):
-        return _step(read_json(path, LARGEST_NOTE, finite=True))
+    with named_in_errors(path):
+        return _step(read_json(path, MAX_RECORD_BYTES, finite=True))
 
 
 def _step(entry: Any) -> MeasuredStep:
     forecast = parse(entry)
-    step: Step = structured(Step, entry)
+    step: Step = structure(Step, entry)
     peak = step.measured.peak_allocated_bytes if step.measured else None
     seconds = step.measured.seconds_per_step if step.measured else None
     outcome = step.status if step.status == "ok" else f"{step.status}: {step.message}"
-    device = printable(str(step.environment.get("device")), LONGEST_NAME)
+    device = printable(str(step.environment.get("device")), MAX_NAME_LENGTH)
     return MeasuredStep(forecast, peak, seconds, device, outcome)
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
-from bench.io.reading import by_name, read_text
+from bench.io.reading import read_text, relative_message
 from bench.io.tables import Cells, bold_best, comma_separated, escape_markdown, latex, markdown
 from bench.report.grouping import Comparison, Row, at_tiou, average, megabytes
 from bench.report.tables.comparison import BASELINE
@@ -80,7 +80,7 @@ def read_table(path: Path) -> Published:
         rows = list(reader)
         header = tuple(reader.fieldnames or ())
     except InputError as error:
-        raise InputError(by_name(error, path)) from None
+        raise InputError(relative_message(error, path)) from None
     except csv.Error as error:
         raise InputError(f"{path.name}: {error}") from None
     if missing := [name for name in (*ID_COLUMNS, "average mAP", *SOURCE) if name not in header]:

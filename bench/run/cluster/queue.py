@@ -16,9 +16,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bench.io.errors import InputError
-from bench.io.reading import LARGEST_NOTE, read_json
+from bench.io.reading import MAX_RECORD_BYTES, read_json
 from bench.io.text import is_name
-from bench.io.typed_values import value_of
+from bench.io.typed_values import structure_dataclass
 from bench.io.writing import machine, process_runs, write_atomically
 
 QUEUE_SECONDS = 60
@@ -54,7 +54,7 @@ def read_jobs(results: Path) -> dict[str, Job]:
     found = {}
     for path in sorted((results / "jobs").glob("*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
-            job = value_of(Job, read_json(path, LARGEST_NOTE, finite=True))
+            job = structure_dataclass(Job, read_json(path, MAX_RECORD_BYTES, finite=True))
             # Both become parts of paths.
             if job.run == path.stem and is_name(job.run) and JOB_NUMBER.fullmatch(job.job):
                 found[job.run] = job

@@ -34,7 +34,7 @@ SUBMITTING = "submit"
 """The lock of whoever submits jobs: two that look at once would both find none."""
 NO_LIMIT_MINUTES = 525_600
 """What a job on this machine may take: a year."""
-MOST_TIMEOUTS = 20
+MAX_TIMEOUTS = 20
 """A job that ran into its time limit is queued again so often; it goes on from its checkpoint."""
 EXECUTOR_OPTIONS = ("python", "max_num_timeout")
 LISTS = ("setup", "teardown", "srun_args")
@@ -140,7 +140,7 @@ def local_executor(run: ResolvedRun) -> AutoExecutor:
     """Return what starts a job on this machine."""
     from submitit import AutoExecutor
 
-    executor = AutoExecutor(logs_folder(run.results), cluster="local", local_max_num_timeout=MOST_TIMEOUTS)
+    executor = AutoExecutor(logs_folder(run.results), cluster="local", local_max_num_timeout=MAX_TIMEOUTS)
     executor.update_parameters(timeout_min=NO_LIMIT_MINUTES)
     if run.spec.device != "cpu":
         executor.update_parameters(gpus_per_node=run.spec.processes)
@@ -153,7 +153,7 @@ def slurm_executor(run: ResolvedRun, asked: ResourceRequest, wishes: SlurmOption
 
     own = {f"slurm_{key}": wishes.others[key] for key in EXECUTOR_OPTIONS if key in wishes.others}
     executor = AutoExecutor(
-        logs_folder(run.results), cluster="slurm", **{"slurm_max_num_timeout": MOST_TIMEOUTS, **own}
+        logs_folder(run.results), cluster="slurm", **{"slurm_max_num_timeout": MAX_TIMEOUTS, **own}
     )
     need = f"; {asked.predicted_bytes / 1e9:.1f} GB of each card predicted" if asked.predicted_bytes else ""
     parameters: dict[str, Any] = {

@@ -43,7 +43,7 @@ from bench.run.record_builder import (
 from bench.run.specification import ResolvedRun, RunSpecification, resolve_run
 from bench.run.worker.watchdog import stop_signals, watch_parent, watch_reading
 from bench.training.checkpoints.export import SCHEMA as CHECKPOINT_SCHEMA
-from bench.training.checkpoints.export import BaseWeights, Note, write_checkpoint
+from bench.training.checkpoints.export import BaseWeights, CheckpointMetadata, write_checkpoint
 from bench.training.checkpoints.fingerprint import fingerprint_of
 from bench.training.checkpoints.resume import ResumeCheckpointer
 from bench.training.detector import build_detector, lower_frozen_weights
@@ -201,10 +201,10 @@ def do_run(
     return record
 
 
-def note_of(run: ResolvedRun, record: Record, classes: tuple[str, ...]) -> Note:
+def note_of(run: ResolvedRun, record: Record, classes: tuple[str, ...]) -> CheckpointMetadata:
     """Return what the checkpoint of a run says of itself; ``classes`` are those of its head."""
     weights, dataset = record["weights"], record["dataset"]
-    return Note(
+    return CheckpointMetadata(
         schema=CHECKPOINT_SCHEMA,
         run=record["id"],
         model=run.spec.model,

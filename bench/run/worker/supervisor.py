@@ -24,7 +24,7 @@ from tqdm import tqdm
 from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
 from bench.records.progress import (
-    EVERY_SECONDS,
+    WRITE_INTERVAL_SECONDS,
     Progress,
     settings_text,
     write_progress,
@@ -172,7 +172,7 @@ def handle_message(running: Running, message: dict[str, Any], printed: set[str])
     running.progress = told
     running.bar.n = message["done"]
     running.bar.refresh()
-    if running.last_message_at - running.last_saved_at > EVERY_SECONDS:
+    if running.last_message_at - running.last_saved_at > WRITE_INTERVAL_SECONDS:
         save_progress(running)
 
 

@@ -20,9 +20,16 @@ from msgspec import Meta
 from bench.config.overrides import check
 from bench.config.protocol import Protocol
 from bench.io.errors import InputError
-from bench.io.reading import LARGEST_NOTE, LARGEST_WEIGHTS, file_sha256, naming, open_regular, parse_json
+from bench.io.reading import (
+    MAX_RECORD_BYTES,
+    MAX_WEIGHTS_BYTES,
+    file_sha256,
+    named_in_errors,
+    open_regular,
+    parse_json,
+)
 from bench.io.text import is_sha256, short
-from bench.io.typed_values import refuse, structured, value_of
+from bench.io.typed_values import fail, structure, structure_dataclass
 from bench.io.writing import atomic_path
 from bench.models import MODEL_NAMES, SOURCE_WEIGHTS
 from bench.training.detector import Detector, build_detector, lower_frozen_weights
@@ -32,7 +39,7 @@ from strategies.base import Strategy, settings
 SCHEMA = 1
 KEY = "talbench"
 """Under which the file's metadata holds the note."""
-MOST_CLASSES = 10_000
+MAX_CLASSES = 10_000
 LISTED = 3
 
 
@@ -46,7 +53,7 @@ class BaseWeights:
 
 
 @dataclasses.dataclass(frozen=True)
-class Note:
+class CheckpointMetadata:
     """What a checkpoint says of itself."""
 
     schema: int
@@ -71,7 +78,7 @@ class Checkpoint:
 
     path: Path
     sha256: str
-    note: Note
+    note: CheckpointMetadata
     shapes: dict[str, tuple[int, ...]]
 
 
@@ -85,7 +92,7 @@ def loaded_names(detector: Detector) -> set[str]:
     return found
 
 
-def build(note: Note, weights: Path | None, seed: int) -> Detector:
+def build(note: CheckpointMetadata, weights: Path | None, seed: int) -> Detector:
     """Return the detector of a note before training, with initial values of ``seed``."""
     detector, _, _ = build_detector(
         note.model, weights, note.strategy, note.protocol, len(note.classes), seed
@@ -94,7 +101,7 @@ def build(note: Note, weights: Path | None, seed: int) -> Detector:
     return detector
 
 
-def write_checkpoint(path: Path, detector: Detector, note: Note, weights: Path | None) -> None:
+def write_checkpoint(path: Path, detector: Detector, note: CheckpointMetadata, weights: Path | None) -> None:
     """Write the tensors of ``detector`` that building it again would not give, whatever the seed."""
     from safetensors.torch import save_file
 
@@ -123,7 +130,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
-        with open_regular(path, LARGEST_WEIGHTS), safe_open(path, framework="pt") as stream:
+        with open_regular(path, MAX_WEIGHTS_BYTES), safe_open(path, framework="pt") as stream:
             metadata = stream.metadata() or {}
             shapes = {name: tuple(stream.get_slice(name).get_shape()) for name in stream.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
@@ -131,10 +138,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if KEY not in metadata:
         raise InputError(f"{path}: field '{KEY}' is missing; allowed are files that --keep-weights wrote")
     try:
-        content = parse_json(metadata[KEY].encode(), "x", LARGEST_NOTE)
+        content = parse_json(metadata[KEY].encode(), "x", MAX_RECORD_BYTES)
     except InputError as error:
         raise InputError(f"{path}: field '{KEY}' is not JSON ({str(error).removeprefix('x: ')})") from None
-    with naming(path):
+    with named_in_errors(path):
         note = _note_of(content)
     return Checkpoint(path, file_sha256(path), note, shapes)
 
@@ -156,24 +163,24 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
     device: str
 
 
-def _note_of(content: Any) -> Note:
+def _note_of(content: Any) -> CheckpointMetadata:
     """Return the note that JSON values make; raise InputError that names the first wrong field."""
     if not isinstance(content, Mapping):
-        refuse(content, (KEY,), "an object")
-    stored: _Stored = structured(_Stored, content)
+        fail(content, (KEY,), "an object")
+    stored: _Stored = structure(_Stored, content)
     readable = all(label.isprintable() and 0 < len(label) <= 200 for label in stored.classes)
-    if not (readable and 0 < len(set(stored.classes)) == len(stored.classes) <= MOST_CLASSES):
-        names = f"1 to {MOST_CLASSES} different names of printable characters"
-        refuse(stored.classes, ("classes",), names)
+    if not (readable and 0 < len(set(stored.classes)) == len(stored.classes) <= MAX_CLASSES):
+        names = f"1 to {MAX_CLASSES} different names of printable characters"
+        fail(stored.classes, ("classes",), names)
     for name, text in (("run", stored.run), ("dataset", stored.dataset)):
         if not (text.isprintable() and len(text) <= 300):
-            refuse(text, (name,), "text of at most 300 printable characters")
-    weights: BaseWeights = value_of(BaseWeights, stored.weights, ("weights",))
+            fail(text, (name,), "text of at most 300 printable characters")
+    weights: BaseWeights = structure_dataclass(BaseWeights, stored.weights, ("weights",))
     if weights.sha256 and not is_sha256(weights.sha256):
-        refuse(weights.sha256, ("weights", "sha256"), "a sha256")
-    protocol: Protocol = value_of(Protocol, stored.protocol, ("protocol",))
+        fail(weights.sha256, ("weights", "sha256"), "a sha256")
+    protocol: Protocol = structure_dataclass(Protocol, stored.protocol, ("protocol",))
     check(protocol)
-    return Note(
+    return CheckpointMetadata(
         schema=stored.schema,
         run=stored.run,
         model=stored.model,
@@ -191,13 +198,13 @@ def _strategy_of(content: dict[str, Any]) -> Strategy:
     points = installed()
     name = content.get("name")
     if not isinstance(name, str) or name not in points:
-        refuse(name, ("strategy", "name"), f"one that is installed: {', '.join(points)}")
+        fail(name, ("strategy", "name"), f"one that is installed: {', '.join(points)}")
     fields = {key: value for key, value in content.items() if key != "name"}
-    strategy: Strategy = value_of(points[name].load(), fields, ("strategy",))
+    strategy: Strategy = structure_dataclass(points[name].load(), fields, ("strategy",))
     return strategy
 
 
-def restore(checkpoint: Checkpoint, weights: Path | None, note: Note | None = None) -> Detector:
+def restore(checkpoint: Checkpoint, weights: Path | None, note: CheckpointMetadata | None = None) -> Detector:
     """Return the evaluated detector, on the CPU.
 
     ``weights`` is the file of its pre-trained weights, needed only where training left some of them as they

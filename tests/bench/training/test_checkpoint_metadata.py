@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from bench.config.protocol import Protocol
 from bench.io.errors import InputError
-from bench.io.typed_values import value_of
+from bench.io.typed_values import structure_dataclass
 from bench.models import MODEL_NAMES
 from bench.training.checkpoints.export import KEY, SCHEMA, read_checkpoint
 from strategies import build_strategy, installed
@@ -111,11 +111,11 @@ def test_any_wrong_field_of_a_note_is_named(folder, data):
 def test_whole_numbers_stay_whole_where_a_number_is_asked_for():
     """A protocol's digest tells 1 from 1.0."""
     content = placed(WHOLE["protocol"], ("gradient_clip",), 1)
-    assert json.dumps(value_of(Protocol, content).gradient_clip) == "1"
+    assert json.dumps(structure_dataclass(Protocol, content).gradient_clip) == "1"
     content = placed(content, ("head", "init_loss_norm"), 100)
     content = placed(content, ("tiou",), [1, 0.5])
-    assert json.loads(json.dumps(dataclasses.asdict(value_of(Protocol, content)))) == content
-    assert json.dumps(dataclasses.asdict(value_of(Protocol, content))["tiou"]) == "[1, 0.5]"
+    assert json.loads(json.dumps(dataclasses.asdict(structure_dataclass(Protocol, content)))) == content
+    assert json.dumps(dataclasses.asdict(structure_dataclass(Protocol, content))["tiou"]) == "[1, 0.5]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,5 +134,5 @@ def test_what_a_strategy_itself_refuses_or_cannot_read_is_one_line():
     narrow = dataclasses.make_dataclass("Narrow", [("width", int)], bases=(Careful,), frozen=True)
     for kind_ in (Careful, narrow):
         with pytest.raises(InputError, match="field 'strategy'") as caught:
-            value_of(kind_, {"width": 3}, ("strategy",))
+            structure_dataclass(kind_, {"width": 3}, ("strategy",))
         assert str(caught.value).isprintable()

@@ -14,13 +14,13 @@ from bench.config.presets import MINIATURE, STANDARD
 from bench.config.protocol import Protocol
 from bench.io.errors import InputError
 from bench.io.reading import file_sha256
-from bench.io.typed_values import value_of
+from bench.io.typed_values import structure_dataclass
 from bench.models import SOURCE_WEIGHTS
 from bench.training.checkpoints.export import (
     KEY,
     SCHEMA,
     BaseWeights,
-    Note,
+    CheckpointMetadata,
     build,
     loaded_names,
     read_checkpoint,
@@ -36,7 +36,7 @@ LOW = dataclasses.replace(SMALL, precision="bfloat16")
 
 def note_of(strategy="head-only", protocol=SMALL, weights=SOURCE_WEIGHTS):
     name, sha256 = (weights.name, file_sha256(weights)) if weights else ("random", None)
-    return Note(
+    return CheckpointMetadata(
         schema=SCHEMA,
         run="own_vit-t_head-only_seed3_0",
         model="vit-t",
@@ -113,12 +113,14 @@ def test_low_precision_weights_go_into_a_float32_detector(tmp_path):
 @pytest.mark.parametrize("name", installed())
 def test_notes_round_trip_through_json(name):
     strategy = build_strategy(name)
-    assert value_of(type(strategy), json.loads(json.dumps(dataclasses.asdict(strategy)))) == strategy
+    assert (
+        structure_dataclass(type(strategy), json.loads(json.dumps(dataclasses.asdict(strategy)))) == strategy
+    )
 
 
 @pytest.mark.parametrize("protocol", [MINIATURE, STANDARD])
 def test_protocols_round_trip_and_keep_their_digest(protocol):
-    again = value_of(Protocol, json.loads(json.dumps(dataclasses.asdict(protocol))))
+    again = structure_dataclass(Protocol, json.loads(json.dumps(dataclasses.asdict(protocol))))
     assert again == protocol
     assert again.digest() == protocol.digest()
 
