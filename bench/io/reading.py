@@ -46,6 +46,11 @@ NO_WAITING = getattr(os, "O_NONBLOCK", 0)
 
 def open_regular(path: Path, largest: int) -> io.BufferedReader:
     """Return a regular file of at most ``largest`` bytes, opened to be read; InputError or OSError."""
+    return os.fdopen(_open(path, largest)[0], "rb")
+
+
+def _open(path: Path, largest: int) -> tuple[int, int]:
+    """Return a file descriptor and the size of a regular file of at most ``largest`` bytes."""
     handle = os.open(path, os.O_RDONLY | NO_WAITING | getattr(os, "O_BINARY", 0))
     try:
         status = os.fstat(handle)
@@ -55,7 +60,7 @@ def open_regular(path: Path, largest: int) -> io.BufferedReader:
             raise InputError(f"{path}: cannot be read: it is no regular file")
         if status.st_size > largest:
             raise InputError(f"{path}: {megabytes(status.st_size)}, allowed are at most {megabytes(largest)}")
-        return os.fdopen(handle, "rb")
+        return handle, status.st_size
     except BaseException:
         os.close(handle)
         raise
@@ -69,11 +74,14 @@ def megabytes(size: int) -> str:
 def read_bytes(path: Path, largest: int) -> bytes:
     """Return a file's content; InputError for what is larger, is no regular file, or cannot be read."""
     try:
-        with open_regular(path, largest) as stream:
-            size = os.fstat(stream.fileno()).st_size
-            content = stream.read(size + 1)
-            if len(content) > size:  # it grew, or does not tell its size
-                content += stream.read(max(0, largest + 1 - len(content)))
+        handle, size = _open(path, largest)
+        try:
+            content = os.read(handle, size + 1)
+            if len(content) != size:  # it grew, does not tell its size, or is larger than one read
+                with os.fdopen(handle, "rb", closefd=False) as stream:
+                    content += stream.read(max(0, largest + 1 - len(content)))
+        finally:
+            os.close(handle)
     except InputError:
         raise
     except (OSError, ValueError) as error:

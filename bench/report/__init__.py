@@ -48,7 +48,6 @@ def _build(results: Path) -> Report:
     from bench.report.tables import forecasts as forecast_rows
 
     folder = read_folder(results / "records")
-    gc.freeze()  # collections need not go through the records again and again
     problems = [f"skipped {problem}" for problem in folder.problems]
     if not folder.records:
         raise InputError(
