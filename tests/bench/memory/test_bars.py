@@ -5,6 +5,7 @@ import pytest
 from bench.memory.rows import Question, answer_all, forecasters
 from tests.reference.adatad import forecast_mebibytes
 
+pytestmark = pytest.mark.slow
 STREAMED = {"backward": "streamed"}
 LONG = {**STREAMED, "window_clips": "192"}
 
