@@ -170,6 +170,7 @@ def unknown(question):
     return None
 
 
+@pytest.mark.slow
 def test_the_submission_to_slurm_is_the_golden_one(tiny_dataset, tmp_path, slurm, capsys, monkeypatch):
     results = tmp_path / "results"
     assert main(slurm_words(tiny_dataset, results)) == 0
