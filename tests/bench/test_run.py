@@ -15,6 +15,8 @@ from conftest import FAULTS, FOUR, ROOT, bench_command, records_of, run_bench, r
 
 from bench.evaluate import main as evaluate
 from bench.run import main
+from bench.status import main as status
+from bench.verify import main as verify
 
 
 def test_four_strategies_end_as_ok_rows(tiny_bench):
@@ -77,6 +79,18 @@ def test_the_detections_give_the_recorded_numbers_again(tiny_bench, tiny_dataset
     found = json.loads(capsys.readouterr().out)
     assert found["map"] == pytest.approx(list(record["metrics"]["map"].values()), abs=1e-12)
     assert found["average"] == pytest.approx(record["metrics"]["map_average"], abs=1e-12)
+
+
+def test_the_other_verbs_find_the_bench_whole_and_done(tiny_bench, tmp_path, capsys):
+    results = tmp_path / "results"
+    shutil.copytree(tiny_bench[0], results)
+    assert verify(["--results", str(results)]) == 0
+    text = capsys.readouterr().out
+    assert text.count("closed: ") == 1
+    assert "4 rows, seeds 0" in text
+    assert "4 records, of 4 of them detections" in text
+    assert status(["--results", str(results)]) == 0
+    assert "4 runs: 0 running, 0 waiting, 0 interrupted, 0 failed, 4 done" in capsys.readouterr().out
 
 
 def test_the_same_seed_gives_the_same_metrics_bitwise(tiny_bench, tiny_dataset, tmp_path):
