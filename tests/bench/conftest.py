@@ -38,16 +38,15 @@ def bench_once(made_once):
     They are everybody's: a test that changes them works on a copy.
     """
 
-    def once(name, *arguments, **options):
+    def once(name, dataset, *options, **more):
         def make(folder):
-            process = run_bench(arguments[0], folder / "results", *arguments[1:], **options)
+            process = run_bench(dataset, folder / "results", *options, **more)
             said = {"returncode": process.returncode, "stdout": process.stdout, "stderr": process.stderr}
             (folder / "said.json").write_text(json.dumps(said))
 
         folder = made_once(name, make)
-        return folder / "results", subprocess.CompletedProcess(
-            name, **json.loads((folder / "said.json").read_text())
-        )
+        said = json.loads((folder / "said.json").read_text())
+        return folder / "results", subprocess.CompletedProcess(name, **said)
 
     return once
 
