@@ -217,7 +217,7 @@ def break_file(folder, how):
 @pytest.mark.parametrize("how", ["missing", "empty", "truncated", "text"])
 def test_a_bad_video_is_one_line_and_exit_2(how, tiny_dataset, tmp_path, capsys):
     folder = tmp_path / "data"
-    shutil.copytree(tiny_dataset, folder)
+    shutil.copytree(tiny_dataset, folder, ignore=shutil.ignore_patterns("cache"))
     break_file(folder, how)
     code = main(bench_command(folder, tmp_path / "results")[3:])
     error = capsys.readouterr().err.strip()
