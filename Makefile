@@ -12,11 +12,11 @@ OPTIONS = --model $(MODEL) --dataset $(DATASET) --strategies $(STRATEGIES) --see
 OPTIONS += $(if $(DATA),--data $(DATA)) $(if $(ANNOTATIONS),--annotations $(ANNOTATIONS)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(CACHE),--cache $(CACHE)) $(foreach p,$(PROTOCOL),--protocol $(p)) $(if $(FORCE),--force) $(if $(FIT),--fit $(FIT)) $(if $(KEEP),--keep-weights) $(if $(CLASSIFIER),--classifier $(CLASSIFIER)) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(foreach s,$(SLURM),--slurm $(s)) $(SEVERAL)
 SEVERAL = $(if $(PROCESSES),--processes $(PROCESSES)) $(if $(SHARDED),--sharded)
 
-# In the order of their names: the longest modules are not left for the end.
-TEST = $(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile --no-loadscope-reorder
+# A process that has none left takes tests from the other, so that both end together.
+TEST = $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-papers predict plan doctor report verify status test check gpu-check gpu-measure pretrain tune speed fuzz endurance clean
+.PHONY: help bench bench-papers predict plan doctor report verify status test test-all check gpu-check gpu-measure pretrain tune speed fuzz endurance clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -48,11 +48,14 @@ verify: $(VENV)/installed ## are the tables of RESULTS closed, and its records i
 status: $(VENV)/installed ## how far the runs of RESULTS are, whoever does them
 	$(BIN)/python -m bench.status --results $(RESULTS)
 
-test: $(VENV)/installed ## run the tests that need no GPU
-	$(TEST)
+test: $(VENV)/installed ## the quick tests, a few minutes: all that need no GPU and few processes of their own
+	$(TEST) -m "not gpu and not slow"
 
-check: $(VENV)/installed ## lint, format, types, tests
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy --strict && $(TEST)
+test-all: $(VENV)/installed ## every test that needs no GPU, slow ones too: a quarter of an hour
+	$(TEST) -m "not gpu"
+
+check: $(VENV)/installed ## lint, format, types, every test that needs no GPU
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy --strict && $(TEST) -m "not gpu"
 
 gpu-check: $(VENV)/installed ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu

@@ -114,6 +114,7 @@ def test_the_figures_exist():
         assert (ROOT / path).exists()
 
 
+@pytest.mark.slow
 def test_the_example_strategy_keeps_the_contract(tmp_path):
     code, contract = blocks("python")
     [points] = blocks("toml")

@@ -52,7 +52,7 @@ class Bench:
         found = []
         for each in self.marked():
             try:
-                if b"bench.experiment" in Path(f"/proc/{each}/cmdline").read_bytes():
+                if b"bench.run.worker" in Path(f"/proc/{each}/cmdline").read_bytes():
                     found.append(each)
             except OSError:
                 continue

@@ -272,10 +272,11 @@ loader.close()
 
 
 @pytest.fixture(scope="module")
-def three_minutes(tmp_path_factory):
-    return long_video(tmp_path_factory.mktemp("long") / "long.mp4", 180)
+def three_minutes(made_once):
+    return made_once("three-minutes", lambda folder: long_video(folder / "long.mp4", 180)) / "long.mp4"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell a peak")
 @pytest.mark.parametrize(("workers", "cache"), [(1, 0), (2, 200)])
 def test_long_windows_need_memory_for_windows_and_not_for_videos(workers, cache, three_minutes):

@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest import records_of, run_bench
+from conftest import records_of, run_here
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -139,7 +139,7 @@ def test_the_ground_truth_as_detections_is_perfect(seconds, dataset, tmp_path):
 
 
 def test_a_run_trains_and_is_tested_on_whole_videos(tiny_dataset, tmp_path):
-    process = run_bench(
+    process = run_here(
         tiny_dataset, tmp_path, "--protocol", "resampling=fixed,augmentation=crop-flip", "--frame-cache", "0"
     )
     assert process.returncode == 0, process.stderr

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from conftest import run_bench
+from conftest import run_here
 
 from bench.features.cache import EncodingCache
 from bench.features.disk_cache import DiskCache, state_digest
@@ -196,9 +196,9 @@ def test_precision_holds_whatever_the_callers_autocast():
 
 def test_a_second_seed_reads_what_the_first_computed(tiny_dataset, tmp_path):
     options = ("--weights", "source", "--workers", "1", "--cache", str(tmp_path / "cache"))
-    process = run_bench(tiny_dataset, tmp_path / "one", *options, "--seeds", "0,1")
+    process = run_here(tiny_dataset, tmp_path / "one", *options, "--seeds", "0,1")
     assert process.returncode == 0, process.stderr
-    process = run_bench(tiny_dataset, tmp_path / "two", *options, "--seeds", "1", "--protocol", "cache=false")
+    process = run_here(tiny_dataset, tmp_path / "two", *options, "--seeds", "1", "--protocol", "cache=false")
     assert process.returncode == 0, process.stderr
     first, again = (
         {record["seed"]: record for record in read_folder(tmp_path / name / "records").records}

@@ -12,7 +12,7 @@ from strategies import build_strategy, installed
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_store, tiny_vit, train_tiny
 
 NAMES = sorted(installed())
-MODES = ("plain", "checkpointed", "streamed")
+MODES = ("plain", pytest.param("checkpointed", marks=pytest.mark.slow), "streamed")
 INSTANCES = 3
 
 
@@ -91,6 +91,7 @@ def test_averaged_weights_are_counted_by_both(on_host):
     assert with_average.peak_bytes == without.peak_bytes + weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["full-finetune", "lofi"])
 def test_one_pass_over_made_gradients_stands_for_all_later_ones(name):
     protocol = dataclasses.replace(TINY_PROTOCOL, backward="streamed")

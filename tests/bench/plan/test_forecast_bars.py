@@ -6,6 +6,7 @@ from bench.plan.pool import forecast_pool, run_forecasts
 from bench.plan.request import ForecastRequest
 from tests.reference.adatad import forecast_mebibytes
 
+pytestmark = pytest.mark.slow
 STREAMED = {"backward": "streamed"}
 LONG = {**STREAMED, "window_clips": "192"}
 

@@ -1,33 +1,30 @@
 """The memory plan: on any machine, as a table and as JSON; and what a bench makes of it."""
 
+import contextlib
+import io
 import json
 import re
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import ROOT, TINY, bench_command, records_of, run_bench
+from conftest import TINY, bench_command, records_of, run_bench
 
+from bench.measure import main as measure
 from bench.memory.constants import needed_bytes
-from bench.plan.__main__ import table
+from bench.plan.__main__ import main, table
 from bench.plan.fits import largest_fitting, max_fitting
 from bench.plan.grid import modes
 from bench.plan.pool import forecast_pool
 from bench.plan.request import ForecastRequest, run_forecast
+from bench.run.__main__ import main as bench
 from bench.run.options import parser, specifications
 from strategies import build_strategy
 
 KINDS = {"parameter", "gradient", "optimizer", "activation", "temporary", "input"}
 
 
-def run_module(name, *options, timeout=900):
-    return subprocess.run(
-        [sys.executable, "-m", name, *options], capture_output=True, text=True, cwd=ROOT, timeout=timeout
-    )
-
-
 @pytest.fixture(scope="module")
-def rows():
+def rows(made_once):
     options = (
         "--model",
         "vit-t",
@@ -38,11 +35,16 @@ def rows():
         "--json",
         "-",
     )
-    process = run_module("bench.plan", *options)
-    assert process.returncode == 0, process.stderr
-    return json.loads(process.stdout)  # nothing but JSON
+
+    def make(folder):
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            assert main(options) == 0
+        (folder / "rows.json").write_text(output.getvalue())
+
+    return json.loads((made_once("plan", make) / "rows.json").read_text())  # nothing but JSON
 
 
+@pytest.mark.slow
 def test_rows_hold_what_was_asked_for(rows):
     asked = [(row["frames"], row["strategy"], row["backward"]) for row in rows]
     modes = [("full-finetune", mode) for mode in ("plain", "checkpointed", "streamed")]
@@ -54,6 +56,7 @@ def test_rows_hold_what_was_asked_for(rows):
         assert max(stage["predicted_peak_bytes"] for stage in row["stages"]) == row["predicted_peak_bytes"]
 
 
+@pytest.mark.slow
 def test_streaming_needs_no_more_for_more_frames_and_plain_does(rows):
     peak = {(row["frames"], row["strategy"], row["backward"]): row["predicted_peak_bytes"] for row in rows}
 
@@ -63,6 +66,7 @@ def test_streaming_needs_no_more_for_more_frames_and_plain_does(rows):
     assert growth("streamed") < 0.15 * growth("plain")
 
 
+@pytest.mark.slow
 def test_the_table_says_what_fits(rows):
     lines = table(rows).splitlines()
     assert lines[0].endswith("| fits 16 | fits 24 | fits 40 | fits 80 | fits 141 |")
@@ -84,12 +88,13 @@ def test_the_table_says_what_fits(rows):
         (("--workers", "0"), "--workers: got 0"),
     ],
 )
-def test_wrong_options_are_one_line_and_exit_2(options, words):
-    process = run_module("bench.plan", *options)
-    assert process.returncode == 2
-    assert process.stdout == ""
-    assert words in process.stderr
-    assert len(process.stderr.strip().splitlines()) == 1
+def test_wrong_options_are_one_line_and_exit_2(options, words, capsys, monkeypatch):
+    monkeypatch.setattr("bench.plan.forecasters", ThreadPoolExecutor)  # nothing is forecast
+    assert main(options) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert words in said.err
+    assert len(said.err.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(("power", "step", "most"), [(1, 1, 4096), (2, 14, 1024)])
@@ -111,6 +116,7 @@ def test_the_largest_that_fits(power, step, most, limit):
     assert len(asked) - len(range(step, most + 1, step)) <= 8
 
 
+@pytest.mark.slow
 def test_the_largest_window_of_a_real_strategy_fits_and_a_larger_one_does_not():
     question, limit = ForecastRequest("vit-t", "head-only", {}, {}), 2**30
     with forecast_pool(1) as pool:
@@ -139,21 +145,23 @@ def test_only_modes_that_differ_are_forecast(strategy, expected):
     assert modes("vit-t", build_strategy(strategy), "streamed", "plain") == ("streamed",)
 
 
-def test_a_bench_of_a_published_model_without_a_gpu_is_its_plan(tmp_path):
+@pytest.mark.slow
+def test_a_bench_of_a_published_model_without_a_gpu_is_its_plan(tmp_path, capsys):
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     options = ("--model", "vit-s", "--strategies", "head-only", "--results", str(tmp_path))
-    process = run_module("bench.run", *options, "--protocol", "window_clips=4")
-    assert process.returncode == 0, process.stderr
-    assert "| head-only | plain |" in process.stdout
-    [line] = process.stderr.strip().splitlines()
+    assert bench([*options, "--protocol", "window_clips=4"]) == 0
+    said = capsys.readouterr()
+    assert "| head-only | plain |" in said.out
+    [line] = said.err.strip().splitlines()
     assert "nothing was trained: vit-s wants a GPU" in line
     assert "--force" in line
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_what_cannot_fit_is_a_row_and_not_tried(tiny_dataset, tmp_path):
     process = run_bench(
         tiny_dataset,
@@ -170,6 +178,7 @@ def test_what_cannot_fit_is_a_row_and_not_tried(tiny_dataset, tmp_path):
     assert record["memory"] is None
 
 
+@pytest.mark.slow
 def test_fitting_chooses_one_micro_batch_for_all(tiny_dataset, tmp_path):
     from bench.io.errors import InputError
     from bench.run.memory_check import fit_micro_batch
@@ -188,11 +197,11 @@ def test_fitting_chooses_one_micro_batch_for_all(tiny_dataset, tmp_path):
         fit_micro_batch(runs, 0.0001)
 
 
+@pytest.mark.slow
 def test_measured_steps_stand_beside_their_forecast(tmp_path):
     options = ("--model", "vit-t", "--frames", "64", "--device", "cpu", "--backward", "streamed")
     strategies = ("--strategy", "full-finetune,lofi", "--results", str(tmp_path))
-    process = run_module("bench.measure", *options, *strategies)
-    assert process.returncode == 0, process.stderr
+    assert measure([*options, *strategies]) == 0
     rows = [json.loads(path.read_text()) for path in sorted((tmp_path / "memory").iterdir())]
     assert [row["strategy"] for row in rows] == ["full-finetune", "lofi"]
     for row in rows:
@@ -203,6 +212,5 @@ def test_measured_steps_stand_beside_their_forecast(tmp_path):
         assert row["measured"]["kinds"] == row["kinds"]
         assert row["measured"]["seconds_per_step"] > 0
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "memory").iterdir()}
-    again = run_module("bench.measure", *options, *strategies)
-    assert again.returncode == 0
+    assert measure([*options, *strategies]) == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "memory").iterdir()} == stamps

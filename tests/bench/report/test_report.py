@@ -118,6 +118,7 @@ def test_a_broken_record_is_named_and_skipped(tmp_path, capsys):
     assert (tmp_path / "records" / "half.json").exists()
 
 
+@pytest.mark.slow
 def test_a_locale_without_plus_minus_gets_its_escape(tmp_path):
     folder(tmp_path, record(seed=0), record(seed=1, average=0.4))
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -10,7 +10,8 @@ import sys
 import time
 
 import pytest
-from tiny import ROOT, bench_command, make_dataset, records_of
+from conftest import run_here
+from tiny import ROOT, bench_command, records_of
 
 MIB = 2**20
 
@@ -38,16 +39,16 @@ def disk(tmp_path):
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    make_dataset(folder)
-    return folder
+@pytest.fixture
+def data(tiny_dataset):
+    return tiny_dataset
+
+
+STEPS = ("--protocol", "steps=50", "--checkpoint-seconds", "0.5", "--workers", "1")
 
 
 def command(data, results, *options):
-    steps = ("--protocol", "steps=50", "--checkpoint-seconds", "0.5", "--workers", "1")
-    return bench_command(data, results, *steps, *options, strategies="full-finetune")
+    return bench_command(data, results, *STEPS, *options, strategies="full-finetune")
 
 
 def begin(data, results, *options):
@@ -89,11 +90,12 @@ def outcome(results):
 
 
 @pytest.fixture(scope="module")
-def unbroken(data, tmp_path_factory):
-    results = tmp_path_factory.mktemp("unbroken")
-    code, said = finish(begin(data, results))
-    assert code == 0, said
-    return outcome(results)
+def unbroken(tiny_dataset, made_once):
+    def make(results):
+        process = run_here(tiny_dataset, results, *STEPS, strategies="full-finetune")
+        assert process.returncode == 0, process.stderr
+
+    return outcome(made_once("unbroken", make))
 
 
 def test_a_disk_that_is_too_small_is_refused_at_once(data, disk):
@@ -103,6 +105,7 @@ def test_a_disk_that_is_too_small_is_refused_at_once(data, disk):
     assert said[0].endswith("MiB free, 64 are needed")
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_costs_nothing_that_was_finished(data, disk, unbroken):
     results = disk(80)
     process = begin(data, results)
@@ -117,6 +120,7 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_finished(data, disk, unbrok
     assert outcome(results) == unbroken
 
 
+@pytest.mark.slow
 def test_results_on_a_read_only_disk_are_one_line(data, disk, unbroken):
     results = disk(80)
     process = begin(data, results)
@@ -138,6 +142,7 @@ def test_results_on_a_read_only_disk_are_one_line(data, disk, unbroken):
     assert outcome(results) == unbroken
 
 
+@pytest.mark.slow
 def test_data_that_are_moved_away_leave_a_row_and_can_come_back(data, tmp_path, unbroken):
     moved = tmp_path / "data"
     shutil.copytree(data, moved, ignore=shutil.ignore_patterns("cache"))
@@ -168,6 +173,7 @@ time.time = lambda: began - 365 * 86400 - 5 * (real() - began)
 """What every process of a bench begins with: its clock is a year behind, and runs backwards."""
 
 
+@pytest.mark.slow
 def test_a_clock_that_goes_back_changes_nothing(data, tmp_path, unbroken, monkeypatch):
     results = tmp_path / "results"
     process = begin(data, results)

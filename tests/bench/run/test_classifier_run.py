@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from conftest import CLASSES, bench_command, run_bench
+from conftest import CLASSES, bench_command, run_here
 from safetensors import safe_open
 
 from bench.config.presets import MINIATURE
@@ -38,18 +38,21 @@ def write_scores(folder, name, results):
 
 
 @pytest.fixture(scope="module")
-def compared(one_class_videos, tmp_path_factory):
+def compared(one_class_videos, made_once):
     """Records of a run whose classifier knows all, and of one whose classifier is always wrong."""
-    results = tmp_path_factory.mktemp("classified")
-    files = {
-        "knows": write_scores(results, "knows.json", {"clip_4": [1, 0], "v_clip_5": [0, 1]}),
-        "wrong": write_scores(results, "wrong.json", {"clip_4": [0.2, 0.8], "clip_5": [0.8, 0.2]}),
-    }
-    for path in files.values():
-        options = ("--classifier", str(path), "--protocol", "classifier_top=1,steps=80", "--keep-weights")
-        process = run_bench(one_class_videos, results, *options)
-        assert process.returncode == 0, process.stderr
+
+    def make(results):
+        for path in (
+            write_scores(results, "knows.json", {"clip_4": [1, 0], "v_clip_5": [0, 1]}),
+            write_scores(results, "wrong.json", {"clip_4": [0.2, 0.8], "clip_5": [0.8, 0.2]}),
+        ):
+            options = ("--classifier", str(path), "--protocol", "classifier_top=1,steps=80", "--keep-weights")
+            process = run_here(one_class_videos, results, *options, report=path.stem == "wrong")
+            assert process.returncode == 0, process.stderr
+
+    results = made_once("classified", make)
     records = read_folder(results / "records").records
+    files = {name: results / f"{name}.json" for name in ("knows", "wrong")}
     return results, files, {r["protocol"]["classifier"].split(".")[0]: r for r in records}
 
 

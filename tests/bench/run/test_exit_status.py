@@ -93,6 +93,7 @@ def small_group():
     group.rmdir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_run_that_really_runs_out_of_host_memory_is_a_row_that_stays(
     processes, small_group, tiny_dataset, plugin, tmp_path

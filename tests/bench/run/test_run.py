@@ -6,25 +6,21 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import FAULTS, ROOT, bench_command, records_of, run_bench
+from conftest import FAULTS, FOUR, ROOT, bench_command, records_of, run_bench, run_here
+
+from bench.evaluate import main as evaluate
+from bench.run.__main__ import main
+from bench.status import main as status
+from bench.verify import main as verify
 
 
-@pytest.fixture(scope="module")
-def finished(tiny_dataset, tmp_path_factory):
-    results = tmp_path_factory.mktemp("results")
-    process = run_bench(tiny_dataset, results, strategies="head-only,lofi,full-finetune,losa")
-    assert process.returncode == 0, process.stderr
-    return results, process
-
-
-def test_four_strategies_end_as_ok_rows(finished):
-    results, process = finished
+def test_four_strategies_end_as_ok_rows(tiny_bench):
+    results, process = tiny_bench
     records = records_of(results)
     assert sorted(records) == ["full-finetune", "head-only", "lofi", "losa"]
     assert all(name in process.stdout for name in records)
@@ -57,21 +53,19 @@ def test_four_strategies_end_as_ok_rows(finished):
     }
 
 
-def test_a_second_call_runs_nothing_and_changes_no_byte(finished, tiny_dataset):
-    results, _ = finished
+def test_a_second_call_runs_nothing_and_changes_no_byte(tiny_bench, tiny_dataset, tmp_path, capsys):
+    results = tmp_path / "results"
+    shutil.copytree(tiny_bench[0], results)
     before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
-    process = run_bench(tiny_dataset, results, strategies="head-only,lofi,full-finetune,losa")
-    assert process.returncode == 0
-    assert "all 4 runs have records" in process.stderr
+    assert main(bench_command(tiny_dataset, results, strategies=FOUR)[3:]) == 0
+    assert "all 4 runs have records" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in results.rglob("*") if path.is_file()} == before
 
 
-def test_the_detections_give_the_recorded_numbers_again(finished, tiny_dataset, tmp_path):
-    results, _ = finished
+def test_the_detections_give_the_recorded_numbers_again(tiny_bench, tiny_dataset, capsys):
+    results, _ = tiny_bench
     record = records_of(results)["full-finetune"]
-    command = [
-        "-m",
-        "bench.evaluate",
+    words = [
         str(tiny_dataset / "annotations.json"),
         str(results / "detections" / f"{record['id']}.json.gz"),
         "--subset",
@@ -81,15 +75,27 @@ def test_the_detections_give_the_recorded_numbers_again(finished, tiny_dataset, 
         "--json",
         "-",
     ]
-    process = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=ROOT, check=True)
-    found = json.loads(process.stdout)
+    assert evaluate(words) == 0
+    found = json.loads(capsys.readouterr().out)
     assert found["map"] == pytest.approx(list(record["metrics"]["map"].values()), abs=1e-12)
     assert found["average"] == pytest.approx(record["metrics"]["map_average"], abs=1e-12)
 
 
-def test_the_same_seed_gives_the_same_metrics_bitwise(finished, tiny_dataset, tmp_path):
-    results, _ = finished
-    process = run_bench(tiny_dataset, tmp_path, strategies="losa")
+def test_the_other_verbs_find_the_bench_whole_and_done(tiny_bench, tmp_path, capsys):
+    results = tmp_path / "results"
+    shutil.copytree(tiny_bench[0], results)
+    assert verify(["--results", str(results)]) == 0
+    text = capsys.readouterr().out
+    assert text.count("closed: ") == 1
+    assert "4 rows, seeds 0" in text
+    assert "4 records, of 4 of them detections" in text
+    assert status(["--results", str(results)]) == 0
+    assert "4 runs: 0 running, 0 waiting, 0 interrupted, 0 failed, 4 done" in capsys.readouterr().out
+
+
+def test_the_same_seed_gives_the_same_metrics_bitwise(tiny_bench, tiny_dataset, tmp_path):
+    results, _ = tiny_bench
+    process = run_here(tiny_dataset, tmp_path, strategies="losa")
     assert process.returncode == 0, process.stderr
     first, second = records_of(results)["losa"], records_of(tmp_path)["losa"]
     assert first["metrics"] == second["metrics"]
@@ -99,12 +105,12 @@ def test_the_same_seed_gives_the_same_metrics_bitwise(finished, tiny_dataset, tm
 
 
 @pytest.fixture(scope="module")
-def failed(tiny_dataset, plugin, tmp_path_factory):
-    results = tmp_path_factory.mktemp("failed")
+def failed(tiny_dataset, plugin, bench_once):
     names = ",".join([*(f"faulty-{fault}" for fault in FAULTS), "head-only"])
-    return results, run_bench(tiny_dataset, results, "--timeout", "30", strategies=names, plugin=plugin)
+    return bench_once("failed", tiny_dataset, "--timeout", "30", strategies=names, plugin=plugin)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "status", "words"),
     [
@@ -142,6 +148,7 @@ def children_of(pid):
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_an_interrupted_bench_leaves_no_child_and_goes_on(number, tiny_dataset, plugin, tmp_path):
     names = "head-only,faulty-sleep"
@@ -214,7 +221,7 @@ def test_a_bad_video_is_one_line_and_exit_2(how, tiny_dataset, tmp_path, capsys)
     from bench.run.__main__ import main
 
     folder = tmp_path / "data"
-    shutil.copytree(tiny_dataset, folder)
+    shutil.copytree(tiny_dataset, folder, ignore=shutil.ignore_patterns("cache"))
     break_file(folder, how)
     code = main(bench_command(folder, tmp_path / "results")[3:])
     error = capsys.readouterr().err.strip()

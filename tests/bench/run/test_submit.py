@@ -163,13 +163,14 @@ def slurm_words(dataset, results, *more, strategies="head-only"):
 def no_forecast(monkeypatch):
     """Spare the seconds of a process that forecasts; as if that had failed."""
     monkeypatch.setattr("bench.run.cluster.resources.forecast_or_none", unknown)
-    monkeypatch.setattr("bench.run.cluster.resources.forecasters", ThreadPoolExecutor)
+    monkeypatch.setattr("bench.run.cluster.resources.forecast_pool", ThreadPoolExecutor)
 
 
 def unknown(question):
     return None
 
 
+@pytest.mark.slow
 def test_the_submission_to_slurm_is_the_golden_one(tiny_dataset, tmp_path, slurm, capsys, monkeypatch):
     results = tmp_path / "results"
     assert main(slurm_words(tiny_dataset, results)) == 0

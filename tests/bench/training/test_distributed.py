@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 from distributed_cases import CASES, DROPPING, PROTOCOL
-from tiny import ROOT, bench_command, make_dataset, records_of
+from tiny import ROOT, bench_command, records_of
 
 from bench.config.arguments import check_cards, check_division, check_processes
 from bench.config.overrides import override
@@ -40,16 +40,24 @@ def launch(mode, cases):
     return {each["case"]: each["ranks"] for each in lines}
 
 
-@pytest.fixture(scope="module")
-def replicated(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("replicated")
-    return launch("replicated", [*CASES, *(f"{folder}/{case}" for case in RESUMED)])
+def launched_once(made_once, mode, cases):
+    """Return what two processes say of each case and of those that are resumed, asked once a test run."""
+
+    def make(folder):
+        said = launch(mode, [*cases, *(f"{folder}/{case}" for case in RESUMED)])
+        (folder / "said.json").write_text(json.dumps(said))
+
+    return json.loads((made_once(mode, make) / "said.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def sharded(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sharded")
-    return launch("sharded", [*SHARDED, *(f"{folder}/{case}" for case in RESUMED)])
+def replicated(made_once):
+    return launched_once(made_once, "replicated", CASES)
+
+
+@pytest.fixture(scope="module")
+def sharded(made_once):
+    return launched_once(made_once, "sharded", SHARDED)
 
 
 def assert_same_training(ranks):
@@ -63,16 +71,19 @@ def assert_same_training(ranks):
         assert found["videos"] == [f"video{number}" for number in range(5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_train_as_one_does(case, replicated):
     assert_same_training(replicated[case])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SHARDED)
 def test_spread_over_two_processes_a_model_trains_as_in_one(case, sharded):
     assert_same_training(sharded[case])
 
 
+@pytest.mark.slow
 def test_the_requirement_holds_over_twenty_steps(replicated, sharded):
     for found in (replicated["plain"], replicated["streamed"], replicated["losa"], sharded["streamed"]):
         assert found[0]["steps"] == 20
@@ -94,6 +105,7 @@ def forecast_peaks(case, world):
     return [stage.peak_bytes for stage in found.stages]
 
 
+@pytest.mark.slow
 def test_the_forecast_knows_a_process_of_several(replicated, sharded):
     """A forecast's window holds three instances, a real one may hold fewer: some bytes of labels."""
     asked = [("plain", False), ("streamed", False), ("plain", True), ("streamed", True), ("lofi", True)]
@@ -110,12 +122,14 @@ def test_the_forecast_knows_a_process_of_several(replicated, sharded):
                 assert 0 <= forecast - real <= 256, (case, spread)
 
 
+@pytest.mark.slow
 def test_processes_and_spreading_need_less_memory(replicated, sharded):
     for case in ("plain", "checkpointed"):
         assert replicated[case][0]["peaks"] < replicated[case][0]["peaks_alone"]
         assert sharded[case][0]["peaks"] < replicated[case][0]["peaks"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", RESUMED)
 def test_processes_that_stopped_go_on_with_the_same_bits(case, replicated, sharded):
     for found in (replicated, sharded):
@@ -125,16 +139,9 @@ def test_processes_that_stopped_go_on_with_the_same_bits(case, replicated, shard
             assert rank["said"] == [f"unfinished/{case}.pt: goes on after step 3"]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    make_dataset(folder)
-    return folder
-
-
-def bench(data, results, *options):
+def bench(dataset, results, *options):
     return subprocess.run(
-        bench_command(data, results, *options, strategies="full-finetune"),
+        bench_command(dataset, results, *options, strategies="full-finetune"),
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -143,11 +150,11 @@ def bench(data, results, *options):
     )
 
 
-def test_a_bench_of_two_processes_is_a_row_like_one_of_one(data, tmp_path):
-    for number, options in enumerate(([], ["--processes", "2", "--sharded"])):
-        done = bench(data, tmp_path / str(number), *options)
-        assert done.returncode == 0, done.stderr[-2000:]
-    one, two = (records_of(tmp_path / str(number))["full-finetune"] for number in (0, 1))
+@pytest.mark.slow
+def test_a_bench_of_two_processes_is_a_row_like_one_of_one(tiny_bench, tiny_dataset, tmp_path):
+    done = bench(tiny_dataset, tmp_path, "--processes", "2", "--sharded")
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (records_of(results)["full-finetune"] for results in (tiny_bench[0], tmp_path))
     assert one["parallel"] == {"processes": 1, "sharded": False}
     assert two["parallel"] == {"processes": 2, "sharded": True}
     assert one["id"] != two["id"]
@@ -161,8 +168,9 @@ def test_a_bench_of_two_processes_is_a_row_like_one_of_one(data, tmp_path):
     assert two["memory"]["predicted_peak_bytes"] == pytest.approx(max(peaks), rel=1e-3)
 
 
-def test_a_failing_process_is_the_row_s_reason(data, tmp_path):
-    done = bench(data, tmp_path, "--processes", "2", "--protocol", "learning_rate=1e30")
+@pytest.mark.slow
+def test_a_failing_process_is_the_row_s_reason(tiny_dataset, tmp_path):
+    done = bench(tiny_dataset, tmp_path, "--processes", "2", "--protocol", "learning_rate=1e30")
     assert done.returncode == 1
     record = records_of(tmp_path)["full-finetune"]
     assert record["status"] == "nan"
@@ -247,7 +255,9 @@ def test_gradients_released_in_backward_cannot_be_shared():
         override(MINIATURE, {"micro_batch_windows": "0"})
 
 
-def test_bad_processes_end_with_code_2(tmp_path, capsys):
+def test_bad_processes_end_with_code_2(tmp_path, capsys, monkeypatch):
+    # Nothing is forecast, so that no process is needed.
+    monkeypatch.setattr("bench.plan.forecasters", concurrent.futures.ThreadPoolExecutor)
     assert main(["--processes", "3", "--results", str(tmp_path)]) == 2
     assert plan(["--model", "vit-t", "--strategy", "head-only", "--processes", "9"]) == 2
     assert capsys.readouterr().err.count("allowed is at most the batch_size of 2") == 2

@@ -81,12 +81,17 @@ def written(folder: Path, workers: int, imported: str = "nothing", **environment
 
 
 @pytest.fixture(scope="module")
-def plainly_written(tmp_path_factory: pytest.TempPathFactory) -> str:
-    lines = written(tmp_path_factory.mktemp("plain"), workers=1)
+def plainly_written(made_once: Callable[[str, Callable[[Path], None]], Path]) -> str:
+    def make(folder: Path) -> None:
+        (folder / "files").mkdir()
+        (folder / "lines").write_text(written(folder / "files", workers=1))
+
+    lines = (made_once("plainly-written", make) / "lines").read_text()
     assert len(lines.splitlines()) == 2 + 4 + 24 + 2 * 2
     return lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "imported", "environment"),
     [
@@ -298,6 +303,7 @@ def test_a_stopped_generation_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_make_one_data_set(tmp_path: Path) -> None:
     code = (
         "from test_miniature import SMALL, generate; from pathlib import Path;"
