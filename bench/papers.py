@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = CommandParser(prog="python -m bench.papers", description=__doc__)
     add = parser.add_argument
     add("--results", type=Path, default=DEFAULT_RESULTS, help=f"default: {DEFAULT_RESULTS}")
-    add("--seeds", default="0,1,2", help="whole numbers with commas between them (default: 0,1,2)")
+    add("--seeds", default="0,1,2", help="comma-separated whole numbers (default: 0,1,2)")
     add("--cache", type=Path, help="folder for generated data and encodings")
     add("--workers", type=whole(1), help="runs in parallel (default: one for each core)")
     add("--protocol", action="append", default=[], metavar="FIELD=VALUE", help="as in bench.run")

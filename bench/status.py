@@ -82,7 +82,7 @@ def rows(results: Path, now: float | None = None) -> list[Row]:
             continue
         else:
             row = dataclasses.replace(
-                row, total=told.total, reason="its process is gone; the same command goes on"
+                row, total=told.total, reason="its process is gone; the same command resumes it"
             )
         found[told.run] = row
     for queued in read_queues(results):

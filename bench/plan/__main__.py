@@ -34,8 +34,8 @@ def parser() -> argparse.ArgumentParser:
     """Return the argument parser."""
     result = CommandParser(prog="python -m bench.plan", description=__doc__)
     add = result.add_argument
-    add("--model", default="vit-g", help="backbones with commas between them (default: vit-g)")
-    add("--strategy", default="all", help="names with commas between them (default: all installed)")
+    add("--model", default="vit-g", help="comma-separated backbones (default: vit-g)")
+    add("--strategy", default="all", help="comma-separated names (default: all installed)")
     add("--frames", help="frames of a window, or several with commas (default: the model's protocol)")
     add("--size", help="pixels of a frame's side, or several with commas (default: the model's protocol)")
     add("--batch", type=whole(1), help="windows in a step (default: the model's protocol)")

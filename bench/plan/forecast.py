@@ -186,7 +186,7 @@ def recorded_gradients(module: nn.Module) -> Iterator[list[GradientLayout]]:
 
 
 def materialize_gradients(noted: list[GradientLayout], tracker: StorageTracker) -> None:
-    """Give parameters without a gradient an uninitialised one with the recorded layout."""
+    """Set an uninitialised gradient with the recorded layout on parameters that have none."""
     storages: dict[int, Tensor] = {}
     for each in noted:
         parameter = each.parameter

@@ -32,7 +32,7 @@ def _end_with_parent() -> None:
 def forecast_pool(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
     """Yield a pool of processes for forecasts, with one thread each.
 
-    Threads would only contend for the interpreter lock, and a forecast for CUDA changes process state.
+    More threads would only contend for the interpreter lock, and a forecast for CUDA changes process state.
     """
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}

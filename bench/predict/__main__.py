@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         help="leave out segments with a lower score",
     )
     add("--top", type=whole(1), metavar="N", help="keep the N best segments (default: all)")
-    add("--device", default="auto", help="cpu, cuda or cuda:N (default: cuda where there is one)")
+    add("--device", default="auto", help="cpu, cuda or cuda:N (default: cuda if available)")
     add("--mp4", action="store_true", help="also write the video with labels, without sound")
     return result
 

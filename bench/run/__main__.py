@@ -40,8 +40,8 @@ def plan_instead(options: argparse.Namespace) -> int | None:
     words += ["--classes", "1"] if options.classifier else []
     code = plan(plan_parser().parse_args(words))
     print(
-        f"bench.run: nothing was trained: {options.model} wants a GPU and this machine has none; "
-        "--force (make: FORCE=1) trains on the CPU all the same",
+        f"bench.run: nothing was trained: {options.model} needs a GPU and this machine has none; "
+        "--force (make: FORCE=1) trains on the CPU anyway",
         file=sys.stderr,
     )
     return code

@@ -23,7 +23,7 @@ def load_dataset(spec: RunSpecification) -> Dataset:
     """Return the data set, with a progress bar while it is generated."""
     from tqdm import tqdm
 
-    with tqdm(desc="making videos", leave=False, disable=not sys.stderr.isatty()) as bar:
+    with tqdm(desc="generating videos", leave=False, disable=not sys.stderr.isatty()) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
@@ -99,7 +99,7 @@ def conclude(runs: Sequence[ResolvedRun], options: argparse.Namespace) -> int:
     lost = [each for each in finished if not checkpoint_path(options.results, each["id"]).exists()]
     if options.keep_weights and lost:
         print(
-            f"{len(lost)} of {len(runs)} runs ended without kept weights; --redo all makes them again",
+            f"{len(lost)} of {len(runs)} runs have no kept weights; --redo all repeats them",
             file=sys.stderr,
         )
     return 0 if len(finished) == len(mine) else 1

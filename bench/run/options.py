@@ -32,9 +32,9 @@ def parser() -> argparse.ArgumentParser:
     add("--annotations", type=Path, help="a known data set's annotations, where they are not in --data")
     add("--data", type=Path, help="folder with the data set's videos")
     add("--weights", help="checkpoint path, 'random', or 'source' (vit-t as shipped; its default)")
-    add("--strategies", default="all", help="names with commas between them (default: all installed)")
-    add("--seeds", default="0", help="whole numbers with commas between them (default: 0)")
-    add("--device", default="auto", help="cpu, cuda or cuda:N (default: cuda where there is one)")
+    add("--strategies", default="all", help="comma-separated names (default: all installed)")
+    add("--seeds", default="0", help="comma-separated whole numbers (default: 0)")
+    add("--device", default="auto", help="cpu, cuda or cuda:N (default: cuda if available)")
     add("--results", type=Path, default=DEFAULT_RESULTS, help=f"default: {DEFAULT_RESULTS}")
     add(
         "--cache", type=Path, help="folder for generated data (default: $TALBENCH_CACHE or ~/.cache/talbench)"

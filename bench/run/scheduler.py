@@ -102,7 +102,7 @@ def run_matrix(
                 if elsewhere:
                     if waits_since is None:
                         waits_since = time.monotonic()
-                        _log_once(f"waiting for {_names(elsewhere)}, which another bench does", printed)
+                        _log_once(f"waiting for {_names(elsewhere)}, which another process runs", printed)
                     if time.monotonic() - waits_since > patience_seconds:
                         break
                     time.sleep(POLL_SECONDS)

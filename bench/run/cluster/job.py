@@ -58,12 +58,12 @@ class RunJob:
             done = run_matrix([run], records, 1, limits, self.redo, known, LOCK_TIMEOUT_SECONDS)
         except PreemptedError:
             kept = unfinished_path(run.results, run.id)
-            print(f"{run.id}: stopped, {'goes on from' if kept.exists() else 'without'} a checkpoint")
+            print(f"{run.id}: stopped {'with' if kept.exists() else 'without'} a checkpoint")
             signals.requeue(lambda reason: self._write(run, "timeout", reason))
         except InputError as error:
             self._write(run, "cancelled", str(error))
             raise
-        return str(done[0]["status"]) if done else f"left to another: {read_status(records, run.id)}"
+        return str(done[0]["status"]) if done else f"run by another process: {read_status(records, run.id)}"
 
     def checkpoint(self) -> Any:
         """Return the job to requeue: this one, unchanged, as the run's state is in the results folder."""

@@ -84,7 +84,7 @@ def slurm_queue() -> dict[str, str]:
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         raise InputError(
-            f"--launcher slurm: squeue cannot be asked ({' '.join(said.split())[:200]})"
+            f"--launcher slurm: squeue cannot be queried ({' '.join(said.split())[:200]})"
         ) from None
     lines = (line.split() for line in answer.stdout.splitlines())
     return {words[0]: words[1] for words in lines if len(words) == 2}

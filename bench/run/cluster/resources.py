@@ -79,7 +79,7 @@ def resource_requests(
     if unknown:
         raise InputError(
             f"--slurm: no run like {unknown[0]}{' and others' if unknown[1:] else ''} was measured in these "
-            "results, so that its time is not known; allowed is time=MINUTES"
+            "results, so its time limit is not known; allowed is time=MINUTES"
         )
     return asked
 
@@ -136,7 +136,7 @@ def smallest_card(needed: int | None, cards: Sequence[tuple[str, int]]) -> tuple
         return None, ()
     largest, most = cards[-1]
     if needed is None:
-        return largest, (f"card: there is no forecast, so that the largest ({largest}) is asked for",)
+        return largest, (f"card: there is no forecast, so the largest ({largest}) is requested",)
     for name, size in cards:
         if needed <= size:
             return name, ()

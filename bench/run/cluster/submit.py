@@ -63,7 +63,7 @@ def launch(
         left = [run for run in todo if run.id not in alive and not is_locked(results, run.id)]
         if len(left) < len(todo):
             have = len(todo) - len(left)
-            print(f"{have} of {len(todo)} runs have jobs, or are done right now", file=sys.stderr)
+            print(f"{have} of {len(todo)} runs already have jobs or are running", file=sys.stderr)
         wishes = parse_slurm_options(options.slurm)
         if options.launcher == "slurm" and left:
             records = read_folder(results / "records").records
@@ -79,7 +79,7 @@ def launch(
     if left:
         print(
             f"{len(left)} jobs submitted; python -m bench.status --results "
-            f"{shlex.quote(str(options.results))} tells how far they are, this command then makes the tables",
+            f"{shlex.quote(str(options.results))} shows their progress; repeat this command for the tables",
             file=sys.stderr,
         )
     return 0

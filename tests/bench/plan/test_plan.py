@@ -149,7 +149,7 @@ def test_a_bench_of_a_published_model_without_a_gpu_is_its_plan(tmp_path):
     assert process.returncode == 0, process.stderr
     assert "| head-only | plain |" in process.stdout
     [line] = process.stderr.strip().splitlines()
-    assert "nothing was trained: vit-s wants a GPU" in line
+    assert "nothing was trained: vit-s needs a GPU" in line
     assert "--force" in line
     assert not list(tmp_path.iterdir())
 
