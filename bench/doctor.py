@@ -1,8 +1,8 @@
 """``python -m bench.doctor``: check annotations and videos before anything is computed from them.
 
-Reads every annotation and opens every video, says which ground truth it is, what is wrong, and what window
-would fit. Without ``--data`` it looks at the annotations alone. The exit code is 0 if all is well, 1 with
-warnings, 2 with errors.
+Reads every annotation and opens every video, and reports the version of the ground truth, the problems found
+and a suitable window. Without ``--data``, only the annotations are checked. The exit code is 0 without
+problems, 1 with warnings, 2 with errors.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ SHOWN = 5
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the options."""
+    """Return the argument parser."""
     result = CommandParser(prog="python -m bench.doctor", description=__doc__)
     add = result.add_argument
     add("annotations", type=Path, nargs="?", help="JSON file or folder of text files (default: in --data)")
     add("--data", type=Path, help="folder with the videos, at any depth")
-    add("--card", help="the known data set that it should be, such as thumos14:211")
+    add("--card", help="the known data set to compare with, such as thumos14:211")
     add("--every-frame", action="store_true", help="decode every frame (default: the first and the last)")
     add("--workers", type=whole(1), default=os.cpu_count() or 1, help="processes that open videos")
-    add("--cache", type=Path, help="what is known of files already (default: below $TALBENCH_CACHE)")
-    add("--plot", type=Path, help="draw lengths of videos and instances there (.png, .pdf or .svg)")
-    add("--json", metavar="FILE", help="write all of it as JSON; '-' prints it and nothing else")
+    add("--cache", type=Path, help="folder of cached check results (default: below $TALBENCH_CACHE)")
+    add("--plot", type=Path, help="draw lengths of videos and instances (.png, .pdf or .svg)")
+    add("--json", metavar="FILE", help="write the report as JSON; '-' prints only the JSON")
     add(
         "--write-missing",
         type=Path,
         metavar="FILE",
-        help="list the ids of videos without a usable file there",
+        help="write the ids of videos without a usable file to this file",
     )
     return result
 
 
 def lines(report: Mapping[str, Any]) -> list[str]:
-    """Return the report for a reader."""
+    """Return the report as lines of text."""
     text = []
     for subset, numbers in report["subsets"].items():
         text.append(
@@ -82,7 +82,7 @@ def lines(report: Mapping[str, Any]) -> list[str]:
 
 
 def draw(report: Mapping[str, Any], path: Path) -> bytes:
-    """Return a picture of instance and video lengths by subset, in the format of the path's suffix."""
+    """Return a figure of instance and video lengths by subset, in the format of the path's suffix."""
     import io
 
     kind = path.suffix.lower().lstrip(".")
@@ -110,7 +110,7 @@ def draw(report: Mapping[str, Any], path: Path) -> bytes:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command."""
+    """Run the command and return the exit code."""
     return run_command(parser(), arguments, _main)
 
 

@@ -1,4 +1,4 @@
-"""``python -m bench.evaluate``: mean average precision of a submission file against a ground-truth file."""
+"""``python -m bench.evaluate``: compute the mAP of a submission file against a ground-truth file."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from bench.io.writing import write_output
 
 
 def parse_tiou(text: str) -> tuple[float, ...]:
-    """Return the thresholds of ``start:stop:step`` (stop included) or of a list with commas."""
+    """Return the thresholds given as ``start:stop:step`` (stop included) or as a comma-separated list."""
     try:
         if ":" in text:
             start, stop, step = (float(part) for part in text.split(":"))
             count = math.floor((stop - start) / step + 1e-6) + 1
-            # Rounded, or the third of .3:.7:.1 would be 0.5000000000000001 and its own threshold.
+            # Rounded, as the third threshold of .3:.7:.1 would otherwise be 0.5000000000000001.
             thresholds = [round(start + index * step, 9) for index in range(count)]
         else:
             thresholds = [float(part) for part in text.split(",")]
@@ -41,7 +41,7 @@ def parse_tiou(text: str) -> tuple[float, ...]:
 
 
 def parse_numbers(text: str) -> tuple[int, ...]:
-    """Return whole numbers given with commas between them."""
+    """Return the sorted whole numbers of a comma-separated list."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdecimal() and 0 < int(part) <= 10**6 for part in parts):
         raise InputError(
@@ -51,7 +51,7 @@ def parse_numbers(text: str) -> tuple[int, ...]:
 
 
 def class_table(evaluation: Evaluation) -> str:
-    """Return a CSV table: a class a row, its AP in percent at every threshold and on average."""
+    """Return a CSV table with one row per class: AP in percent at every threshold and on average."""
     content = io.StringIO()
     table = csv.writer(content, lineterminator="\n")
     table.writerow(["class", *(f"AP@{tiou:g}" for tiou in evaluation.tiou), "average"])
@@ -63,7 +63,7 @@ def class_table(evaluation: Evaluation) -> str:
 
 
 def extra_lines(result: dict[str, Any]) -> list[str]:
-    """Return average recall and diagnosis for a reader, in percent, where they were asked for."""
+    """Return average recall and diagnosis as lines of text, in percent, if they were computed."""
     text = [
         f"AR@{number:<5} {100 * share:5.2f}" for number, share in result.get("average_recall", {}).items()
     ]
@@ -78,7 +78,7 @@ def extra_lines(result: dict[str, Any]) -> list[str]:
 
 
 def document(evaluation: Evaluation) -> dict[str, Any]:
-    """Return the evaluation as JSON values; all precisions are fractions."""
+    """Return the evaluation as JSON values; AP and mAP are fractions."""
     per_class = zip(evaluation.classes, evaluation.ap.tolist(), strict=True)
     return {
         "tiou": list(evaluation.tiou),
@@ -90,7 +90,7 @@ def document(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def lines(evaluation: Evaluation) -> list[str]:
-    """Return the evaluation for a reader, in percent."""
+    """Return the evaluation as lines of text, in percent."""
     counts = evaluation.counts
     table = [f"{'tIoU':>8}  mAP %"]
     table += [
@@ -111,16 +111,16 @@ def lines(evaluation: Evaluation) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return the exit code: 0, or 2 for wrong input."""
+    """Run the command and return the exit code: 0, or 2 for invalid input."""
     parser = CommandParser(prog="python -m bench.evaluate", description=__doc__)
     parser.add_argument("ground_truth", type=Path, help="ActivityNet JSON with 'database' (.json, .json.gz)")
     parser.add_argument("predictions", type=Path, help="ActivityNet JSON with 'results' (.json, .json.gz)")
     parser.add_argument("--subset", required=True, help="subset of the ground truth, spelt as in the file")
     parser.add_argument("--tiou", default=".3:.7:.1", help="start:stop:step or a,b,c (default: %(default)s)")
-    parser.add_argument("--recall", metavar="AN,AN", help="average recall of so many best detections a video")
-    parser.add_argument("--diagnose", action="store_true", help="kinds of errors, after DETAD")
-    parser.add_argument("--csv", metavar="FILE", help="write the AP of every class there, in percent")
-    parser.add_argument("--json", metavar="FILE", help="write JSON there; '-' prints it and nothing else")
+    parser.add_argument("--recall", metavar="AN,AN", help="average recall at AN detections per video")
+    parser.add_argument("--diagnose", action="store_true", help="diagnose the kinds of errors, after DETAD")
+    parser.add_argument("--csv", metavar="FILE", help="write the AP of every class to this file, in percent")
+    parser.add_argument("--json", metavar="FILE", help="write JSON to this file; '-' prints only the JSON")
     return run_command(parser, arguments, _main)
 
 

@@ -1,8 +1,8 @@
-"""``python -m bench.measure``: memory and time of real training steps beside their forecast.
+"""``python -m bench.measure``: measure memory and time of real training steps, and compare with the forecast.
 
-Takes the questions of ``bench.plan`` and runs a few steps of each on this machine's device, with random
-weights and frames, on which neither depends. Every row is written as soon as it is there; rows that exist are
-not measured again, and one that runs out of memory is a row.
+Takes the options of ``bench.plan`` and runs a few steps of each configuration on this machine's device, with
+random weights and frames, on which neither depends. Every row is written as soon as it is measured; existing
+rows are not measured again, and a configuration that runs out of memory also gets a row.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from bench.plan.request import ForecastRequest
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the options: those of ``bench.plan``, and where the rows go."""
+    """Return the argument parser: the options of ``bench.plan``, and the output folder."""
     result = plan_parser()
     result.prog, result.description = "python -m bench.measure", __doc__
     result.add_argument(
         "--results", type=Path, default=Path("results") / "local", help="rows go to its folder 'memory'"
     )
-    result.add_argument("--redo", action="store_true", help="measure also what has a row")
-    result.add_argument("--force", action="store_true", help="measure also on a card that others use")
+    result.add_argument("--redo", action="store_true", help="also measure what already has a row")
+    result.add_argument("--force", action="store_true", help="measure even on a GPU that is in use")
     return result
 
 
 def row_path(results: Path, question: ForecastRequest, device_name: str) -> Path:
-    """Return where a question's row lies: a readable name and a digest of all that it asks."""
+    """Return the path of a request's row: a readable name and a digest of all its fields."""
     asked = [question.model, question.strategy, question.settings, sorted(question.protocol.items())]
     text = json.dumps([*asked, question.device, device_name, question.classes, question.instances])
     digest = hashlib.sha256(text.encode()).hexdigest()[:10]
@@ -46,7 +46,7 @@ def row_path(results: Path, question: ForecastRequest, device_name: str) -> Path
 
 
 def measure_all(options: argparse.Namespace) -> int:
-    """Measure what has no row yet; return 1 if any row is of a run that failed."""
+    """Measure the configurations without a row; return 1 if any row has failed."""
     import torch
     from tqdm import tqdm
 
@@ -65,11 +65,11 @@ def measure_all(options: argparse.Namespace) -> int:
     failed = 0
     for path, question in tqdm(asked.items(), desc="measuring", disable=not sys.stderr.isatty()):
         if options.redo or not path.exists():
-            # A process each: peaks, and what an error leaves behind, stay its own.
+            # A separate process each, so that peaks and leftovers of an error do not affect the next one.
             with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
                 row = pool.submit(measure, question, options.device).result()
             write_atomically(path, json.dumps(row, indent=1, allow_nan=False).encode())
-        read_step(path)  # a row that lay there may be anybody's
+        read_step(path)  # an existing row is untrusted
         row = read_json(path, MAX_RECORD_BYTES, finite=True)
         failed += row["status"] != "ok"
         tqdm.write(printable(line(row)), file=sys.stderr)
@@ -77,7 +77,7 @@ def measure_all(options: argparse.Namespace) -> int:
 
 
 def line(row: dict[str, object]) -> str:
-    """Return one line on a row: predicted and measured peak in GB and their difference, or what failed."""
+    """Return one line on a row: predicted and measured peak in GB and their difference, or the failure."""
     name = f"{row['model']} {row['strategy']} {row['backward']} {row['frames']} x {row['image_size']}"
     predicted, measured = row["predicted_peak_bytes"], row.get("measured")
     assert isinstance(predicted, int)
@@ -91,7 +91,7 @@ def line(row: dict[str, object]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command."""
+    """Run the command and return the exit code."""
     return run_command(parser(), arguments, measure_all, RUNS_KEPT)
 
 

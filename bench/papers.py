@@ -1,7 +1,7 @@
-"""``python -m bench.papers``: the papers' ablations and configurations, run on the embedded miniature.
+"""``python -m bench.papers``: run the papers' ablations and configurations on the embedded miniature.
 
 LoSA's ranges, gates and taps, LoFi's fidelities and cycles, and head-only with and without pre-training, one
-row each. What has a record is not run again; ``bench.report`` makes the papers' tables of the records.
+row each. Runs with a record are not repeated; ``bench.report`` builds the papers' tables from the records.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DEFAULT_RESULTS = Path("results") / "papers"
 
 
 class Variant(NamedTuple):
-    """A strategy with fields set, and the weights that its backbone starts from."""
+    """A strategy with changed settings, and the initial weights of its backbone."""
 
     strategy: str
     settings: Mapping[str, str] = MappingProxyType({})
@@ -35,7 +35,7 @@ VARIANTS = (
     Variant("head-only"),
     Variant("losa"),
     Variant("lofi"),
-    # LoFi, section 3.2 and table 2: the fidelities by themselves, and the short cycle.
+    # LoFi, section 3.2 and table 2: each fidelity alone, and the short cycle.
     Variant("lofi", {"variant": "s"}),
     Variant("lofi", {"variant": "t"}),
     Variant("lofi", {"variant": "st"}),
@@ -46,13 +46,13 @@ VARIANTS = (
     Variant("losa", {"gated": "false"}),
     Variant("losa", {"taps": "-1"}),
     Variant("losa", {"taps": "-2+-1"}),
-    # LoFi, table 1: what pre-training by classification is worth.
+    # LoFi, table 1: the effect of pre-training by classification.
     Variant("head-only", weights="random"),
 )
 
 
 def specifications(words: Sequence[str], seeds: Sequence[int]) -> list[RunSpecification]:
-    """Return the runs of all variants, the first seed of every variant before the second of any."""
+    """Return the runs of all variants, ordered by seed, then by variant."""
     specs = []
     for seed in seeds:
         for variant in VARIANTS:
@@ -64,13 +64,13 @@ def specifications(words: Sequence[str], seeds: Sequence[int]) -> list[RunSpecif
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command."""
+    """Run the command and return the exit code."""
     parser = CommandParser(prog="python -m bench.papers", description=__doc__)
     add = parser.add_argument
     add("--results", type=Path, default=DEFAULT_RESULTS, help=f"default: {DEFAULT_RESULTS}")
-    add("--seeds", default="0,1,2", help="whole numbers with commas between them (default: 0,1,2)")
+    add("--seeds", default="0,1,2", help="comma-separated whole numbers (default: 0,1,2)")
     add("--cache", type=Path, help="folder for generated data and encodings")
-    add("--workers", type=whole(1), help="runs side by side (default: one for each core)")
+    add("--workers", type=whole(1), help="runs in parallel (default: one for each core)")
     add("--protocol", action="append", default=[], metavar="FIELD=VALUE", help="as in bench.run")
 
     def action(options: argparse.Namespace) -> int:

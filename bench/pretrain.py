@@ -1,7 +1,7 @@
-"""``python -m bench.pretrain``: train vit-t to classify the miniature's source clips, and keep its backbone.
+"""``python -m bench.pretrain``: train vit-t to classify the miniature's source clips, and save its backbone.
 
-The result is a checkpoint such as the shipped one, which was trained on version 1 of these clips, with a note
-of the command, the seed and the hash beside it. Source and target differ in scene, speed and classes, as
+The result is a checkpoint like the shipped one, which was trained on version 1 of these clips, and a JSON
+file with the command, the seed and the hash. Source and target data differ in scene, speed and classes, as
 Kinetics and THUMOS do.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the options."""
+    """Return the argument parser."""
     result = CommandParser(prog="python -m bench.pretrain", description=__doc__)
     result.add_argument("--output", type=Path, help="checkpoint to write (default: the shipped one)")
     result.add_argument("--cache", type=Path, help="folder for generated data")
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 @dataclasses.dataclass(frozen=True)
 class SourceClips:
-    """Decoded source clips (N, 3, T, H, W) uint8 and their class numbers, by subset."""
+    """Decoded source clips (N, 3, T, H, W), uint8, and their class indices, by subset."""
 
     classes: tuple[str, ...]
     labels_sha256: str
@@ -50,7 +50,7 @@ class SourceClips:
 
 
 def load_source(cache: Path | None, size: int) -> SourceClips:
-    """Return the miniature's source clips, generated if need be; each is cut to the shortest one's frames."""
+    """Return the miniature's source clips, cut to the shortest length; they are generated if missing."""
     import numpy as np
     import torch
     from tqdm import tqdm
@@ -74,7 +74,7 @@ def load_source(cache: Path | None, size: int) -> SourceClips:
 
 
 def pretrain(options: argparse.Namespace) -> dict[str, object]:
-    """Train, write the checkpoint and its note, and return the note."""
+    """Train, write the checkpoint and its description, and return the description."""
     import numpy as np
     import torch
     from safetensors.torch import save
@@ -119,7 +119,7 @@ def pretrain(options: argparse.Namespace) -> dict[str, object]:
         chosen = torch.from_numpy(rng.integers(0, len(clips), options.batch_size))
         first = int(rng.integers(0, clips.shape[2] - frames + 1))
         batch = clips[chosen][:, :, first : first + frames].float()
-        # Brightness and contrast of a whole clip say nothing of its motion.
+        # Vary brightness and contrast of the whole clip, which are independent of its motion.
         gain = torch.from_numpy(rng.uniform(0.8, 1.2, (len(batch), 1, 1, 1, 1))).float()
         shift = torch.from_numpy(rng.uniform(-20, 20, (len(batch), 1, 1, 1, 1))).float()
         loss = nn.functional.cross_entropy(logits(batch * gain + shift), labels[chosen], label_smoothing=0.1)
@@ -152,7 +152,7 @@ def pretrain(options: argparse.Namespace) -> dict[str, object]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; bad input is one line and exit code 2."""
+    """Run the command; invalid input prints one line and returns exit code 2."""
 
     def action(options: argparse.Namespace) -> int:
         print(json.dumps(pretrain(options), indent=1))

@@ -1,7 +1,7 @@
-"""``python -m bench.status``: how far the runs of a results folder are, whoever does them.
+"""``python -m bench.status``: show the progress of the runs of a results folder.
 
-Waiting, running with phase and progress, interrupted, failed with their reason, done: of benches and of jobs,
-on this machine and on others that share the folder.
+Runs are waiting, running (with phase and progress), interrupted, failed (with the reason) or done. The list
+includes local runs and cluster jobs, on this machine and on others that share the folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STATES = ("running", "waiting", "interrupted", "failed", "done")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What is known of one run."""
+    """State of one run."""
 
     run: str
     model: str
@@ -36,16 +36,16 @@ class Row:
     done: int | None = None
     total: int | None = None
     seconds: float | None = None
-    """Since its process began, or all that a finished one took."""
+    """Seconds since the process started, or the total time of a finished run."""
     remaining_seconds: float | None = None
     remaining_from: str | None = None
-    """What the estimate rests on: a finished run, or the pace of the phase, of which alone it then speaks."""
+    """Source of the estimate: similar finished runs, or the phase's speed, for the end of the phase only."""
     reason: str | None = None
     job: str | None = None
 
 
 def rows(results: Path, now: float | None = None) -> list[Row]:
-    """Return the runs, those first that somebody is waiting for. Raises InputError without such a folder."""
+    """Return the runs, sorted by state as in ``STATES``. Raises InputError if ``results`` does not exist."""
     from bench.records.locks import is_locked
     from bench.records.progress import read_progress, read_queues
     from bench.records.record import read_folder, was_killed
@@ -82,7 +82,7 @@ def rows(results: Path, now: float | None = None) -> list[Row]:
             continue
         else:
             row = dataclasses.replace(
-                row, total=told.total, reason="its process is gone; the same command goes on"
+                row, total=told.total, reason="its process is gone; the same command resumes it"
             )
         found[told.run] = row
     for queued in read_queues(results):
@@ -107,7 +107,7 @@ def rows(results: Path, now: float | None = None) -> list[Row]:
 
 
 def _similar_runs(told: Any, records: dict[str, Any]) -> list[Any]:
-    """Return the finished runs that differ from this one in seed or device at most."""
+    """Return the finished runs that differ from this one only in seed or device."""
     from bench.records.progress import settings_text
 
     kind = (told.model, told.settings, told.protocol)
@@ -122,10 +122,10 @@ def _similar_runs(told: Any, records: dict[str, Any]) -> list[Any]:
 
 
 def remaining(told: Any, twins: Sequence[Any], now: float) -> tuple[float | None, str | None]:
-    """Return how long a run goes on, about, and what says so.
+    """Return the estimated remaining seconds of a run and the source of the estimate.
 
-    A finished run of the same kind says it of the whole, as long as this one is not slower already; else
-    the pace of the phase says it of the rest of the phase.
+    The median time of finished similar runs gives an estimate for the whole run, unless this run is already
+    slower; otherwise the speed of the phase gives an estimate for the rest of the phase.
     """
     if twins:
         usual = statistics.median(record["cost"]["wall_seconds"] for record in twins)
@@ -139,7 +139,7 @@ def remaining(told: Any, twins: Sequence[Any], now: float) -> tuple[float | None
 
 
 def table(found: Sequence[Row]) -> str:
-    """Return the runs as text, with a line of how many there are of each state."""
+    """Return the runs as text, with a line of counts by state."""
     counts = ", ".join(f"{sum(row.state == state for row in found)} {state}" for state in STATES)
     lines = [("run", "state", "phase", "progress", "since", "remaining", "reason", "job")]
     for row in found:
@@ -164,7 +164,7 @@ def table(found: Sequence[Row]) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return seconds as a person reads them."""
+    """Return a duration as readable text."""
     if seconds is None:
         return ""
     minutes, rest = divmod(round(seconds), 60)
@@ -175,7 +175,7 @@ def duration(seconds: float | None) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; bad input is one line and exit code 2."""
+    """Run the command; invalid input prints one line and returns exit code 2."""
     from bench.records.paths import default_results
 
     parser = CommandParser(prog="python -m bench.status", description=__doc__)

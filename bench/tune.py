@@ -1,7 +1,7 @@
-"""``python -m bench.tune``: choose hyper-parameters on the tuning videos, equal trials each.
+"""``python -m bench.tune``: choose hyper-parameters on the tuning videos, with equal trials per strategy.
 
-The trials, one seed each, are recorded like any run, under ``results/tuning``. The committed ones, on version
-1 of the data (``results/miniature-1/tuning``), are of the defaults. Test videos take no part.
+The trials, one seed each, are recorded like any run, under ``results/tuning``. The committed trials, on
+version 1 of the data (``results/miniature-1/tuning``), are those of the defaults. Test videos are not used.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TRIALS: dict[str, tuple[dict[str, str], ...]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command."""
+    """Run the command and return the exit code."""
     parser = CommandParser(prog="python -m bench.tune", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results") / "tuning")
     parser.add_argument("--cache", type=Path, help="folder for generated data")
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def trials(words: Sequence[str]) -> list[RunSpecification]:
-    """Return the runs of all trials, the first of every strategy before the second of any."""
+    """Return the runs of all trials: the first of every strategy, then the second, and so on."""
     specs = []
     for number in range(len(next(iter(TRIALS.values())))):
         settings = [

@@ -1,8 +1,8 @@
-"""``python -m bench.verify``: which tables of a folder hold only what may be compared, and is it intact.
+"""``python -m bench.verify``: check which tables contain only comparable rows, and that records are intact.
 
-A table is closed if nothing but the strategy differs between its rows: one protocol (head, steps and the
-rule that selects the evaluated weights with it), one data hash, one set of seeds, equally many trials. Any
-other is open, and what differs is named. Every record is checked against itself and its detections.
+A table is closed if only the strategy differs between its rows: one protocol (including head, steps and the
+rule that selects the evaluated weights), one data hash, one set of seeds, equally many trials. Otherwise it
+is open, and the differences are listed. Every record is checked for consistency and against its detections.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench.records.paths import detections_path, ground_truth_path
 from bench.records.record import Record, dataset_settings, read_folder
 
 DEVICES = ("cpu", "cuda", *(f"cuda:{number}" for number in range(16)))
-"""What a run may have been told; the id follows from it, and the record keeps its type only."""
+"""Possible devices of a run: the id depends on the device, but the record has only its type."""
 TOLERANCE = 1e-9
 
 
@@ -33,7 +33,7 @@ def protocol_digest(protocol: dict[str, Any]) -> str:
 
 
 def identifiers(record: Record) -> set[str]:
-    """Return the ids that follow from a record's parts, one for each device that it may have been told."""
+    """Return the possible ids of a record, one for each device that the run may have used."""
     dataset, device_type = record["dataset"], record["environment"].get("device_type")
     return {
         RunIdentity(
@@ -52,7 +52,7 @@ def identifiers(record: Record) -> set[str]:
 
 
 def inconsistencies(record: Record, results: Path) -> Iterator[str]:
-    """Give one line for each part of a record that does not follow from the others."""
+    """Yield one line for each field of a record that is inconsistent with the others."""
     if protocol_digest(record["protocol"]) != record["protocol"]["digest"]:
         yield "field 'protocol.digest' is not that of the protocol's fields"
     if record["id"] not in identifiers(record):
@@ -65,7 +65,7 @@ def inconsistencies(record: Record, results: Path) -> Iterator[str]:
 
 
 def _wrong_metrics(record: Record, results: Path) -> Iterator[str]:
-    """Compare the metrics with each other, and with detections and ground truth where both are there."""
+    """Check the metrics for consistency, and against detections and ground truth if both exist."""
     from bench.detection.evaluation import evaluate
     from bench.detection.submission import read_ground_truth, read_submission
 
@@ -93,7 +93,7 @@ def _wrong_metrics(record: Record, results: Path) -> Iterator[str]:
 
 
 def _wrong_memory(record: Record) -> Iterator[str]:
-    """Compare the peak with those of the stages and with its split by kind."""
+    """Check the peak against the peaks of the stages and its split by kind."""
     memory = record["memory"]
     peak = memory.get("peak_allocated_bytes")
     stages = [stage.get("peak_allocated_bytes") for stage in memory.get("stages") or ()]
@@ -120,18 +120,18 @@ def differences(first: Any, other: Any, name: str = "protocol") -> list[str]:
 
 
 def with_defaults(record: Record) -> dict[str, Any]:
-    """Return a record's protocol with the fields that came after it, at the values that it was run with."""
+    """Return a record's protocol with fields that were added later, at the values in use at its time."""
     return {**DEFAULTS_OF_NEW_FIELDS, **record["protocol"]}
 
 
 def open_reasons(comparison: Any, trials: Sequence[Record]) -> list[str]:
-    """Return why the rows of a table may not be compared; none if the table is closed."""
+    """Return the reasons why the rows of a table are not comparable; empty if the table is closed."""
     records = [record for row in comparison.rows for record in row.records]
     reasons = []
     if len({row.strategy for row in comparison.rows}) < 2:
         reasons.append(f"only {comparison.rows[0].strategy} is there, nothing to compare it with")
     picks: tuple[tuple[str, Callable[[Record], Any]], ...] = (
-        # Rows of a table saw the same pictures, but for those that died before they could tell.
+        # Decoded frames are not compared: grouping separates them, and runs that failed early lack digests.
         ("dataset", lambda record: {k: v for k, v in dataset_settings(record).items() if k != "name"}),
         ("protocol", with_defaults),
     )
@@ -154,7 +154,7 @@ def open_reasons(comparison: Any, trials: Sequence[Record]) -> list[str]:
 
 
 def _unequal_trials(comparison: Any, records: Sequence[Record], trials: Sequence[Record]) -> list[str]:
-    """Return how the selection of hyper-parameters broke its rule, where trials are recorded."""
+    """Return violations of the rules of hyper-parameter selection, if trials are recorded."""
     mine = [
         trial
         for trial in trials
@@ -237,7 +237,7 @@ def verify(results: Path) -> tuple[list[str], int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return the exit code: 0, 1 where a table is open or a record was edited, 2 for bad input."""
+    """Return the exit code: 0, 1 if a table is open or a record was edited, 2 for invalid input."""
     from bench.records.paths import add_results, default_results
 
     parser = CommandParser(prog="python -m bench.verify", description=__doc__)

@@ -1,1 +1,1 @@
-"""Forecasts of the peak memory of training, and measured steps beside them."""
+"""Forecasts of the peak memory of training, and measurements of real steps."""

@@ -1,4 +1,4 @@
-"""``python -m bench.plan``: the peak memory of training, predicted on any machine, and what fits a card.
+"""``python -m bench.plan``: predict the peak memory of training on any machine, and what fits a card.
 
 Every row traces real training steps on tensors without data (``bench.plan.forecast``). Nothing is read,
 downloaded or trained.
@@ -31,31 +31,31 @@ MAX_PIXELS = 1024
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the options."""
+    """Return the argument parser."""
     result = CommandParser(prog="python -m bench.plan", description=__doc__)
     add = result.add_argument
-    add("--model", default="vit-g", help="backbones with commas between them (default: vit-g)")
-    add("--strategy", default="all", help="names with commas between them (default: all installed)")
+    add("--model", default="vit-g", help="comma-separated backbones (default: vit-g)")
+    add("--strategy", default="all", help="comma-separated names (default: all installed)")
     add("--frames", help="frames of a window, or several with commas (default: the model's protocol)")
     add("--size", help="pixels of a frame's side, or several with commas (default: the model's protocol)")
     add("--batch", type=whole(1), help="windows in a step (default: the model's protocol)")
     add("--precision", choices=("float32", "bfloat16"), help="default: the model's protocol on the device")
     add("--backward", default="all", help=f"{', '.join(MODES)}, or all that make a difference (default)")
     add("--classes", type=whole(1), default=20, help="classes of the data set (default: 20)")
-    add("--device", choices=("cuda", "cpu"), default="cuda", help="what is forecast for (default: cuda)")
+    add("--device", choices=("cuda", "cpu"), default="cuda", help="target device (default: cuda)")
     add(
         "--gpu",
         type=real(lambda value: 1 <= value <= 10000, "1 to 10000 (GiB)"),
         metavar="GIB",
-        help="what fits a card: the most frames, and the largest size",
+        help="also print what fits a card of this size: the most frames, and the largest frame size",
     )
     add("--set", action="append", default=[], metavar="STRATEGY.FIELD=VALUE", help="as in bench.run")
     add("--protocol", action="append", default=[], metavar="FIELD=VALUE", help="as in bench.run")
     add("--json", metavar="FILE", help="write the rows as JSON; '-' is standard output, which then holds it")
     add("--processes", type=whole(1, 1024), default=1, help="processes that share a batch (default: 1)")
-    add("--sharded", action="store_true", help="their blocks that train are spread over them (FSDP2)")
-    add("--timeline", action="store_true", help="with --json: the live bytes through a step as well")
-    add("--workers", type=whole(1), default=2, help="forecasts side by side, 0.8 GB each (default: 2)")
+    add("--sharded", action="store_true", help="shard trainable blocks over processes (FSDP2)")
+    add("--timeline", action="store_true", help="with --json: include the live bytes through a step")
+    add("--workers", type=whole(1), default=2, help="forecasts in parallel, 0.8 GB each (default: 2)")
     return result
 
 
@@ -74,7 +74,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def heading(row: dict[str, Any]) -> str:
-    """Return one sentence on what the table holds."""
+    """Return a sentence that describes the table."""
     sentence = (
         f"Predicted peak memory of a training step in GB (10^9 bytes): {row['model']}, {row['frames']} "
         f"frames as {row['clips']} clips, {row['image_size']} x {row['image_size']} pixels, batch "
@@ -113,7 +113,7 @@ def add_what_fits(
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Print the table and, if asked, what fits a card; return the exit code."""
+    """Print the table and, with ``--gpu``, what fits a card; return the exit code."""
     with forecast_pool(options.workers) as pool:
         asked = pool.submit(forecast_requests, options).result()
         rows = run_forecasts(asked, pool)
@@ -137,7 +137,7 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command."""
+    """Run the command and return the exit code."""
     return run_command(parser(), arguments, plan)
 
 

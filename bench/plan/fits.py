@@ -1,4 +1,4 @@
-"""The most frames and the largest size that fit a card."""
+"""Search for the most frames and the largest frame size that fit a card."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bench.plan.request import ForecastRequest, run_forecast
 def largest_fitting(
     ask: Callable[[int], int], first: int, step: int, most: int, limit: int, power: int
 ) -> int | None:
-    """Return the largest multiple of ``step``, at most ``most``, whose need is at most ``limit``; else None.
+    """Return the largest multiple of ``step``, at most ``most``, that needs at most ``limit``; else None.
 
-    ``ask`` gives the bytes needed. They grow about linearly in the ``power``-th power of the argument, so a
-    line through two answers says where to ask next; what is returned was itself asked for and found to fit.
+    ``ask`` returns the bytes needed, which grow about linearly in the ``power``-th power of the argument, so
+    the search follows a line through two known points. The returned value was itself evaluated and fits.
     """
     most = most // step * step
     known = {argument: ask(argument) for argument in (min(first, most), min(2 * first, most))}

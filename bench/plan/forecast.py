@@ -1,10 +1,10 @@
-"""The peak memory of training, without the device: real steps on fake tensors under the storage tracker.
+"""Predict the peak memory of training without the device: real steps on fake tensors and a storage tracker.
 
 The detector, the strategy's stages, the loss and the optimizer are those of a run; only the tensors hold no
-data. For a CUDA device the step is traced on fake CPU tensors (fake CUDA tensors cannot go backward without
-a GPU), with CUDA's casts and kernels' scratch memory put in, and every storage follows a model of the caching
-allocator. What lies on the host is traced on ``meta``, so that it is not counted. Two steps are run for each
-stage and fidelity and the second is reported, as the meter does.
+data. For a CUDA device, the step is traced on fake CPU tensors (fake CUDA tensors do not support backward
+without a GPU), with CUDA's casts and kernel scratch memory added, and every storage passes through a model
+of the caching allocator. Host tensors are traced on ``meta``, so that they are not counted. Two steps are run
+for each stage and fidelity and the second is reported, as the meter does.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CPU_DEVICE = torch.device("cpu")
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """The device that is forecast for."""
+    """Target device of a forecast."""
 
     device: str = "cuda"
     workspace_bytes: int = 2 * 8320 * 1024
@@ -55,19 +55,19 @@ CPU = Target("cpu", 0)
 
 @dataclasses.dataclass(frozen=True)
 class TraceSettings:
-    """What a forecast is of, beside model, strategy and protocol."""
+    """Settings of a forecast in addition to model, strategy and protocol."""
 
     classes: int = 20
-    """Classes of the data set."""
+    """Number of classes of the data set."""
     instances: int = 8
-    """Instances of a window."""
+    """Number of instances in a window."""
     target: Target = CUDA
     timeline: bool = False
-    """Also return the live bytes after every change."""
+    """Whether to return the live bytes after every change."""
     world: World = ALONE
-    """The process whose memory is asked for."""
+    """The process whose memory is predicted."""
     passes_run: int | None = 2
-    """Passes of clips that are traced: later ones peak no higher. None traces all of them."""
+    """Number of clip passes to trace: later passes do not have higher peaks. None traces all of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,12 +86,12 @@ class StageForecast:
 
 @dataclasses.dataclass(frozen=True)
 class Forecast:
-    """What training is predicted to need."""
+    """Predicted memory of training."""
 
     peak_bytes: int
-    """Largest number of bytes that tensors hold at once in a training step."""
+    """Largest number of bytes held by tensors at the same time in a training step."""
     reserved_bytes: int | None
-    """What the caching allocator will have taken from the device by then; None for a CPU."""
+    """Bytes that the caching allocator has reserved on the device by then; None for a CPU."""
     stages: tuple[StageForecast, ...]
     clip_frames: int
 
@@ -101,7 +101,7 @@ class Forecast:
 
 
 class ForecastMeter:
-    """A meter for the training step that only tells the tracker what happens."""
+    """A meter for the training step that only forwards events to the tracker."""
 
     def __init__(self, tracker: StorageTracker) -> None:
         self.tracker = tracker
@@ -117,7 +117,7 @@ class ForecastMeter:
 
 
 def make_tracker(target: Target, *, timeline: bool = False) -> StorageTracker:
-    """Return a tracker of the target's rules; for CUDA, ``follow_cuda_autocast`` changes the process."""
+    """Return a storage tracker for the target; for CUDA, ``follow_cuda_autocast`` changes process state."""
     if target.device == "cpu":
         return StorageTracker(timeline=timeline)
     follow_cuda_autocast()
@@ -150,7 +150,7 @@ def traced_sampler(
 
 @dataclasses.dataclass(frozen=True)
 class GradientLayout:
-    """How a parameter's gradient lay in memory: it may be a part of a storage that others share."""
+    """Memory layout of a parameter's gradient, which may be part of a shared storage."""
 
     parameter: nn.Parameter
     storage: int
@@ -161,12 +161,12 @@ class GradientLayout:
 
 @contextlib.contextmanager
 def recorded_gradients(module: nn.Module) -> Iterator[list[GradientLayout]]:
-    """Give a list that the gradients of the module's parameters come into as they are completed."""
+    """Yield a list to which the layouts of the module's gradients are appended as they are completed."""
     noted: list[GradientLayout] = []
 
     def note(parameter: Tensor) -> None:
         assert isinstance(parameter, nn.Parameter)
-        if parameter.grad is None:  # released by then, as no streamed pass allows
+        if parameter.grad is None:  # already released, which no streamed pass does
             return
         storage = parameter.grad.untyped_storage()
         elements = storage.nbytes() // parameter.grad.element_size()
@@ -186,7 +186,7 @@ def recorded_gradients(module: nn.Module) -> Iterator[list[GradientLayout]]:
 
 
 def materialize_gradients(noted: list[GradientLayout], tracker: StorageTracker) -> None:
-    """Give parameters without a gradient one without values that lies as the noted one did."""
+    """Set an uninitialised gradient with the recorded layout on parameters that have none."""
     storages: dict[int, Tensor] = {}
     for each in noted:
         parameter = each.parameter
@@ -205,7 +205,7 @@ def forecast_stages(
     trainer: Trainer,
     tracker: StorageTracker,
 ) -> Iterator[StageForecast]:
-    """Yield the peak of a step of every stage and fidelity. Runs under fake tensors and the tracker."""
+    """Yield the peak of a step for every stage and fidelity. Call it under fake tensors and the tracker."""
     meter = ForecastMeter(tracker)
     for stage in stages:
         if stage.fresh_head:
@@ -214,7 +214,7 @@ def forecast_stages(
         for tensor in setup.average.average if setup.average else ():
             tracker.label(tensor, "parameter")
         tracker.label_module(detector)
-        # The stage's first step makes the optimizer's states; one pass of clips leaves every gradient.
+        # The first step creates the optimizer states; one pass of clips is enough to get every gradient.
         first = dataclasses.replace(trainer, run_at_most=trainer.run_at_most and 1)
         with recorded_gradients(detector.backbone) as noted:
             first.step(0, stage.fidelities[0], setup.uncached, setup.optimizer, meter)
@@ -248,7 +248,7 @@ def forecast(
 ) -> Forecast:
     """Return the predicted peak memory of training ``strategy`` under ``protocol``.
 
-    ``build`` replaces how the detector is made. Call it in a process of its own where the target is CUDA.
+    ``build`` replaces the construction of the detector. For a CUDA target, call it in a separate process.
     """
     target, world = settings.target, settings.world
     tracker = make_tracker(target, timeline=settings.timeline)
@@ -276,8 +276,8 @@ def forecast(
 
 
 def fake_mesh(world: World) -> DeviceMesh:
-    """Return a row of processes of which only this one exists; joins the process to a group of its own."""
-    # The only group that needs no others; it registers itself when imported.
+    """Return a device mesh in which only this process exists; initialises a fake process group."""
+    # The only process group that needs no peers; importing the module registers it.
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
     if not dist.is_initialized():
@@ -286,7 +286,7 @@ def fake_mesh(world: World) -> DeviceMesh:
 
 
 def _workspace(target: Target, tracker: StorageTracker) -> Tensor | None:
-    """Return a tensor as large as the workspaces, or None where there are none."""
+    """Return a tensor of the size of the workspaces, or None if there are none."""
     if not target.workspace_bytes:
         return None
     workspace = torch.empty(target.workspace_bytes, dtype=torch.uint8)

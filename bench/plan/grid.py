@@ -1,4 +1,4 @@
-"""The forecasts that the options of ``bench.plan`` ask for."""
+"""Forecast requests from the options of ``bench.plan``."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def forecast_requests(options: argparse.Namespace) -> list[ForecastRequest]:
-    """Return what is to be forecast: every model with every number of frames, size and strategy.
+    """Return the forecast requests: every model with every number of frames, size and strategy.
 
-    Raises InputError for what cannot be. Imports torch.
+    Raises InputError for an invalid combination. Imports torch.
     """
     from bench.config.arguments import numbers
     from bench.models import MODEL_NAMES
@@ -40,7 +40,7 @@ def forecast_requests(options: argparse.Namespace) -> list[ForecastRequest]:
 def model_requests(
     options: argparse.Namespace, model: str, frames: int | None, size: int | None
 ) -> list[ForecastRequest]:
-    """Return the questions of one model at one number of frames and one size."""
+    """Return the forecast requests of one model at one number of frames and one size."""
     import torch
 
     from bench.config.arguments import check_division, check_processes, pairs
@@ -82,10 +82,10 @@ def model_requests(
 
 
 def modes(model: str, strategy: Strategy, wanted: str, given: str) -> Sequence[str]:
-    """Return the backward modes to forecast: each that makes a difference, or the one ``wanted``.
+    """Return the backward modes to forecast: all that differ in memory, or only ``wanted``.
 
-    Where only the head trains, all are the same; where the part that encodes clips is frozen, nothing is
-    streamed, and the streamed mode is the checkpointed one. Imports torch.
+    If only the head trains, all modes are the same; if the clip encoder is frozen, nothing is streamed, and
+    the streamed mode equals the checkpointed one. Imports torch.
     """
     import torch
 

@@ -1,7 +1,6 @@
-"""The peak memory and the time of real training steps, on random weights and random frames.
+"""Measure peak memory and time of real training steps, on random weights and random frames.
 
-Neither depends on what the numbers are. The row is that of a forecast (``bench.plan.request``) with what was
-measured beside it.
+Neither depends on the values. A row is that of a forecast (``bench.plan.request``) with the measurements.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ TIMED_STEPS = 3
 
 @dataclasses.dataclass(frozen=True)
 class StageMeasurement:
-    """A step of one stage at one fidelity as it runs the second time, and the seconds of later ones."""
+    """Memory of the second step of one stage at one fidelity, and the median time of later steps."""
 
     stage: str
     fidelity: Fidelity
@@ -40,7 +39,7 @@ class StageMeasurement:
 
 
 def measure_steps(question: ForecastRequest, device: torch.device) -> list[StageMeasurement]:
-    """Return what every stage and fidelity needs; raises what goes wrong, out of memory too."""
+    """Return the measurements of every stage and fidelity; errors, such as out of memory, propagate."""
     protocol = override(default_protocol(question.model, question.device), question.protocol)
     torch.set_num_threads(protocol.threads)
     strategy = build_strategy(question.strategy, question.settings)
@@ -76,7 +75,7 @@ def measure_steps(question: ForecastRequest, device: torch.device) -> list[Stage
 
 
 def measure(question: ForecastRequest, device_name: str) -> dict[str, Any]:
-    """Return the row of a question: the forecast, and what was measured or why it was not."""
+    """Return the row of a request: the forecast, and the measurements or the reason for their absence."""
     device = torch.device(device_name)
     row = {**run_forecast(question), "status": "ok", "message": None, "weights": "random", "measured": None}
     try:

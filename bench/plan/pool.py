@@ -1,4 +1,4 @@
-"""Forecasts side by side, in processes of their own."""
+"""Run forecasts in parallel, in separate processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent is gone, however it went; it would wait for questions for ever."""
+    """End this process when its parent is gone for any reason; it would wait for requests forever."""
 
     def wait() -> None:
         parent = multiprocessing.parent_process()
@@ -30,9 +30,9 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def forecast_pool(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
-    """Give a pool of processes for forecasts, one thread each.
+    """Yield a pool of processes for forecasts, with one thread each.
 
-    More threads would only take turns with the interpreter, and a forecast for CUDA changes its process.
+    More threads would only contend for the interpreter lock, and a forecast for CUDA changes process state.
     """
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
@@ -49,7 +49,7 @@ def forecast_pool(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecut
 
 
 def in_order(futures: Sequence[concurrent.futures.Future[Result]], description: str) -> list[Result]:
-    """Return the results in their order, with a progress bar on a terminal; raises what one raised."""
+    """Return the results in order, with a progress bar on a terminal; re-raises an exception of a future."""
     from tqdm import tqdm
 
     finished: Iterable[Any] = concurrent.futures.as_completed(futures)
@@ -65,5 +65,5 @@ def in_order(futures: Sequence[concurrent.futures.Future[Result]], description: 
 def run_forecasts(
     questions: Sequence[ForecastRequest], pool: concurrent.futures.Executor, description: str = "forecasts"
 ) -> list[dict[str, Any]]:
-    """Return the rows in the order of the questions."""
+    """Return the rows in the order of the requests."""
     return in_order([pool.submit(run_forecast, question) for question in questions], description)

@@ -1,6 +1,6 @@
-"""Forecasts as rows: asked in plain values, made in processes of their own, a few side by side.
+"""Forecast requests in plain values, and their results as rows; used with processes of ``bench.plan.pool``.
 
-Importing this module loads no torch, so that the process that asks stays small.
+Importing this module does not import torch, so that the requesting process stays small.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class ForecastRequest:
-    """What is to be trained, and on what device."""
+    """Configuration of a forecast: what is trained, and on which device."""
 
     model: str
     strategy: str
     settings: dict[str, str]
     protocol: dict[str, str]
-    """Fields that differ from the model's protocol, as text."""
+    """Fields that differ from the model's default protocol, as text."""
     device: str = "cuda"
     workspace_bytes: int | None = None
     """cuBLAS workspaces; None for PyTorch's default."""
@@ -28,12 +28,12 @@ class ForecastRequest:
     instances: int = 8
     timeline: bool = False
     processes: int = 1
-    """Processes that share every batch; the first one's memory is asked for."""
+    """Number of processes that every batch is split over; the memory of rank 0 is predicted."""
     sharded: bool = False
 
 
 def run_forecast(question: ForecastRequest) -> dict[str, Any]:
-    """Return the row: predicted bytes in all, by kind, by phase and by stage."""
+    """Return the row of a forecast: predicted bytes in total, by kind, by phase and by stage."""
     import gc
 
     from bench.config.overrides import override
@@ -47,7 +47,7 @@ def run_forecast(question: ForecastRequest) -> dict[str, Any]:
     if question.workspace_bytes is not None:
         target = dataclasses.replace(target, workspace_bytes=question.workspace_bytes)
     protocol = override(default_protocol(question.model, question.device), question.protocol)
-    # What was imported is not looked through again by every collection while millions of objects pass.
+    # Exclude imported objects from the many garbage collections during the trace.
     gc.freeze()
     try:
         found = forecast(
@@ -97,7 +97,7 @@ def run_forecast(question: ForecastRequest) -> dict[str, Any]:
 
 
 def thinned(timeline: Sequence[tuple[str, int]], points: int = 800) -> list[tuple[str, int]]:
-    """Return about ``points`` of a timeline's points, of each stretch the highest: no peak is lost."""
+    """Return about ``points`` points of a timeline, the highest of each interval, so that no peak is lost."""
     length = max(1, len(timeline) // points)
     kept: list[tuple[str, int]] = []
     for _, phase in itertools.groupby(timeline, lambda point: point[0]):

@@ -1,1 +1,1 @@
-"""What ``bench.predict`` writes of one video: files of segments, a picture, a video with labels."""
+"""Output of ``bench.predict`` for one video: segment files, a timeline figure, an annotated video."""

@@ -1,7 +1,7 @@
-"""``python -m bench.predict``: the actions of one video of your own, by a run whose weights were kept.
+"""``python -m bench.predict``: detect the actions in one of your own videos, by a run with kept weights.
 
-Writes VIDEO.json (an ActivityNet submission), VIDEO.csv and VIDEO.png, and with --mp4 the video again with
-its labels burnt in, without sound.
+Writes VIDEO.json (an ActivityNet submission), VIDEO.csv and VIDEO.png, and with --mp4 a copy of the video
+with its labels drawn on the frames, without sound.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the options."""
+    """Return the argument parser."""
     result = CommandParser(prog="python -m bench.predict", description=__doc__)
     add = result.add_argument
     add("video", type=Path, metavar="VIDEO", help="a video file")
@@ -37,23 +37,23 @@ def parser() -> argparse.ArgumentParser:
         metavar="RECORD|CHECKPOINT",
         help="the record of a run with --keep-weights, or its checkpoint",
     )
-    add("--weights", type=Path, help="the pre-trained weights of the run, where they are not shipped")
+    add("--weights", type=Path, help="the pre-trained weights of the run, if they are not shipped")
     add("--out", type=Path, default=Path("predictions"), metavar="DIR", help="default: predictions")
     add(
         "--min-score",
         type=real(lambda value: 0 <= value < math.inf, "0 or more"),
         default=0.0,
         metavar="SCORE",
-        help="leave out what scores less",
+        help="leave out segments with a lower score",
     )
     add("--top", type=whole(1), metavar="N", help="keep the N best segments (default: all)")
-    add("--device", default="auto", help="cpu, cuda or cuda:N (default: cuda where there is one)")
-    add("--mp4", action="store_true", help="write the video with labels, too; without its sound")
+    add("--device", default="auto", help="cpu, cuda or cuda:N (default: cuda if available)")
+    add("--mp4", action="store_true", help="also write the video with labels, without sound")
     return result
 
 
 def checkpoint_of(run: Path) -> Path:
-    """Return the checkpoint that ``--run`` means; raise InputError where a record's was not kept."""
+    """Return the checkpoint that ``--run`` refers to; raise InputError if it was not kept."""
     if run.suffix != ".json":
         return run
     from bench.records.paths import checkpoint_path
@@ -74,7 +74,7 @@ def checkpoint_of(run: Path) -> Path:
 def find(
     video: Path, info: VideoInfo, checkpoint: Checkpoint, weights: Path | None, device_name: str
 ) -> tuple[list[Segment], dict[str, Any]]:
-    """Return the segments of a video, best first, and where they come from as JSON values."""
+    """Return the segments of a video, best first, and their provenance as JSON values."""
     import dataclasses
 
     import torch
@@ -134,7 +134,7 @@ def find(
 
 
 def check_options(options: argparse.Namespace) -> None:
-    """Raise InputError for an option out of its range, or a folder that cannot be written."""
+    """Raise InputError if ``--mp4`` would replace the video, or the output folder cannot be written."""
     if options.mp4 and (options.out / f"{options.video.stem}.mp4").resolve() == options.video.resolve():
         raise InputError(f"--out: {options.out} holds the video itself, which --mp4 would replace")
     try:
@@ -146,7 +146,7 @@ def check_options(options: argparse.Namespace) -> None:
 
 
 def predict(options: argparse.Namespace) -> list[Path]:
-    """Write the files of one video and return their paths; raises InputError."""
+    """Write the output files of one video and return their paths. Raises InputError for invalid input."""
     check_options(options)
     path = checkpoint_of(options.run)
     device = device_of(options.device)
@@ -179,7 +179,7 @@ def predict(options: argparse.Namespace) -> list[Path]:
 
 
 def film(source: Path, target: Path, segments: list[Segment]) -> None:
-    """Write the video with labels, with a bar."""
+    """Write the video with labels, with a progress bar."""
     from tqdm import tqdm
 
     from bench.predict.overlay import write_annotated_video
@@ -194,7 +194,7 @@ def film(source: Path, target: Path, segments: list[Segment]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; bad input is one line and exit code 2."""
+    """Run the command; invalid input prints one line and returns exit code 2."""
 
     def action(options: argparse.Namespace) -> int:
         for file in predict(options):

@@ -1,4 +1,4 @@
-"""The video again, with the labels of the current moment burnt in. Its sound is left out."""
+"""Write a copy of the video with the current labels drawn on the frames, without sound."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from datasets.video.pyav_reader import pyav_frames
 
 Picture = NDArray[np.uint8]
 LINES = 3
-"""Labels of one moment at most."""
+"""Maximum number of labels shown at one time."""
 LEAST_HEIGHT = 240
-"""A lower video is enlarged by a whole number, so that its labels can be read."""
+"""A video with less height is enlarged by an integer factor, so that its labels can be read."""
 TICKS = 90_000
 ENCODERS = ("libx264", "mpeg4")
 
@@ -34,7 +34,7 @@ def write_annotated_video(
     segments: Sequence[Segment],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Write the video at ``source`` with labels to ``target``, frame by frame at its own times."""
+    """Write the video at ``source`` with labels to ``target``; every frame keeps its timestamp."""
     index = inspect(source)
     with atomic_path(target) as draft, av.open(str(draft), "w", format="mp4") as container:
         stream: Any = None
@@ -49,7 +49,7 @@ def write_annotated_video(
 
 
 def _stream(container: Any, frame: Picture, rate: float) -> Any:
-    """Return the output's stream, of the first encoder that this PyAV has."""
+    """Return the output stream, with the first encoder that this PyAV has."""
     for name in ENCODERS:
         try:
             stream = container.add_stream(name, rate=Fraction(rate).limit_denominator(1001))
@@ -62,7 +62,7 @@ def _stream(container: Any, frame: Picture, rate: float) -> Any:
 
 
 def _labelled(source: Path, index: VideoIndex, segments: Sequence[Segment]) -> Iterator[Picture]:
-    """Yield the frames (height, width, 3), both even, with a strip of labels over their lower end."""
+    """Yield the frames (height, width, 3), with even sides and a strip of labels over the bottom."""
     shown = select_for_display(segments)
     labels = sorted({each.label for each in shown})
     strips: dict[tuple[Segment, ...], Picture] = {}
@@ -79,7 +79,7 @@ def _labelled(source: Path, index: VideoIndex, segments: Sequence[Segment]) -> I
 
 
 def active(shown: Sequence[Segment], moment: float) -> list[Segment]:
-    """Return the segments at a moment, the strongest of each of the ``LINES`` strongest labels."""
+    """Return the segments at a time: the best one of each label, at most ``LINES``."""
     found: dict[str, Segment] = {}
     for each in shown:
         if each.start <= moment < each.end:
@@ -88,7 +88,7 @@ def active(shown: Sequence[Segment], moment: float) -> list[Segment]:
 
 
 def _enlarged(frame: Picture) -> Picture:
-    """Return a copy at least ``LEAST_HEIGHT`` high whose sides are even, as the encoders need them."""
+    """Return a copy at least ``LEAST_HEIGHT`` high with even sides, as the encoders require."""
     times = -(-LEAST_HEIGHT // frame.shape[0])
     large = frame.repeat(times, axis=0).repeat(times, axis=1)
     odd = [(0, side % 2) for side in large.shape[:2]]
@@ -96,7 +96,7 @@ def _enlarged(frame: Picture) -> Picture:
 
 
 def draw_strip(now: Sequence[Segment], numbers: Sequence[int], shape: Sequence[int]) -> Picture:
-    """Return (h, width, 3): a line for each segment, its label's colour, the label and its score."""
+    """Return (h, width, 3): one line per segment with its label's colour, the score and the label."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

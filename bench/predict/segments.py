@@ -1,4 +1,4 @@
-"""Segments of one video as JSON and CSV, and the few of them that a picture can show."""
+"""Segments of one video as JSON and CSV, and the selection of those to display."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEAST_SHARE = 0.1
 
 
 class Segment(NamedTuple):
-    """One detection: seconds, class, score."""
+    """One detection: start and end in seconds, class label, score."""
 
     start: float
     end: float
@@ -25,16 +25,16 @@ class Segment(NamedTuple):
 
 
 def chosen(segments: Sequence[Segment], min_score: float, top: int | None) -> list[Segment]:
-    """Return the segments of at least ``min_score``, best first, ``top`` of them at most."""
+    """Return the segments with a score of at least ``min_score``, best first, at most ``top``."""
     ordered = sorted(segments, key=lambda each: -each.score)
     return [each for each in ordered if each.score >= min_score][:top]
 
 
 def select_for_display(segments: Sequence[Segment]) -> list[Segment]:
-    """Return the segments worth showing, best first.
+    """Return the segments to display, best first.
 
-    None that overlaps a better one of its class by more than half of either, none below a tenth of the best
-    score, and ``SHOWN`` at most: soft-NMS leaves many faint copies of every segment.
+    Leaves out segments that overlap a better one of the same class by more than half of the shorter one, and
+    those below a tenth of the best score; returns at most ``SHOWN``. Soft-NMS leaves many low-scored copies.
     """
     kept: list[Segment] = []
     for each in sorted(segments, key=lambda each: -each.score):
@@ -47,14 +47,14 @@ def select_for_display(segments: Sequence[Segment]) -> list[Segment]:
 
 
 def _shared(first: Segment, other: Segment) -> float:
-    """Return the overlap as a share of the shorter segment."""
+    """Return the overlap as a fraction of the shorter segment."""
     shorter = min(first.end - first.start, other.end - other.start)
     common = min(first.end, other.end) - max(first.start, other.start)
     return common / shorter if shorter > 0 else float(common >= 0)
 
 
 def as_json(name: str, segments: Sequence[Segment], origin: Mapping[str, Any]) -> bytes:
-    """Return an ActivityNet submission of one video, with where it comes from under ``talbench``."""
+    """Return an ActivityNet submission of one video, with its provenance under ``talbench``."""
     entries = [
         {"segment": [each.start, each.end], "score": each.score, "label": each.label} for each in segments
     ]
@@ -63,7 +63,7 @@ def as_json(name: str, segments: Sequence[Segment], origin: Mapping[str, Any]) -
 
 
 def as_csv(segments: Sequence[Segment]) -> bytes:
-    """Return a line a segment: start and end in seconds, label, score."""
+    """Return CSV with one line per segment: start and end in seconds, label, score."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("start", "end", "label", "score"))

@@ -1,4 +1,4 @@
-"""The timeline of one video's segments: a row for each label, scores in figures and as the bars' height."""
+"""Draw the timeline of one video's segments: a row per label, scores as numbers and as bar heights."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ TEXT_SHARE = 0.04
 
 
 def colour_of(number: int) -> str:
-    """Return the colour of the label ``number``; black is left to the axes."""
+    """Return the colour of the label ``number``; black is reserved for the axes."""
     return COLOURS[1:][number % (len(COLOURS) - 1)]
 
 
 def draw_timeline(name: str, segments: Sequence[Segment], seconds: float) -> bytes:
-    """Return the PNG of a video of ``seconds``; ``select_for_display`` says which segments are drawn."""
+    """Return the PNG for a video of ``seconds``; ``select_for_display`` selects the segments to draw."""
     shown = select_for_display(segments)
     labels = sorted({each.label for each in shown})
     best = max((each.score for each in shown), default=0.0) or 1.0
@@ -38,7 +38,7 @@ def draw_timeline(name: str, segments: Sequence[Segment], seconds: float) -> byt
                 linewidth=0.5,
             )
             centre = (each.start + each.end) / 2
-            # A weaker segment's score is left out where it would run into a stronger one's.
+            # The score of a weaker segment is omitted if it would overlap that of a stronger one.
             near = (abs(centre - other) for label, other in written if label == each.label)
             if min(near, default=seconds) >= TEXT_SHARE * seconds:
                 axes.text(centre, -number + 0.28, f"{each.score:.2f}", ha="center", va="bottom", fontsize=7)
@@ -58,5 +58,5 @@ def draw_timeline(name: str, segments: Sequence[Segment], seconds: float) -> byt
 
 
 def plain(text: str) -> str:
-    """Return a text that can be drawn: of one line, cut where it would fill the picture."""
+    """Return printable text on one line, truncated to 40 characters."""
     return printable(text, 40)

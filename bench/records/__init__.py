@@ -1,1 +1,1 @@
-"""A folder of results: records, paths, locks and progress."""
+"""A results folder: records, paths, locks and progress."""

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, commit, device."""
+"""Environment of a run: versions, commit, device."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def git_state(root: Path) -> tuple[str | None, bool | None]:
 
 
 def processor() -> dict[str, str | None]:
-    """Return what decides a CPU result's last bits: the processor, and the kernels that PyTorch uses.
+    """Return what determines the last bits of a CPU result: the processor and PyTorch's kernels.
 
-    ``identification`` tells processors apart that call themselves the same, as virtual machines do.
+    ``identification`` distinguishes processors that report the same model name, as in virtual machines.
     """
     facts = processor_facts()
     named = ("cpu family", "model", "stepping", "CPU implementer", "CPU part")
@@ -69,7 +69,7 @@ def attention_backends(device: torch.device) -> list[str]:
 
 
 def describe(device: torch.device, processes: int = 1) -> dict[str, Any]:
-    """Return the environment part of a record of so many processes, each with a device like this one."""
+    """Return a record's field ``environment``, for ``processes`` processes that each have such a device."""
     commit, dirty = git_state(PROJECT_ROOT)
     packages: dict[str, str | None] = {}
     for name in PACKAGES:

@@ -11,7 +11,7 @@ from bench.training.nonfinite import NonFiniteLossError
 
 def failure(error: BaseException) -> tuple[str, str]:
     """Return the status and the one-line message of a run that ended with ``error``."""
-    import torch  # only where a run has failed: the process that starts runs does without
+    import torch  # here, as the scheduler works without torch unless a run fails
 
     lines = str(error).strip().splitlines()
     message = f"{type(error).__name__}: {lines[0][:400]}" if lines else type(error).__name__
@@ -29,10 +29,10 @@ def failure(error: BaseException) -> tuple[str, str]:
 
 
 def facts_of(error: BaseException) -> dict[str, Any] | None:
-    """Return what else is known of how a run ended, as a record's field ``failure``; None if nothing is."""
+    """Return further facts on how a run ended, as a record's field ``failure``; None if there are none."""
     if isinstance(error, (NonFiniteLossError, StuckDecoderError)):
         return error.facts
     if isinstance(error, StoppedError):
-        # As if the signal itself had ended the process: the same command does the run again.
+        # As if the signal itself had ended the process: the same command resumes the run.
         return {"signal": signal.SIGTERM.name}
     return None

@@ -1,4 +1,4 @@
-"""What decides a run's result, and the id that follows from it: for a run to come and for a record alike."""
+"""Identity of a run: what determines its result, and the run id derived from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class RunIdentity:
-    """Two runs of equal identity are the same run."""
+    """What determines a run's result: two runs with equal identity are the same run."""
 
     model: str
     weights_sha256: str | None
@@ -22,13 +22,13 @@ class RunIdentity:
     """Name, variant, and the SHA-256 of the annotations."""
     protocol_digest: str
     device: str
-    """As the run was told: ``cpu``, ``cuda`` or ``cuda:N``."""
+    """As given in the run's configuration: ``cpu``, ``cuda`` or ``cuda:N``."""
     seed: int
     processes: int = 1
     sharded: bool = False
 
     def run_id(self) -> str:
-        """Return a readable, path-safe name that no other run has."""
+        """Return a unique, readable and path-safe name."""
         parts = {
             "model": self.model,
             "weights": self.weights_sha256,
@@ -37,7 +37,7 @@ class RunIdentity:
             "protocol": self.protocol_digest,
             "device": self.device,
             "seed": self.seed,
-            # Results are those of one process, but memory and time are not.
+            # Several processes give the results of one, but other memory and time.
             **({"processes": [self.processes, self.sharded]} if self.processes > 1 else {}),
         }
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,8 +1,8 @@
-"""Who does a run: kernel locks in the results folder, one a run, held by the process that drives it.
+"""Kernel file locks in the results folder, one per run, held by the process that schedules the run.
 
-A lock ends with its process, however that went. The files stay: one that is removed while another process
-waits for it would be two locks. What the kernel knows as free may be taken by anybody who sees the folder,
-so several benches, and the jobs of a cluster, share one folder without a word between them.
+The kernel releases a lock when its process ends for any reason. Lock files are never removed: if one were
+removed while another process waits for it, there would be two locks. Any process that sees the folder can
+take a free lock, so several schedulers and cluster jobs can share one folder without other communication.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from bench.io.errors import InputError
 
 REPORT = "report"
-"""The lock of whoever writes tables and figures."""
+"""Name of the lock held while tables and figures are written."""
 PROBE = "probe"
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
 
 def lock_path(results: Path, name: str) -> Path:
-    """Return where the lock of a run, or of another thing, lies."""
+    """Return the lock file of a run, or of another resource."""
     return results / "locks" / f"{name}.lock"
 
 
 def _lock(results: Path, name: str, timeout: float) -> BaseFileLock | None:
     path = lock_path(results, name)
-    if path.is_symlink():  # locking empties what it leads to
+    if path.is_symlink():  # locking would truncate its target
         raise InputError(f"--results: {path} is a symbolic link, allowed is a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, thread_local=False)
-        with warnings.catch_warnings():  # it warns before it falls back to a lock that outlives its process
+        with warnings.catch_warnings():  # it warns when it falls back to a lock that outlives its process
             warnings.simplefilter("ignore")
             lock.acquire(timeout=timeout, poll_interval=0.1)
     except Timeout:
@@ -60,16 +60,16 @@ def _refused(folder: Path, reason: str) -> InputError:
 
 
 def try_lock(results: Path, name: str, patience_seconds: float = 0.0) -> BaseFileLock | None:
-    """Return the lock, taken, or None where another process has it and keeps it for so long.
+    """Return the acquired lock, or None if another process holds it for longer than ``patience_seconds``.
 
-    Raises InputError where the file system has no locks.
+    Raises InputError if the file system does not support locks.
     """
     return _lock(results, name, patience_seconds)
 
 
 @contextlib.contextmanager
 def locked(results: Path, name: str) -> Iterator[None]:
-    """Hold a lock during the block, after waiting for it as long as it takes."""
+    """Hold a lock during the block; waits for it without a time limit."""
     lock = _lock(results, name, -1)
     assert lock is not None
     try:
@@ -79,7 +79,7 @@ def locked(results: Path, name: str) -> Iterator[None]:
 
 
 def is_locked(results: Path, name: str) -> bool:
-    """Say whether a living process, this one or another, holds a lock."""
+    """Return whether a living process, this one or another, holds the lock."""
     if not lock_path(results, name).exists():
         return False
     lock = try_lock(results, name)
@@ -90,7 +90,7 @@ def is_locked(results: Path, name: str) -> bool:
 
 
 def check_locks(results: Path) -> None:
-    """Raise InputError where the results folder has no locks."""
+    """Raise InputError if the results folder's file system does not support locks."""
     lock = try_lock(results, PROBE, 10.0)
     if lock is not None:
         lock.release()

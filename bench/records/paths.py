@@ -1,4 +1,4 @@
-"""Where files may be written: in the folders that were named, not where a link in them leads."""
+"""Paths of the files in a results folder, and the option ``--results``."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from bench.records.record import (
 
 RESULTS = ("records", "detections", "ground_truth", "checkpoints", "unfinished", "tables", "figures")
 WORK = ("locks", "progress", "jobs")
-"""Of results, while runs go on."""
+"""Subfolders used only while runs are active."""
 
 
 def detections_path(results: Path, identifier: str) -> Path:
-    """Return where a run's detections lie."""
+    """Return the path of a run's detections."""
     return results / "detections" / f"{identifier}.json.gz"
 
 
 def checkpoint_path(results: Path, identifier: str) -> Path:
-    """Return where the weights of a run lie that was asked to keep them."""
+    """Return the path of a run's saved weights (``--keep-weights``)."""
     return results / "checkpoints" / f"{identifier}.safetensors"
 
 
 def unfinished_path(results: Path, identifier: str) -> Path:
-    """Return where the checkpoint of a run lies that has not ended well yet."""
+    """Return the path of the checkpoint from which an unfinished run resumes."""
     return results / "unfinished" / f"{identifier}.pt"
 
 
 def ground_truth_path(results: Path, record: Record) -> Path:
-    """Return where the ground truth that a run was evaluated against lies."""
+    """Return the path of the ground truth that a run was evaluated against."""
     subset = re.sub(r"[^A-Za-z0-9.-]+", "-", record["protocol"]["evaluation_subset"])
     return results / "ground_truth" / f"{record['dataset']['annotation_sha256'][:12]}_{subset}.json.gz"
 
 
 def default_results() -> Path:
-    """Return the folder of this machine's own runs, or that of the shipped ones where there are none."""
+    """Return ``results/local`` if it has records, else the folder of the shipped results."""
     own = Path("results") / "local"
     return own if any((own / "records").glob("*.json")) else Path("results")
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:
-    """Add the option that names the folder to read; where it is not given, ``default_results`` is meant."""
+    """Add the option ``--results``; without it, callers use ``default_results``."""
     parser.add_argument(
         "--results",
         type=Path,

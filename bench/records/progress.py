@@ -1,8 +1,9 @@
-"""How far runs are, for whoever looks: small files beside the records, written by the process that drives.
+"""Progress files in the results folder, written by the process that schedules the runs.
 
-``progress/<run id>.json`` tells of a run that goes on, ``progress/queue+<machine>+<process>.json`` of those
-that a bench is still to begin. Each is whole at any time, a few seconds old at most, and gone when its run
-has a record or its bench ends; one that a killed process left is told apart by the run's lock, which is free.
+``progress/<run id>.json`` describes an active run, ``progress/queue+<machine>+<process>.json`` the runs that
+a scheduler has not started yet. Files are written atomically, are at most a few seconds old, and are removed
+when the run has a record or the scheduler ends. A file left by a killed process is recognised by the run's
+lock, which is free.
 """
 
 from __future__ import annotations
@@ -22,37 +23,37 @@ from bench.io.writing import machine, process_runs, write_atomically
 from bench.records.locks import try_lock
 
 WRITE_INTERVAL_SECONDS = 3.0
-"""A run's file is written this often at most."""
+"""Minimum time between two writes of a run's file."""
 STALE_SECONDS = 600.0
-"""After that the queue of another machine's bench is taken for one that nobody works on."""
+"""Age at which another machine's queue file counts as stale."""
 QUEUE = "queue"
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """A run that goes on; times are seconds of the clock on the wall, since 1970."""
+    """Progress of an active run; times are Unix time in seconds."""
 
     run: str
     model: str
     strategy: str
     seed: int
     settings: str
-    """The strategy's, as ``settings_text`` has them."""
+    """The strategy's settings, as text from ``settings_text``."""
     protocol: str
-    """Its digest."""
+    """The protocol's digest."""
     phase: str
     done: int
     total: int
     started: float
     phase_started: float
     phase_first: int
-    """What was done already when the phase was first heard of."""
+    """Value of ``done`` in the first report of the phase."""
     updated: float
     machine: str = dataclasses.field(default_factory=machine)
     process: int = dataclasses.field(default_factory=os.getpid)
 
     def phase_seconds_left(self) -> float | None:
-        """Return how long the phase takes at its mean pace so far; None before anything was done."""
+        """Return the remaining seconds of the phase at its mean speed so far; None before any progress."""
         done = self.done - self.phase_first
         if done <= 0 or self.total < self.done:
             return None
@@ -60,13 +61,13 @@ class Progress:
 
 
 def settings_text(settings: dict[str, Any]) -> str:
-    """Return a strategy's settings, as records have them, as a text to compare."""
+    """Return a strategy's settings, as in records, as text for comparisons."""
     return json.dumps(settings, sort_keys=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class Waiting:
-    """A run that a bench is still to begin."""
+    """A run that is queued but not started."""
 
     run: str
     model: str
@@ -79,17 +80,17 @@ def _folder(results: Path) -> Path:
 
 
 def _write(path: Path, content: Any) -> None:
-    with contextlib.suppress(OSError):  # a full disk stops no run that only wants to tell how far it is
+    with contextlib.suppress(OSError):  # failing to write progress must not stop a run
         write_atomically(path, json.dumps(content).encode())
 
 
 def write_progress(results: Path, progress: Progress) -> None:
-    """Tell how far a run is."""
+    """Write the progress of a run."""
     _write(_folder(results) / f"{progress.run}.json", dataclasses.asdict(progress))
 
 
 def remove_progress(results: Path, identifier: str) -> None:
-    """Take back what was told of a run."""
+    """Remove the progress file of a run."""
     with contextlib.suppress(OSError):
         (_folder(results) / f"{identifier}.json").unlink(missing_ok=True)
 
@@ -99,7 +100,7 @@ def _queue_path(results: Path) -> Path:
 
 
 def write_queue(results: Path, waiting: Sequence[Waiting]) -> None:
-    """Tell which runs this process is still to begin; none takes the file away."""
+    """Write the queued runs of this process; an empty list removes the file."""
     path = _queue_path(results)
     if waiting:
         _write(path, [dataclasses.asdict(each) for each in waiting])
@@ -109,18 +110,18 @@ def write_queue(results: Path, waiting: Sequence[Waiting]) -> None:
 
 
 def read_progress(results: Path) -> list[Progress]:
-    """Return what is told of runs, by run; what is no such file is passed over."""
+    """Return the progress of all runs, sorted by run id; invalid files are skipped."""
     found = []
     for path in sorted(_folder(results).glob("*.json")):
         if not path.name.startswith(f"{QUEUE}+"):
             with contextlib.suppress(OSError, ValueError, TypeError):
                 told = structure_dataclass(Progress, read_json(path, MAX_RECORD_BYTES, finite=True))
-                found += [told] if told.run == path.stem else []  # it becomes part of other paths
+                found += [told] if told.run == path.stem else []  # the id is used in other paths
     return found
 
 
 def read_queues(results: Path) -> list[Waiting]:
-    """Return the runs that living benches are still to begin."""
+    """Return the queued runs of all living schedulers."""
     found: list[Waiting] = []
     for path in sorted(_folder(results).glob(f"{QUEUE}+*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
@@ -138,7 +139,7 @@ def _queue_lives(path: Path) -> bool:
 
 
 def remove_stale(results: Path) -> None:
-    """Remove what killed benches told: of runs whose locks are free, and queues that nobody works on."""
+    """Remove files left by killed processes: progress of runs that are not locked, and stale queues."""
     for path in _folder(results).glob("*.json"):
         with contextlib.suppress(OSError, ValueError):
             if path.name.startswith(f"{QUEUE}+"):

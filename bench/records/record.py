@@ -1,4 +1,4 @@
-"""Run records: one JSON file a run, written whole or not at all."""
+"""Run records: one JSON file per run, written atomically."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def write_record(folder: Path, record: Record) -> Path:
 
 
 def check_record(record: Any) -> None:
-    """Raise InputError that names the first field which is missing or wrong."""
+    """Raise InputError that names the first missing or invalid field."""
     check_plain(record, ("record",))
     check_fields(record)
 
 
 def read_record(path: Path) -> Record:
-    """Return the record in ``path``; raise InputError with one line that names the file."""
+    """Return the record in ``path``; raise a one-line InputError that names the file."""
     try:
         content = read_bytes(path, MAX_RECORD_BYTES)
         if (record := decode_plain(content)) is not msgspec.UNSET:
@@ -56,14 +56,14 @@ def read_record(path: Path) -> Record:
 
 @dataclasses.dataclass(frozen=True)
 class RecordFolder:
-    """The readable records of a folder, sorted by id, and one line for each file that is none."""
+    """The readable records of a folder, sorted by id, and one line for each file that is not a record."""
 
     records: tuple[Record, ...]
     problems: tuple[str, ...]
 
 
 def read_folder(folder: Path) -> RecordFolder:
-    """Read every ``*.json`` of ``folder``. Half-written and foreign files are named, never deleted."""
+    """Read every ``*.json`` of ``folder``. Truncated and foreign files are reported, never deleted."""
     names = sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else []
     records, problems = [], []
     with gc_paused():
@@ -79,11 +79,11 @@ def read_folder(folder: Path) -> RecordFolder:
 
 
 def dataset_settings(record: Record) -> dict[str, Any]:
-    """Return what a run was told of its data: all but the pictures, which it found there."""
+    """Return a record's data set configuration, without the digests of the decoded frames."""
     return {name: value for name, value in record["dataset"].items() if name != "pictures_sha256"}
 
 
 def was_killed(record: Record) -> bool:
-    """Say whether a signal that comes from outside ended the run's process."""
+    """Return whether an external signal ended the run's process."""
     failure = record.get("failure")
     return isinstance(failure, dict) and failure.get("signal") in OUTSIDE_SIGNALS

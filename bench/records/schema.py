@@ -1,7 +1,7 @@
-"""What a record must hold so that tables, figures and checks can use it, whoever wrote it.
+"""Schema of run records: the fields that tables, figures and checks need.
 
-The types say what is asked of fields that the program uses; others may stand beside them, and are kept. What
-types cannot say stands in ``check_fields``.
+The types describe the fields that the program uses; other fields are allowed and kept. Constraints that the
+types cannot express are in ``check_fields``.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ STATUSES = ("ok", "out-of-memory", "nan", "timeout", "error", "cancelled")
 
 
 class Named(Struct):
-    """A strategy; its settings stand beside its name."""
+    """A strategy's name; its settings are further fields of the same object."""
 
     name: Name
 
 
 class Dataset(Struct):
-    """The data set, and what a run found there."""
+    """The data set, with its counts and the digests of the decoded frames."""
 
     name: Label
     variant: Label
@@ -55,7 +55,7 @@ class Dataset(Struct):
 
 
 class Protocol(Struct):
-    """What was held equal."""
+    """The protocol: fixed settings shared by all strategies."""
 
     digest: Name
     tiou: Annotated[
@@ -73,14 +73,14 @@ class Protocol(Struct):
 
 
 class Weights(Struct):
-    """The pre-trained weights; random ones have no digest."""
+    """The pre-trained weights; random weights have no digest."""
 
     name: Name
     sha256: Sha256 | None
 
 
 class Environment(Struct):
-    """Where it ran, as far as that is known."""
+    """The environment of the run, as far as it is known."""
 
     device: Label | UnsetType = UNSET
     device_type: Label | UnsetType = UNSET
@@ -89,7 +89,7 @@ class Environment(Struct):
 
 
 class Parallel(Struct, forbid_unknown_fields=True):
-    """The processes of a run of several."""
+    """Number of processes, and whether the model was sharded over them."""
 
     processes: Positive
     sharded: bool
@@ -102,7 +102,7 @@ class Forecast(Struct):
 
 
 class Started(Struct):
-    """What is asked of every record."""
+    """Fields required in every record."""
 
     schema: Annotated[int, Meta(ge=SCHEMA, le=SCHEMA, description=str(SCHEMA))]
     id: Name
@@ -126,21 +126,21 @@ class Started(Struct):
 
 
 class Fidelity(Struct):
-    """Shares of the snippets, and of the frames' sides."""
+    """Fractions of the snippets (temporal) and of the frames' side length (spatial)."""
 
     temporal: Fraction
     spatial: Fraction
 
 
 class Metrics(Struct):
-    """Mean average precision by tIoU, and the mean of these."""
+    """Mean average precision at each tIoU, and its average over tIoUs."""
 
     map: Annotated[dict[str, Fraction], TABLE]
     map_average: Fraction
 
 
 class Stage(Struct):
-    """A stage's fidelity, and the peak of its steps."""
+    """A stage's fidelity, and the peak memory of its steps."""
 
     stage: Name
     fidelity: Fidelity
@@ -148,13 +148,13 @@ class Stage(Struct):
 
 
 class Inference(Struct):
-    """The peak of the evaluation."""
+    """Peak memory of the evaluation."""
 
     peak_allocated_bytes: Whole
 
 
 class Memory(Struct):
-    """Measured peaks, and the predicted one."""
+    """Measured peaks, and the predicted peak."""
 
     peak_allocated_bytes: Positive
     inference: Inference
@@ -164,7 +164,7 @@ class Memory(Struct):
 
 
 class Cost(Struct):
-    """What the run took."""
+    """Time and parameter counts of the run."""
 
     seconds_per_step: Number | None
     trainable_parameters: Whole
@@ -172,20 +172,20 @@ class Cost(Struct):
 
 
 class Step(Struct):
-    """The fidelity from a step on."""
+    """An entry of the schedule: the fidelity from a step on."""
 
     first_step: Whole
     fidelity: Fidelity
 
 
 class Learned(Struct):
-    """By range of an adapter: layers, and how far their gates opened."""
+    """Learned gates of an adapter, by range: layer numbers and gate openings."""
 
     gates: Annotated[dict[str, Annotated[list[tuple[Whole, Number]], LIST]], TABLE] | UnsetType = UNSET
 
 
 class Training(Struct):
-    """Points of the loss, each a step and two numbers, and what else a strategy told."""
+    """Loss curve (step and two losses per point), schedule, and learned values."""
 
     loss: Annotated[
         list[tuple[Number, Number, Number]],
@@ -196,7 +196,7 @@ class Training(Struct):
 
 
 def _by_kind(kinds: tuple[str, ...], kind: Any, others: Mapping[str, Any]) -> Any:
-    """Return the type of an object with a field for each kind of detection, and others."""
+    """Return the type of an object with a field for each kind of detection, and the fields ``others``."""
     fields = [(each.replace(" ", "_"), kind, msgspec.field(name=each)) for each in kinds]
     return msgspec.defstruct("ByKind", [*others.items(), *fields])
 
@@ -206,21 +206,21 @@ Gain: Any = _by_kind(KINDS[1:], Real, {})
 
 
 class Missed(Struct):
-    """Instances of a length, and the share of them that no detection found."""
+    """Number of instances in a length group, and the fraction of them that was missed."""
 
     instances: Whole
     missed: Fraction | None = None
 
 
 class FalseNegatives(Struct):
-    """What was missed, of all and by length."""
+    """Missed instances, in total and by length."""
 
     all: Missed
     length_seconds: Annotated[dict[str, Missed], TABLE]
 
 
 class Diagnosis(Struct):
-    """What the detections got wrong (``bench.detection.diagnosis``)."""
+    """Error diagnosis of the detections (``bench.detection.diagnosis``)."""
 
     false_positives: Annotated[
         list[FalsePositives],
@@ -231,7 +231,7 @@ class Diagnosis(Struct):
 
 
 class Finished(Started, kw_only=True):
-    """What is asked of the record of a run that ended well."""
+    """Fields required in the record of a run with status ok."""
 
     metrics: Metrics  # type: ignore[assignment]
     memory: Memory  # type: ignore[assignment]
@@ -241,7 +241,7 @@ class Finished(Started, kw_only=True):
 
 
 def check_fields(record: Mapping[str, Any]) -> None:
-    """Raise InputError that names the first field of plain values which a report could not use."""
+    """Raise InputError that names the first missing or invalid field of a record of plain values."""
     ok = isinstance(record, Mapping) and record.get("status") == "ok"
     found: Started = structure(Finished if ok else Started, record)
     tiou = found.protocol.tiou

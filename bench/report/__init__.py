@@ -1,4 +1,4 @@
-"""Records in, tables and figures out. Regenerating from the same records changes nothing."""
+"""Build tables and figures from records; the same records give the same files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.records.record import read_folder
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a report prints, and the files that it wrote."""
+    """The printed text of a report, and the files written."""
 
     text: str
     files: tuple[Path, ...]
@@ -24,13 +24,13 @@ class Report:
 def build(results: Path) -> Report:
     """Rebuild tables, figures and ``index.html`` of ``results`` from its records, forecasts and steps.
 
-    Published numbers are those of ``results/published``, or shipped ones beside which its runs may stand.
-    Of several processes that do so at once, one waits for the other.
-    Raises InputError when there is no readable record, and for a file of published numbers that is none.
+    Published numbers are those of ``results/published``, or the shipped ones that the runs may be compared
+    with. Concurrent calls are serialised by a lock. Raises InputError if there is no readable record, or for
+    an invalid file of published numbers.
     """
     check_inside(results, "tables", "figures", "locks")
     if not any((results / "records").glob("*.json")):
-        return _build(results)  # says so, and leaves no folder behind
+        return _build(results)  # raises InputError without creating a folder
     with locked(results, REPORT):
         try:
             return _build(results)

@@ -11,7 +11,7 @@ from bench.records.paths import add_results, default_results
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; bad input is one line and exit code 2."""
+    """Run the command; invalid input prints one line and returns exit code 2."""
     parser = CommandParser(prog="python -m bench.report", description=__doc__)
     add_results(parser)
 

@@ -1,4 +1,4 @@
-"""What shares a table: the records of one comparison, and its rows over seeds."""
+"""Group records into comparisons, one table each, and into rows over seeds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.records.record import Record
 
 MEGABYTE = 1e6
 MAX_PART_LENGTH = 60
-"""Characters of each part of a file's name: file systems take 255 bytes in all."""
+"""Maximum characters of each part of a file name: file systems allow 255 bytes in total."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Row:
         return {}
 
     def values(self, pick: Callable[[Record], float | None]) -> tuple[float, ...]:
-        """Return a figure of every finished run that has it; what one function picked is kept."""
+        """Return the values of ``pick`` for all finished runs that have one; cached by ``pick``."""
         if pick not in self._values:
             found = (pick(record) for record in self.finished)
             self._values[pick] = tuple(value for value in found if value is not None)
@@ -57,7 +57,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Rows that may be compared: same data and pictures, model, weights, protocol and device."""
+    """Comparable rows: same data and decoded frames, model, weights, protocol and device."""
 
     dataset: str
     variant: str
@@ -68,17 +68,17 @@ class Comparison:
     tious: tuple[str, ...]
     rows: tuple[Row, ...]
     mark: str = ""
-    """Tells comparisons apart that would otherwise share their file names, as of two devices."""
+    """Distinguishes comparisons that would otherwise share file names, such as on two devices."""
     classifier: str = ""
-    """The external classifier that gave detections their classes; empty where the head did."""
+    """The external classifier that assigned the classes of detections; empty if the head did."""
     steps: int | None = None
-    """Training steps of each run, where records say so."""
+    """Training steps of each run, if recorded."""
     pictures: str = ""
-    """Tells comparisons apart that differ in the pictures that were decoded alone; else empty."""
+    """Digest that distinguishes comparisons that differ only in the decoded frames; else empty."""
 
     @property
     def slug(self) -> str:
-        """A file name of its own for the comparison."""
+        """Unique file name stem of the comparison."""
         parts = [self.dataset, self.model, self.weights.removesuffix(".safetensors"), self.digest[:6]]
         names = [re.sub(r"[^A-Za-z0-9_.-]+", "-", part)[:MAX_PART_LENGTH] for part in parts]
         return "_".join([*names, *([self.mark] if self.mark else [])])
@@ -93,7 +93,7 @@ class Comparison:
 
 
 def _key(record: Record) -> tuple[str, ...]:
-    # A run that died early does not know its device; it belongs to the comparison of its protocol.
+    # Without the device: runs that failed early do not record it, but belong to the same comparison.
     dataset, weights = record["dataset"], record["weights"]
     return (
         dataset["name"],
@@ -113,7 +113,7 @@ def _classifier(record: Record) -> str:
 
 
 def comparisons(records: Sequence[Record]) -> list[Comparison]:
-    """Return the comparisons in the order of their names; each record is in exactly one."""
+    """Return the comparisons, sorted by name; each record is in exactly one."""
     groups: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
         groups.setdefault(_key(record), []).append(record)
@@ -130,13 +130,13 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
                 )
                 mark = hashlib.sha256(json.dumps([*key, pictures, device]).encode()).hexdigest()[:6]
                 found.append((item, mark))
-    # All that would share their files' names are marked: a name must not pass from one to another.
+    # Mark all comparisons with the same file name: a name must not move from one to another.
     times = Counter(item.slug for item, _ in found)
     return [dataclasses.replace(item, mark=mark) if times[item.slug] > 1 else item for item, mark in found]
 
 
 def _pictures(record: Record) -> str | None:
-    """Return the first digits of a digest of what a run decoded; None where it died before it knew."""
+    """Return a short digest of the decoded frames of a run; None if it failed before they were known."""
     digests = record["dataset"].get("pictures_sha256")
     if not digests:
         return "not recorded" if record["status"] == "ok" else None
@@ -144,13 +144,13 @@ def _pictures(record: Record) -> str | None:
 
 
 def _split(records: Sequence[Record], pick: Callable[[Record], str | None]) -> list[tuple[str, list[Record]]]:
-    """Return the records by what ``pick`` returns of them; those that do not know it join the first."""
+    """Return the records grouped by ``pick``; records without a value join the first group."""
     values = sorted({value for record in records if (value := pick(record))}) or [""]
     return [(value, [r for r in records if (pick(r) or values[0]) == value]) for value in values]
 
 
 def _rows(records: Sequence[Record]) -> tuple[Row, ...]:
-    """Return the rows: strategies by name, head-only (the baseline) first."""
+    """Return the rows, sorted by strategy name, with head-only (the baseline) first."""
     by_settings: dict[str, list[Record]] = {}
     for record in records:
         by_settings.setdefault(json.dumps(record["strategy"], sort_keys=True), []).append(record)
@@ -167,20 +167,20 @@ def _rows(records: Sequence[Record]) -> tuple[Row, ...]:
 
 
 def differing_fields(strategies: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the fields, sorted, in which not all settings of a strategy are equal."""
+    """Return the sorted fields in which the settings of a strategy differ."""
     fields = {key for settings in strategies for key in settings}
     return sorted(k for k in fields if any(s.get(k) != strategies[0].get(k) for s in strategies))
 
 
 def _usual(key: str, settings: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether most settings agree with these in a field, so that a label need not name it."""
+    """Return whether most settings have the same value in a field, so that a label need not name it."""
     agreeing = [other for other in alike if other.get(key) == settings.get(key)]
     return 2 * len(agreeing) > len(alike)
 
 
 @functools.cache
 def at_tiou(tiou: str) -> Callable[[Record], float]:
-    """Return what picks the mAP, in percent, at a threshold."""
+    """Return a function of a record that returns the mAP, in percent, at a threshold."""
     return lambda record: 100 * float(record["metrics"]["map"][tiou])
 
 
@@ -191,5 +191,5 @@ def average(record: Record) -> float:
 
 
 def megabytes(record: Record) -> float:
-    """Return the measured peak of a training step."""
+    """Return the measured peak of a training step in MB (10^6 bytes)."""
     return float(record["memory"]["peak_allocated_bytes"] / MEGABYTE)

@@ -1,4 +1,4 @@
-"""One page with all tables and figures: no network, sorted and filtered in the browser, text escaped."""
+"""One HTML page with all tables and figures: offline, sortable and filterable, with escaped text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.io.text import printable
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A table under its title, what must be said with it, and the figures that belong to it."""
+    """A table with its title, remarks and figures."""
 
     title: str
     remarks: tuple[str, ...]
@@ -25,20 +25,20 @@ class Section:
     lines: Sequence[Sequence[str]]
     figures: tuple[Path, ...] = ()
     details: tuple[tuple[str, str], ...] = ()
-    """Summaries and the texts that open behind them."""
+    """Pairs of a summary and the expandable text below it."""
 
 
 FOLDER = Path(__file__).parent
 
 
 def page(sections: Sequence[Section]) -> str:
-    """Return the page; figures that are PNG lie in it, others are left out."""
+    """Return the page as HTML; PNG figures are embedded, others are omitted."""
     style, script = ((FOLDER / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     environment = jinja2.Environment(autoescape=True, keep_trailing_newline=True)
     environment.filters.update(plain=_plain, base64=_base64)
     template = environment.from_string((FOLDER / "page.html").read_text(encoding="utf-8"))
-    # The page loads nothing and runs its one script: a browser that keeps this policy could not do more,
-    # whatever a name in a record holds.
+    # The policy allows no requests and only the page's own script, so that a browser cannot do more,
+    # whatever a name in a record contains.
     allowed = base64.b64encode(hashlib.sha256(f"\n{script}".encode()).digest()).decode()
     return template.render(
         sections=sections,
@@ -51,7 +51,7 @@ def page(sections: Sequence[Section]) -> str:
 
 
 def _plain(text: str) -> Markup:
-    """Return what shows as the text itself: no markup, no character that turns others around."""
+    """Escape untrusted text: HTML markup, control characters and characters that change text direction."""
     shown = "\n".join(printable(line, len(line) + 1) for line in text.split("\n"))
     return Markup(html.escape(shown))
 

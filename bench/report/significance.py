@@ -1,4 +1,4 @@
-"""Is a difference more than the seeds' chance: confidence intervals on differences paired by seed."""
+"""Significance of differences between strategies: confidence intervals of differences paired by seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEAST_PAIRS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Gain:
-    """Mean of the differences of ``pairs`` seeds, and half the width of its 95 % interval if they suffice."""
+    """Mean difference over ``pairs`` seeds, and half the width of its 95 % interval (None for few pairs)."""
 
     mean: float
     pairs: int
@@ -22,7 +22,7 @@ class Gain:
 
     @property
     def interval(self) -> str:
-        """The interval as text, or why there is none."""
+        """The interval as text, or the number of pairs if there is none."""
         if self.half_width is None:
             return f"n = {self.pairs}"
         return f"{self.mean - self.half_width:+.1f} to {self.mean + self.half_width:+.1f}"
@@ -31,8 +31,8 @@ class Gain:
 def student_quantile(probability: float, freedom: int) -> float:
     """Return the quantile of Student's t distribution, for a probability in [0.5, 1).
 
-    The density is integrated by Simpson's rule and the integral inverted by bisection; over tan's range,
-    which makes the domain finite: with t = sqrt(n) tan(u) the density is proportional to cos(u)^(n-1).
+    The density is integrated by Simpson's rule and the integral is inverted by bisection. The substitution
+    t = sqrt(n) tan(u) makes the domain finite; the density is then proportional to cos(u)^(n-1).
     """
     if not 0.5 <= probability < 1 or freedom < 1:
         raise ValueError(f"probability {probability}, freedom {freedom}: allowed are [0.5, 1) and 1 or more")
@@ -52,9 +52,9 @@ def student_quantile(probability: float, freedom: int) -> float:
 
 
 def paired_gain(values: Mapping[int, float], baseline: Mapping[int, float]) -> Gain | None:
-    """Return the gain of ``values`` by seed over ``baseline`` by seed, None where no seed has both.
+    """Return the gain of ``values`` over ``baseline``, both by seed; None if they have no seed in common.
 
-    The interval is mean ± t(0.975, n - 1) · s / sqrt(n) of the n differences, from three pairs on.
+    The interval is mean ± t(0.975, n - 1) · s / sqrt(n) of the n differences, for three or more pairs.
     """
     differences = [values[seed] - baseline[seed] for seed in sorted(values.keys() & baseline.keys())]
     if not differences:

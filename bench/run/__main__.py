@@ -1,7 +1,7 @@
 """``python -m bench.run``: compare strategies on one backbone and one data set.
 
-Makes a run for every strategy and seed, each in a process of its own, writes a record for every one, and
-rebuilds the tables. What has a record is not run again.
+Trains and evaluates a run for every strategy and seed, each in its own process, writes a record of each, and
+rebuilds the tables. Runs that have a record are not repeated.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bench.run.options import parser, specifications
 
 
 def plan_instead(options: argparse.Namespace) -> int | None:
-    """Print the memory plan where a model of published size was asked for and there is no GPU; else None."""
+    """Print the memory plan and return its exit code if a large model lacks a GPU; else return None."""
     from bench.config.presets import STANDARD, default_protocol
     from bench.models import MODEL_NAMES
 
@@ -40,18 +40,18 @@ def plan_instead(options: argparse.Namespace) -> int | None:
     words += ["--classes", "1"] if options.classifier else []
     code = plan(plan_parser().parse_args(words))
     print(
-        f"bench.run: nothing was trained: {options.model} wants a GPU and this machine has none; "
-        "--force (make: FORCE=1) trains on the CPU all the same",
+        f"bench.run: nothing was trained: {options.model} needs a GPU and this machine has none; "
+        "--force (make: FORCE=1) trains on the CPU anyway",
         file=sys.stderr,
     )
     return code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command."""
+    """Run the command and return the exit code."""
 
     def action(options: argparse.Namespace) -> int:
-        from bench.run.matrix import bench  # --help does without its imports
+        from bench.run.matrix import bench  # imported here, so that --help stays fast
 
         planned = plan_instead(options)
         return bench(specifications(options), options) if planned is None else planned

@@ -1,4 +1,4 @@
-"""All runs of a comparison: what is missing is run, and the report is rebuilt."""
+"""Run the pending runs of a comparison and rebuild the report."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ NEEDED_BYTES = 64 * 2**20
 
 
 def load_dataset(spec: RunSpecification) -> Dataset:
-    """Return the data set, with a bar while it is generated."""
+    """Return the data set, with a progress bar while it is generated."""
     from tqdm import tqdm
 
-    with tqdm(desc="making videos", leave=False, disable=not sys.stderr.isatty()) as bar:
+    with tqdm(desc="generating videos", leave=False, disable=not sys.stderr.isatty()) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
@@ -33,7 +33,7 @@ def load_dataset(spec: RunSpecification) -> Dataset:
 
 
 def check_data(run: ResolvedRun) -> None:
-    """Raise InputError for a subset that does not exist, or a video that cannot be opened or is too short."""
+    """Raise InputError for a missing subset, or a video that cannot be opened or is too short."""
     from tqdm import tqdm
 
     from datasets.annotations.reader import video_path
@@ -46,7 +46,7 @@ def check_data(run: ResolvedRun) -> None:
 
 
 def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int:
-    """Run what is missing, rebuild the report, and return the exit code: 1 if a run of the matrix failed."""
+    """Run the pending runs, rebuild the report, and return the exit code: 1 if any run failed."""
     from bench.records.locks import check_locks
     from bench.run.pending import pending, remove_stale_files, stamps
     from bench.run.scheduler import run_matrix
@@ -82,12 +82,12 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
         print(f"all {len(runs)} runs have records", file=sys.stderr)
     remove_stale_files(
         options.results, runs, frozenset()
-    )  # a process of a killed bench may have lived until now
+    )  # again: a process of a killed parent may have lived until now
     return conclude(runs, options)
 
 
 def conclude(runs: Sequence[ResolvedRun], options: argparse.Namespace) -> int:
-    """Rebuild the report, print it, and return the exit code of a matrix that has all its records."""
+    """Rebuild and print the report of a finished matrix, and return the exit code."""
     from bench.records.paths import checkpoint_path
     from bench.records.record import read_record
     from bench.report import build
@@ -99,14 +99,14 @@ def conclude(runs: Sequence[ResolvedRun], options: argparse.Namespace) -> int:
     lost = [each for each in finished if not checkpoint_path(options.results, each["id"]).exists()]
     if options.keep_weights and lost:
         print(
-            f"{len(lost)} of {len(runs)} runs ended without kept weights; --redo all makes them again",
+            f"{len(lost)} of {len(runs)} runs have no kept weights; --redo all repeats them",
             file=sys.stderr,
         )
     return 0 if len(finished) == len(mine) else 1
 
 
 def check_writable(results: Path) -> None:
-    """Raise InputError unless records can be written into a folder of its own and there is room for them."""
+    """Raise InputError unless records can be written to ``results`` and there is enough free space."""
     check_inside(results, *RESULTS, *WORK)
     folder = results / "records"
     try:

@@ -1,4 +1,4 @@
-"""What is known of a run's memory before it starts: its forecast, whether it can fit, what would."""
+"""Memory check before a run: its forecast, whether it fits the device, and the micro-batch that fits."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ HOPPER_WORKSPACES = 2 * 32 * 2**20
 
 
 class PredictedOutOfMemoryError(MemoryError):
-    """The forecast exceeds the device's memory, so that the run was not tried."""
+    """The forecast exceeds the device's memory, so the run was not started."""
 
 
 def forecast_request(run: ResolvedRun) -> ForecastRequest:
-    """Return the question that a run's forecast answers."""
+    """Return the forecast request of a run."""
     spec, dataset, protocol = run.spec, run.dataset, run.protocol
     videos = dataset.subset(protocol.training_subset)
     workspace = None
-    # Where the card is another machine's, its workspaces are taken for the largest.
+    # If the GPU is in another machine, assume the largest workspaces.
     if spec.device != "cpu" and (
         not torch.cuda.is_available() or torch.cuda.get_device_capability(spec.device)[0] >= 9
     ):
@@ -41,7 +41,7 @@ def forecast_request(run: ResolvedRun) -> ForecastRequest:
         torch.device(spec.device).type,
         workspace,
         1 if protocol.classifier else len(dataset.classes),
-        # A window's number of instances moves a few bytes only; the typical video's will do.
+        # The number of instances in a window changes only a few bytes; the median video is typical enough.
         max(1, round(statistics.median(len(video.instances) for video in videos))),
         processes=spec.processes,
         sharded=spec.sharded,
@@ -49,19 +49,19 @@ def forecast_request(run: ResolvedRun) -> ForecastRequest:
 
 
 def predict(run: ResolvedRun) -> dict[str, Any]:
-    """Return the record's part on what is predicted: bytes, or the reason why there is no forecast."""
+    """Return the record's field ``forecast``: predicted bytes, or the reason why there is no forecast."""
     names = ("predicted_peak_bytes", "predicted_reserved_bytes", "kinds", "phases", "stages")
     try:
         row = run_forecast(forecast_request(run))
-    except Exception as error:  # a strategy that cannot be traced, or that fails: the run itself will tell
+    except Exception as error:  # a strategy that cannot be traced, or fails: the run reports it
         return {**dict.fromkeys(names), "reason": f"{type(error).__name__}: {error}"[:300]}
     return {**{name: row[name] for name in names}, "reason": None}
 
 
 def check_fits_device(prediction: dict[str, Any], device: torch.device) -> None:
-    """Raise PredictedOutOfMemoryError where the predicted tensors cannot lie on the device at all.
+    """Raise PredictedOutOfMemoryError if the predicted tensors do not fit on the device.
 
-    What the allocator reserves beyond them does not count: it gives that back before it fails.
+    Memory that the allocator reserves beyond them is not counted: it is released before an allocation fails.
     """
     peak, capacity = prediction["predicted_peak_bytes"], capacity_bytes(device)
     if peak is None or capacity is None:
@@ -72,9 +72,9 @@ def check_fits_device(prediction: dict[str, Any], device: torch.device) -> None:
 
 
 def fit_micro_batch(runs: Sequence[ResolvedRun], gib: float) -> list[ResolvedRun]:
-    """Return the runs with streamed backward and the largest micro-batch (a power of two) that fits a card.
+    """Return the runs with streamed backward and the largest micro-batch (a power of two) that fits ``gib``.
 
-    The same for all of them, since they share a table. Raises InputError where one clip does not fit.
+    All runs get the same one, as they share a table. Raises InputError if a single clip does not fit.
     """
     limit = int(gib * GIBIBYTE)
     firsts = list({run.spec.strategy: run for run in reversed(runs)}.values())

@@ -1,4 +1,4 @@
-"""The options of ``bench.run``, and the runs that they ask for."""
+"""The options of ``bench.run``, and the run specifications that follow from them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 DEFAULT_RESULTS = Path("results") / "local"
 DESCRIPTION = """Compare strategies on one backbone and one data set: a run for every strategy and seed, each
-in a process of its own, a record for every one, and tables. What has a record is not run again."""
+in its own process, with a record of each, and tables. Runs that have a record are not repeated."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the options."""
+    """Return the argument parser."""
     result = CommandParser(prog="python -m bench.run", description=DESCRIPTION)
     add = result.add_argument
     add("--model", default="vit-t", help="backbone (default: vit-t, the embedded one)")
@@ -32,9 +32,9 @@ def parser() -> argparse.ArgumentParser:
     add("--annotations", type=Path, help="a known data set's annotations, where they are not in --data")
     add("--data", type=Path, help="folder with the data set's videos")
     add("--weights", help="checkpoint path, 'random', or 'source' (vit-t as shipped; its default)")
-    add("--strategies", default="all", help="names with commas between them (default: all installed)")
-    add("--seeds", default="0", help="whole numbers with commas between them (default: 0)")
-    add("--device", default="auto", help="cpu, cuda or cuda:N (default: cuda where there is one)")
+    add("--strategies", default="all", help="comma-separated names (default: all installed)")
+    add("--seeds", default="0", help="comma-separated whole numbers (default: 0)")
+    add("--device", default="auto", help="cpu, cuda or cuda:N (default: cuda if available)")
     add("--results", type=Path, default=DEFAULT_RESULTS, help=f"default: {DEFAULT_RESULTS}")
     add(
         "--cache", type=Path, help="folder for generated data (default: $TALBENCH_CACHE or ~/.cache/talbench)"
@@ -68,29 +68,29 @@ def parser() -> argparse.ArgumentParser:
         "--processes",
         type=whole(1, 1024),
         default=1,
-        help="processes that share every batch, a device each (default: 1)",
+        help="processes that every batch is split over, one device each (default: 1)",
     )
-    add("--sharded", action="store_true", help="spread the blocks that train over the processes (FSDP2)")
-    add("--workers", type=whole(1), help="runs side by side (default: one for each core on CPU, 1 on a GPU)")
+    add("--sharded", action="store_true", help="shard trainable blocks over processes (FSDP2)")
+    add("--workers", type=whole(1), help="runs in parallel (default: one for each core on CPU, 1 on a GPU)")
     add(
         "--force",
         action="store_true",
-        help="train also where the forecast exceeds the memory, or without a GPU",
+        help="train even if the forecast exceeds the memory, or without a GPU",
     )
     add(
         "--fit",
         type=real(lambda value: 0 < value <= 10000, "more than 0, at most 10000 (GiB)"),
         metavar="GIB",
-        help="stream backward, by as many clips at once as fit a card",
+        help="use the streamed backward with the largest micro-batch of clips that fits a card",
     )
-    add("--keep-weights", action="store_true", help="keep what training changed, for bench.predict")
-    add("--classifier", type=Path, metavar="FILE", help="scores of whole videos that classify detections")
+    add("--keep-weights", action="store_true", help="save the trained parameters, for bench.predict")
+    add("--classifier", type=Path, metavar="FILE", help="video-level scores that classify the detections")
     add(
         "--checkpoint-seconds",
         type=real(lambda value: value >= 0, "0 or more"),
         default=60.0,
         metavar="SECONDS",
-        help="how often a run keeps what it needs to go on after a kill (default: 60; inf: never)",
+        help="time between checkpoints, from which a killed run resumes (default: 60; inf: never)",
     )
     add(
         "--timeout",
@@ -103,13 +103,13 @@ def parser() -> argparse.ArgumentParser:
         type=real(lambda value: value > 0, "more than 0 (seconds; inf: never)"),
         default=1800.0,
         metavar="SECONDS",
-        help="so does one that makes no progress for so long (default: 1800; inf: never)",
+        help="so does a run without progress for this time (default: 1800; inf: never)",
     )
     add(
         "--launcher",
         choices=("here", "local", "slurm"),
         default="here",
-        help="where runs are done: by this process (default), or a job each, on this machine or by Slurm",
+        help="how to start runs: here (default), or as one job each, on this machine (local) or by Slurm",
     )
     add(
         "--slurm",
@@ -128,12 +128,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _absolute(path: Path | str) -> str:
-    """Return the path as a run's process, which works in another folder, finds it."""
+    """Return the absolute path, as a run's process has another working directory."""
     return str(Path(path).absolute())
 
 
 def protocol_changes(options: argparse.Namespace) -> dict[str, str]:
-    """Return the protocol's fields that the options set, as text."""
+    """Return the protocol fields set by the options, as text."""
     from bench.detection.external_classifier import classifier_name
 
     changes = pairs(options.protocol, "--protocol")
@@ -143,7 +143,7 @@ def protocol_changes(options: argparse.Namespace) -> dict[str, str]:
 
 
 def specifications(options: argparse.Namespace) -> list[RunSpecification]:
-    """Return the runs of the matrix, checked as far as that is possible without reading data."""
+    """Return the runs of the matrix, validated as far as possible without reading data."""
     from bench.config.arguments import check_division
     from bench.run.specification import RunSpecification
 
@@ -191,6 +191,6 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
 
 
 def default_workers(run: ResolvedRun) -> int:
-    """Return how many runs go on side by side on this machine."""
+    """Return the number of runs in parallel on this machine."""
     threads = run.protocol.threads * run.spec.processes
     return max(1, (os.cpu_count() or 1) // threads) if run.spec.device == "cpu" else 1

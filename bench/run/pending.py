@@ -1,4 +1,4 @@
-"""Which runs of a matrix are still to be done, and what killed ones left behind."""
+"""Pending runs of a matrix, and the removal of files that killed processes left behind."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from bench.run.specification import ResolvedRun
 
 
 def pending(runs: Sequence[ResolvedRun], records: Path, redo: str) -> list[ResolvedRun]:
-    """Return the runs that still have to be run: those without a record, and those that ``redo`` names.
+    """Return the pending runs: those without a record, and those whose status ``redo`` selects.
 
-    A run whose process was killed from outside counts as cancelled.
+    A run whose process was killed by an external signal counts as cancelled.
     """
     status = {record["id"]: _status(record) for record in read_folder(records).records}
     return [run for run in runs if _needs_run(status.get(run.id), redo)]
@@ -27,18 +27,18 @@ def _status(record: Record) -> str:
 
 
 def _needs_run(status: str | None, redo: str) -> bool:
-    """Say whether a run of a status is done again; None stands for no record."""
+    """Return whether a run with this status is to be run; None means that there is no record."""
     if status is None or status == "cancelled" or redo == "all":
         return True
     return redo == "failed" and status != "ok"
 
 
 Stamp = tuple[int, int, int]
-"""What tells whether a file was written anew: inode, time of change, bytes."""
+"""Inode, modification time and size of a file, which show whether it was replaced."""
 
 
 def stamps(records: Path) -> dict[str, Stamp]:
-    """Return the stamps of the records as they lie there now, by run."""
+    """Return the current stamps of the records, by run id."""
     found = {path.stem: _stamp(path) for path in records.glob("*.json")}
     return {name: stamp for name, stamp in found.items() if stamp is not None}
 
@@ -52,10 +52,10 @@ def _stamp(path: Path) -> Stamp | None:
 
 
 def still_pending(identifier: str, records: Path, redo: str, known: Mapping[str, Stamp]) -> bool:
-    """Say whether a run is to be done, now that its lock is held.
+    """Return whether a run is still pending, after its lock was acquired.
 
-    A record that is not the one of ``known`` was written by another bench meanwhile: whatever ``redo`` says,
-    the run was done, unless it was cancelled or killed.
+    If the record's stamp differs from ``known``, another process has written it in the meantime: the run is
+    then done whatever ``redo`` is, unless it was cancelled or killed.
     """
     path = records / f"{identifier}.json"
     stamp = _stamp(path)
@@ -67,7 +67,7 @@ def still_pending(identifier: str, records: Path, redo: str, known: Mapping[str,
 
 
 def read_status(records: Path, identifier: str) -> str:
-    """Return the status of a run's record, or that there is none."""
+    """Return the status in a run's record, or "no record"."""
     try:
         return str(read_record(records / f"{identifier}.json")["status"])
     except InputError:
@@ -75,10 +75,10 @@ def read_status(records: Path, identifier: str) -> str:
 
 
 def remove_stale_files(results: Path, runs: Sequence[ResolvedRun], again: Collection[str]) -> None:
-    """Remove what killed processes left: drafts, signs of progress, and checkpoints of runs that ended well.
+    """Remove what killed processes left: temporary files, progress files, checkpoints of finished runs.
 
-    Runs whose ids are in ``again`` are about to be done once more and go on from theirs. What another living
-    bench holds the lock of is left alone.
+    Checkpoints of the run ids in ``again`` are kept, since these runs resume from them. Files of runs that
+    another living process has locked are kept.
     """
     from datasets.miniature.config import default_cache_dir
 
@@ -92,14 +92,14 @@ def remove_stale_files(results: Path, runs: Sequence[ResolvedRun], again: Collec
         try:
             if read_record(results / "records" / f"{path.stem}.json")["status"] == "ok":
                 path.unlink(missing_ok=True)
-        except InputError:  # none, or none that is whole: the run is still to be done
+        except InputError:  # no valid record: the run is still pending
             continue
         finally:
             lock.release()
 
 
 def _lock_of(name: str) -> str:
-    """Return whose lock covers the writing of a file: its run's, or the report's."""
+    """Return the name of the lock that protects a file: that of its run, or of the report."""
     for suffix in (".json.gz", ".json", ".pt", ".safetensors"):
         if name.endswith(suffix):
             return name.removesuffix(suffix)

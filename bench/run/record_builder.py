@@ -1,4 +1,4 @@
-"""The parts of a run record, from what a run was told and from what it measured."""
+"""Build the parts of a run record from the run's configuration and its measurements."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def empty_record(run: ResolvedRun) -> Record:
-    """Return the part of a record that is known before the run, with a status still to be set."""
+    """Return the part of a record that is known before the run; the status is still to be set."""
     spec, dataset, protocol = run.spec, run.dataset, run.protocol
     subsets = {name: dataset.subset(name) for name in (protocol.training_subset, protocol.evaluation_subset)}
     return {
@@ -67,7 +67,7 @@ def empty_record(run: ResolvedRun) -> Record:
 
 
 def metrics(evaluation: Evaluation) -> dict[str, Any]:
-    """Return mAP per tIoU and on average, and AP per class, as fractions."""
+    """Return mAP per tIoU, average mAP, and AP per class, as fractions."""
     tious = [f"{tiou:g}" for tiou in evaluation.tiou]
     return {
         "map": {tiou: float(value) for tiou, value in zip(tious, evaluation.map, strict=True)},
@@ -80,7 +80,7 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def weights_entry(run: ResolvedRun, audit: LoadAudit | None) -> dict[str, Any]:
-    """Return the record's part on the weights."""
+    """Return the record's field ``weights``."""
     return {
         "name": run.weights.name if run.weights else "random",
         "sha256": audit.sha256 if audit else None,
@@ -92,11 +92,11 @@ def weights_entry(run: ResolvedRun, audit: LoadAudit | None) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class RankMemory:
-    """What one process measured."""
+    """Memory measured by one process."""
 
     stages: tuple[StageMemory, ...]
     inference: MemoryReading | None
-    """None in a process that had no video to look at."""
+    """None in a process that evaluated no video."""
 
     @property
     def highest(self) -> MemoryReading:
@@ -107,7 +107,7 @@ class RankMemory:
 def memory(ranks: Sequence[RankMemory], predicted_peak_bytes: int | None) -> dict[str, Any]:
     """Return the peaks: the largest training step of any stage, the forecast of it, and inference.
 
-    Of several processes it is the one with the highest peak that is told; ``ranks`` then has all of them.
+    With several processes, the one with the highest peak is reported, and ``ranks`` has all of them.
     """
     rank = max(ranks, key=lambda each: each.highest.peak_allocated_bytes)
     highest = rank.highest
@@ -135,7 +135,7 @@ def memory(ranks: Sequence[RankMemory], predicted_peak_bytes: int | None) -> dic
 
 def cost(detector: Detector, log: TrainingLog, before: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Return parameters, seconds per step, and the bytes of the tensors that training changed."""
-    import torch  # the process that starts runs makes records of those that failed, and does without
+    import torch  # here, as the scheduler builds the records of failed runs without torch
 
     changed = [
         p for name, p in detector.named_parameters() if name not in before or not torch.equal(p, before[name])
@@ -150,7 +150,7 @@ def cost(detector: Detector, log: TrainingLog, before: dict[str, torch.Tensor]) 
 
 
 def training(detector: Detector, log: TrainingLog) -> dict[str, Any]:
-    """Return the course of the training: losses, what was trained from which step on, and what was learnt."""
+    """Return the training history: losses, the schedule of stages and fidelities, and learned values."""
     return {
         "loss": thinned(log.losses),
         "schedule": [
@@ -162,7 +162,7 @@ def training(detector: Detector, log: TrainingLog) -> dict[str, Any]:
 
 
 def thinned(losses: tuple[tuple[float, float], ...], points: int = 100) -> list[list[float]]:
-    """Return at most ``points`` rows: step, mean classification and mean regression loss up to it."""
+    """Return at most ``points`` rows: last step, mean classification loss, mean regression loss."""
     block = max(1, -(-len(losses) // points))
     rows = []
     for first in range(0, len(losses), block):
@@ -173,7 +173,7 @@ def thinned(losses: tuple[tuple[float, float], ...], points: int = 100) -> list[
 
 
 def write_ground_truth(path: Path, dataset: Dataset, subset: str) -> None:
-    """Write a subset in ActivityNet format, as it was read: excluded videos are absent, ends are clipped."""
+    """Write a subset in ActivityNet format as loaded: without excluded videos, with clipped ends."""
     database = {
         video.id: {
             "subset": video.subset,

@@ -1,4 +1,4 @@
-"""Runs of a matrix, each in its own process, a few at a time; every one of them becomes a record."""
+"""Schedule the runs of a matrix in parallel, each in its own process, and write a record of each."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from bench.run.worker.supervisor import (
 )
 
 POLL_SECONDS = 1.0
-"""How often a run that another bench does is asked after, once there is nothing else to do."""
+"""Polling interval for runs that another process has locked, when no other run is left."""
 QUEUE_SECONDS = 60.0
-"""How often the queue is written anew, so that other machines see that somebody works on it."""
+"""Interval at which the queue file is rewritten, so that other machines do not take it for stale."""
 
 
 class PreemptedError(BaseException):
-    """The machine is wanted back: runs keep what they have, within ``seconds``, and end without a record."""
+    """The job is pre-empted: runs save a checkpoint within ``seconds`` and end without a record."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds)
@@ -59,14 +59,15 @@ def run_matrix(
     known: Mapping[str, Stamp] | None = None,
     patience_seconds: float = math.inf,
 ) -> list[Record]:
-    """Run all of ``runs``, at most ``workers`` at once, and return their records as written to ``records``.
+    """Run all of ``runs``, at most ``workers`` in parallel, and return the records written to ``records``.
 
-    Runs that another bench holds come last: they are waited for, for so long at most, and done here only if
-    they end without a record. One whose record is no longer that of ``known`` was done by another.
+    Runs that another process has locked come last: they are waited for, for at most ``patience_seconds``,
+    and run here only if they end without a record. A run whose record's stamp differs from ``known`` was
+    done by another process.
 
-    A run that dies is a record with its status, phase and reason. Ctrl-C ends the runs in flight, writes
-    them as cancelled and raises KeyboardInterrupt. Input that turns out bad inside a run ends everything
-    with InputError; runs that had finished stay.
+    A run that fails has a record with status, phase and reason. Ctrl-C ends the active runs, records them
+    as cancelled and raises KeyboardInterrupt. Invalid input found by a run ends all active runs with
+    InputError; records of finished runs are kept.
     """
     results, known = records.parent, known or {}
     waiting = list(runs)
@@ -101,7 +102,7 @@ def run_matrix(
                 if elsewhere:
                     if waits_since is None:
                         waits_since = time.monotonic()
-                        _log_once(f"waiting for {_names(elsewhere)}, which another bench does", printed)
+                        _log_once(f"waiting for {_names(elsewhere)}, which another process runs", printed)
                     if time.monotonic() - waits_since > patience_seconds:
                         break
                     time.sleep(POLL_SECONDS)
@@ -145,7 +146,7 @@ def run_matrix(
 
 
 def _finish(records: Path, running: Running, record: Record) -> None:
-    """Write a run's record, and give the run free only then."""
+    """Write a run's record, then release its lock."""
     write_record(records, record)
     if record["status"] == "ok":
         unfinished_path(running.run.results, record["id"]).unlink(missing_ok=True)
@@ -168,7 +169,7 @@ def _log_once(line: str, printed: set[str]) -> None:
 
 
 def record_of(running: Running) -> Record:
-    """Return the record of a run whose process has ended, from what it printed and how it ended."""
+    """Return the record of a run whose process has ended, from its messages and its exit status."""
     result = running.result
     if result is not None and "record" in result:
         return dict(result["record"])
@@ -180,7 +181,7 @@ def record_of(running: Running) -> Record:
         and result["status"] == "error"
         and oom_killed_since(running.oom_kills_before)
     ):
-        result = OUT_OF_HOST_MEMORY  # what was told is that the others lost the one that was killed
+        result = OUT_OF_HOST_MEMORY  # the reported error is that of ranks that lost the killed one
     record = empty_record(running.run)
     return {
         **record,
@@ -193,7 +194,7 @@ def record_of(running: Running) -> Record:
 
 
 def line_of(record: Record) -> str:
-    """Return what is printed of a run that has ended."""
+    """Return the line to print for a run that has ended."""
     name = f"{record['strategy']['name']} seed {record['seed']}"
     if record["status"] == "ok":
         return f"{name}: average mAP {100 * record['metrics']['map_average']:.1f} %"

@@ -1,4 +1,4 @@
-"""What one run is, before it ran: its specification in plain values, and the same resolved."""
+"""Specification of one run in plain values, and the run resolved from it."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ class RunSpecification:
     protocol_changes: dict[str, str]
     results: str
     annotations: str | None = None
-    """The annotations of a known data set, where they do not lie in ``data``."""
+    """Path of the annotations of a known data set, if they are not in ``data``."""
     force: bool = False
-    """Try the run even if its forecast exceeds the device's memory."""
+    """Start the run even if the forecast exceeds the device's memory."""
     keep_weights: bool = False
-    """Write what training changed into the results' folder ``checkpoints``."""
+    """Save the parameters that training changed to the folder ``checkpoints`` of the results."""
     classifier: str | None = None
-    """The path of the external classifier's scores that ``protocol_changes`` names."""
+    """Path of the scores of the external classifier named in ``protocol_changes``."""
     frame_cache: float | None = None
-    """GiB of decoded frames that are kept in memory; None for a quarter of what is free."""
+    """Size of the in-memory cache of decoded frames in GiB; None for a quarter of the free memory."""
     decoders: int | None = None
-    """Videos that are decoded side by side; None for the machine's default."""
+    """Number of videos decoded in parallel; None for the machine's default."""
     checkpoint_seconds: float = 60.0
     """Seconds between checkpoints of the training (``bench.training.checkpoints.resume``)."""
     processes: int = 1
-    """Processes that share every batch, each with a device of its own."""
+    """Number of processes that every batch is split over, each with its own device."""
     sharded: bool = False
-    """Spread the blocks that train over the processes, with what their optimizer keeps."""
+    """Shard the trainable blocks and their optimizer state over the processes."""
 
     def protocol(self) -> Protocol:
-        """Return the model's protocol, with the subsets and tIoUs of a known data set, then what was set."""
+        """Return the protocol: model defaults, then the data set's subsets and tIoUs, then the changes."""
         changes = {**card_protocol(self.dataset), **self.protocol_changes}
         return override(default_protocol(self.model, self.device), changes)
 
@@ -64,7 +64,7 @@ class RunSpecification:
         return build_strategy(self.strategy, self.strategy_settings)
 
     def load_dataset(self, progress: Callable[[int, int], None] | None = None) -> Dataset:
-        """Return the data set; the miniature is generated if need be, telling ``progress`` of it."""
+        """Return the data set; the miniature is generated if missing, and reports to ``progress``."""
         given = (self.data, self.cache, self.annotations)
         data, cache, annotations = (Path(path) if path else None for path in given)
         return load_dataset(self.dataset, data, cache, annotations=annotations, progress=progress)
@@ -85,7 +85,7 @@ class RunSpecification:
 
 @dataclasses.dataclass(frozen=True)
 class ResolvedRun:
-    """One run with its settings as values. Text is parsed, and weights are hashed, when it is made."""
+    """One run with resolved settings: text is parsed and the weights are hashed on creation."""
 
     spec: RunSpecification
     dataset: Dataset
@@ -95,7 +95,7 @@ class ResolvedRun:
     """The checkpoint of the backbone; None for random weights."""
     weights_sha256: str | None
     id: str
-    """A readable, path-safe name that no other run has."""
+    """Unique, readable and path-safe name of the run."""
 
     @property
     def results(self) -> Path:
@@ -113,9 +113,9 @@ class ResolvedRun:
         return _resolved(spec, self.dataset, self.weights, self.weights_sha256)
 
     def class_scores(self) -> ClassScores | None:
-        """Return the external classifier's scores of the videos that are evaluated; None without one.
+        """Return the external classifier's scores of the evaluated videos; None without a classifier.
 
-        Raises InputError for a file that does not fit the data set or has changed since it was given.
+        Raises InputError for a file that does not match the data set or was changed in the meantime.
         """
         if self.spec.classifier is None:
             return None
@@ -129,9 +129,9 @@ class ResolvedRun:
 
 
 def resolve_runs(specs: Iterable[RunSpecification], dataset: Dataset) -> list[ResolvedRun]:
-    """Return the runs of ``specs`` on ``dataset``; every file of weights is hashed once.
+    """Return the runs of ``specs`` on ``dataset``; every weights file is hashed once.
 
-    Raises InputError for a setting that cannot be, or weights that cannot be read.
+    Raises InputError for an invalid setting or for weights that cannot be read.
     """
     hashes: dict[Path, str] = {}
     runs = []
@@ -144,7 +144,7 @@ def resolve_runs(specs: Iterable[RunSpecification], dataset: Dataset) -> list[Re
 
 
 def resolve_run(spec: RunSpecification, dataset: Dataset) -> ResolvedRun:
-    """Return one run, as ``resolve_runs``."""
+    """Return one resolved run; see ``resolve_runs``."""
     return resolve_runs([spec], dataset)[0]
 
 

@@ -1,4 +1,4 @@
-"""Timings of the parts: their inputs, one measurement, and processor seconds."""
+"""Timings of the components: their inputs, measurements, and CPU time."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from bench.io.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What the parts are timed on."""
+    """Inputs of the timings."""
 
     scale: float = 1.0
-    """Size of the inputs; bars hold at 1."""
+    """Relative size of the inputs; the targets apply at 1."""
     cache: Path | None = None
-    """Folder for generated data; None for the usual one."""
+    """Folder for generated data; None for the default."""
     data: Path | None = None
-    """Folder with ``detections`` and ``videos`` that are timed as well."""
+    """Folder with further inputs to time, in ``detections`` and ``videos``."""
     references: Path | None = None
-    """Folder with ``nms.py`` and ``evaluation.py``, plain loops to compare with."""
+    """Folder with ``nms.py`` and ``evaluation.py``, plain-loop implementations to compare with."""
 
     def reference(self, name: str) -> ModuleType | None:
-        """Return a module of ``references``; None where no folder was given."""
+        """Return a module of ``references``; None if no folder was given."""
         if self.references is None:
             return None
         path = self.references / f"{name}.py"
@@ -39,13 +39,13 @@ class Inputs:
         return module
 
     def files(self, folder: str, pattern: str) -> list[Path]:
-        """Return the files of a folder of ``data``, sorted; none where no data was given."""
+        """Return the sorted files of a folder of ``data``; empty if no folder was given."""
         return sorted((self.data / folder).glob(pattern)) if self.data else []
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """One line of the table. ``bar`` is what ``value`` is to keep; none where nothing is asked."""
+    """One line of the table. ``bar`` is the target for ``value``; None if there is no target."""
 
     part: str
     what: str
@@ -56,14 +56,14 @@ class Measurement:
 
     @property
     def met(self) -> bool | None:
-        """Whether the bar is kept: seconds are at most, ratios at least as large."""
+        """Whether the target is met: seconds must be at most ``bar``, ratios at least; None without one."""
         if self.bar is None:
             return None
         return self.value <= self.bar if self.unit == "s" else self.value >= self.bar
 
 
 def seconds_of(action: Callable[[], object], repeats: int = 1) -> float:
-    """Return the processor seconds of ``action``, the least of ``repeats``."""
+    """Return the CPU time of ``action`` in seconds, the minimum over ``repeats``."""
     taken = []
     for _ in range(repeats):
         started = time.process_time()

@@ -1,8 +1,8 @@
-"""``python -m bench.speed``: how fast the parts are, against bars and against plain versions of themselves.
+"""``python -m bench.speed``: time the components, against targets and against plain-loop implementations.
 
-One thread. Every ratio is taken within one run on one machine, and the seconds of Python code are the
-processor's, not the wall's. What is scaled up from a sample says so. The plain loops are those that the tests
-compare results with: ``--references tests/reference`` in a checkout.
+Timings use one thread. Both values of a ratio come from the same run on the same machine, and the seconds of
+Python code are CPU time, not wall time. Values extrapolated from a sample are marked. The plain loops are
+those that the tests compare results with: ``--references tests/reference`` in a checkout.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bench.speed.windows import windowed
 
 
 def table(rows: Sequence[Measurement]) -> str:
-    """Return the measurements for a reader."""
+    """Return the measurements as a text table."""
     width = max(len(row.what) for row in rows)
     lines = []
     for row in rows:
@@ -48,30 +48,30 @@ PARTS: dict[str, Callable[[Inputs], list[Measurement]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command."""
+    """Run the command and return the exit code."""
     parser = CommandParser(prog="python -m bench.speed", description=__doc__)
-    parser.add_argument("--parts", default=",".join(PARTS), help="with commas between them (default: all)")
+    parser.add_argument("--parts", default=",".join(PARTS), help="comma-separated names (default: all)")
     parser.add_argument(
         "--scale",
         type=real(lambda value: 0 < value <= 1, "more than 0, at most 1"),
         default=1.0,
-        help="size of the inputs; bars hold at 1",
+        help="relative size of the inputs; the targets apply at 1",
     )
     parser.add_argument("--cache", type=Path, help="folder for generated data")
     parser.add_argument(
-        "--data", type=Path, help="folder with detections/ and videos/ that are timed as well"
+        "--data", type=Path, help="folder with further inputs to time, in detections/ and videos/"
     )
     parser.add_argument(
         "--references",
         type=Path,
-        help="folder with plain loops to compare with, as tests/reference of a checkout (default: none)",
+        help="folder with plain loops to compare with, such as tests/reference in a checkout (default: none)",
     )
-    parser.add_argument("--json", metavar="FILE", help="write JSON there; '-' prints it and nothing else")
+    parser.add_argument("--json", metavar="FILE", help="write JSON to this file; '-' prints only the JSON")
     return run_command(parser, arguments, measure)
 
 
 def measure(options: argparse.Namespace) -> int:
-    """Measure the parts, print or write the result, and return 0: a missed bar is a finding, not an error."""
+    """Time the components, print or write the result, and return 0: a missed target is not an error."""
     from bench.io.writing import write_output
 
     names = options.parts.split(",")

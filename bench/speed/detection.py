@@ -1,4 +1,4 @@
-"""How fast detections are suppressed and evaluated."""
+"""Timings of non-maximum suppression and evaluation of detections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TIOUS = tuple(round(0.1 * each, 1) for each in range(1, 10))
 
 
 def suppression(inputs: Inputs) -> list[Measurement]:
-    """Soft-NMS of 42,000 detections in 212 videos and 20 classes; the plain loop on some of the videos."""
+    """Time soft-NMS of 42,000 detections in 212 videos and 20 classes; the plain loop on a sample."""
     import numpy as np
 
     from bench.detection import soft_nms
@@ -70,7 +70,7 @@ def _synthetic(truths: int, found: int) -> tuple[Segments, Segments]:
 
 
 def _repeated(found: Segments, times: int) -> Segments:
-    """Return the detections ``times`` over, each copy moved a little."""
+    """Return ``times`` copies of the detections, each with a small random shift."""
     import numpy as np
 
     generator = np.random.default_rng(1)
@@ -88,7 +88,7 @@ def _repeated(found: Segments, times: int) -> Segments:
 
 
 def evaluation(inputs: Inputs) -> list[Measurement]:
-    """The evaluator at nine thresholds, beside the plain one, and how its time grows with detections."""
+    """Time the evaluator at nine thresholds, the plain loop, and the growth with the number of detections."""
     import numpy as np
 
     from bench.detection import evaluate, read_ground_truth, read_submission

@@ -1,4 +1,4 @@
-"""How fast frames are read, encodings come out of the cache, and commands start."""
+"""Timings of the frame reader, the encoding cache, and the start of commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def caching(inputs: Inputs) -> list[Measurement]:
-    """An epoch of the miniature with cached encodings against one that encodes again, for what is cached."""
+    """Time an epoch of the miniature with cached encodings, and one that encodes again."""
     import torch
 
     from bench.data.frame_loader import FrameLoader, default_cache_bytes
@@ -85,9 +85,9 @@ def caching(inputs: Inputs) -> list[Measurement]:
 
 
 def loading(inputs: Inputs) -> list[Measurement]:
-    """Frames a second of the reader against decord's own decoding of the same file from front to back.
+    """Time the reader against decord's sequential decoding of the same file, in frames per second.
 
-    By the wall, as the reader decodes in a process of its own; they take turns, and the least of each counts.
+    Uses wall time, as the reader decodes in a separate process; the two alternate, and the minimum counts.
     """
     import decord
     import numpy as np
@@ -124,7 +124,7 @@ def loading(inputs: Inputs) -> list[Measurement]:
 
 
 def starting(inputs: Inputs) -> list[Measurement]:
-    """Wall seconds of every command with ``--help``, the least of three."""
+    """Measure the wall time of every command with ``--help``, the minimum of three."""
     from bench.__main__ import COMMANDS
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

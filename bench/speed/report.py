@@ -1,4 +1,4 @@
-"""How fast the report is made of many records."""
+"""Timing of the report on many records."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from bench.speed import Inputs, Measurement
 
 RECORDS = 10_000
 SEEDS = 1000
-"""Runs of each strategy under each protocol, so that all records make two comparisons of five rows."""
+"""Runs of each strategy under each protocol, so that the records form two comparisons of five rows."""
 
 
 def reporting(inputs: Inputs) -> list[Measurement]:
-    """All tables, figures and the page of 10,000 records: shipped ones, copied with other numbers."""
+    """Time all tables, figures and the page of 10,000 records: copies of shipped ones with other numbers."""
     from bench.config.protocol import digest_of
     from bench.report import build
 
     shipped = sorted((PROJECT_ROOT / "results" / "records").glob("miniature_*_seed0_*.json"))
     if not shipped:
-        return []  # outside of a checkout
+        return []  # not in a checkout
     generator = random.Random(0)
     templates = [json.loads(path.read_text()) for path in shipped]
     count = max(len(templates), round(RECORDS * inputs.scale))

@@ -1,4 +1,4 @@
-"""How fast windows of a long video are read, each from a place of its own, against decoding alone."""
+"""Timing of reading windows at random positions of a long video, against sequential decoding."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ WINDOW_CLIPS = 48
 RATE = 30
 PATTERN_SECONDS = 10
 KEY_FRAMES = 250
-"""x264's own distance between key frames: what lies before a window's start is decoded for nothing."""
+"""x264's default key-frame interval: frames between a key frame and a window's start are decoded in vain."""
 WINDOWS = 4
 REPEATS = 3
 
 
 def long_video(path: Path, seconds: int) -> Path:
-    """Write a video of moving noise, ten seconds of packets repeated up to so many; return its path."""
+    """Write a video of moving noise, ten seconds repeated to a length of ``seconds``; return its path."""
     import av
     import numpy as np
 
@@ -52,7 +52,7 @@ def long_video(path: Path, seconds: int) -> Path:
 
 
 def seconds_a_frame(clips: FileClips, starts: Sequence[int], length: int) -> float:
-    """Return the wall seconds of a frame of windows of ``length`` clips, announced as training does."""
+    """Return the wall time per frame of windows of ``length`` clips, prefetched as in training."""
     started = time.perf_counter()
     wanted = [(clips, start, start + length) for start in starts]
     for number, (_, first, last) in enumerate(wanted):
@@ -62,7 +62,7 @@ def seconds_a_frame(clips: FileClips, starts: Sequence[int], length: int) -> flo
 
 
 def seconds_a_frame_of_decord(path: Path, frames: int, size: int = -1) -> float:
-    """Return the wall seconds of a frame that decord decodes from front to back, and resizes if asked."""
+    """Return the wall time per frame of decord's sequential decoding, with resizing if ``size`` is given."""
     import decord
 
     started = time.perf_counter()
@@ -73,10 +73,10 @@ def seconds_a_frame_of_decord(path: Path, frames: int, size: int = -1) -> float:
 
 
 def windowed(inputs: Inputs) -> list[Measurement]:
-    """Frames a second of windows at random places of a long video, and of published files, against decord.
+    """Time windows at random positions of a long video, and of published files, against decord.
 
-    decord decodes in one thread from front to back. Files of another size are resized, by decord's own
-    interpolation there; what share of decoding alone is reached then is in the note.
+    decord decodes sequentially in one thread. Files of another size are resized, by decord with its own
+    interpolation; the note then has the ratio to decoding without resizing.
     """
     import numpy as np
     import torch
@@ -96,7 +96,7 @@ def windowed(inputs: Inputs) -> list[Measurement]:
         for path in paths:
             info = probe(path)
             count = info.frames // CLIP_FRAMES
-            # A short file is one window, read again and again: its size is what costs.
+            # A short file is a single window that is read repeatedly: its frame size determines the cost.
             length = min(WINDOW_CLIPS, count) if inputs.scale == 1 else 2
             starts = rng.integers(0, count - length + 1, WINDOWS if inputs.scale == 1 else 2).tolist()
             times = spread_times(info.duration, info.frames).times[: count * CLIP_FRAMES]

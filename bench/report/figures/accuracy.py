@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def draw(comparison: Comparison, results: Path) -> list[Path]:
-    """Draw all figures of a comparison and return the files; rows without finished runs have no marks."""
+    """Draw all figures of a comparison and return the files; rows without finished runs are left out."""
     rows = [row for row in comparison.rows if row.finished]
     if not rows:
         return []
@@ -42,9 +42,9 @@ def _spread(values: Sequence[float]) -> float:
 
 
 def map_against_memory(comparison: Comparison, rows: list[Row], path: Path) -> list[Path]:
-    """Average mAP against the measured peak of a training step; the dashed line joins the Pareto front.
+    """Draw average mAP against the measured peak of a training step; a dashed line marks the Pareto front.
 
-    Where a strategy has several rows, which share its mark, all rows are numbered.
+    If a strategy has several rows, which share its marker, all rows are numbered.
     """
     points = []
     for row in rows:
@@ -98,7 +98,7 @@ def map_against_memory(comparison: Comparison, rows: list[Row], path: Path) -> l
 
 
 def map_over_tiou(comparison: Comparison, rows: list[Row], path: Path) -> list[Path]:
-    """Mean mAP over seeds at every tIoU threshold."""
+    """Draw the mean mAP over seeds at every tIoU threshold."""
     with canvas(4.6 + room_beside(rows), 3.2) as (figure, axes):
         for row, look in zip(rows, _looks(rows), strict=True):
             columns = [row.values(at_tiou(tiou)) for tiou in comparison.tious]
@@ -125,16 +125,16 @@ def map_over_tiou(comparison: Comparison, rows: list[Row], path: Path) -> list[P
 
 
 INSIDE_ROWS = 6
-"""Rows whose names find a place between the lines; more stand beside the axes."""
+"""Maximum number of rows for a legend inside the axes; with more, it is placed beside them."""
 
 
 def room_beside(rows: list[Row]) -> float:
-    """Return the inches that the rows' names take beside the axes."""
+    """Return the width in inches of the legend beside the axes, if it is there."""
     return 2.6 if len(rows) > INSIDE_ROWS else 0.0
 
 
 def name_rows(figure: Figure, axes: Axes, rows: list[Row]) -> None:
-    """Name the rows, between the lines or, where they are many, beside the axes."""
+    """Add the legend, inside the axes or, with many rows, beside them."""
     if len(rows) > INSIDE_ROWS:
         figure.legend(loc="outside right center", fontsize=7)
     else:
@@ -142,7 +142,7 @@ def name_rows(figure: Figure, axes: Axes, rows: list[Row]) -> None:
 
 
 def training_loss(comparison: Comparison, rows: list[Row], path: Path) -> list[Path]:
-    """Training loss (classification and regression) over steps, for the first seed of each row."""
+    """Draw the training loss (classification plus regression) over steps, for the first seed of each row."""
     with canvas(4.6 + room_beside(rows), 3.2) as (figure, axes):
         for row, look in zip(rows, _looks(rows), strict=True):
             points = row.finished[0]["training"]["loss"]
@@ -166,7 +166,7 @@ def training_loss(comparison: Comparison, rows: list[Row], path: Path) -> list[P
 
 
 def jumps(rows: list[Row]) -> list[str]:
-    """Return what makes the loss of these rows jump."""
+    """Return explanations of the jumps in the loss of these rows."""
     lines: dict[str, None] = {}
     for row in rows:
         entries = row.finished[0]["memory"].get("stages", ())
@@ -179,12 +179,12 @@ def jumps(rows: list[Row]) -> list[str]:
 
 
 def timeline(comparison: Comparison, rows: list[Row], results: Path, path: Path) -> list[Path]:
-    """Ground truth of one test video against each row's strongest detections (its first seed's).
+    """Draw the ground truth of one test video and the best detections of each row's first seed.
 
-    The video is the one with the most classes, then instances, then by name. Of each row at most as many
-    detections are drawn as there are instances, the strongest first, none that overlaps a stronger one by
-    more than half of either; the higher a bar, the higher its score. Not drawn where the folder does not
-    hold the ground truth and the detections.
+    The video is the one with the most classes, then the most instances, then the first by name. For each row,
+    at most as many detections as instances are drawn, best first, without those that overlap a better one by
+    more than half of the shorter one; the height of a bar shows its score. Nothing is drawn if the folder
+    does not contain the ground truth and the detections.
     """
     record = rows[0].finished[0]
     try:
@@ -232,7 +232,7 @@ class Bar(NamedTuple):
 
 
 def strongest(detections: Segments, video: str, count: int) -> list[Bar]:
-    """Return at most ``count`` detections of a video that stand clear of each other, strongest first."""
+    """Return at most ``count`` detections of a video with little mutual overlap, best first."""
     assert detections.score is not None
     score = detections.score
     order = sorted((i for i in range(len(score)) if detections.video[i] == video), key=lambda i: -score[i])

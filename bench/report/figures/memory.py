@@ -1,4 +1,4 @@
-"""Figures of predicted memory: over frames, sizes and models, with measured runs as points, and by kind."""
+"""Figures of predicted memory: over frames, sizes and models, with measured points, and by kind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NUMBERS = tuple(digit * 10.0**power for power in range(-3, 6) for digit in (1, 2
 
 
 class Point(NamedTuple):
-    """A measured run: what it trained and its peak."""
+    """A measured run or step: its configuration and its peak."""
 
     strategy: str
     backward: str
@@ -40,7 +40,7 @@ class Point(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """What a figure varies, as a field of a forecast; all other fields are the same within a figure."""
+    """The x-axis of a figure: a field of a forecast; all other fields are fixed within a figure."""
 
     field: str
     title: str
@@ -56,7 +56,7 @@ AXES = (
 def draw(
     rows: Sequence[Forecast], records: Iterable[Record], results: Path, steps: Iterable[MeasuredStep] = ()
 ) -> list[Path]:
-    """Draw all figures that the rows allow, with the runs and single steps measured, and return the files."""
+    """Draw all figures that the rows allow, with measured runs and steps, and return the files."""
     folder = results / "figures"
     points = measured(records, rows)
     points += [
@@ -83,7 +83,7 @@ def draw(
 
 
 def measured(records: Iterable[Record], rows: Sequence[Forecast]) -> list[Point]:
-    """Return the finished runs of models that the rows know, which say how many frames a clip has."""
+    """Return the finished runs of the models in ``rows``, from which the frames per clip are known."""
     clip_frames = {row.model: row.frames // row.clips for row in rows}
     return [
         Point(
@@ -106,7 +106,7 @@ def measured(records: Iterable[Record], rows: Sequence[Forecast]) -> list[Point]
 
 
 def largest_common(rows: Sequence[Forecast]) -> list[Forecast]:
-    """Return the rows of the configuration that most strategies and modes share; of those the largest."""
+    """Return the rows of the configuration with the most strategies and modes; the largest one on a tie."""
     groups = [group for _, group in _groups(rows, FIXED)]
     return max(groups, key=lambda group: (len(group), group[0].key), default=[])
 
@@ -114,7 +114,7 @@ def largest_common(rows: Sequence[Forecast]) -> list[Forecast]:
 def peak_along(
     axis: Axis, rows: Sequence[Forecast], points: Sequence[Point], fixed: str, path: Path
 ) -> list[Path]:
-    """Predicted peak along an axis, a line for each strategy and way back; measured runs as points."""
+    """Draw the predicted peak along an axis, a line per strategy and backward mode, and measured points."""
     values: list[Any] = sorted({getattr(row, axis.field) for row in rows}, key=_order)
     categories = axis.field == "model"
 
@@ -190,7 +190,7 @@ def _legend(rows: Sequence[Forecast], points: Sequence[Point]) -> list[matplotli
 
 
 def _card_lines(axes: Axes, direction: str) -> None:
-    """Draw the cards' sizes across a logarithmic or linear axis of GB, those near what is drawn."""
+    """Draw lines at the memory sizes of cards that are near the limits of an axis in GB."""
     low, high = axes.get_ylim() if direction == "y" else axes.get_xlim()
     near = {name: size / GIGABYTE for name, size in CARDS.items() if low <= size / GIGABYTE <= high * 1.5}
     for name, size in near.items():
@@ -211,7 +211,7 @@ def _card_lines(axes: Axes, direction: str) -> None:
 
 
 def split_by_kind(rows: Sequence[Forecast], path: Path) -> list[Path]:
-    """Predicted bytes at the peak by kind, a stacked bar for each strategy and way back."""
+    """Draw the predicted bytes at the peak by kind, one stacked bar per strategy and backward mode."""
     with canvas(6.6, 0.27 * len(rows) + 1.5) as (figure, axes):
         ends = [0.0] * len(rows)
         for kind, colour, hatch in zip(KINDS, KIND_COLOURS, HATCHES, strict=False):
@@ -244,7 +244,7 @@ def _fields(item: Forecast | Point, names: Sequence[str]) -> tuple[Any, ...]:
 
 
 def _groups(rows: Sequence[Forecast], names: Sequence[str]) -> list[tuple[Any, list[Forecast]]]:
-    """Return the rows by these fields, groups and rows in the order in which they come."""
+    """Return the rows grouped by these fields, in order of first appearance."""
     groups: dict[Any, list[Forecast]] = {}
     for row in rows:
         groups.setdefault(_fields(row, names), []).append(row)

@@ -1,4 +1,4 @@
-"""Predicted live memory through one training step, with its phases shaded."""
+"""Figure of the predicted live memory during one training step, with shaded phases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_POINTS = 1500
 
 
 def through_a_step(row: Forecast, path: Path) -> list[Path]:
-    """Predicted live bytes after every change in one training step, with its phases shaded."""
+    """Draw the predicted live bytes after every change in one training step, with shaded phases."""
     phases, sizes = [phase for phase, _ in row.timeline], [size / GIGABYTE for _, size in row.timeline]
     starts = [i for i in range(len(phases)) if i == 0 or phases[i] != phases[i - 1]]
     ends = [*starts[1:], len(phases)]
@@ -50,7 +50,7 @@ def through_a_step(row: Forecast, path: Path) -> list[Path]:
 
 
 def thinned(sizes: Sequence[float]) -> tuple[list[int], list[float]]:
-    """Return positions and values with the lowest and highest of every stretch, so that no peak is lost."""
+    """Return positions and values of the minimum and maximum of every interval, so that no peak is lost."""
     width = max(1, -(-2 * len(sizes) // MAX_POINTS))
     kept: set[int] = set()
     for first in range(0, len(sizes), width):

@@ -1,4 +1,4 @@
-"""How figures look: one colour and marker for a strategy in all of them, and files without dates."""
+"""Style of figures: the same colour and marker for a strategy in all of them, and files without dates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; markers and dashes say the same.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; markers and dashes are redundant cues.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "ooo", "---")
@@ -32,13 +32,13 @@ STYLE: Any = {
     "pdf.fonttype": 42,
     "legend.frameon": False,
     "hatch.linewidth": 0.5,
-    # Names are drawn as they stand: a dollar sign would begin a formula, and a wrong formula is an error.
+    # Draw names literally: a dollar sign would start a formula, and an invalid formula is an error.
     "text.parse_math": False,
 }
 
 
 class SeriesStyle(NamedTuple):
-    """Colour, marker and dashes of a row."""
+    """Colour, marker and dashes of a row; ``filled`` is whether its markers are filled."""
 
     colour: str
     marker: str
@@ -53,13 +53,13 @@ KNOWN = {
     "losa": SeriesStyle("#CC79A7", "D", (0, (5, 1))),
     "capacity-control": SeriesStyle("#0072B2", "v", "--"),
 }
-"""The same in every comparison, whatever its other rows are."""
+"""Fixed styles, the same in every comparison."""
 FREE_COLOURS = ("#E69F00", "#56B4E9", "#7F7F7F")
 FREE_MARKERS = ("P", "X", "*", "<", ">", "p", "h")
 
 
 def look_of(strategy: str) -> SeriesStyle:
-    """Return a strategy's look: a fixed one, or one that follows from its name."""
+    """Return a strategy's style: a fixed one, or one derived from its name."""
     if strategy in KNOWN:
         return KNOWN[strategy]
     number = int.from_bytes(hashlib.sha256(strategy.encode()).digest()[:4], "big")
@@ -68,10 +68,10 @@ def look_of(strategy: str) -> SeriesStyle:
 
 
 def looks(strategies: Sequence[str]) -> list[SeriesStyle]:
-    """Return a look for each of these rows' strategies.
+    """Return a style for each row, given the rows' strategies.
 
-    Rows of one strategy with other settings share its colour and marker; the first is filled and has the
-    strategy's dashes, the others are hollow and have other ones.
+    Rows of one strategy with different settings share its colour and marker; the first is filled and has the
+    strategy's dashes, the others are hollow and have different dashes.
     """
     seen: dict[str, int] = {}
     found = []
@@ -88,7 +88,7 @@ def looks(strategies: Sequence[str]) -> list[SeriesStyle]:
 
 @contextmanager
 def canvas(width: float, height: float, columns: int = 1, lines: int = 1) -> Iterator[tuple[Figure, Any]]:
-    """Give a figure of ``width`` by ``height`` inches and its axes, an array of them if there are several."""
+    """Yield a figure of ``width`` by ``height`` inches and its axes, as an array if there are several."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -99,7 +99,7 @@ def canvas(width: float, height: float, columns: int = 1, lines: int = 1) -> Ite
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write PNG and PDF without dates, so that equal figures are equal files."""
+    """Write PNG and PDF without dates, so that equal figures give equal files."""
     files = [path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.pdf")]
     nothing = ({"Software": None}, {"CreationDate": None, "Producer": None, "Creator": None})
     for file, metadata in zip(files, nothing, strict=True):
@@ -109,7 +109,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
 
 
 def plain_ticks(axis_of: Axes, direction: str, ticks: Sequence[float]) -> None:
-    """Set a logarithmic axis's ticks, in plain numbers, to those of ``ticks`` inside its limits."""
+    """Set the ticks of a logarithmic axis to those of ``ticks`` within its limits, as plain numbers."""
     low, high = axis_of.get_xlim() if direction == "x" else axis_of.get_ylim()
     inside = [tick for tick in ticks if low <= tick <= high]
     (axis_of.set_xticks if direction == "x" else axis_of.set_yticks)(inside, [f"{t:g}" for t in inside])

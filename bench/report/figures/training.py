@@ -1,4 +1,4 @@
-"""Figures of how strategies train: which fidelity they see when, and how far their gates opened."""
+"""Figures of training: the fidelity schedule and the learned gates of strategies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RANGES = {"short": ("#0072B2", "o", "-"), "long": ("#D55E00", "s", "--")}
 
 
 def draw(comparison: Comparison, results: Path) -> list[Path]:
-    """Draw what the comparison's records hold of schedules and gates, and return the files."""
+    """Draw the schedules and gates recorded in a comparison, and return the files."""
     base = results / "figures" / comparison.slug
     files = []
     if reduced := [row for row in comparison.rows if any(f != (1.0, 1.0) for _, f in spans(row))]:
@@ -33,9 +33,9 @@ def _training(record: Record) -> dict[str, Any]:
 
 
 def spans(row: Row) -> list[tuple[tuple[int, int], tuple[float, float]]]:
-    """Return the first step and the length of what a row's first run trained on, with its fidelity.
+    """Return the schedule of a row's first run: ((first step, length), (temporal, spatial fidelity)) entries.
 
-    A fidelity is the temporal and the spatial one. Every seed has the same schedule.
+    Every seed has the same schedule.
     """
     for record in row.finished:
         if entries := _training(record).get("schedule"):
@@ -51,7 +51,7 @@ def spans(row: Row) -> list[tuple[tuple[int, int], tuple[float, float]]]:
 
 
 def fidelity_schedule(rows: Sequence[Row], path: Path) -> list[Path]:
-    """Which share of the snippets and of the frames' sides each step sees, a bar for each row."""
+    """Draw the fractions of snippets and of the frames' side length at each step, one bar per row."""
     found = [spans(row) for row in rows]
     kinds = sorted({fidelity for row in found for _, fidelity in row}, reverse=True)
     with canvas(6.6, 0.42 * len(rows) + 1.3) as (figure, axes):
@@ -83,7 +83,7 @@ def fidelity_schedule(rows: Sequence[Row], path: Path) -> list[Path]:
 
 
 def gates(row: Row) -> dict[str, dict[int, list[float]]]:
-    """Return by range and tapped layer the mean |tanh| of the gates in each run."""
+    """Return the mean |tanh| of the gates of each run, by range and tapped layer."""
     found: dict[str, dict[int, list[float]]] = {}
     for record in row.finished:
         for name, layers in (_training(record).get("learned") or {}).get("gates", {}).items():
@@ -93,7 +93,7 @@ def gates(row: Row) -> dict[str, dict[int, list[float]]]:
 
 
 def learned_gates(rows: Sequence[Row], path: Path) -> list[Path]:
-    """How far each tapped layer's gates opened: means over seeds, with bars from lowest to highest."""
+    """Draw the gate opening of each tapped layer: means over seeds, with bars from minimum to maximum."""
     columns = len(rows)
     with canvas(max(3.2, 1.9 * columns), 2.8, columns) as (figure, panels):
         for row, axes in zip(rows, [panels] if columns == 1 else panels, strict=True):
@@ -101,7 +101,7 @@ def learned_gates(rows: Sequence[Row], path: Path) -> list[Path]:
             for name, layers in found.items():
                 colour, marker, dashes = RANGES.get(name, ("#000000", "^", ":"))
                 means = [statistics.fmean(values) for values in layers.values()]
-                # The mean of equal values may be off by a last bit, and a bar of negative length is an error.
+                # The mean of equal values may be off by one bit, and a negative bar length is an error.
                 below = [max(0.0, mean - min(v)) for mean, v in zip(means, layers.values(), strict=True)]
                 above = [max(0.0, max(v) - mean) for mean, v in zip(means, layers.values(), strict=True)]
                 axes.errorbar(

@@ -1,4 +1,4 @@
-"""Ablations: what a strategy's settings are worth, a table for each strategy that ran under several."""
+"""Ablation tables: one for each strategy that ran with several settings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Ablation:
 
 
 def ablations(comparison: Comparison) -> list[Ablation]:
-    """Return an ablation for each strategy that has rows of different settings."""
+    """Return an ablation for each strategy that has rows with different settings."""
     found = []
     for name in dict.fromkeys(row.strategy for row in comparison.rows):
         rows = tuple(row for row in comparison.rows if row.strategy == name)
@@ -50,7 +50,7 @@ def ablations(comparison: Comparison) -> list[Ablation]:
 
 
 def cells(item: Ablation) -> tuple[list[str], list[list[str]]]:
-    """Return header and text cells: head-only, then the strategy's settings."""
+    """Return header and text cells: head-only, then the strategy with its settings."""
     baseline = tuple(row for row in item.comparison.rows if row.strategy == BASELINE)
     rows = item.rows if item.strategy == BASELINE else (*baseline, *item.rows)
     header, lines = comparison_cells(dataclasses.replace(item.comparison, rows=rows), thresholds=False)

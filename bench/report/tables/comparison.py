@@ -1,4 +1,4 @@
-"""Comparison tables: what rows measured, gained and were predicted, as CSV, markdown, LaTeX and text."""
+"""Comparison tables of measured values, gains and forecasts, as CSV, markdown, LaTeX and text."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _summary(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 
 def gain(comparison: Comparison, row: Row) -> Gain | None:
-    """Return a row's gain over the head-only row; None for that row, or where there is none or several."""
+    """Return a row's gain over head-only; None for that row, or without exactly one head-only row."""
     baselines = [each for each in comparison.rows if each.strategy == BASELINE]
     if len(baselines) != 1 or row is baselines[0]:
         return None
@@ -44,7 +44,7 @@ def gain(comparison: Comparison, row: Row) -> Gain | None:
 
 
 def predicted_peak(record: Record) -> int | None:
-    """Return the predicted bytes of a run's training peak, if there was a forecast."""
+    """Return the predicted training peak of a run in bytes; None without a forecast."""
     for part in ("forecast", "memory"):
         value = (record.get(part) or {}).get("predicted_peak_bytes")
         if value is not None:
@@ -53,7 +53,7 @@ def predicted_peak(record: Record) -> int | None:
 
 
 def forecast_error(record: Record) -> float | None:
-    """Return by how many percent the forecast was above (below: negative) the measured peak."""
+    """Return the relative error of the forecast in percent; positive if it exceeds the measured peak."""
     predicted = predicted_peak(record)
     measured = (record["memory"] or {}).get("peak_allocated_bytes")
     return 100 * (predicted / measured - 1) if predicted is not None and measured else None
@@ -73,20 +73,20 @@ def _trainable(record: Record) -> int:
 
 
 def failures(row: Row) -> str:
-    """Return why runs failed, one clause for each reason, naming its seeds."""
+    """Return the reasons of failed runs, one clause per reason, with its seeds."""
     reasons: dict[str, list[str]] = {}
     for record in row.failed:
         status, message = record["status"], record["message"]
         reason = f"{status} in {record['phase']} ({message})"
         if record["phase"] == "forecast" and status == "out-of-memory" and message:
-            # Its exception's name says nothing that the message does not.
+            # The exception's name adds nothing to the message.
             reason = str(message).removeprefix("PredictedOutOfMemoryError: ")
         reasons.setdefault(reason, []).append(str(record["seed"]))
     return "; ".join(f"seed{'s' * (len(s) > 1)} {', '.join(s)}: {reason}" for reason, s in reasons.items())
 
 
 def frame(comparison: Comparison) -> pd.DataFrame:
-    """Return one line a row: means over seeds, the spread (sample standard deviation) and n."""
+    """Return a table with one line per row: means over seeds, the sample standard deviation and n."""
     lines = []
     for row in comparison.rows:
         average, spread = _summary(list(row.averages.values()))
@@ -103,7 +103,7 @@ def frame(comparison: Comparison) -> pd.DataFrame:
         predicted = [peak for record in row.records if (peak := predicted_peak(record)) is not None]
         line["predicted peak (MB)"] = max(predicted) / MEGABYTE if predicted else None
         line["forecast error (%)"] = max(row.values(forecast_error), key=abs, default=None)
-        # The median: one run that shared its machine must not make a strategy look slow.
+        # The median, so that one run on a busy machine does not make a strategy look slow.
         seconds = row.values(_seconds_per_step)
         line["s/step"] = statistics.median(seconds) if seconds else None
         line["trainable parameters"] = max(row.values(_trainable), default=None)
@@ -112,14 +112,14 @@ def frame(comparison: Comparison) -> pd.DataFrame:
     table = pd.DataFrame(lines)
     table["trainable parameters"] = table["trainable parameters"].astype("Int64")
     numbers = [name for name in table.columns if name not in ("strategy", "95 % interval", "failed")]
-    # Columns without any value would otherwise be of no type.
+    # Columns without any value would otherwise have the type object.
     floats = [name for name in numbers if name not in ("n", "trainable parameters")]
     table[floats] = table[floats].astype("float64")
     return table
 
 
 def comparison_csv(items: Sequence[Comparison]) -> str:
-    """Return all comparisons as CSV, each line with what it was measured on."""
+    """Return all comparisons as CSV; each line includes data set, model, protocol and device."""
     parts = []
     for item in items:
         table = frame(item)
@@ -142,7 +142,7 @@ def _csv(table: pd.DataFrame) -> str:
 
 
 def runs_csv(records: Sequence[Record]) -> str:
-    """Return one line a record."""
+    """Return all records as CSV, one line per record."""
     lines = []
     for record in records:
         metrics, memory, cost = (record[name] or {} for name in ("metrics", "memory", "cost"))
@@ -172,7 +172,7 @@ def runs_csv(records: Sequence[Record]) -> str:
 
 
 def printed(comparison: Comparison) -> tuple[str, ...]:
-    """Return the thresholds that have columns: those that papers print of a known data set, else all."""
+    """Return the thresholds with columns: those that papers report for a known data set, else all."""
     if comparison.dataset in known_datasets():
         wanted = tuple(f"{tiou:g}" for tiou in read_card(comparison.dataset).printed_tiou)
         if set(wanted) <= set(comparison.tious):
@@ -181,9 +181,9 @@ def printed(comparison: Comparison) -> tuple[str, ...]:
 
 
 def cells(comparison: Comparison, *, thresholds: bool = True) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the text cells that people read; empty where nothing was measured.
+    """Return header and formatted text cells; empty where there is no value.
 
-    Without ``thresholds`` the columns of single tIoUs are left out; CSV files always hold all of them.
+    Without ``thresholds``, the columns of single tIoUs are omitted; CSV files always have all of them.
     """
 
     def show(value: Any, digits: int) -> str:
@@ -223,18 +223,18 @@ def cells(comparison: Comparison, *, thresholds: bool = True) -> tuple[list[str]
 
 
 def failed_lines(comparison: Comparison) -> list[str]:
-    """Return one line for each row with runs that failed."""
+    """Return one line for each row with failed runs."""
     return [f"{row.label}: {failures(row)}" for row in comparison.rows if row.failed]
 
 
 def markdown_table(item: Comparison) -> str:
-    """Return a comparison's rows as a markdown table, the best mAP of each column in bold."""
+    """Return a comparison's rows as a markdown table, with the best mAP of each column in bold."""
     header, lines = cells(item)
     return markdown(header, lines, bold=_best(header, lines))
 
 
 def short_markdown_table(item: Comparison) -> str:
-    """Return the same without the columns of single tIoUs, as the README shows it."""
+    """Return the markdown table without the columns of single tIoUs, as in the README."""
     header, lines = cells(item, thresholds=False)
     return markdown(header, lines, bold=_best(header, lines))
 
@@ -263,7 +263,7 @@ def comparison_latex(items: Sequence[Comparison]) -> str:
 
 
 def plain_text(comparison: Comparison) -> str:
-    """Return a comparison for the terminal."""
+    """Return a comparison as plain text for the terminal."""
     failed = [f"failed: {text}" for text in failed_lines(comparison)]
     title = [comparison.title, f"device: {comparison.device}", ""]
     lines = (printable(line) for line in (*title, *failed))

@@ -1,4 +1,4 @@
-"""What a row ran as: its configuration, how that differs from the baseline's, and where it ran."""
+"""Details of a row: its configuration, the difference from the baseline, and the environment."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from bench.report.grouping import Comparison, Row
 from bench.report.tables.comparison import BASELINE
 
 Detail = tuple[str, str]
-"""A summary and the text behind it."""
+"""A summary and the expandable text below it."""
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Yield a nested configuration's fields as dotted names and JSON."""
+    """Yield the fields of a nested configuration as dotted names and JSON values."""
     if isinstance(value, Mapping) and value:
         for key, part in value.items():
             yield from flat(part, f"{name}.{key}" if name else str(key))
@@ -24,7 +24,7 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def configuration(record: Record) -> dict[str, str]:
-    """Return all that a run was told, but its seed, by dotted name."""
+    """Return a run's configuration without the seed, by dotted name."""
     parts = {name: record[name] for name in ("model", "dataset", "weights", "strategy", "protocol")}
     parts["dataset"] = dataset_settings(record)
     parts["weights"] = {name: parts["weights"].get(name) for name in ("name", "sha256")}
@@ -32,7 +32,7 @@ def configuration(record: Record) -> dict[str, str]:
 
 
 def difference(record: Record, baseline: Record) -> list[str]:
-    """Return a line for each field of the configuration in which a run differs from the baseline's."""
+    """Return one line for each field of the configuration that differs from the baseline's."""
     mine, other = configuration(record), configuration(baseline)
     return [
         f"{name}: {other.get(name, 'absent')} → {mine.get(name, 'absent')}"
@@ -42,7 +42,7 @@ def difference(record: Record, baseline: Record) -> list[str]:
 
 
 def details(comparison: Comparison) -> tuple[Detail, ...]:
-    """Return for each row of a comparison its difference from head-only, its configuration and its runs."""
+    """Return the details of each row: difference from head-only, configuration and runs."""
     baselines = [row for row in comparison.rows if row.strategy == BASELINE]
     return tuple(
         (row.label, _text(row, baselines[0] if len(baselines) == 1 else None)) for row in comparison.rows

@@ -1,4 +1,4 @@
-"""What the strategies of a comparison get wrong, side by side: a figure of each kind and a table."""
+"""Detection errors of the strategies of a comparison: figures and a table."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from bench.report.figures.style import HATCHES, canvas, looks, save
 from bench.report.grouping import Comparison, Row
 
 MAX_PANELS = 7
-"""Panels side by side; more go on below."""
+"""Maximum number of panels in one line of a figure."""
 KIND_COLOURS = ("#009E73", "#56B4E9", "#CC79A7", "#E69F00", "#D55E00", "#7F7F7F")
-"""In the order of KINDS; hatches say the same in print."""
+"""In the order of KINDS; hatches distinguish the kinds in black-and-white print."""
 
 
 PREFACE = (
@@ -30,7 +30,7 @@ PREFACE = (
 
 
 def diagnosed(comparison: Comparison) -> list[Row]:
-    """Return the rows of which at least one finished run was diagnosed."""
+    """Return the rows with at least one finished run that was diagnosed."""
     return [row for row in comparison.rows if any(record.get("diagnosis") for record in row.finished)]
 
 
@@ -38,14 +38,17 @@ Pick = Callable[[Record], float | None]
 
 
 def mean(row: Row, pick: Pick) -> float | None:
-    """Return the mean of a figure over a row's diagnosed runs, None where none has it."""
+    """Return the mean of ``pick`` over a row's diagnosed runs; None if no run has a value."""
     known = row.values(pick)
     return statistics.fmean(known) if known else None
 
 
 @functools.cache
 def share(kind: str, multiple: int = 0) -> Pick:
-    """Return what picks a kind's share, in percent, of the ``multiple + 1``-th G detections."""
+    """Return a function of a record: a kind's share, in percent, of the ``multiple + 1``-th G detections.
+
+    G is the number of instances.
+    """
 
     def pick(record: Record) -> float | None:
         diagnosis = record.get("diagnosis")
@@ -57,7 +60,7 @@ def share(kind: str, multiple: int = 0) -> Pick:
 
 @functools.cache
 def missed(group: str | None) -> Pick:
-    """Return what picks the share of instances missed, in percent, of a group by length or of all."""
+    """Return a function of a record: the missed instances, in percent, of a length group or of all."""
 
     def pick(record: Record) -> float | None:
         found = (record.get("diagnosis") or {}).get("false_negatives", {"all": {}})
@@ -69,7 +72,7 @@ def missed(group: str | None) -> Pick:
 
 @functools.cache
 def gained(kind: str) -> Pick:
-    """Return what picks the points of average mAP that a row would gain without errors of a kind."""
+    """Return a function of a record: the gain in average mAP, in points, without errors of a kind."""
 
     def pick(record: Record) -> float | None:
         diagnosis = record.get("diagnosis")
@@ -79,7 +82,7 @@ def gained(kind: str) -> Pick:
 
 
 def lengths(rows: Sequence[Row]) -> dict[str, tuple[str, int]]:
-    """Return of every group of instances by length that has any: its range in words, and their number."""
+    """Return the non-empty length groups of instances: the range as text, and the number of instances."""
     found: dict[str, tuple[str, int]] = {}
     for row in rows:
         for record in row.finished:
@@ -95,7 +98,7 @@ def lengths(rows: Sequence[Row]) -> dict[str, tuple[str, int]]:
 
 
 def draw(comparison: Comparison, results: Path) -> list[Path]:
-    """Draw the figures of a comparison with diagnosed runs; none otherwise."""
+    """Draw the figures of a comparison with diagnosed runs and return the files; none otherwise."""
     rows = diagnosed(comparison)
     if not rows:
         return []
@@ -105,7 +108,7 @@ def draw(comparison: Comparison, results: Path) -> list[Path]:
 
 
 def false_positives(rows: Sequence[Row], path: Path) -> list[Path]:
-    """What the detections are, in groups of G by rank, G being the number of instances; a panel a row."""
+    """Draw the kinds of detections in groups of G by rank (G is the number of instances), a panel per row."""
     lines = -(-len(rows) // MAX_PANELS)
     columns = -(-len(rows) // lines)
     width, height = max(4.0, 1.55 * columns + 0.9), 1.1 + 2.0 * lines
@@ -141,7 +144,7 @@ def false_positives(rows: Sequence[Row], path: Path) -> list[Path]:
 
 
 def false_negatives(rows: Sequence[Row], path: Path) -> list[Path]:
-    """The share of instances that each row misses, by their length in seconds."""
+    """Draw the share of instances that each row misses, by instance length in seconds."""
     groups = lengths(rows)
     width = 0.8 / len(rows)
     with canvas(6.0, 3.2) as (figure, axes):

@@ -1,4 +1,4 @@
-"""Forecasts as ``python -m bench.plan --json`` writes them: read, checked, and as a table."""
+"""Read and check forecasts written by ``python -m bench.plan --json``, and format them as a table."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PREFACE = (
     "what PyTorch's caching allocator takes for that; kinds as they are at the peak. 1 GB is 10^9 bytes."
 )
 SIZES = ("vit-t", "vit-s", "vit-b", "vit-l", "vit-h", "vit-g")
-"""Models by their total parameters; others follow by name."""
+"""Models sorted by total parameters; other models follow by name."""
 FIXED = ("model", "frames", "image_size", "batch_size", "precision", "device")
-"""The fields that say what is trained, whatever the strategy."""
+"""The fields of a configuration that do not depend on the strategy."""
 
 
 Word = Annotated[
@@ -40,7 +40,7 @@ Word = Annotated[
 
 
 class Row(msgspec.Struct):
-    """A row as its file has it: plain values, of which others may stand beside these."""
+    """A row as in its file: plain values; further fields are allowed."""
 
     model: Word
     strategy: Word
@@ -65,7 +65,7 @@ class Row(msgspec.Struct):
 
 @dataclasses.dataclass(frozen=True)
 class Forecast:
-    """One row: what would be trained, and its predicted bytes."""
+    """One row: the configuration of a training step, and its predicted bytes."""
 
     model: str
     strategy: str
@@ -77,24 +77,24 @@ class Forecast:
     batch_size: int
     precision: str
     device: str
-    """What each process has; of several processes their number too, and whether blocks are spread."""
+    """Device of each process; with several processes also their number, and whether blocks are sharded."""
     peak_bytes: int
     reserved_bytes: int | None
     kinds: tuple[tuple[str, int], ...]
-    """Bytes of every kind at the peak."""
+    """Bytes of each kind at the peak."""
     phases: tuple[tuple[str, int], ...]
-    """The peak of every phase."""
+    """Peak bytes of each phase."""
     timeline: tuple[tuple[str, int], ...] = ()
 
     @property
     def label(self) -> str:
-        """The strategy, and its settings where they are not the defaults."""
+        """The strategy, with the settings that differ from the defaults."""
         changed = ", ".join(f"{name}={value}" for name, value in self.settings)
         return f"{self.strategy} ({changed})" if changed else self.strategy
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What the row is about; sorts rows as the table has them."""
+        """The row's configuration, as sort key in the order of the table."""
         place = SIZES.index(self.model) if self.model in SIZES else len(SIZES)
         work = (self.device, self.precision, self.batch_size, self.image_size, self.frames)
         how = (self.strategy != "head-only", self.label, MODES.index(self.backward))
@@ -102,9 +102,9 @@ class Forecast:
 
 
 def read_forecasts(folder: Path) -> tuple[list[Forecast], list[str]]:
-    """Return the rows of all ``*.json`` in ``folder``, sorted and each once, and a line for what is none.
+    """Return the sorted unique rows of all ``*.json`` in ``folder``, and a line for each invalid file or row.
 
-    Of rows about the same the one with a timeline stays; if they disagree that is named.
+    Of rows with the same configuration, one with a timeline is kept; different predictions are reported.
     """
     rows: dict[tuple[Any, ...], Forecast] = {}
     problems = []
@@ -134,7 +134,7 @@ def read_forecasts(folder: Path) -> tuple[list[Forecast], list[str]]:
 
 
 def parse(entry: Any) -> Forecast:
-    """Return a row; raise InputError that names the field which is missing or wrong."""
+    """Return a row; raise InputError that names the missing or invalid field."""
     if not isinstance(entry, dict):
         raise InputError("an object is expected")
     check_plain(entry, ("row",))
@@ -160,7 +160,7 @@ def parse(entry: Any) -> Forecast:
 
 
 def words(names: Sequence[str], values: Sequence[Any], between: str) -> str:
-    """Return a configuration for readers."""
+    """Return a configuration as text with units."""
     units = {"frames": "{} frames", "image_size": "{} px", "batch_size": "batch {}"}
     return between.join(units.get(n, "{}").format(v) for n, v in zip(names, values, strict=True))
 
@@ -188,5 +188,5 @@ def forecasts_csv(rows: Iterable[Forecast]) -> str:
 
 
 def forecasts_markdown(rows: Iterable[Forecast]) -> str:
-    """Return the rows as markdown, under a title that says that they are predicted."""
+    """Return the rows as markdown, with a title that marks them as predicted."""
     return f"# {TITLE}\n\n{PREFACE}\n\n{markdown(*cells(rows), text_columns=3)}\n"

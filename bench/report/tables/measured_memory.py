@@ -1,4 +1,4 @@
-"""Measured training steps as ``python -m bench.measure`` writes them, beside their forecasts."""
+"""Read training steps measured by ``python -m bench.measure``, and tabulate them with their forecasts."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PREFACE = (
 
 
 class Measured(msgspec.Struct):
-    """What a step took."""
+    """Peak memory and time of a step."""
 
     peak_allocated_bytes: Positive
     seconds_per_step: Number
 
 
 class Step(msgspec.Struct):
-    """What stands in a file beside the forecast's fields."""
+    """Fields of a file in addition to those of the forecast."""
 
     environment: dict[str, Any]
     status: str
@@ -41,7 +41,7 @@ class Step(msgspec.Struct):
 
 @dataclasses.dataclass(frozen=True)
 class MeasuredStep:
-    """What was trained, with its forecast, and what it took; no bytes and seconds where it failed."""
+    """A measured step and its forecast; peak and seconds are None if the step failed."""
 
     forecast: Forecast
     peak_bytes: int | None
@@ -52,7 +52,7 @@ class MeasuredStep:
 
 
 def read_steps(folder: Path) -> tuple[list[MeasuredStep], list[str]]:
-    """Return the rows of ``folder``, one a file, sorted, and a line for each file that holds none."""
+    """Return the sorted rows of ``folder``, one per file, and a line for each invalid file."""
     steps, problems = [], []
     for path in sorted(folder.glob("*.json")):
         try:
@@ -63,7 +63,7 @@ def read_steps(folder: Path) -> tuple[list[MeasuredStep], list[str]]:
 
 
 def read_step(path: Path) -> MeasuredStep:
-    """Return the row of a file; raise InputError that names file and field."""
+    """Return the row of a file; raise InputError that names the file and the field."""
     with named_in_errors(path):
         return _step(read_json(path, MAX_RECORD_BYTES, finite=True))
 
@@ -96,7 +96,7 @@ def cells(steps: Sequence[MeasuredStep]) -> tuple[list[str], list[list[str]]]:
 
 
 def contents(steps: Sequence[MeasuredStep]) -> dict[str, str]:
-    """Return the tables by file name; none without rows."""
+    """Return the tables by file name; empty without rows."""
     if not steps:
         return {}
     return {

@@ -1,4 +1,4 @@
-"""Published numbers beside measured ones, only where data set and tIoU thresholds are the same."""
+"""Tables of published and measured numbers, compared only for equal data sets and tIoU thresholds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ID_COLUMNS = ("method", "backbone", "dataset", "protocol")
 SOURCE = ("memory", "source", "grade", "note")
 GRADES = ("read", "copied", "log")
 MEASURABLE = {"THUMOS-14": "thumos14", "ActivityNet-1.3": "activitynet13", "HACS-1.1": "hacs"}
-"""A data set's name in papers, and here."""
+"""Names of data sets in papers, and their names here."""
 PREFACE = (
     "mAP in percent. Kind: published by others, or measured here on the same data set at the same "
     "thresholds; protocols differ. Grade: read at the source, copied by a later paper, or from a public "
@@ -47,7 +47,7 @@ TITLES = {
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """One table: a column's name to its text in every row; empty where nothing was printed."""
+    """One table; each row maps column names to text, which is empty where nothing was published."""
 
     name: str
     header: tuple[str, ...]
@@ -59,9 +59,9 @@ class Published:
 
 
 def read_published(folder: Path, comparisons: Sequence[Comparison]) -> list[Published]:
-    """Return the tables of ``folder`` by name; where it holds none, the shipped ones that have measured rows.
+    """Return the tables of ``folder`` by name; if there are none, the shipped ones with measured rows.
 
-    Raises InputError for a file that is no such table.
+    Raises InputError for an invalid file.
     """
     if paths := sorted(folder.glob("*.csv")):
         return [read_table(path) for path in paths]
@@ -74,7 +74,7 @@ def read_published(folder: Path, comparisons: Sequence[Comparison]) -> list[Publ
 
 
 def read_table(path: Path) -> Published:
-    """Return one table; raise InputError that names file, line and field."""
+    """Return one table; raise InputError that names the file, the line and the field."""
     try:
         reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
         rows = list(reader)
@@ -110,9 +110,10 @@ def _check_number(path: Path, line: int, name: str, text: str) -> None:
 def measured_rows(
     comparisons: Sequence[Comparison], dataset: str, header: Sequence[str]
 ) -> list[dict[str, str]]:
-    """Return our rows on a data set, as rows of a published table.
+    """Return the measured rows on a data set, as rows of a published table.
 
-    None that were evaluated on another subset, on part of the videos, or at other thresholds than papers use.
+    Rows evaluated on another subset, on part of the videos, or at other thresholds than in papers are left
+    out.
     """
     if dataset not in MEASURABLE:
         return []
@@ -129,7 +130,7 @@ def measured_rows(
 
 
 def is_default(comparison: Comparison, row: Row) -> bool:
-    """Return whether a row stands for its strategy: the only one, or the one under its defaults."""
+    """Return whether a row represents its strategy: the only row, or the one with default settings."""
     if sum(other.strategy == row.strategy for other in comparison.rows) == 1:
         return True
     return bool(row.records[0]["strategy"] == _defaults(row.strategy))
@@ -137,7 +138,7 @@ def is_default(comparison: Comparison, row: Row) -> bool:
 
 @functools.cache
 def _defaults(strategy: str) -> Any:
-    """Return a strategy's settings unless something is set, as records have them; None if not installed."""
+    """Return a strategy's default settings, in the format of records; None if it is not installed."""
     if strategy not in installed():
         return None
     return json.loads(json.dumps(settings(build_strategy(strategy))))
@@ -155,12 +156,12 @@ ROW_FILTERS: Mapping[str, Callable[[Comparison, Row], bool]] = {
         row.strategy == BASELINE or row.records[0]["strategy"].get("variant") == "t"
     ),
 }
-"""Which rows on the embedded data set stand where a published table has its own, so that every table can be
-made anywhere. Nothing here is self-supervised, as LoFi's table 7 is."""
+"""Selects the rows on the embedded data set that correspond to a published table, so that every table can be
+built on any machine. LoFi's table 7 is left out, as no run here is self-supervised."""
 
 
 def miniature_rows(table: Published, comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
-    """Return our rows on the embedded data set that correspond to a table's, as rows of that table."""
+    """Return the measured rows on the embedded data set that correspond to a table, as rows of that table."""
     wanted = ROW_FILTERS.get(table.name)
     if wanted is None:
         return []
@@ -216,14 +217,14 @@ def contents(tables: Sequence[Published], comparisons: Sequence[Comparison]) -> 
 
 
 def _best(header: Sequence[str], lines: Sequence[Sequence[str]]) -> Cells:
-    """Return the best mAP of each column, among what was published and among what was measured."""
+    """Return the cells with the best mAP of each column, separately for published and measured rows."""
     columns = [name for name in header if "mAP" in name]
     kinds = [[i for i, line in enumerate(lines) if line[0] == kind] for kind in ("published", "measured")]
     return bold_best(header, lines, columns, kinds[0]) | bold_best(header, lines, columns, kinds[1])
 
 
 class DatasetSection(NamedTuple):
-    """The rows on one data set: without the columns that are empty, and whole with their kind."""
+    """The rows on one data set: text cells without empty columns, and complete rows with their kind."""
 
     name: str
     header: list[str]
@@ -232,7 +233,7 @@ class DatasetSection(NamedTuple):
 
 
 def sections(table: Published, comparisons: Sequence[Comparison]) -> list[DatasetSection]:
-    """Return a table's rows by data set, the published ones before the measured ones."""
+    """Return a table's rows by data set, with the published rows before the measured ones."""
     names = dict.fromkeys(row["dataset"] for row in table.rows)
     parts = [_section(table, name, measured_rows(comparisons, name, table.header)) for name in names]
     if own := miniature_rows(table, comparisons):
@@ -248,7 +249,7 @@ def _section(table: Published, dataset: str, measured: Sequence[dict[str, str]])
         for name in table.header
         if name != "dataset" and (name in ID_COLUMNS or any(row[name] for _, row in rows))
     ]
-    # Kind stands beside the method, so that nobody reads a row without it.
+    # The kind is the first column, next to the method, so that it is always read with the row.
     header = ["kind", *used]
     lines = [[kind, *(row[name] for name in used)] for kind, row in rows]
     return DatasetSection(dataset or "data set not stated", header, lines, rows)

@@ -1,1 +1,1 @@
-"""Runs as jobs of a batch system, through submitit."""
+"""Submission of runs as jobs of a batch system, through submitit."""

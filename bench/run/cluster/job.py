@@ -1,7 +1,7 @@
-"""One run as a job of a batch system: done under the run's lock, taken up again where it was pre-empted.
+"""One run as a job of a batch system, executed under the run's lock and resumed after pre-emption.
 
-``submitit`` writes the job, sends it off, and starts ``RunJob`` in it. USR2, which a batch system sends
-before it takes a machine back, and TERM let the run keep a checkpoint; submitit then queues the job again.
+``submitit`` writes and submits the job, and calls ``RunJob`` in it. On SIGUSR2, which the batch system sends
+before pre-emption, or SIGTERM, the run saves a checkpoint; submitit then requeues the job.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
     from bench.run.specification import ResolvedRun
 
 LOCK_TIMEOUT_SECONDS = 180.0
-"""A run that is locked is waited for so long: a file server may free a dead machine's locks late."""
+"""Longest wait for a locked run: a file server may release the locks of a dead machine late."""
 SIGNAL_SECONDS = 120
-"""The batch system sends its signal so long before the end; the run has that time, less the next number."""
+"""Time between the batch system's signal and the end of the job; the run has this minus LAST_SECONDS."""
 LAST_SECONDS = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
 class RunJob:
-    """A run, in plain values, to be called in a job."""
+    """A run in plain values, as the callable of a job."""
 
     spec: dict[str, Any]
     timeout_seconds: float | None
     stall_seconds: float
     redo: str
     known: tuple[int, int, int] | None
-    """The stamp of the record that was there when the job was submitted."""
+    """Stamp of the record that existed when the job was submitted."""
     grace_seconds: float = SIGNAL_SECONDS - LAST_SECONDS
 
     def __call__(self) -> str:
-        """Do the run; return the status of its record, or why there is none."""
+        """Execute the run; return the status of its record, or the reason why there is none."""
         from bench.memory.device import check_card
         from bench.records.paths import unfinished_path
         from bench.run.pending import read_status
@@ -58,27 +58,27 @@ class RunJob:
             done = run_matrix([run], records, 1, limits, self.redo, known, LOCK_TIMEOUT_SECONDS)
         except PreemptedError:
             kept = unfinished_path(run.results, run.id)
-            print(f"{run.id}: stopped, {'goes on from' if kept.exists() else 'without'} a checkpoint")
+            print(f"{run.id}: stopped {'with' if kept.exists() else 'without'} a checkpoint")
             signals.requeue(lambda reason: self._write(run, "timeout", reason))
         except InputError as error:
             self._write(run, "cancelled", str(error))
             raise
-        return str(done[0]["status"]) if done else f"left to another: {read_status(records, run.id)}"
+        return str(done[0]["status"]) if done else f"run by another process: {read_status(records, run.id)}"
 
     def checkpoint(self) -> Any:
-        """Return the job to be queued again, which is this one: the run's state lies in the results."""
+        """Return the job to requeue: this one, unchanged, as the run's state is in the results folder."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
     def _write(self, run: ResolvedRun, status: str, message: str) -> None:
-        """Write a record that says why the run was not done."""
+        """Write a record with the reason why the run was not executed."""
         from bench.records.locks import try_lock
         from bench.records.record import write_record
         from bench.run.record_builder import empty_record
 
         record = {**empty_record(run), "status": status, "phase": "job", "message": message}
-        if (lock := try_lock(run.results, run.id)) is not None:  # else another does it
+        if (lock := try_lock(run.results, run.id)) is not None:  # else another process has it
             try:
                 write_record(run.results / "records", record)
             finally:
@@ -86,7 +86,7 @@ class RunJob:
 
 
 class Signals:
-    """The batch system's signals, which end the run in order; submitit's own handling comes after that."""
+    """Handler of the batch system's signals: ends the run cleanly, then submitit's own handler is called."""
 
     def __init__(self, grace_seconds: float) -> None:
         name = os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2")
@@ -101,13 +101,13 @@ class Signals:
         from bench.run.scheduler import PreemptedError
 
         self.seen.append(number)
-        if len(self.seen) == 1:  # while the run ends, others are only noted
+        if len(self.seen) == 1:  # while the run ends, further signals are only recorded
             raise PreemptedError(self.grace_seconds)
 
     def requeue(self, give_up: Any) -> None:
-        """Have the job queued again and end this process.
+        """Requeue the job and end this process.
 
-        After TERM alone Slurm queues a job that it pre-empted by itself; one that was cancelled stays so.
+        After SIGTERM alone, Slurm itself requeues a pre-empted job; a cancelled job is not requeued.
         """
         from submitit.core.utils import UncompletedJobError
 

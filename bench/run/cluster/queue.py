@@ -1,7 +1,7 @@
-"""The jobs that were submitted for a results folder, and which of them the batch system still knows.
+"""Submitted jobs of a results folder, and their states in the batch system.
 
-``jobs/<run id>.json`` tells of the last job of a run; it stays, so that one that ended without a record can
-be told from one that was never sent. What jobs print lies in ``jobs/logs``.
+``jobs/<run id>.json`` describes the last job of a run. It is kept, so that a job that ended without a record
+can be distinguished from one that was never submitted. The output of jobs is in ``jobs/logs``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ JOB_NUMBER = re.compile(r"[0-9]{1,18}(_[0-9]{1,9})?")
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A run's job; ``submitted`` is in seconds since 1970."""
+    """A run's job; ``submitted`` is Unix time in seconds."""
 
     run: str
     model: str
@@ -40,31 +40,31 @@ class Job:
 
 
 def logs_folder(results: Path) -> Path:
-    """Return where submission files, and what jobs print, lie."""
+    """Return the folder of submission files and job output."""
     return results / "jobs" / "logs"
 
 
 def write_job(results: Path, job: Job) -> None:
-    """Keep what is known of a submitted job."""
+    """Write the description of a submitted job."""
     write_atomically(results / "jobs" / f"{job.run}.json", json.dumps(dataclasses.asdict(job)).encode())
 
 
 def read_jobs(results: Path) -> dict[str, Job]:
-    """Return the last job of each run; what is no such file is passed over."""
+    """Return the last job of each run, by run id; invalid files are skipped."""
     found = {}
     for path in sorted((results / "jobs").glob("*.json")):
         with contextlib.suppress(OSError, ValueError, TypeError):
             job = structure_dataclass(Job, read_json(path, MAX_RECORD_BYTES, finite=True))
-            # Both become parts of paths.
+            # Both are used in paths.
             if job.run == path.stem and is_name(job.run) and JOB_NUMBER.fullmatch(job.job):
                 found[job.run] = job
     return found
 
 
 def states_of(jobs: Iterable[Job]) -> dict[str, str]:
-    """Return what the batch system says of those jobs that have not ended, by run.
+    """Return the states of the jobs that have not ended, by run id.
 
-    Raises InputError where it cannot be asked: a job that may live must not be sent again.
+    Raises InputError if the batch system cannot be queried: a job that may be alive must not be resubmitted.
     """
     jobs = list(jobs)
     queue = slurm_queue() if any(job.launcher == "slurm" for job in jobs) else {}
@@ -77,14 +77,14 @@ def states_of(jobs: Iterable[Job]) -> dict[str, str]:
 
 
 def slurm_queue() -> dict[str, str]:
-    """Return the states of this user's jobs that Slurm has not done with, by number."""
+    """Return the states of this user's jobs in the Slurm queue, by job id."""
     command = ["squeue", "--noheader", "--format=%i %T", f"--user={getpass.getuser()}"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=QUEUE_SECONDS, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         raise InputError(
-            f"--launcher slurm: squeue cannot be asked ({' '.join(said.split())[:200]})"
+            f"--launcher slurm: squeue cannot be queried ({' '.join(said.split())[:200]})"
         ) from None
     lines = (line.split() for line in answer.stdout.splitlines())
     return {words[0]: words[1] for words in lines if len(words) == 2}
@@ -93,8 +93,8 @@ def slurm_queue() -> dict[str, str]:
 def _local_state(job: Job) -> str | None:
     if job.machine != machine() or not job.job.isdecimal() or not process_runs(int(job.job)):
         return None
-    with contextlib.suppress(OSError):  # another process may have the number by now
+    with contextlib.suppress(OSError):  # the process id may have been reused
         command = Path(f"/proc/{job.job}/cmdline").read_bytes()
-        if b"submitit" not in command:  # empty once it has ended and nobody asked after it
+        if b"submitit" not in command:  # empty for a zombie
             return None
     return "RUNNING"

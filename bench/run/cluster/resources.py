@@ -1,7 +1,7 @@
-"""What a run's job asks a cluster for: a card that holds its forecast, host memory, cores, and time.
+"""Resource requests of cluster jobs: GPU type, host memory, CPU cores and time limit.
 
-A card follows from the forecast, and the time from runs that were measured; what follows from neither must be
-given. The bytes of the host are those of the frames, windows and weights that a run holds, with room.
+The GPU follows from the memory forecast, and the time limit from measured runs; if neither is available, the
+user must give the value. Host memory is the sum of a run's frames, windows and weights, with a margin.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from strategies.base import settings
 
 TIME_FACTOR = 1.5
 TIME_MORE_MINUTES = 10
-"""A job asks for so many times what the longest run of its kind took, and so much more to start and read."""
+"""A job's time limit is TIME_FACTOR times the longest similar run, plus these minutes for start and input."""
 PROCESS_BYTES = 2 * GIBIBYTE
-"""Room for a process before it holds a frame."""
+"""Host memory of a process before it holds any frames."""
 CUDA_BYTES = 4 * GIBIBYTE
-"""Room for what CUDA keeps on the host. It was not measured: ``mem`` says otherwise."""
+"""Host memory used by CUDA. This is an estimate, not measured; ``mem`` overrides it."""
 FRAMES_SHARE = 0.25
-"""What a run takes of the memory that is free for decoded frames, unless ``--frame-cache`` says else."""
+"""Share of the free memory that a run uses for decoded frames, unless ``--frame-cache`` is given."""
 WINDOWS_HELD = 4
-"""Copies of a batch's windows on their way, beside those that are being decoded."""
+"""Copies of a batch's windows in flight, in addition to those being decoded."""
 CPU_DECODERS, GPU_DECODERS = 1, 8
 
 
 @dataclasses.dataclass(frozen=True)
 class ResourceRequest:
-    """What one job asks for, and a line for each thing that the user should know of it."""
+    """Resources that one job requests, and remarks on them for the user."""
 
     minutes: int
     memory_gib: int
@@ -44,12 +44,12 @@ class ResourceRequest:
     gpus: int
     card: str | None
     predicted_bytes: int | None
-    """What the run needs of each card; None on a CPU, or without a forecast."""
+    """Memory that the run needs on each GPU; None on a CPU, or without a forecast."""
     remarks: tuple[str, ...]
 
 
 def forecast_or_none(question: ForecastRequest) -> dict[str, Any] | None:
-    """Return the forecast's row, or None for what cannot be forecast; the run itself will tell why."""
+    """Return the forecast's row, or None if the forecast fails; the run itself will report why."""
     try:
         return run_forecast(question)
     except Exception:
@@ -59,9 +59,9 @@ def forecast_or_none(question: ForecastRequest) -> dict[str, Any] | None:
 def resource_requests(
     runs: Sequence[ResolvedRun], records: Sequence[Record], wishes: SlurmOptions
 ) -> list[ResourceRequest]:
-    """Return what the job of each of ``runs`` asks for.
+    """Return the resource request of the job of each of ``runs``.
 
-    Raises InputError that names the runs of whose kind none was measured, where no time was given.
+    Raises InputError that names the runs without a similar measured run, if no time was given.
     """
     from bench.run.memory_check import forecast_request
 
@@ -79,15 +79,15 @@ def resource_requests(
     if unknown:
         raise InputError(
             f"--slurm: no run like {unknown[0]}{' and others' if unknown[1:] else ''} was measured in these "
-            "results, so that its time is not known; allowed is time=MINUTES"
+            "results, so its time limit is not known; allowed is time=MINUTES"
         )
     return asked
 
 
 def measured_minutes(run: ResolvedRun, records: Sequence[Record]) -> tuple[int, str] | None:
-    """Return minutes that are enough going by the records, and a line that says whose; None without any.
+    """Return a time limit in minutes and a remark on its source; None without a similar record.
 
-    Alike are runs that differ in nothing but the seed, and the number of a card.
+    Similar runs differ only in the seed and in the index of the device.
     """
     strategy, digest = settings(run.strategy), run.protocol.digest()
     kind = run.spec.device.partition(":")[0]
@@ -128,15 +128,15 @@ def _asked(
 
 
 def smallest_card(needed: int | None, cards: Sequence[tuple[str, int]]) -> tuple[str | None, tuple[str, ...]]:
-    """Return the name of the smallest card that holds so many bytes, and what is to be said of it.
+    """Return the name of the smallest card with ``needed`` bytes of memory, and remarks.
 
-    Where none does the largest is taken: the run then says so itself and becomes a row.
+    If no card is large enough, the largest is returned: the run then fails with a record that says so.
     """
     if not cards:
         return None, ()
     largest, most = cards[-1]
     if needed is None:
-        return largest, (f"card: there is no forecast, so that the largest ({largest}) is asked for",)
+        return largest, (f"card: there is no forecast, so the largest ({largest}) is requested",)
     for name, size in cards:
         if needed <= size:
             return name, ()
@@ -147,8 +147,8 @@ def smallest_card(needed: int | None, cards: Sequence[tuple[str, int]]) -> tuple
 def host_bytes(run: ResolvedRun, row: dict[str, Any] | None, decoders: int) -> int:
     """Return the bytes of host memory that a run's processes need.
 
-    On a CPU that is the forecast's peak, else the weights twice (as read, and as built); with the windows
-    under way and the frames that are kept.
+    On a CPU, this is the predicted peak; on a GPU, twice the weights (as read and as built). Windows in
+    flight and cached frames are added.
     """
     spec, protocol, weights = run.spec, run.protocol, run.weights
     window = 3 * protocol.window_clips * _clip_frames(spec.model) * protocol.image_size**2

@@ -1,4 +1,4 @@
-"""What the user says of a cluster, ``--slurm KEY=VALUE``, and what goes with ``--launcher``."""
+"""The options ``--slurm KEY=VALUE`` and ``--launcher``."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from bench.memory.constants import CARDS, GIBIBYTE
 
 @dataclasses.dataclass(frozen=True)
 class SlurmOptions:
-    """What the user says of the cluster, ``--slurm KEY=VALUE``."""
+    """Parsed values of ``--slurm KEY=VALUE``."""
 
     cards: tuple[tuple[str, int], ...] = ()
-    """Names and bytes of the cards that there are, the smallest first."""
+    """Names and memory in bytes of the cluster's GPU types, the smallest first."""
     minutes: int | None = None
     memory_gib: int | None = None
     others: Mapping[str, str | int | bool] = dataclasses.field(default_factory=dict)
-    """All other parameters of sbatch, as they are."""
+    """Other parameters, passed to sbatch unchanged."""
 
     @property
     def has_gpus(self) -> bool:
@@ -27,7 +27,7 @@ class SlurmOptions:
 
 
 def parse_slurm_options(items: Sequence[str]) -> SlurmOptions:
-    """Return the wishes from KEY=VALUE words; a value may hold commas."""
+    """Return the options from KEY=VALUE items; a value may contain commas."""
     found: dict[str, str] = {}
     for item in items:
         key, equals, value = item.partition("=")
@@ -60,14 +60,14 @@ def _cards(text: str) -> tuple[tuple[str, int], ...]:
 
 
 def check_launcher(options: argparse.Namespace) -> None:
-    """Raise InputError for options that do not go together."""
+    """Raise InputError for incompatible or invalid launcher options."""
     if options.slurm and options.launcher != "slurm":
         raise InputError("--slurm: allowed only with --launcher slurm")
     parse_slurm_options(options.slurm)
 
 
 def cluster_device(options: argparse.Namespace) -> str | None:
-    """Return the device of jobs on other machines, whatever this one has; None for this machine's."""
+    """Return the device of jobs on a cluster, whatever this machine has; None without a cluster."""
     if options.launcher != "slurm":
         return None
     if options.device not in ("auto", "cpu", "cuda"):

@@ -1,4 +1,4 @@
-"""A matrix as jobs of a batch system, one a run, through submitit; what is submitted is not waited for."""
+"""Submit the runs of a matrix as jobs of a batch system, one per run, without waiting for them."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 PROGRAMS = ("sbatch", "srun", "squeue")
 SUBMITTING = "submit"
-"""The lock of whoever submits jobs: two that look at once would both find none."""
+"""Lock held during submission, so that two processes do not submit the same run."""
 NO_LIMIT_MINUTES = 525_600
-"""What a job on this machine may take: a year."""
+"""Time limit of a local job: one year."""
 MAX_TIMEOUTS = 20
-"""A job that ran into its time limit is queued again so often; it goes on from its checkpoint."""
+"""How often a job that reached its time limit is requeued; it resumes from its checkpoint."""
 EXECUTOR_OPTIONS = ("python", "max_num_timeout")
 LISTS = ("setup", "teardown", "srun_args")
 POLL_SECONDS = 0.5
@@ -47,7 +47,7 @@ def launch(
     workers: int,
     known: Mapping[str, Stamp],
 ) -> int:
-    """Submit a job for each of ``todo`` that has none, and return the exit code, 0."""
+    """Submit a job for each run of ``todo`` without one, and return the exit code, 0."""
     try:
         import submitit  # noqa: F401
     except ImportError:
@@ -63,7 +63,7 @@ def launch(
         left = [run for run in todo if run.id not in alive and not is_locked(results, run.id)]
         if len(left) < len(todo):
             have = len(todo) - len(left)
-            print(f"{have} of {len(todo)} runs have jobs, or are done right now", file=sys.stderr)
+            print(f"{have} of {len(todo)} runs already have jobs or are running", file=sys.stderr)
         wishes = parse_slurm_options(options.slurm)
         if options.launcher == "slurm" and left:
             records = read_folder(results / "records").records
@@ -79,7 +79,7 @@ def launch(
     if left:
         print(
             f"{len(left)} jobs submitted; python -m bench.status --results "
-            f"{shlex.quote(str(options.results))} tells how far they are, this command then makes the tables",
+            f"{shlex.quote(str(options.results))} shows their progress; repeat this command for the tables",
             file=sys.stderr,
         )
     return 0
@@ -92,7 +92,7 @@ def _submit(
     options: argparse.Namespace,
     stamp: Stamp | None,
 ) -> Any:
-    """Submit one run's job and return it as submitit knows it."""
+    """Submit one run's job and return the submitit job."""
     spec, results = run.spec, run.results
     job = RunJob(dataclasses.asdict(spec), options.timeout, options.stall, options.redo, stamp)
     executor = slurm_executor(run, asked, wishes) if asked else local_executor(run)
@@ -120,7 +120,7 @@ def _submit(
 
 @contextlib.contextmanager
 def redirect_stdio() -> Iterator[None]:
-    """Keep the standard streams from what is started: whoever reads them would wait for the jobs to end."""
+    """Redirect the standard streams to the null device, so that their readers do not wait for the jobs."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(number) for number in range(3)]
@@ -137,7 +137,7 @@ def redirect_stdio() -> Iterator[None]:
 
 
 def local_executor(run: ResolvedRun) -> AutoExecutor:
-    """Return what starts a job on this machine."""
+    """Return the executor that starts jobs on this machine."""
     from submitit import AutoExecutor
 
     executor = AutoExecutor(logs_folder(run.results), cluster="local", local_max_num_timeout=MAX_TIMEOUTS)
@@ -148,7 +148,7 @@ def local_executor(run: ResolvedRun) -> AutoExecutor:
 
 
 def slurm_executor(run: ResolvedRun, asked: ResourceRequest, wishes: SlurmOptions) -> AutoExecutor:
-    """Return what sends a job to Slurm, with all that it asks for."""
+    """Return the executor that submits a job to Slurm, with the requested resources."""
     from submitit import AutoExecutor
 
     own = {f"slurm_{key}": wishes.others[key] for key in EXECUTOR_OPTIONS if key in wishes.others}
@@ -161,7 +161,7 @@ def slurm_executor(run: ResolvedRun, asked: ResourceRequest, wishes: SlurmOption
         "signal_delay_s": SIGNAL_SECONDS,
         **({"gres": f"gpu:{asked.card}:{asked.gpus}"} if asked.card else {}),
     }
-    # So that a job that was pre-empted may be queued again, and finds this code.
+    # A pre-empted job may be requeued, and must find this code.
     more: dict[str, Any] = {"requeue": True, "chdir": str(PROJECT_ROOT)}
     for key, value in wishes.others.items():
         if key not in EXECUTOR_OPTIONS:
@@ -180,7 +180,7 @@ def slurm_executor(run: ResolvedRun, asked: ResourceRequest, wishes: SlurmOption
     for key, value in parameters.items():
         try:
             executor.update_parameters(**{f"slurm_{key}": value})
-        except NameError:  # none that submitit knows: sbatch says whether it does
+        except NameError:  # unknown to submitit: passed to sbatch, which checks it
             more[key] = value
     executor.update_parameters(slurm_additional_parameters=more)
     return executor

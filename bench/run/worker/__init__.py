@@ -1,1 +1,1 @@
-"""One run in its own process, and the supervisor of that process."""
+"""The process of one run, and its supervisor."""

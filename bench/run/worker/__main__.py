@@ -1,4 +1,4 @@
-"""One run: (model, strategy, data set, seed) in, a record out. Runs in a process of its own."""
+"""Train and evaluate one run (model, strategy, data set, seed) in its own process; return a record."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ BEFORE_TRAINING = ("forecast", "load")
 def open_disk_cache(
     run: ResolvedRun, backbone: Backbone, announce: Callable[[list[str]], None]
 ) -> DiskCache | None:
-    """Return the encodings on disk for the loaded ``backbone``, or None where the protocol keeps nothing."""
+    """Return the disk cache of ``backbone``'s encodings, or None if the protocol disables caching."""
     spec, protocol = run.spec, run.protocol
     if not protocol.cache:
         return None
@@ -75,7 +75,7 @@ def open_disk_cache(
 
 
 def open_loader(spec: RunSpecification, world: World) -> FrameLoader:
-    """Return the loader of a process's frames; its sizes change the time, not the result."""
+    """Return the frame loader of a process; its sizes affect the speed, not the result."""
     cache_bytes = default_cache_bytes() if spec.frame_cache is None else int(spec.frame_cache * 2**30)
     return FrameLoader(
         cache_bytes // world.size, spec.decoders or default_workers(torch.device(spec.device).type)
@@ -90,11 +90,11 @@ def do_run(
     world: World = ALONE,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Record | None:
-    """Return the record of a run that went well. Writes the detections; raises what went wrong.
+    """Train and evaluate a run, write its detections, and return its record.
 
-    ``announce`` is told what loading the weights did, ``on_forecast`` the forecast of the memory. Of several
-    processes the leading one writes and has a record to return, the others have None. Once ``stopping`` says
-    so, training keeps a checkpoint, and StoppedError is raised.
+    ``announce`` receives the load audit of the weights, ``on_forecast`` the memory forecast. With several
+    processes, rank 0 writes the files and returns the record; the others return None. When ``stopping``
+    returns True, training saves a checkpoint and StoppedError is raised. Other errors propagate.
     """
 
     def checked_progress(phase: str, done: int, total: int) -> None:
@@ -174,13 +174,13 @@ def do_run(
     truth = ground_truth_path(run.results, record)
     write_ground_truth(truth, dataset, protocol.evaluation_subset)
     write_detections(path, results, dataset.classes)
-    # Evaluated as read back from the files, so that anybody computes the same numbers from them.
+    # Evaluate what is read back from the files, so that the numbers can be reproduced from them.
     wanted, found = read_ground_truth(truth, protocol.evaluation_subset), read_submission(path)
     evaluation = evaluate(wanted, found, protocol.tiou)
     record["status"] = "ok"
     record["metrics"] = metrics(evaluation)
     durations = {video.id: video.duration for video in dataset.subset(protocol.evaluation_subset)}
-    # A detection that overlaps by less than 0.1 counts as background, so the diagnosis starts above it.
+    # The diagnosis counts a detection with a tIoU below 0.1 as background, so it starts above that.
     record["diagnosis"] = diagnose(wanted, found, [t for t in protocol.tiou if t > 0.1], durations)
     record["memory"] = memory(measured, record["forecast"]["predicted_peak_bytes"])
     record["cost"] = cost(detector, log, before)
@@ -196,13 +196,13 @@ def do_run(
         path, note = checkpoint_path(run.results, record["id"]), note_of(run, record, learned.classes)
         try:
             write_checkpoint(path, detector, note, run.weights)
-        except (OSError, SafetensorError) as error:  # what was measured stays, whatever the disk says
+        except (OSError, SafetensorError) as error:  # keep the measurements if the disk fails
             announce([f"{record['id']}: weights not kept ({error})"])
     return record
 
 
 def note_of(run: ResolvedRun, record: Record, classes: tuple[str, ...]) -> CheckpointMetadata:
-    """Return what the checkpoint of a run says of itself; ``classes`` are those of its head."""
+    """Return the metadata of a run's checkpoint; ``classes`` are those of its head."""
     weights, dataset = record["weights"], record["dataset"]
     return CheckpointMetadata(
         schema=CHECKPOINT_SCHEMA,
@@ -224,9 +224,9 @@ def write_detections(path: Path, results: list[VideoDetections], classes: tuple[
 
 
 def main() -> int:
-    """Read a specification from the first line of standard input, report as JSON lines on standard output.
+    """Read a specification from the first line of standard input; write JSON lines to standard output.
 
-    Of several processes the first one reads and reports, and whichever fails says so.
+    With several processes, rank 0 reads the input and reports; any process reports its own failure.
     """
     with process_group() as world:
         line = json.loads(sys.stdin.buffer.readline()) if world.is_main else None
@@ -235,7 +235,7 @@ def main() -> int:
 
 
 def report_run(spec: RunSpecification, world: World) -> int:
-    """Run ``spec``, report on standard output, and return the exit code."""
+    """Run ``spec``, write progress and result to standard output, and return the exit code."""
     watch_parent()
     reports = reserve_stdout()
     current, last = "load", 0.0
@@ -269,7 +269,7 @@ def report_run(spec: RunSpecification, world: World) -> int:
         report_if_leading(record=record)
     except Exception as error:
         bad_input = isinstance(error, InputError) and not isinstance(error, StuckDecoderError)
-        if bad_input and current in BEFORE_TRAINING:  # later, what was good at first is gone: a row says so
+        if bad_input and current in BEFORE_TRAINING:  # input that fails later was valid at first: record it
             report(input_error=str(error))
             return 2
         import traceback

@@ -1,4 +1,4 @@
-"""How a run's process ended where it could not say so itself: by a signal, without memory, in silence."""
+"""Status of a run's process that ended without a result: by a signal, by the OOM killer, or by an error."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ LAST_BYTES = 2000
 
 
 def oom_kill_count() -> int | None:
-    """Return how many processes Linux has killed for want of memory so far; None where it does not say.
+    """Return the number of processes that the Linux OOM killer has ended; None if it is unknown.
 
-    In this process's control group, which is a container's or a batch job's own, or else on the machine.
+    Counts those in this process's control group (that of a container or a batch job), or else on the machine.
     """
     for path in (*_counters(), VMSTAT):
         try:
@@ -28,7 +28,7 @@ def oom_kill_count() -> int | None:
 
 
 def _counters() -> list[Path]:
-    """Return where the kills of this process's control group may stand, of either version of such groups."""
+    """Return the possible files with the OOM-kill counter of this process's cgroup (version 1 or 2)."""
     try:
         lines = [line.split(":", 2) for line in OWN_GROUPS.read_text().splitlines()]
     except OSError:
@@ -41,13 +41,13 @@ def _counters() -> list[Path]:
             root, name = GROUPS, "memory.events"
         else:
             continue
-        # A container may see its own group as the root, and hear its name as the host spells it.
+        # In a container the cgroup may be mounted as the root, while its path is that on the host.
         found += [root / path.lstrip("/") / name, root / name]
     return found
 
 
 def oom_killed_since(kills_before: int | None) -> bool | None:
-    """Say whether the system has killed for want of memory since ``oom_kill_count`` said so many."""
+    """Return whether the OOM killer was active since ``oom_kill_count`` returned ``kills_before``."""
     kills = oom_kill_count()
     return None if kills is None or kills_before is None else kills > kills_before
 
@@ -62,11 +62,11 @@ OUT_OF_HOST_MEMORY = {
 def classify_exit(
     code: int | None, errors: IO[bytes], kills_before: int | None, processes: int = 1
 ) -> dict[str, Any]:
-    """Return status, message and facts of a process that ended with ``code`` and without a result.
+    """Return status, message and failure facts of a process that ended with ``code`` and without a result.
 
-    ``errors`` holds what it wrote as errors, ``kills_before`` what ``oom_kill_count`` said when it began; it
-    may have stood for several ``processes``. What the system killed for want of memory would be killed
-    again: that is a row of its own. What a signal from outside ended is done again.
+    ``errors`` is its standard error, ``kills_before`` the value of ``oom_kill_count`` at its start, and
+    ``processes`` the number of processes of the run. A run ended by the OOM killer has the status
+    out-of-memory, as it would be killed again. A run ended by an external signal is run again.
     """
     by_system = oom_killed_since(kills_before)
     if by_system and (code == -signal.SIGKILL or (code == 1 and processes > 1)):

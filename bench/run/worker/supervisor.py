@@ -1,4 +1,4 @@
-"""A run's process: started, listened to, ended with all that it started, and its record at the end."""
+"""Supervisor of a run's process: starts it, reads its messages, and ends it with all its descendants."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from bench.records.progress import (
 from bench.run.specification import ResolvedRun, RunSpecification
 from bench.run.worker.exit_status import oom_kill_count
 
-# glibc gives large blocks back to the system on every free by default; keeping them saves a tenth of a step.
+# By default, glibc returns large blocks to the system on every free; keeping them saves 10 % of a step.
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": "1073741824",
     "MALLOC_TRIM_THRESHOLD_": "2147483648",
@@ -41,23 +41,23 @@ ALLOCATOR = {
 
 
 END_SECONDS = 60.0
-"""A process that has printed how its run went, or closed its output, is ended after that."""
+"""Time until a process that has reported its result, or closed its output, is killed."""
 KILLED_SECONDS = 30.0
-"""A killed process that waits for a dead file server does not go; nobody waits for it for longer."""
+"""Longest wait for a killed process, which may hang on an unreachable file server."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """How long a run may take."""
+    """Time limits of a run."""
 
     timeout_seconds: float | None = None
     stall_seconds: float = math.inf
-    """How long it may take without any progress."""
+    """Longest time without progress."""
 
 
 @dataclasses.dataclass
 class Running:
-    """A run's process and what it has printed so far."""
+    """A run's process and what it has reported so far."""
 
     run: ResolvedRun
     lock: BaseFileLock
@@ -66,14 +66,14 @@ class Running:
     bar: tqdm[Any]
     started: float
     last_message_at: float
-    """When it last printed anything new, by the same clock that never goes back."""
+    """Time of the last message, on the same monotonic clock as ``started``."""
     progress: Progress
     oom_kills_before: int | None
-    """How many processes the system had killed for want of memory when it began."""
+    """``oom_kill_count()`` at the start of the process."""
     last_saved_at: float = -math.inf
-    """When its progress was last written."""
+    """Time when its progress was last written."""
     decoding: dict[int, list[dict[str, Any]]] = dataclasses.field(default_factory=dict)
-    """What each of its processes reads for a while now: video, frames, seconds."""
+    """Slow reads in progress, by rank: video, frames, seconds."""
     result: dict[str, Any] | None = None
     forecast: dict[str, Any] | None = None
 
@@ -86,16 +86,16 @@ Messages = queue.Queue[tuple[Running, dict[str, Any] | None]]
 
 
 def command(spec: RunSpecification) -> list[str]:
-    """Return the command of a run's process, or of the one that starts its several processes."""
+    """Return the command line of a run's process, or of the launcher of its several processes."""
     several = ["torch.distributed.run", "--standalone", f"--nproc-per-node={spec.processes}", "-m"]
     return [sys.executable, "-m", *(several if spec.processes > 1 else []), "bench.run.worker"]
 
 
 def start(run: ResolvedRun, lock: BaseFileLock, messages: Messages, slot: int) -> Running:
-    """Start the process of a run; a thread puts what it reports into ``messages``, at its end None.
+    """Start the process of a run; a thread puts its messages into ``messages``, and None at the end.
 
-    The process leads a group of its own, so that all that it starts can be ended with it. It does not
-    inherit ``lock``: that ends with whoever drives the run.
+    The process leads its own process group, so that its descendants can be ended with it. It does not
+    inherit ``lock``, which is released when this process ends.
     """
     spec, threads = run.spec, str(run.protocol.threads)
     environment = {**ALLOCATOR, **os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
@@ -108,7 +108,7 @@ def start(run: ResolvedRun, lock: BaseFileLock, messages: Messages, slot: int) -
         stderr=errors,
         env=environment,
         cwd=PROJECT_ROOT,
-        start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the runs in order
+        start_new_session=True,  # Ctrl-C reaches only this process, which then ends the runs cleanly
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -132,7 +132,7 @@ def start(run: ResolvedRun, lock: BaseFileLock, messages: Messages, slot: int) -
             try:
                 messages.put((running, json.loads(line)))
             except ValueError:
-                continue  # a line cut off by the death of the process
+                continue  # a line truncated when the process died
         messages.put((running, None))
 
     threading.Thread(target=listen, daemon=True).start()
@@ -140,7 +140,7 @@ def start(run: ResolvedRun, lock: BaseFileLock, messages: Messages, slot: int) -
 
 
 def handle_message(running: Running, message: dict[str, Any], printed: set[str]) -> None:
-    """Take in what a run's process reports; ``printed`` holds what was printed already."""
+    """Handle one message of a run's process; ``printed`` holds the texts that were already printed."""
     running.last_message_at = time.monotonic()
     if "input_error" in message:
         raise InputError(message["input_error"])
@@ -157,13 +157,13 @@ def handle_message(running: Running, message: dict[str, Any], printed: set[str])
         running.forecast = message["forecast"]
         return
     if "record" in message or "status" in message:
-        # Of several processes the first that fails is told; the others then fail because it is gone.
+        # With several processes, keep the first failure: the others then fail because that one is gone.
         running.result = running.result or message
         return
     clock = time.time()
     told = dataclasses.replace(running.progress, done=message["done"], total=message["total"], updated=clock)
     if message["phase"] != running.phase:
-        # Every phase has a speed of its own, and so an estimate of its own.
+        # Phases differ in speed, so the remaining time is estimated for each phase.
         told = dataclasses.replace(
             told, phase=message["phase"], phase_started=clock, phase_first=message["done"]
         )
@@ -177,13 +177,13 @@ def handle_message(running: Running, message: dict[str, Any], printed: set[str])
 
 
 def save_progress(running: Running) -> None:
-    """Write how far a run is, for ``bench.status``."""
+    """Write a run's progress, for ``bench.status``."""
     running.last_saved_at = time.monotonic()
     write_progress(running.run.results, running.progress)
 
 
 def enforce_limits(active: Sequence[Running], limits: Limits) -> None:
-    """End the runs that take too long, or that tell of no progress for too long."""
+    """End the runs that exceed the time limit, or that report no progress for too long."""
     now = time.monotonic()
     for running in active:
         if running.result is not None:
@@ -207,7 +207,7 @@ def enforce_limits(active: Sequence[Running], limits: Limits) -> None:
 
 
 def _stalled(running: Running, silent: float, limit: float) -> tuple[str, dict[str, Any]]:
-    """Return the line and the facts of a run that makes no progress: where it stood, what it was reading."""
+    """Return message and failure facts of a stalled run: its phase, progress and reads in progress."""
     told = running.progress
     decoding = [
         {**each, "seconds": round(each["seconds"] + silent, 1)}
@@ -225,19 +225,19 @@ def _stalled(running: Running, silent: float, limit: float) -> tuple[str, dict[s
 
 
 def terminate(running: Running, seconds: float) -> None:
-    """Ask a run to keep what it has and end, and wait for that so long."""
+    """Send SIGTERM, so that the run saves a checkpoint and ends; kill it after ``seconds``."""
     with contextlib.suppress(ProcessLookupError):
         running.process.send_signal(signal.SIGTERM)
     kill_tree(running.process, seconds)
 
 
 def kill_tree(process: subprocess.Popen[bytes], patience_seconds: float = 0.0) -> None:
-    """End a run's process and all that it started, at the latest after so long."""
+    """Wait up to ``patience_seconds`` for a run's process, then kill it and all its descendants."""
     until = time.monotonic() + patience_seconds
     while not _ended(process) and time.monotonic() < until:
         time.sleep(0.02)
-    if process.returncode is None:  # not reaped yet, so that nobody else's group can have its number
-        started = descendants(process.pid)  # the several processes of a run have groups of their own
+    if process.returncode is None:  # not reaped yet, so its process group id cannot have been reused
+        started = descendants(process.pid)  # processes of a distributed run have their own groups
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         for each in started:
@@ -248,7 +248,7 @@ def kill_tree(process: subprocess.Popen[bytes], patience_seconds: float = 0.0) -
 
 
 def descendants(process: int) -> list[psutil.Process]:
-    """Return the processes that a process started, and those that they started."""
+    """Return all descendants of a process."""
     try:
         return psutil.Process(process).children(recursive=True)
     except psutil.Error:
@@ -256,14 +256,14 @@ def descendants(process: int) -> list[psutil.Process]:
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:
-    """Say whether a process has ended; it stays in the system's table where that can be helped."""
+    """Return whether a process has ended, without reaping it where the system supports that."""
     if process.returncode is not None or not hasattr(os, "waitid"):
         return process.poll() is not None
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def initial_progress(run: ResolvedRun) -> Progress:
-    """Return the progress of a run whose process is started now."""
+    """Return the progress of a run whose process starts now."""
     from strategies.base import settings
 
     now = time.time()

@@ -1,4 +1,4 @@
-"""What a run's process looks after beside the run: its parent, what it reads, and whether it is to end."""
+"""Watchdogs in a run's process: for its parent, for slow reads, and for stop signals."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 from datasets.video.frames import Reading, reading_now
 
 READING_SECONDS = 2.0
-"""What reads for longer is told of, so that it can be named if it never ends."""
+"""Reads that take longer are reported, so that they can be named if they never end."""
 
 
 def watch_parent() -> None:
-    """End this process at once when its parent is gone, however it went: standard input then ends.
+    """End this process when its parent is gone for any reason, detected by the end of standard input.
 
-    So do the processes that it started, stuck ones too, if it leads a group of its own.
+    If it leads a process group, the whole group is killed, including descendants that hang.
     """
 
     def wait() -> None:
-        # Not through sys.stdin: the interpreter, on its way out, dies of a buffer that a thread holds.
+        # Not sys.stdin: the interpreter aborts at shutdown if a thread holds its buffer's lock.
         while os.read(0, 4096):
             continue
         if os.getpgrp() == os.getpid():
@@ -33,7 +33,7 @@ def watch_parent() -> None:
 
 
 def watch_reading(tell: Callable[[list[dict[str, Any]]], None]) -> None:
-    """Tell of what is being read for longer than READING_SECONDS, and when that changes; not of the rest."""
+    """Call ``tell`` with the reads that take longer than READING_SECONDS, whenever these change."""
 
     def watch() -> None:
         told: tuple[Reading, ...] = ()
@@ -59,7 +59,7 @@ def watch_reading(tell: Callable[[list[dict[str, Any]]], None]) -> None:
 
 
 def stop_signals() -> Callable[[], bool]:
-    """Tell whether this process was asked to keep what it has and end: by SIGTERM, or by SIGUSR2."""
+    """Return a function that returns whether SIGTERM or SIGUSR2 has asked this process to stop."""
     asked = threading.Event()
 
     def ask(number: int, frame: Any) -> None:

@@ -89,7 +89,7 @@ def test_the_table_says_what_fits(rows):
     ],
 )
 def test_wrong_options_are_one_line_and_exit_2(options, words, capsys, monkeypatch):
-    monkeypatch.setattr("bench.plan.forecasters", ThreadPoolExecutor)  # nothing is forecast
+    monkeypatch.setattr("bench.plan.__main__.forecast_pool", ThreadPoolExecutor)  # nothing is forecast
     assert main(options) == 2
     said = capsys.readouterr()
     assert said.out == ""
@@ -156,7 +156,7 @@ def test_a_bench_of_a_published_model_without_a_gpu_is_its_plan(tmp_path, capsys
     said = capsys.readouterr()
     assert "| head-only | plain |" in said.out
     [line] = said.err.strip().splitlines()
-    assert "nothing was trained: vit-s wants a GPU" in line
+    assert "nothing was trained: vit-s needs a GPU" in line
     assert "--force" in line
     assert not list(tmp_path.iterdir())
 

@@ -85,7 +85,7 @@ def test_a_run_whose_weights_cannot_be_kept_is_a_run_all_the_same(runs, tiny_dat
     plain, kept = records_of(tmp_path)["head-only"], runs[1]["head-only"]
     assert (plain["id"], plain["status"], plain["metrics"]) == (kept["id"], "ok", kept["metrics"])
     assert "weights not kept" in process.stderr
-    assert "1 of 1 runs ended without kept weights; --redo all makes them again" in process.stderr
+    assert "1 of 1 runs have no kept weights; --redo all repeats them" in process.stderr
     process = run_here(tiny_dataset, tmp_path, *options)
     assert process.returncode == 0
     assert "kept weights" not in process.stderr

@@ -113,5 +113,5 @@ def test_bad_input_in_a_job_is_a_row_that_the_same_command_does_again(job, tmp_p
 
 def test_a_job_that_finds_its_run_done_says_so(job, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "run_matrix", lambda *_: [])
-    assert job() == "left to another: no record"
+    assert job() == "run by another process: no record"
     assert not records_in(tmp_path)

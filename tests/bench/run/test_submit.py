@@ -68,7 +68,7 @@ def test_four_jobs_at_once_of_which_one_is_killed(tiny_dataset, tmp_path, no_job
     again = run_bench(tiny_dataset, tmp_path, *options)
     assert again.returncode == 0, again.stderr
     # Of the runs that have not ended by now, all have jobs, or all but the killed one.
-    told_of = re.search(r"(\d) of ([1-4]) runs have jobs", again.stderr)
+    told_of = re.search(r"(\d) of ([1-4]) runs already have jobs", again.stderr)
     assert told_of or "all 4 runs" in again.stderr, again.stderr
     assert told_of is None or int(told_of[2]) - int(told_of[1]) in (0, 1), again.stderr
     wait_for(lambda: ended(tmp_path), 240)
@@ -191,12 +191,12 @@ def test_the_submission_to_slurm_is_the_golden_one(tiny_dataset, tmp_path, slurm
             assert (row.state, row.reason) == ("waiting", state.lower())
         assert main(slurm_words(tiny_dataset, results)) == 0
         assert len(list(slurm.glob("sent*"))) == count
-    assert "the largest (h200) is asked for" in capsys.readouterr().err  # without a forecast
+    assert "the largest (h200) is requested" in capsys.readouterr().err  # without a forecast
     assert "--gres=gpu:h200:1" in (slurm / "sent1.sh").read_text()
     (slurm / "squeue").write_text("#!/bin/sh\necho slurm is away >&2\nexit 1\n")
     assert main(slurm_words(tiny_dataset, results)) == 2
     assert capsys.readouterr().err.strip() == (
-        "bench.run: --launcher slurm: squeue cannot be asked (slurm is away)"
+        "bench.run: --launcher slurm: squeue cannot be queried (slurm is away)"
     )
     assert len(list(slurm.glob("sent*"))) == 2
     [row] = rows(results)

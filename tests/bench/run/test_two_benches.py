@@ -97,7 +97,7 @@ def test_what_a_killed_bench_held_is_done_by_the_other(tiny_dataset, tmp_path):
         while "waiting for" not in (line := second.stderr.readline()):
             assert line, said
             said.append(line)
-        assert line == "waiting for head-only seed 0, which another bench does\n"
+        assert line == "waiting for head-only seed 0, which another process runs\n"
         assert [each["strategy"]["name"] for each in records_in(tmp_path).values()] == ["losa"]
         time.sleep(2.5)  # quiet
         first.kill()

@@ -257,7 +257,7 @@ def test_gradients_released_in_backward_cannot_be_shared():
 
 def test_bad_processes_end_with_code_2(tmp_path, capsys, monkeypatch):
     # Nothing is forecast, so that no process is needed.
-    monkeypatch.setattr("bench.plan.forecasters", concurrent.futures.ThreadPoolExecutor)
+    monkeypatch.setattr("bench.plan.__main__.forecast_pool", concurrent.futures.ThreadPoolExecutor)
     assert main(["--processes", "3", "--results", str(tmp_path)]) == 2
     assert plan(["--model", "vit-t", "--strategy", "head-only", "--processes", "9"]) == 2
     assert capsys.readouterr().err.count("allowed is at most the batch_size of 2") == 2
