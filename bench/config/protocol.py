@@ -140,7 +140,7 @@ class Protocol:
     """Number of classes that each detection gets from the classifier, the best of its video."""
     augmentation: Literal["none", "crop-flip"] = "none"
     """Augmentation of a training window, the same for all its frames: none, or a random crop that is resized
-    to the full frame, and a flip of every other window (``bench.data.augmentation``)."""
+    to the full frame and flipped with probability 1/2 (``bench.data.augmentation``)."""
     resampling: Literal["windows", "fixed"] = "windows"
     """"windows": windows slide over a video that is read at ``frames_per_second``. "fixed": the frames of one
     window are spread evenly over the whole video, in training and at test time; overlap, crop and rate then

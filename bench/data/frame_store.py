@@ -66,7 +66,7 @@ def pictures_sha256(
 ) -> str:
     """Return the SHA-256 of a sample of a store's pictures, as decoded, resized and passed to a backbone.
 
-    It covers every video, or about DIGEST_VIDEOS evenly spaced ones if there are more: the id, and the clips
+    It covers every video, or at most DIGEST_VIDEOS evenly spaced ones: the id, and the clips
     at 1/6, 1/2 and 5/6 of the video. It is the same whether frames are in memory or decoded on demand.
     """
     names = sorted(store.clips)

@@ -123,7 +123,7 @@ def fuse(
 
     Each of n segments (n, 2) is returned once for each of the k = min(``top``, K) classes of highest score
     (the first of equal ones). Its score is the geometric mean of its own and the class's: ActionFormer's
-    release, libs/utils/postprocessing.py, ``postprocess_results``. Of equal scores, better classes come first.
+    release, libs/utils/postprocessing.py, ``postprocess_results``. Of equal scores, a better class is first.
     """
     best = np.argsort(-class_scores, kind="stable")[:top]
     fused = np.sqrt(class_scores[best][:, None] * scores.astype(np.float64)[None]).reshape(-1)
