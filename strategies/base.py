@@ -28,7 +28,7 @@ class Fidelity:
 
     def __post_init__(self) -> None:
         if not (0 < self.temporal <= 1 and 0 < self.spatial <= 1):
-            raise ValueError(f"a fidelity lies in (0, 1], got {self}")
+            raise ValueError(f"a fidelity must be in (0, 1], got {self}")
 
 
 FULL = Fidelity()
@@ -104,7 +104,7 @@ def check_stages(stages: tuple[Stage, ...]) -> None:
     if not stages or not math.isclose(sum(stage.share for stage in stages), 1.0, abs_tol=1e-9):
         raise ValueError(f"the shares of the stages must add up to 1, got {[s.share for s in stages]}")
     if len({stage.name for stage in stages}) < len(stages):
-        raise ValueError(f"stages need names of their own, got {[s.name for s in stages]}")
+        raise ValueError(f"stages need unique names, got {[s.name for s in stages]}")
 
 
 def settings(strategy: Strategy) -> dict[str, Any]:

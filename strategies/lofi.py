@@ -49,7 +49,7 @@ class LoFi:
 
     def __post_init__(self) -> None:
         if not 0 < self.joint_share < 1:
-            raise ValueError(f"joint_share lies between 0 and 1, got {self.joint_share}")
+            raise ValueError(f"joint_share must be between 0 and 1, got {self.joint_share}")
 
     def adapt(self, backbone: Backbone) -> Backbone:
         return backbone

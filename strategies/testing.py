@@ -175,8 +175,8 @@ def check_only_named_parameters_move(strategy: Strategy) -> None:
     after = trained.detector.state_dict()
     for name in names:
         same = torch.equal(after[name], trained.before[name])
-        assert name not in moving or not same or INERT.fullmatch(name), f"{name} was to move and did not"
-        assert name in moving or same, f"{name} is named by no rule and moved"
+        assert name not in moving or not same or INERT.fullmatch(name), f"{name} should change and did not"
+        assert name in moving or same, f"{name} matches no rule and changed"
     for name, buffer in trained.detector.named_buffers():
         frozen = not any(moved.startswith("backbone.") for moved in moving)
         if frozen and name.startswith("backbone.") and name in after:
@@ -196,7 +196,7 @@ def check_settings_round_trip(strategy: Strategy) -> None:
     """Check that the recorded fields reproduce the same strategy."""
     assert dataclasses.is_dataclass(strategy), "a strategy is a frozen dataclass"
     fields = dataclasses.asdict(strategy)
-    assert type(strategy)(**fields) == strategy, "the recorded fields do not make the same strategy"
+    assert type(strategy)(**fields) == strategy, "the recorded fields do not reproduce the strategy"
 
 
 def step_peak_bytes(strategy: Strategy) -> int:

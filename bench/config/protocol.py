@@ -76,8 +76,11 @@ class MemoryOptions:
     move_per_pass: bool = True
     """Move clips to the device for the pass that needs them, not all clips of a step at once."""
     release_gradients: bool = False
-    """Apply each gradient as soon as it is complete, and free it. Only without gradient clipping, which needs
-    the norm of all gradients, and without accumulation over streamed passes, micro-batches or processes."""
+    """Apply each gradient as soon as it is complete, and free it.
+
+    Only without gradient clipping, which needs the norm of all gradients, and without accumulation over
+    streamed passes, micro-batches or processes.
+    """
 
     def fused_on(self, device_type: str) -> bool | None:
         """Return whether the optimizer uses CUDA's fused kernel; None where there is no choice."""
@@ -120,8 +123,11 @@ class Protocol:
     """Fraction of an instance that must be inside a training window to be kept as ground truth."""
     precision: Literal["float32", "bfloat16"] = "float32"
     backward: Literal["plain", "checkpointed", "streamed"] = "plain"
-    """How gradients of a trained backbone are computed: keeping all activations; recomputing each block's;
-    or a few clips at a time (``bench.features.streamed``). All three give the same gradient."""
+    """How gradients of a trained backbone are computed.
+
+    "plain" keeps all activations; "checkpointed" recomputes each block's; "streamed" processes a few clips at
+    a time (``bench.features.streamed``). All three give the same gradient.
+    """
     micro_batch_clips: int = 1
     """Clips per pass under streamed backward."""
     streamed_checkpointing: bool = True
@@ -133,21 +139,31 @@ class Protocol:
     """Clips per pass through a backbone where no gradient is recorded."""
     threads: int = 1
     classifier: str | None = None
-    """An external classifier of whole videos, by its file's name and digest: the head then learns one class,
-    and detections take their classes from it (``bench.detection.external_classifier``). If None, the head
-    classifies."""
+    """An external classifier of whole videos, by its file's name and digest.
+
+    The head then learns one class, and detections take their classes from the classifier
+    (``bench.detection.external_classifier``). If None, the head classifies.
+    """
     classifier_top: int = 2
     """Number of classes that each detection gets from the classifier, the best of its video."""
     augmentation: Literal["none", "crop-flip"] = "none"
-    """Augmentation of a training window, the same for all its frames: none, or a random crop that is resized
-    to the full frame and flipped with probability 1/2 (``bench.data.augmentation``)."""
+    """Augmentation of a training window, the same for all its frames.
+
+    "crop-flip" takes a random crop, resizes it to the full frame and flips it horizontally with probability
+    1/2 (``bench.data.augmentation``).
+    """
     resampling: Literal["windows", "fixed"] = "windows"
-    """"windows": windows slide over a video that is read at ``frames_per_second``. "fixed": the frames of one
-    window are spread evenly over the whole video, in training and at test time; overlap, crop and rate then
-    have no effect."""
+    """How a video is sampled.
+
+    With "windows", windows slide over a video that is read at ``frames_per_second``. With "fixed", the frames
+    of one window are spread evenly over the whole video, in training and at test time; overlap, crop and rate
+    then have no effect.
+    """
     micro_batch_windows: int | None = None
-    """Windows per forward and backward pass of a process, with gradients accumulated; None takes all windows
-    of its part of the batch. Changes no result beyond the order of additions."""
+    """Windows per forward and backward pass of a process, with gradient accumulation.
+
+    None takes all windows of its part of the batch. Changes no result beyond the order of additions.
+    """
 
     def digest(self) -> str:
         """Return the SHA-256 of all fields (``digest_of``)."""

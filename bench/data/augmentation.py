@@ -11,8 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 AREA = (0.5, 1.0)
-"""Area of a crop as a fraction of the frame. The range 0.08 to 1 of image classification, which AdaTAD uses
-(182 pixels to 160), enlarges too much where frames are as small as the network's input."""
+"""Area of a crop as a fraction of the frame.
+
+The range 0.08 to 1 of image classification, which AdaTAD uses (182 pixels to 160), enlarges too much where
+frames are as small as the network's input.
+"""
 ASPECT = (3 / 4, 4 / 3)
 """Width over height of a crop before it is resized to the frame; drawn on a logarithmic scale."""
 

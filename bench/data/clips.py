@@ -29,7 +29,7 @@ PART_BYTES = 256 * 2**20
 
 
 class Clips(Interface):
-    """A video cut into clips of (3, T, H, W) bytes."""
+    """A video as a sequence of clips, (3, T, H, W) uint8."""
 
     @property
     def count(self) -> int:

@@ -39,7 +39,7 @@ def default_workers(device_type: str) -> int:
 
 
 class FrameLoader:
-    """Returns clips of video files by number: cached, prefetched, or decoded on demand.
+    """A loader of clips of video files by number: cached, prefetched, or decoded on demand.
 
     Every worker is a thread with its own decoding process (``datasets.video.decord_reader``), which is killed
     when it hangs; the thread resizes the frames. The cache evicts the least recently used clips. Only the

@@ -142,6 +142,6 @@ def check_streamable(backbone: Backbone) -> None:
     """Raise InputError that names the backbone's class if its clips are not independent."""
     if clips_mix(backbone):
         raise InputError(
-            f"protocol: backward=streamed does not hold for {type(backbone).__name__}, in which clips mix; "
+            f"protocol: backward=streamed is not exact for {type(backbone).__name__}, in which clips mix; "
             "allowed for it are plain and checkpointed"
         )

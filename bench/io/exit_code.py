@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from bench.io.errors import InputError, describe_os_error
 
-RUNS_KEPT = "; finished runs are kept, the same command goes on"
+RUNS_KEPT = "; finished runs are kept, run the same command to resume"
 """Text that commands which make runs append to the error message."""
 PREFIX = "python -m "
 

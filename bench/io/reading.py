@@ -36,7 +36,7 @@ MAX_VALUES = 2**24
 MAX_LEVELS = 64
 """Levels of nested lists and objects where the values are traversed."""
 MAX_DIGITS = 20
-"""Digits of integers that are used in computations: longer ones exceed what a float holds exactly."""
+"""Digits of integers that are used in computations: very long ones cannot be converted to floats."""
 MAX_MEMBERS = 100_000
 """Members of a gzip file, which may be several concatenated; each takes some microseconds."""
 GZIP_MAGIC = b"\x1f\x8b\x08"
@@ -52,7 +52,7 @@ def open_regular(path: Path, largest: int) -> io.BufferedReader:
         if stat.S_ISDIR(status.st_mode):
             raise InputError(f"{path}: cannot be read: Is a directory")
         if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{path}: cannot be read: it is no regular file")
+            raise InputError(f"{path}: cannot be read: it is not a regular file")
         if status.st_size > largest:
             raise InputError(f"{path}: {megabytes(status.st_size)}, allowed are at most {megabytes(largest)}")
         return os.fdopen(handle, "rb")

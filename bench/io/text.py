@@ -14,8 +14,10 @@ SHA256 = re.compile("[0-9a-f]{64}")
 DIRECTIONS = r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 """Bidirectional control characters: they reorder the display, so that a text looks like another one."""
 ACTING = rf"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{DIRECTIONS}"
-"""Characters that are not plainly displayed, for a regular expression: control characters, line ends, lone
-surrogates, bidirectional controls."""
+"""Characters to escape, for a regular expression.
+
+They are control characters, line ends, lone surrogates and bidirectional controls.
+"""
 _acting = re.compile(f"[{ACTING}]")
 _values = reprlib.Repr()
 _values.maxstring = _values.maxother = _values.maxlong = MAX_VALUE_LENGTH

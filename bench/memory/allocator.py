@@ -3,7 +3,7 @@
 Follows the documented and observed behaviour of PyTorch's ``CUDACachingAllocator`` with default settings and
 one stream: requests are rounded to 512 bytes; small ones (at most 1 MiB) come from segments of 2 MiB, larger
 ones from segments of 20 MiB, and from 10 MiB on from segments of their own size rounded to 2 MiB; the
-smallest free block that fits is taken and split; freed neighbours merge; segments are never given back.
+smallest free block that fits is taken and split; freed neighbours merge; segments are never released.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def check_device_idle(device: torch.device, used: int | None, capacity: int) -> 
     if used is not None and used > allowed:
         raise InputError(
             f"--device: {used / 1e9:.1f} GB of {device} are in use by other processes, allowed are "
-            f"{allowed / 1e9:.1f}; --force measures all the same"
+            f"{allowed / 1e9:.1f}; --force measures anyway"
         )
 
 

@@ -155,7 +155,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str, str | None]:
                 f"{path}: {short(name)}: allowed are names of at most {MAX_NAME_LENGTH} characters"
             )
         if not _plain(value):
-            raise InputError(f"{path}: {name}: no plain tensor of real numbers in memory")
+            raise InputError(f"{path}: {name}: not a dense tensor of real numbers in memory")
     return tensors, ".".join(inside), licence
 
 

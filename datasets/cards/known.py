@@ -89,7 +89,7 @@ def check_known(
         if video in entries and _lacks_duration(entries[video], video, facts):
             raise InputError(
                 f"{file.name}: variant {variant.name} needs {video}, which the file lacks and no video "
-                f"file or table tells the duration of; other variants: {_others(card, variant)}"
+                f"file or table has the duration of; other variants: {_others(card, variant)}"
             )
     dataset = check_file(
         replace(file, database=entries),

@@ -48,7 +48,7 @@ def quantize(values: Floats, bits: int) -> Floats:
 
 
 def wander(random: np.random.Generator, times: Floats, period: float, amount: float) -> Floats:
-    """Return random motion (n,): normal values of deviation `amount`, one per period, interpolated."""
+    """Return motion (n,): normal values of deviation `amount`, one per period, interpolated linearly."""
     knots = int(times[-1] / period) + 2
     return amount * np.interp(times, np.arange(knots) * period, random.standard_normal(knots))
 

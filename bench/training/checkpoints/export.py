@@ -240,7 +240,7 @@ def restore(checkpoint: Checkpoint, weights: Path | None, note: CheckpointMetada
 def _refuse(checkpoint: Checkpoint, problems: Mapping[str, list[str]]) -> None:
     """Raise InputError that lists the tensors with problems, if there are any."""
     if listed := "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names):
-        raise InputError(f"{checkpoint.path}: does not fit its own note; {listed}")
+        raise InputError(f"{checkpoint.path}: does not fit its own metadata; {listed}")
 
 
 def _expected_shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:

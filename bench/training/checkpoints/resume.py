@@ -139,7 +139,7 @@ class ResumeCheckpointer:
         self.kept_step = len(state.history.losses)
         self.earlier_seconds = seconds
         state.history.resumed.append(self.kept_step)
-        self.warn(f"unfinished/{self.path.name}: goes on after step {self.kept_step}")
+        self.warn(f"unfinished/{self.path.name}: resumed after step {self.kept_step}")
         return state
 
     def after_step(
@@ -201,7 +201,7 @@ class ResumeCheckpointer:
         except (OSError, RuntimeError) as error:
             self.writing = False
             reason = " ".join(str(error).split())[:200]
-            self.warn(f"unfinished/{self.path.name}: not written ({reason}); a kill costs the whole run")
+            self.warn(f"unfinished/{self.path.name}: not written ({reason}); if killed, the run starts over")
             return
         self._since = time.monotonic()
         taken = self._since - started
@@ -243,7 +243,7 @@ def read_state(path: Path, owner: Fingerprint, detector: Detector, stages: Seque
 def _compare(kind: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
     """Raise ValueError unless both have tensors of the same names and shapes."""
     if different := sorted(found.keys() ^ wanted.keys()):
-        raise ValueError(f"{kind}: holds not what the run trains, e.g. {different[0]}")
+        raise ValueError(f"{kind}: does not match the trained tensors, e.g. {different[0]}")
     for name, value in found.items():
         if value.shape != wanted[name].shape:
             raise ValueError(f"{kind}: {name} is {tuple(value.shape)}, not {tuple(wanted[name].shape)}")

@@ -44,7 +44,7 @@ def shard(detector: Detector, stages: Sequence[Stage], mesh: DeviceMesh) -> None
         return
     if not blocks:
         raise InputError(
-            f"--sharded: {type(owners[0]).__name__} names no blocks to spread, allowed are the ViTs"
+            f"--sharded: {type(owners[0]).__name__} defines no blocks to shard, allowed are the ViTs"
         )
     spread = [block for block in blocks if any(id(p) in trained for p in block.parameters())]
     for block in spread:

@@ -165,6 +165,6 @@ def check_draws(module: nn.Module) -> None:
         kind = type(layer).__name__
         if layer.training and "Drop" in kind and isinstance(dropped, (int, float)) and dropped > 0:
             raise InputError(
-                f"--processes: {name} ({kind}) draws for each process by itself; "
+                f"--processes: {name} ({kind}) draws independently in each process; "
                 "allowed are layers that draw with bench.models.random_state.uniform"
             )
