@@ -1,7 +1,7 @@
 """Data sets: cards, annotations, video reading, clip sampling, and the embedded miniature.
 
-A package of Hugging Face has the same import name. Nothing here needs it, and nothing that needs it can be
-used beside this one.
+Hugging Face's `datasets` package has the same import name. This project does not need it, and software that
+needs it cannot be used in the same environment.
 """
 
 from pathlib import Path
@@ -40,22 +40,22 @@ def load_dataset(
     progress: Progress | None = None,
     workers: int = 2,
 ) -> Dataset:
-    """The data set of a known name, or the one that an annotation file (`.json`, `.json.gz`) describes.
+    """Return the data set of a known name or of an annotation file (`.json`, `.json.gz`).
 
     A known name may end in a protocol variant, as in `thumos14:211`; `data` is then the folder of its videos
-    and, unless `annotations` names them, of its annotations (`datasets.cards.known.load_known`).
-    `miniature` is generated below `cache` unless it is there already; `config`, `progress` and `workers` are
-    its generator's, and it takes no `data`. Its variant names the generator's version, the configuration and
-    the pictures by their digests, so that runs on other pictures are other runs. For an annotation file,
-    `data` is the folder of its videos.
-    `InputError` for an unknown name, a `data` that has no use, and whatever is wrong with the files.
+    and, unless `annotations` is given, of its annotations (`datasets.cards.known.load_known`).
+    `miniature` is generated below `cache` unless it exists already; `config`, `progress` and `workers` are
+    passed to its generator, and `data` is not allowed. Its variant contains the generator's version and the
+    digests of configuration and pictures, so that runs on different pictures are different runs. For an
+    annotation file, `data` is the folder of its videos.
+    Raises `InputError` for an unknown name, an unused `data`, and errors in the files.
     """
     name = str(name_or_json)
     if name.endswith((".json", ".json.gz")):
         path = Path(name_or_json)
         stem = path.name.split(".")[0]
         _refuse(annotations, "annotations", "the data set is an annotation file already; leave it out")
-        # Many data sets call the file the same; their folder then says which it is.
+        # Many data sets use the same file name; the folder then identifies the data set.
         return read_annotations(
             path, root=data, name=path.absolute().parent.name if stem == "annotations" else stem
         )

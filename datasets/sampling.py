@@ -1,6 +1,6 @@
-"""Sampling on a time grid: which instants of a video are looked at, and in which windows of clips.
+"""Sampling on a time grid: the times at which a video is read, and its windows of clips.
 
-Seconds come in and frame numbers stay inside: a video of any frame rate is read at the protocol's.
+Times are in seconds, not frame numbers, so that a video of any frame rate is sampled at the protocol's rate.
 """
 
 import math
@@ -10,22 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROUNDING_FRAMES = 1e-6
-"""Less than this part of a frame is floating point and not footage."""
+"""A remainder of less than this fraction of a frame is a rounding error, not a frame."""
 
 
 @dataclass(frozen=True, eq=False)
 class FrameGrid:
-    """The instants at which a video is read: `times` (N,) in seconds, `valid` (N,) False where padded."""
+    """The times at which a video is read: `times` (N,) in seconds, `valid` (N,) False where padded."""
 
     times: NDArray[np.float64]
     valid: NDArray[np.bool_]
 
 
 def frame_times(duration: float, frames_per_second: float, count_multiple: int = 1) -> FrameGrid:
-    """The grid over a whole video: instant i is the middle of the i-th frame, (i + 0.5) / rate seconds.
+    """Return the grid over a whole video: time i is the middle of frame i, (i + 0.5) / rate seconds.
 
-    Instants lie within the duration (a video of one frame is read at its middle). The grid is
-    padded to a multiple of `count_multiple`, the frames of a clip, by repeating the last instant.
+    Times are within the duration (a video of one frame is read at its middle). The grid is padded to a
+    multiple of `count_multiple`, the frames of a clip, by repeating the last time.
     """
     if not (math.isfinite(duration) and duration > 0):
         raise ValueError(f"duration is {duration}, more than 0 s is needed")
@@ -35,15 +35,15 @@ def frame_times(duration: float, frames_per_second: float, count_multiple: int =
     count = max(1, math.ceil(duration * frames_per_second - 0.5 - ROUNDING_FRAMES))
     total = math.ceil(count / count_multiple) * count_multiple
     positions = np.minimum(np.arange(total), count - 1)
-    # A lone frame may be longer than the video: its middle is then past the end, the video's is not.
+    # A single frame may be longer than the video: its middle is then past the end, the video's is not.
     times = (positions + 0.5) / frames_per_second if count > 1 else np.full(total, duration / 2)
     return FrameGrid(times=times, valid=np.arange(total) < count)
 
 
 def spread_times(duration: float, frames: int) -> FrameGrid:
-    """The grid of a number of instants over a whole video, whatever its duration: the middles of equal parts.
+    """Return a grid of `frames` times over a whole video of any duration: the middles of equal parts.
 
-    So instant i is (i + 0.5) * duration / frames seconds, and none is padded.
+    Time i is (i + 0.5) * duration / frames seconds, and none is padded.
     """
     if not (math.isfinite(duration) and duration > 0):
         raise ValueError(f"duration is {duration}, more than 0 s is needed")
@@ -52,11 +52,11 @@ def spread_times(duration: float, frames: int) -> FrameGrid:
 
 
 def windows(total_clips: int, window_clips: int, stride_clips: int) -> list[int]:
-    """The first clip of each window, ascending; together the windows cover every clip.
+    """Return the first clip of each window, ascending; together the windows cover every clip.
 
-    Windows start a stride apart, and the last is moved back to end with the video, so that all are full. A
-    video shorter than a window has one, from clip 0, for the caller to pad. The stride may not exceed the
-    window, or clips would be missed.
+    Windows start one stride apart, and the last is moved back to end with the video, so that all are full. A
+    video shorter than a window has one window, from clip 0, that the caller pads. The stride must not exceed
+    the window, or clips would be missed.
     """
     _require_positive(total_clips=total_clips, window_clips=window_clips, stride_clips=stride_clips)
     if stride_clips > window_clips:

@@ -1,6 +1,6 @@
 """Strategies: ways to adapt one video backbone to temporal action localization.
 
-Every strategy, ours as a stranger's, is found through the entry-point group ``talbench.strategies``.
+Every strategy, built-in or third-party, is found through the entry-point group ``talbench.strategies``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GROUP = "talbench.strategies"
 
 
 def installed() -> dict[str, EntryPoint]:
-    """Return the installed strategies' entry points by name, sorted; nothing is imported yet."""
+    """Return the installed strategies' entry points by name, sorted; imports no strategy."""
     found = {point.name: point for point in entry_points(group=GROUP)}
     return dict(sorted(found.items()))
 
@@ -50,7 +50,7 @@ def build_strategy(name: str, settings: Mapping[str, str] | None = None) -> Stra
 
 
 def settings_of(items: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return for each of the strategies ``names`` its fields from ``--set STRATEGY.FIELD=VALUE`` words."""
+    """Return the fields of each strategy in ``names`` from ``--set STRATEGY.FIELD=VALUE`` words."""
     settings: dict[str, dict[str, str]] = {name: {} for name in names}
     for key, value in pairs(items, "--set").items():
         name, _, field = key.partition(".")
@@ -61,7 +61,7 @@ def settings_of(items: Sequence[str], names: Sequence[str]) -> dict[str, dict[st
 
 
 def strategy_names(text: str, option: str = "--strategies") -> list[str]:
-    """Return the names of strategies, each once; ``all`` is all that are installed."""
+    """Return the names of strategies without duplicates; ``all`` means all installed ones."""
     known = installed()
     if not known:
         raise InputError(

@@ -1,8 +1,8 @@
-"""What a strategy is: how to wrap a backbone, and plain data that says what trains, how fast, on what input.
+"""The interface of strategies: wrap a backbone, and define what trains, how fast and on which input.
 
 A strategy is a frozen dataclass. Its fields are its hyper-parameters: the constructor is the
 configuration, ``dataclasses.asdict`` goes into the record, and ``--set name.field=value`` sets them.
-It has no state and sees neither data, losses, head design, optimizer nor seeds.
+It has no state and no access to data, losses, head design, optimizer or seeds.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Fidelity:
-    """How much of the full input a step sees (LoFi, section 3: full fidelity is L x H x W)."""
+    """The resolution of a step's input (LoFi, section 3: full fidelity is L x H x W)."""
 
     temporal: float = 1.0
-    """Fraction of the snippets (groups of frames behind one feature step) that are kept."""
+    """Fraction of the snippets (groups of frames of one feature step) that are kept."""
     spatial: float = 1.0
     """Fraction of the height, and of the width."""
 
     def __post_init__(self) -> None:
         if not (0 < self.temporal <= 1 and 0 < self.spatial <= 1):
-            raise ValueError(f"a fidelity lies in (0, 1], got {self}")
+            raise ValueError(f"a fidelity must be in (0, 1], got {self}")
 
 
 FULL = Fidelity()
@@ -36,7 +36,7 @@ FULL = Fidelity()
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Parameters whose full name matches ``pattern`` train at ``lr`` times the protocol's learning rate.
+    """Trains parameters whose full name matches ``pattern`` at ``lr`` times the protocol's learning rate.
 
     Names are those of a detector: ``backbone.<name>`` and ``head.<name>``. ``lr`` of 0 freezes.
     """
@@ -47,14 +47,14 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One training stage. The first rule that matches a name in full wins; no match means frozen."""
+    """One training stage. The first rule that fully matches a name applies; no match means frozen."""
 
     name: str
     rules: tuple[Rule, ...]
     share: float = 1.0
     """Fraction of the protocol's steps. The shares of all stages add up to 1."""
     fidelities: tuple[Fidelity, ...] = (FULL,)
-    """Input fidelities, taken in turn; each is held for ``hold`` steps or epochs."""
+    """Input fidelities, used in turn; each is used for ``hold`` steps or epochs."""
     hold: int = 1
     hold_unit: Literal["steps", "epochs"] = "epochs"
     fresh_head: bool = False
@@ -67,12 +67,12 @@ class Stage:
 
 
 class Strategy(Protocol):
-    """The interface. ``strategies.testing.check_strategy`` asks every strategy to keep its contract."""
+    """The interface of strategies. ``strategies.testing.check_strategy`` tests its contract."""
 
     name: ClassVar[str]
 
     def adapt(self, backbone: Backbone) -> Backbone:
-        """Return the backbone, wrapped or as it is; shapes of input and output stay the same."""
+        """Return the backbone, wrapped or unchanged; shapes of input and output stay the same."""
         ...
 
     def stages(self) -> tuple[Stage, ...]:
@@ -81,9 +81,9 @@ class Strategy(Protocol):
 
 
 def learning_rates(rules: Iterable[Rule], names: Iterable[str]) -> dict[str, float]:
-    """Return the factor of the learning rate for every name that trains.
+    """Return the learning-rate factor of every parameter name that trains.
 
-    Raises ValueError when a rule matches none of the names: it then says less than its author thinks.
+    Raises ValueError if a rule matches none of the names, which is probably a mistake.
     """
     rules = tuple(rules)
     matched = dict.fromkeys(rules, False)
@@ -100,15 +100,15 @@ def learning_rates(rules: Iterable[Rule], names: Iterable[str]) -> dict[str, flo
 
 
 def check_stages(stages: tuple[Stage, ...]) -> None:
-    """Raise ValueError unless the stages have names of their own and shares that add up to 1."""
+    """Raise ValueError unless the stages have unique names and shares that add up to 1."""
     if not stages or not math.isclose(sum(stage.share for stage in stages), 1.0, abs_tol=1e-9):
         raise ValueError(f"the shares of the stages must add up to 1, got {[s.share for s in stages]}")
     if len({stage.name for stage in stages}) < len(stages):
-        raise ValueError(f"stages need names of their own, got {[s.name for s in stages]}")
+        raise ValueError(f"stages need unique names, got {[s.name for s in stages]}")
 
 
 def settings(strategy: Strategy) -> dict[str, Any]:
-    """Return the strategy's name and all its fields, as they go into the record."""
+    """Return the strategy's name and all its fields for the record."""
     assert dataclasses.is_dataclass(strategy)
     assert not isinstance(strategy, type)
     return {"name": strategy.name, **dataclasses.asdict(strategy)}

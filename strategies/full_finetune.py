@@ -1,4 +1,4 @@
-"""Full fine-tuning: backbone and head learn together, end to end, at full fidelity."""
+"""Full fine-tuning: backbone and head are trained jointly, end to end, at full fidelity."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class FullFinetune:
-    """Train every parameter; the backbone usually more slowly than the head."""
+    """Train every parameter; the backbone usually with a lower learning rate than the head."""
 
     name: ClassVar[str] = "full-finetune"
     lr: float = 1.0

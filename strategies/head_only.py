@@ -1,4 +1,4 @@
-"""Head-only: the usual recipe. The backbone stays as it was pre-trained; only the TAL head learns."""
+"""Head-only: the usual recipe. The pre-trained backbone is frozen; only the TAL head is trained."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""LoFi (Xu et al., NeurIPS 2021, arXiv 2103.15233): end to end at low fidelity, then a fresh head.
+"""LoFi (Xu et al., NeurIPS 2021, arXiv 2103.15233): end to end at low fidelity, then a new head.
 
 Section 3 of the paper. Stage 1 is the usual classification pre-training and comes with the weights.
-Stage 2 trains encoder and head jointly on a smaller input, so that a batch fits where full fidelity
-does not. Stage 3 freezes the encoder and trains a head from scratch at full fidelity.
+Stage 2 trains encoder and head jointly on a smaller input, so that a batch fits into memory where full
+fidelity does not. Stage 3 freezes the encoder and trains a head from scratch at full fidelity.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LoFi:
     backbone_lr: float = 0.5
     """Backbone learning rate of the joint stage, in multiples of the protocol's."""
     joint_share: float = 0.5
-    """Share of the steps that the joint stage gets. Chosen: the paper counts epochs of each stage."""
+    """Fraction of the steps for the joint stage. Chosen: the paper specifies epochs of each stage."""
     short_cycle_steps: int = 16
     """Batches per fidelity of the short cycle (section 3.2, c_s)."""
     long_cycle_epochs: int = 1
@@ -49,7 +49,7 @@ class LoFi:
 
     def __post_init__(self) -> None:
         if not 0 < self.joint_share < 1:
-            raise ValueError(f"joint_share lies between 0 and 1, got {self.joint_share}")
+            raise ValueError(f"joint_share must be between 0 and 1, got {self.joint_share}")
 
     def adapt(self, backbone: Backbone) -> Backbone:
         return backbone

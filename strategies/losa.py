@@ -1,10 +1,10 @@
 """LoSA (Gupta et al., WACV 2025, arXiv 2404.01282): long- and short-range adapters beside a frozen backbone.
 
-Known from the paper's abstract and from summaries: the backbone runs without gradient; adapters tap its
+Based on the paper's abstract and summaries: the backbone runs without gradient; adapters tap its
 intermediate layers and run parallel to it; a short-range adapter reduces a layer's spatial dimensions
 by a convolutional block and applies multi-head cross-attention within the clip; a long-range adapter
-relates clips across the untrimmed video; a gated fusion joins all of them with the backbone's feature.
-Everything the sources leave open is marked ``Chosen:`` and is a field of the strategy.
+relates clips across the untrimmed video; a gated fusion combines all of them with the backbone's feature.
+Details that the sources do not specify are marked ``Chosen:`` and are fields of the strategy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class LoSA:
-    """Train long- and short-range side adapters and the head; the backbone carries no graph."""
+    """Train long- and short-range side adapters and the head; the backbone runs without a graph."""
 
     name: ClassVar[str] = "losa"
     last_only: ClassVar[bool] = False
@@ -29,11 +29,11 @@ class LoSA:
     adapter_lr: float = 1.0
     """Adapter learning rate, in multiples of the protocol's."""
     taps: tuple[int, ...] = ()
-    """Chosen: indices of the tapped layers, negative from the end; empty taps every layer."""
+    """Chosen: indices of the tapped layers, negative ones from the end; empty taps every layer."""
     grid: int = 4
     """Chosen: tapped tokens are average-pooled to at most grid x grid cells before the adapter."""
     width: int | None = None
-    """Chosen: channels inside an adapter; none is a quarter of the backbone's width, at least 32."""
+    """Chosen: channels inside an adapter; None means 1/4 of the backbone's width, at least 32."""
     heads: int = 4
     """Chosen: attention heads of both adapters."""
     short_range: bool = True
@@ -48,7 +48,7 @@ class LoSA:
             raise ValueError("short_range and long_range cannot both be false")
 
     def adapt(self, backbone: Backbone) -> Backbone:
-        # Imported here, so that commands that only read the settings start without torch.
+        # Imported here, so that commands that only read the settings do not load torch.
         from strategies.side_adapters import SideAdaptedBackbone, SideAdapterConfig
 
         shape = {field.name: getattr(self, field.name) for field in dataclasses.fields(SideAdapterConfig)}
@@ -61,9 +61,9 @@ class LoSA:
 
 @dataclasses.dataclass(frozen=True)
 class CapacityControl(LoSA):
-    """LoSA's parameters without its taps: every adapter reads the last feature only.
+    """A control with LoSA's parameters but without taps: every adapter reads the last feature only.
 
-    A weak control: what LoSA gains over it need not come from the taps alone.
+    A weak control: LoSA's gain over it may have other causes than the taps.
     """
 
     name: ClassVar[str] = "capacity-control"

@@ -1,4 +1,4 @@
-"""LoSA's side adapters as modules: adapters beside a frozen backbone, joined with its last feature."""
+"""LoSA's side adapters as modules: adapters beside a frozen backbone, fused with its last feature."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.models.backbone import Backbone, Encoded
 
 @dataclasses.dataclass(frozen=True)
 class SideAdapterConfig:
-    """The fields of ``strategies.losa.LoSA`` that shape the modules; they are explained there."""
+    """The fields of ``strategies.losa.LoSA`` that define the modules; documented there."""
 
     taps: tuple[int, ...]
     grid: int
@@ -30,10 +30,10 @@ class SideAdapterConfig:
 
 
 def distance_bias(steps: int, heads: int, reach: float, device: torch.device) -> Tensor:
-    """Return (heads, steps, steps): what a step's attention to another loses by their distance.
+    """Return (heads, steps, steps): attention biases that decrease with the distance of two steps.
 
-    Linear biases (Press et al., ICLR 2022, section 3) with a reach for each head: the first head falls to 1/e
-    at one step, the last at ``reach`` steps, the others at lengths between, evenly in their logarithm.
+    Linear biases (Press et al., ICLR 2022, section 3) with a reach per head: the first head's weight falls to
+    1/e at one step, the last's at ``reach`` steps, the others' at log-spaced distances between.
     """
     places = torch.arange(steps, device=device, dtype=torch.float32)
     exponents = torch.arange(heads, device=device, dtype=torch.float32) / max(1, heads - 1)
@@ -41,7 +41,7 @@ def distance_bias(steps: int, heads: int, reach: float, device: torch.device) ->
 
 
 class CrossAttention(nn.Module):
-    """Multi-head cross-attention in ``width`` channels."""
+    """Multi-head cross-attention with ``width`` channels."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -79,8 +79,8 @@ class SideAdapter(nn.Module):
                 if config.gated:
                     self.gates[name] = nn.Parameter(torch.zeros(output_width))
                 else:
-                    # Without a gate the output layer itself starts at zero, so that training still
-                    # begins from the backbone's own feature.
+                    # Without a gate the output layer is initialised to zero, so that training still
+                    # starts from the backbone's feature.
                     nn.init.zeros_(output.weight)
                     nn.init.zeros_(output.bias)
 
@@ -143,7 +143,7 @@ class SideAdaptedBackbone(Backbone):
     def encode(self, clips: Tensor) -> Encoded:
         """Return the last feature's spatial mean (N, t, D), then every tap's cells (N, t, g, g, D_i).
 
-        No graph is recorded: nothing flows back through the backbone, at whatever depth it is tapped.
+        No graph is recorded: no gradient flows through the backbone, at whatever depth it is tapped.
         """
         with torch.no_grad():
             if self.last_only:
@@ -154,10 +154,10 @@ class SideAdaptedBackbone(Backbone):
             return (layers[-1].mean(dim=(2, 3)), *(self._pool(x) for x in layers[: len(self.taps)]))
 
     def _pool(self, tokens: Tensor) -> Tensor:
-        """Return (N, t, g, g, D): tokens (N, t, h, w, D) pooled to a few cells and normalised, no parameters.
+        """Return (N, t, g, g, D): tokens (N, t, h, w, D) pooled to g x g cells and normalised.
 
-        The convolution behind it can scale and shift; done here, outside of any graph, the norm costs no
-        activation, of which there would be one in float32 for every tap.
+        The norm has no parameters: the convolution after it can scale and shift. Computed here, without a
+        graph, the norm stores no activation, which would be one float32 tensor per tap.
         """
         clips, steps, height, width, channels = tokens.shape
         size = (min(height, self.grid), min(width, self.grid))
@@ -168,7 +168,7 @@ class SideAdaptedBackbone(Backbone):
         return F.layer_norm(tokens, (channels,)).to(tokens.dtype)
 
     def learned(self) -> dict[str, Any]:
-        """Return how far gates opened: by range the tapped layers and the mean of their gates' |tanh|."""
+        """Return the gates' openings: by range, the tapped layers and the mean |tanh| of their gates."""
         opened: dict[str, list[list[float]]] = {}
         for tap, adapter in zip(self.taps, self.adapters, strict=True):
             assert isinstance(adapter, SideAdapter)

@@ -1,10 +1,10 @@
-"""The contract that every strategy keeps, as functions that a stranger's tests can call as well.
+"""Tests of the contract of strategies, as functions that third-party tests can call.
 
     from strategies.testing import check_strategy
     def test_mine():
         check_strategy(MyStrategy())
 
-Each check trains a tiny detector on synthetic clips on the CPU and raises AssertionError with a sentence.
+Each check uses a tiny detector on synthetic clips on the CPU and raises AssertionError with a message.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ TINY_PROTOCOL = dataclasses.replace(
 )
 
 INERT = re.compile(r"head\..*\.key\.bias")
-"""A constant added to every key changes no softmax, so the head's key biases get no gradient."""
+"""A constant added to every key does not change the softmax, so the head's key biases get no gradient."""
 
 
 def tiny_vit() -> Backbone:
@@ -104,7 +104,7 @@ def tiny_detector(
     make_backbone: Callable[[], Backbone] = tiny_vit,
     seed: int = 0,
 ) -> tuple[Detector, Callable[[], ActionFormer]]:
-    """Return the detector that the checks train, and a function that makes its head anew."""
+    """Return the detector that the checks train, and a function that creates a new head."""
     torch.manual_seed(derived_seed(seed, "backbone"))
     backbone = strategy.adapt(make_backbone())
     keywords = protocol.head.keywords(protocol.window_clips * backbone.geometry.steps_per_clip)
@@ -123,7 +123,7 @@ def train_tiny(
     seed: int = 0,
     open_disk: Callable[[Backbone, Protocol], DiskCache] | None = None,
 ) -> Trained:
-    """Train the strategy on synthetic videos with one thread; ``open_disk`` may keep encodings on disk."""
+    """Train the strategy on synthetic videos with one thread; ``open_disk`` may add a disk cache."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -139,7 +139,7 @@ def train_tiny(
 
 
 def check_stages_are_sound(strategy: Strategy) -> None:
-    """Stages have names of their own and shares that add up to 1; every rule matches something."""
+    """Check that stages have unique names and shares that add up to 1, and that every rule matches."""
     check_stages(strategy.stages())
     trained_names = [name for name, _ in tiny_detector(strategy)[0].named_parameters()]
     for stage in strategy.stages():
@@ -147,7 +147,7 @@ def check_stages_are_sound(strategy: Strategy) -> None:
 
 
 def check_shapes_are_kept(strategy: Strategy, make_backbone: Callable[[], Backbone] = tiny_vit) -> None:
-    """The adapted backbone takes the same input and gives features of the same shape."""
+    """Check that the adapted backbone takes the same input and returns features of the same shape."""
     plain = make_backbone()
     geometry = plain.geometry
     size = geometry.image_size
@@ -159,7 +159,7 @@ def check_shapes_are_kept(strategy: Strategy, make_backbone: Callable[[], Backbo
 
 
 def check_starts_from_backbone(strategy: Strategy, make_backbone: Callable[[], Backbone] = tiny_vit) -> None:
-    """Before any step the adapted backbone gives the features of the plain one, bit for bit."""
+    """Check that the untrained adapted backbone returns the features of the plain one, bit for bit."""
     plain = make_backbone().eval()
     size = plain.geometry.image_size
     clips = torch.randn(2, 3, 3, plain.geometry.clip_frames, size, size)
@@ -168,15 +168,15 @@ def check_starts_from_backbone(strategy: Strategy, make_backbone: Callable[[], B
 
 
 def check_only_named_parameters_move(strategy: Strategy) -> None:
-    """What the rules name moves, all of it; the rest, buffers too, keeps every bit."""
+    """Check that training changes all parameters that the rules name, and no others, nor buffers."""
     trained = train_tiny(strategy)
     names = [name for name, _ in trained.detector.named_parameters()]
     moving = {name for stage in strategy.stages() for name in learning_rates(stage.rules, names)}
     after = trained.detector.state_dict()
     for name in names:
         same = torch.equal(after[name], trained.before[name])
-        assert name not in moving or not same or INERT.fullmatch(name), f"{name} was to move and did not"
-        assert name in moving or same, f"{name} is named by no rule and moved"
+        assert name not in moving or not same or INERT.fullmatch(name), f"{name} should change and did not"
+        assert name in moving or same, f"{name} matches no rule and changed"
     for name, buffer in trained.detector.named_buffers():
         frozen = not any(moved.startswith("backbone.") for moved in moving)
         if frozen and name.startswith("backbone.") and name in after:
@@ -184,7 +184,7 @@ def check_only_named_parameters_move(strategy: Strategy) -> None:
 
 
 def check_is_deterministic(strategy: Strategy) -> None:
-    """The same seed gives the same losses and the same weights, bit for bit."""
+    """Check that the same seed gives the same losses and the same weights, bit for bit."""
     first, second = train_tiny(strategy), train_tiny(strategy)
     assert first.log.losses == second.log.losses, "losses differ between two runs of one seed"
     other = second.detector.state_dict()
@@ -193,17 +193,17 @@ def check_is_deterministic(strategy: Strategy) -> None:
 
 
 def check_settings_round_trip(strategy: Strategy) -> None:
-    """The fields that the record holds make the same strategy again."""
+    """Check that the recorded fields reproduce the same strategy."""
     assert dataclasses.is_dataclass(strategy), "a strategy is a frozen dataclass"
     fields = dataclasses.asdict(strategy)
-    assert type(strategy)(**fields) == strategy, "the recorded fields do not make the same strategy"
+    assert type(strategy)(**fields) == strategy, "the recorded fields do not reproduce the strategy"
 
 
 def step_peak_bytes(strategy: Strategy) -> int:
     """Return the largest tracked peak of a training step of any of the strategy's stages.
 
-    Frames are twice as large as in the other checks: like in published sizes, a clip then has many more
-    tokens than any adapter pools them to.
+    Frames are twice as large as in the other checks, so that, as in published sizes, a clip has many more
+    tokens than an adapter keeps after pooling.
     """
     protocol = dataclasses.replace(TINY_PROTOCOL, image_size=64)
     config = dataclasses.replace(TINY_VIT, image_size=64)
@@ -212,7 +212,7 @@ def step_peak_bytes(strategy: Strategy) -> int:
 
 
 def check_strategy(strategy: Strategy) -> None:
-    """Ask a strategy everything that every strategy must answer."""
+    """Run all checks of the contract on a strategy."""
     check_stages_are_sound(strategy)
     check_shapes_are_kept(strategy)
     check_only_named_parameters_move(strategy)

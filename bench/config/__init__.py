@@ -1,1 +1,1 @@
-"""What a comparison holds equal, and how it is set from text."""
+"""Fixed settings of a comparison, and how they are set from text."""

@@ -1,4 +1,4 @@
-"""Command-line values that several commands share, from text. All raise InputError that names the option."""
+"""Parse command-line values that several commands share. Errors are InputError that names the option."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.io.errors import InputError
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    """Return an argparse type: a whole number of at least ``low`` and at most ``high``."""
+    """Return an argparse type: an integer of at least ``low`` and at most ``high``."""
     allowed = f"{low} or more" if high is None else f"{low} to {high}"
 
     def parse(text: str) -> int:
@@ -29,7 +29,7 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
 
 
 def real(holds: Callable[[float], bool], allowed: str) -> Callable[[str], float]:
-    """Return an argparse type: a number for which ``holds`` is true; ``allowed`` says which those are."""
+    """Return an argparse type: a number for which ``holds`` is true; ``allowed`` describes these numbers."""
 
     def parse(text: str) -> float:
         try:
@@ -44,7 +44,7 @@ def real(holds: Callable[[float], bool], allowed: str) -> Callable[[str], float]
 
 
 def pairs(items: Sequence[str], option: str) -> dict[str, str]:
-    """Return NAME=VALUE words, also with commas between them, as a mapping."""
+    """Return NAME=VALUE words, optionally separated by commas, as a mapping."""
     found = {}
     for item in items:
         for part in item.split(","):
@@ -56,7 +56,7 @@ def pairs(items: Sequence[str], option: str) -> dict[str, str]:
 
 
 def seeds_of(text: str) -> list[int]:
-    """Return the seeds, each once."""
+    """Return the seeds without duplicates."""
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError:
@@ -69,10 +69,10 @@ def seeds_of(text: str) -> list[int]:
 
 
 def device_of(text: str) -> str:
-    """Return the device's name; ``auto`` is CUDA where there is one."""
+    """Return the device's name; ``auto`` is CUDA if available."""
     if text == "cpu":
         return text
-    import torch  # here and below only where it is asked for: the process that starts runs does without
+    import torch  # imported in functions only: the process that starts runs does not need torch
 
     if text == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -88,7 +88,7 @@ def device_of(text: str) -> str:
 
 
 def check_processes(processes: int, sharded: bool) -> None:
-    """Raise InputError unless so many processes can share a run's batches."""
+    """Raise InputError unless a run's batches can be divided among ``processes`` processes."""
     if not 1 <= processes <= 1024:
         raise InputError(f"--processes: got {processes}, allowed is 1 to 1024")
     if sharded and processes == 1:
@@ -102,7 +102,7 @@ def check_processes(processes: int, sharded: bool) -> None:
 
 
 def check_cards(processes: int, device: str) -> None:
-    """Raise InputError unless each of several processes has a device of its own."""
+    """Raise InputError unless each of several processes has its own device."""
     if processes == 1:
         return
     import torch
@@ -115,7 +115,7 @@ def check_cards(processes: int, device: str) -> None:
 
 
 def numbers(text: str, option: str) -> list[int]:
-    """Return whole numbers of 1 or more, given with commas between them."""
+    """Return integers of 1 or more from comma-separated text."""
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError:
@@ -128,8 +128,8 @@ def numbers(text: str, option: str) -> list[int]:
 
 
 def check_division(protocol: Protocol, processes: int, sharded: bool = False) -> None:
-    """Raise InputError unless so many processes can share the protocol's batches."""
-    if sharded and protocol.batch_size % processes:  # all put a block together as often
+    """Raise InputError unless the protocol's batches can be divided among ``processes`` processes."""
+    if sharded and protocol.batch_size % processes:  # all must unshard a block equally often
         raise InputError(
             f"--sharded: the batch_size is {protocol.batch_size}, allowed are multiples of {processes}"
         )

@@ -1,4 +1,4 @@
-"""Protocol fields set from text, and their ranges."""
+"""Set protocol fields from text, and check their ranges."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NESTED = ("head", "nms", "lean")
 
 
 def override(protocol: Protocol, changes: Mapping[str, str]) -> Protocol:
-    """Return the protocol with fields set from text; nested ones as ``head.levels`` or ``nms.nms_sigma``.
+    """Return the protocol with fields set from text; nested names are like ``head.levels``.
 
     Raises InputError that lists the known fields.
     """
@@ -38,7 +38,7 @@ def override(protocol: Protocol, changes: Mapping[str, str]) -> Protocol:
 
 
 def check(protocol: Protocol) -> None:
-    """Raise InputError for a field out of its range."""
+    """Raise InputError if a field is out of its range."""
     limits: tuple[tuple[str, float, float], ...] = (
         ("frames_per_second", 0.01, 1000),
         ("image_size", 1, 4096),

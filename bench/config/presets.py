@@ -1,4 +1,4 @@
-"""The protocols that models are compared under unless fields are set."""
+"""Default protocols of models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MINIATURE = Protocol(
     ),
     nms=NmsConfig(max_seg_num=100),
 )
-"""Fits a run of vit-t on a few dozen short videos into minutes on one core."""
+"""A run of vit-t on a few dozen short videos takes minutes on one core."""
 
 STANDARD = Protocol(
     frames_per_second=30.0,
@@ -41,13 +41,13 @@ STANDARD = Protocol(
     precision="bfloat16",
     frozen_clips=4,
 )
-"""For backbones of published size: windows of 768 frames in 48 clips of 16, at 30 a second, so 25.6 s."""
+"""For backbones of published size: windows of 768 frames in 48 clips of 16, at 30 per second: 25.6 s."""
 
 
 def default_protocol(model: str, device: str = "cuda") -> Protocol:
-    """Return the protocol that a model is compared under unless fields are set.
+    """Return the default protocol of a model.
 
-    A CPU computes in float32: without hardware for it, bfloat16 convolutions take thirty times as long.
+    A CPU computes in float32: without hardware support, bfloat16 convolutions take thirty times as long.
     """
     protocol = MINIATURE if model == "vit-t" else STANDARD
     return dataclasses.replace(protocol, precision="float32") if device == "cpu" else protocol

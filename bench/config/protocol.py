@@ -1,4 +1,4 @@
-"""Everything that is held equal between strategies, in one value with one digest."""
+"""The protocol: all settings that are equal for every strategy, with one digest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MODES = ("plain", "checkpointed", "streamed")
 
 @dataclasses.dataclass(frozen=True)
 class HeadSize:
-    """Sizes of the ActionFormer head, by its own names; the rest stays at its published values."""
+    """Sizes of the ActionFormer head, by ActionFormer's names; others have their published values."""
 
     embd_dim: int = 512
     head_dim: int = 512
@@ -40,7 +40,7 @@ class HeadSize:
             "n_mha_win_size": self.n_mha_win_size,
             "backbone_arch": (2, self.stem_layers, self.levels - 1),
             "regression_range": tuple(itertools.pairwise(bounds)),
-            # A window that the pyramid does not divide is padded.
+            # A window whose length the pyramid does not divide is padded.
             "max_seq_len": -(-window_steps // coarsest) * coarsest,
             "train_cfg": {
                 "droppath": self.droppath,
@@ -52,7 +52,7 @@ class HeadSize:
 
 @dataclasses.dataclass(frozen=True)
 class NmsConfig:
-    """How overlapping detections of a video are merged, by ActionFormer's names."""
+    """Settings of non-maximum suppression, by ActionFormer's names."""
 
     nms_method: Literal["soft", "hard", "none"] = "soft"
     multiclass_nms: bool = True
@@ -65,91 +65,108 @@ class NmsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MemoryOptions:
-    """Ways to hold less memory, each exact: it changes no result beyond the order of additions."""
+    """Memory optimizations. All are exact: they change no result beyond the order of additions."""
 
     fused_optimizer: bool = True
-    """One kernel for AdamW, which needs no temporary copy of what trains; on CUDA only."""
+    """Use the fused AdamW kernel, which needs no temporary copy of the trained parameters; CUDA only."""
     low_precision_frozen: bool = True
-    """Under bfloat16, keep weights that never train, and that autocast would cast at every use, cast."""
+    """Under bfloat16, store frozen weights that autocast would cast at every use in bfloat16."""
     average_on_host: bool = True
     """Keep the averaged weights in host memory."""
     move_per_pass: bool = True
-    """Bring clips to the device for the pass that needs them, not all of a step at once."""
+    """Move clips to the device for the pass that needs them, not all clips of a step at once."""
     release_gradients: bool = False
-    """Apply each gradient as soon as it is whole, and free it. Only without gradient clipping, which needs
-    the norm of all of them, and not where they are added up: over streamed passes, parts or processes."""
+    """Apply each gradient as soon as it is complete, and free it.
+
+    Only without gradient clipping, which needs the norm of all gradients, and without accumulation over
+    streamed passes, micro-batches or processes.
+    """
 
     def fused_on(self, device_type: str) -> bool | None:
-        """Return whether the optimizer takes CUDA's fused kernel; None where there is no such choice."""
+        """Return whether the optimizer uses CUDA's fused kernel; None where there is no choice."""
         return self.fused_optimizer if device_type == "cuda" else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """One comparison. Two records share a table only if the digests of their protocols are equal."""
+    """Settings of a comparison. Records share a table only if the digests of their protocols are equal."""
 
     frames_per_second: float
     """Rate at which videos are sampled."""
     image_size: int
     """Height and width in pixels of a full-fidelity frame."""
     window_clips: int
-    """Clips of a window, in training and at test time."""
+    """Clips per window, in training and at test time."""
     window_overlap: float
     """Fraction by which neighbouring windows overlap at test time."""
     batch_size: int
-    """Windows in a step."""
+    """Windows per step."""
     steps: int
-    """Optimizer steps, all stages of a strategy together."""
+    """Optimizer steps of all stages of a strategy together."""
     learning_rate: float
-    """What a strategy's factors multiply."""
+    """Base learning rate, multiplied by a strategy's factors."""
     weight_decay: float
     warmup: float
-    """Fraction of a stage's steps over which the learning rate rises; then it falls as a half cosine."""
+    """Fraction of a stage's steps with linear warmup of the learning rate; cosine decay follows."""
     gradient_clip: float
-    """Largest norm of the gradient of all that trains."""
+    """Largest norm of the gradient of all trained parameters."""
     head: HeadSize
     nms: NmsConfig
     ema_decay: float | None = None
-    """Decay of the averaged weights that are evaluated; none evaluates the last ones."""
+    """Decay of the averaged weights that are evaluated; None evaluates the last weights."""
     training_subset: str = "training"
     evaluation_subset: str = "testing"
     tiou: tuple[float, ...] = (0.3, 0.4, 0.5, 0.6, 0.7)
     temporal_crop: bool = True
     """Training windows start at a random clip; otherwise at the first."""
     truncation: float = 0.5
-    """Share of an instance that must lie inside a training window to be kept as ground truth."""
+    """Fraction of an instance that must be inside a training window to be kept as ground truth."""
     precision: Literal["float32", "bfloat16"] = "float32"
     backward: Literal["plain", "checkpointed", "streamed"] = "plain"
-    """How a backbone that trains is differentiated: keeping all activations; recomputing each block's; or
-    a few clips at a time (``bench.features.streamed``). All three give the same gradient."""
+    """How gradients of a trained backbone are computed.
+
+    "plain" keeps all activations; "checkpointed" recomputes each block's; "streamed" processes a few clips at
+    a time (``bench.features.streamed``). All three give the same gradient.
+    """
     micro_batch_clips: int = 1
-    """Clips that pass at once under streamed backward."""
+    """Clips per pass under streamed backward."""
     streamed_checkpointing: bool = True
     """Under streamed backward, recompute each block's activations as well."""
     lean: MemoryOptions = MemoryOptions()
     cache: bool = True
-    """Compute what no longer changes once and keep it; changes the time, not the result."""
+    """Compute frozen encodings once and cache them; changes the time, not the result."""
     frozen_clips: int = 8
-    """Clips that pass through a backbone at once where no gradient is recorded."""
+    """Clips per pass through a backbone where no gradient is recorded."""
     threads: int = 1
     classifier: str | None = None
-    """An external classifier of whole videos, by its file's name and digest: the head then learns one class,
-    and detections take theirs from it (``bench.detection.external_classifier``). Without it the head
-    classifies."""
+    """An external classifier of whole videos, by its file's name and digest.
+
+    The head then learns one class, and detections take their classes from the classifier
+    (``bench.detection.external_classifier``). If None, the head classifies.
+    """
     classifier_top: int = 2
-    """Classes that each detection gets from the classifier, the best of its video."""
+    """Number of classes that each detection gets from the classifier, the best of its video."""
     augmentation: Literal["none", "crop-flip"] = "none"
-    """What happens to a training window's frames, to all alike: nothing, or a random crop that is resized
-    to the full frame, and a flip of every other one (``bench.data.augmentation``)."""
+    """Augmentation of a training window, the same for all its frames.
+
+    "crop-flip" takes a random crop, resizes it to the full frame and flips it horizontally with probability
+    1/2 (``bench.data.augmentation``).
+    """
     resampling: Literal["windows", "fixed"] = "windows"
-    """Windows slide over a video that is read at ``frames_per_second``; or one window's frames are spread
-    evenly over the whole video, in training and at test time: overlap, crop and rate then do not matter."""
+    """How a video is sampled.
+
+    With "windows", windows slide over a video that is read at ``frames_per_second``. With "fixed", the frames
+    of one window are spread evenly over the whole video, in training and at test time; overlap, crop and rate
+    then have no effect.
+    """
     micro_batch_windows: int | None = None
-    """Windows that a process takes forward and backward at once, their gradients added up; none takes all of
-    its part of the batch. Changes no result beyond the order of additions."""
+    """Windows per forward and backward pass of a process, with gradient accumulation.
+
+    None takes all windows of its part of the batch. Changes no result beyond the order of additions.
+    """
 
     def digest(self) -> str:
-        """Return the sha256 of all fields (``digest_of``)."""
+        """Return the SHA-256 of all fields (``digest_of``)."""
         return digest_of(dataclasses.asdict(self))
 
 
@@ -160,14 +177,14 @@ DEFAULTS_OF_NEW_FIELDS: Mapping[str, Any] = {
     "resampling": "windows",
     "micro_batch_windows": None,
 }
-"""Fields that came after the first records, with the value under which all goes as before them."""
+"""Fields added after the first records, with the value that keeps the former behaviour."""
 
 
 def digest_of(fields: Mapping[str, Any]) -> str:
-    """Return the sha256 of a protocol's fields as JSON has them.
+    """Return the SHA-256 of a protocol's fields in JSON form.
 
-    A field of ``DEFAULTS_OF_NEW_FIELDS`` counts only where it leaves that value, so that older records stay
-    comparable.
+    A field of ``DEFAULTS_OF_NEW_FIELDS`` is included only if it differs from that value, so that older
+    records stay comparable.
     """
     counted = {
         name: value

@@ -1,4 +1,4 @@
-"""What a training window is made to look like: one random crop and flip for all of its frames."""
+"""Augmentation of training windows: one random crop and flip for all frames of a window."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 AREA = (0.5, 1.0)
-"""Share of the frame that a crop has. Image classification's 0.08 to 1, which AdaTAD takes (182 pixels to
-160), enlarges more than frames bear that are as large as what the network sees."""
+"""Area of a crop as a fraction of the frame.
+
+The range 0.08 to 1 of image classification, which AdaTAD uses (182 pixels to 160), enlarges too much where
+frames are as small as the network's input.
+"""
 ASPECT = (3 / 4, 4 / 3)
-"""Width over height of a crop before it is stretched to the frame; drawn on a logarithmic scale."""
+"""Width over height of a crop before it is resized to the frame; drawn on a logarithmic scale."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CropFlip:
-    """A crop, by its borders as shares of the frame, and whether it is flipped left to right."""
+    """A crop, given by its borders as fractions of the frame, and whether it is flipped horizontally."""
 
     top: float
     left: float
@@ -28,10 +31,10 @@ class CropFlip:
     flip: bool
 
     def of(self, frames: Tensor) -> Tensor:
-        """Return frames (S, 3, T, H, W) uint8 cropped, resized to what they were, and flipped; all alike.
+        """Return frames (S, 3, T, H, W) uint8 cropped, resized to their original size, and flipped.
 
-        Bilinear with antialiasing. Takes the same memory whatever the crop: each picture is resized as a
-        view, and what is not flipped is copied.
+        All frames are treated the same. Resizing is bilinear with antialiasing. The memory needed does not
+        depend on the crop: each picture is resized as a view, and copied if it is not flipped.
         """
         height, width = frames.shape[-2:]
         pictures = frames.reshape(-1, 1, height, width)
@@ -49,12 +52,12 @@ class CropFlip:
 
 
 def random_crop_flips(rng: np.random.Generator, count: int) -> Sequence[CropFlip]:
-    """Return as many random views."""
+    """Return ``count`` random views."""
     found = []
     for area, aspect, vertical, horizontal, flip in rng.random((count, 5)):
         share = AREA[0] + area * (AREA[1] - AREA[0])
         ratio = np.exp(np.log(ASPECT[0]) + aspect * (np.log(ASPECT[1]) - np.log(ASPECT[0])))
-        # A side longer than the frame's is cut to it, as image classification does after ten tries.
+        # A side longer than the frame's is clipped to it, as image classification does after ten tries.
         height, width = min(1.0, float(np.sqrt(share / ratio))), min(1.0, float(np.sqrt(share * ratio)))
         top, left = float(vertical * (1 - height)), float(horizontal * (1 - width))
         found.append(CropFlip(top, left, top + height, left + width, bool(flip < 0.5)))

@@ -1,4 +1,4 @@
-"""Videos as clips: where they lie in time, known without decoding, and their frames, read when asked for."""
+"""Videos as clips: their times, known without decoding, and their frames, read on demand."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ from datasets.sampling import FrameGrid, frame_times, spread_times
 from datasets.video.frames import read_clips, readers_installed
 
 PART_BYTES = 256 * 2**20
-"""Frames of a video that are held at once where all of it is wanted, at most: some 1700 of 224 pixels."""
+"""Most bytes of a video's frames held at once when the whole video is processed: some 1700 of 224 pixels."""
 
 
 class Clips(Interface):
-    """A video cut into clips of (3, T, H, W) bytes."""
+    """A video as a sequence of clips, (3, T, H, W) uint8."""
 
     @property
     def count(self) -> int:
-        """How many clips."""
+        """Number of clips."""
 
     @property
     def valid_steps(self) -> int:
-        """How many feature steps show the video; those after them are padding."""
+        """Number of feature steps that show the video; later ones are padding."""
 
     @property
     def grid(self) -> TimeGrid:
-        """How the steps lie in time."""
+        """The times of the steps."""
 
     @property
     def source(self) -> str | None:
-        """What the pixels follow from: a digest of the file, the instants, the size and the readers."""
+        """A digest of all that determines the pixels: the file, the times, the size and the readers."""
 
     @property
     def clip_bytes(self) -> int:
         """Bytes of a clip."""
 
     def pick(self, indices: NDArray[np.int64]) -> Tensor:
-        """Return new (n, 3, T, H, W) uint8 for ascending clip numbers without a gap; the last may repeat."""
+        """Return a new (n, 3, T, H, W) uint8 tensor for consecutive clip numbers; the last may repeat."""
 
     def part(self, first: int, last: int) -> Tensor:
-        """Return the clips from ``first`` to before ``last``, not to be written to."""
+        """Return the clips ``first`` to ``last - 1``; they must not be written to."""
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoClips:
-    """A video's clips in memory: (S, 3, T, H, W) uint8, and which steps show it."""
+    """A video's clips in memory: (S, 3, T, H, W) uint8, and the number of steps that show it."""
 
     frames: Tensor
     valid_steps: int
@@ -84,7 +84,7 @@ class VideoClips:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FileClips:
-    """A video's clips in its file, read on demand: the picture at each of ``times`` (S * T,) seconds."""
+    """A video's clips, read from its file on demand: the picture at each of ``times`` (S * T,) seconds."""
 
     path: Path
     times: NDArray[np.float64]
@@ -112,22 +112,22 @@ class FileClips:
         return self.part(first, last)[torch.from_numpy(indices - first)]
 
     def part(self, first: int, last: int) -> Tensor:
-        # Made outside of torch's operations: like frames that lay in memory before, they are not the step's.
+        # Created outside of torch's operations: frames are not counted as memory of the step.
         return torch.from_numpy(self.loader.part(self, first, last))
 
     def decode(self, first: int, last: int) -> NDArray[np.uint8]:
-        """Return the clips from ``first`` to before ``last``, (n, 3, T, H, W), read from the file now.
+        """Decode and return the clips ``first`` to ``last - 1``, (n, 3, T, H, W).
 
-        Raises InputError that names the file when it cannot be decoded.
+        Raises InputError that names the file if it cannot be decoded.
         """
         times = self.times[first * self.clip_frames : last * self.clip_frames]
         return read_clips(self.path, times, self.clip_frames, self.image_size)
 
 
 def instants(video: Video, protocol: Protocol, clip_frames: int) -> tuple[FrameGrid, float]:
-    """Return when a video is looked at, and at how many frames a second that is.
+    """Return the times at which a video is sampled, and the frame rate.
 
-    With windows, at the protocol's rate; else the frames of one window are spread over the video.
+    With sliding windows, the rate is the protocol's; else the frames of one window are spread over the video.
     """
     if protocol.resampling == "fixed":
         frames = protocol.window_clips * clip_frames
@@ -139,12 +139,12 @@ def instants(video: Video, protocol: Protocol, clip_frames: int) -> tuple[FrameG
 def file_clips(
     dataset: Dataset, video: Video, protocol: Protocol, geometry: BackboneGeometry, loader: FrameLoader
 ) -> FileClips:
-    """Return the clips of ``video``; the last one is filled up with its last frame. Decodes nothing.
+    """Return the clips of ``video``; the last one is padded with the last frame. Decodes nothing.
 
-    Raises InputError that names the file when it is missing.
+    Raises InputError that names the file if it is missing.
     """
     looked, rate = instants(video, protocol, geometry.clip_frames)
-    # A step counts if any of its frames does.
+    # A step is valid if any of its frames is.
     valid_steps = -(-int(looked.valid.sum()) // geometry.frames_per_step)
     return FileClips(
         video_path(dataset, video),
@@ -158,7 +158,7 @@ def file_clips(
 
 
 def parts(clips: Clips, multiple: int = 1) -> Iterator[tuple[int, int]]:
-    """Yield the borders of parts of a video of at most PART_BYTES, each of a multiple of so many clips."""
+    """Yield the bounds of parts of a video of at most PART_BYTES, each a multiple of ``multiple`` clips."""
     length = max(1, PART_BYTES // (clips.clip_bytes * multiple)) * multiple
     for first in range(0, clips.count, length):
         yield first, min(first + length, clips.count)

@@ -1,4 +1,4 @@
-"""Decoded clips ahead of their need: decoding processes side by side, and a cache bounded in bytes."""
+"""Prefetching of decoded clips: parallel decoding processes, and a cache of bounded size."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ class ClipSource(Protocol):
         """Bytes of a clip."""
 
     def decode(self, first: int, last: int) -> NDArray[np.uint8]:
-        """Return the clips from ``first`` to before ``last``, (n, 3, T, H, W)."""
+        """Return the clips ``first`` to ``last - 1``, (n, 3, T, H, W)."""
 
 
 def default_cache_bytes() -> int:
-    """Return a quarter of the memory that is free now: runs side by side and pinned copies need the rest."""
+    """Return a quarter of the available memory: concurrent runs and pinned copies need the rest."""
     return available_memory() // 4
 
 
 def default_workers(device_type: str) -> int:
-    """Return how many videos are decoded side by side: on a CPU, whose cores train, one."""
+    """Return how many videos are decoded in parallel: one on a CPU, whose cores are used for training."""
     return 1 if device_type == "cpu" else max(1, min(MAX_WORKERS, (os.cpu_count() or 1) - 1))
 
 
 class FrameLoader:
-    """Clips of video files by number: from the cache, from those that were announced, else decoded now.
+    """A loader of clips of video files by number: cached, prefetched, or decoded on demand.
 
-    Every worker is a thread that drives a decoding process of its own (``datasets.video.decord_reader``),
-    which is killed when it hangs, and resizes what that hands over. The cache forgets the clips that were not
-    asked for longest. Only the thread that made the loader may ask it.
+    Every worker is a thread with its own decoding process (``datasets.video.decord_reader``), which is killed
+    when it hangs; the thread resizes the frames. The cache evicts the least recently used clips. Only the
+    thread that created the loader may use it.
     """
 
     def __init__(self, cache_bytes: int, workers: int = 1) -> None:
@@ -55,14 +55,14 @@ class FrameLoader:
         self._ahead: dict[tuple[ClipSource, int, int], Future[dict[int, NDArray[np.uint8]]]] = {}
 
     def part(self, clips: ClipSource, first: int, last: int) -> NDArray[np.uint8]:
-        """Return the clips from ``first`` to before ``last``, (n, 3, T, H, W), not to be written to.
+        """Return the clips ``first`` to ``last - 1``, (n, 3, T, H, W); they must not be written to.
 
-        Raises InputError that names the file when it cannot be decoded.
+        Raises InputError that names the file if it cannot be decoded.
         """
         announced = self._ahead.pop((clips, first, last), None)
         fresh = announced.result() if announced else {}
         numbers = range(first, last)
-        # Between the announcement and now, clips that were kept may have been forgotten.
+        # Clips that were cached at the time of prefetching may have been evicted since.
         while missing := [n for n in numbers if n not in fresh and (clips, n) not in self._kept]:
             fresh |= self._decode(clips, missing).result()
         found = [fresh[n] if n in fresh else self._kept[clips, n] for n in numbers]
@@ -74,7 +74,7 @@ class FrameLoader:
         return whole
 
     def expect(self, wanted: Sequence[tuple[ClipSource, int, int]]) -> None:
-        """Begin to decode parts, in this order; drop what was announced before and is not among them."""
+        """Start to prefetch parts, in this order; cancel earlier prefetches that are not among them."""
         for key in self._ahead.keys() - set(wanted):
             self._ahead.pop(key).cancel()
         for key in wanted:
@@ -84,7 +84,7 @@ class FrameLoader:
                 self._ahead[key] = self._decode(clips, missing)
 
     def close(self) -> None:
-        """Drop everything and end the decoding processes."""
+        """Clear the cache and end the decoding processes."""
         self._pool.shutdown(cancel_futures=True)
         self._ahead.clear()
         self._kept.clear()
@@ -104,7 +104,7 @@ class FrameLoader:
             return
         for number, clip in fresh.items():
             if (clips, number) not in self._kept:
-                # A copy, because a part of a window would keep all of the window alive.
+                # A copy, because a view would keep the whole window in memory.
                 self._kept[clips, number] = clip.copy()
                 self._kept_bytes += clip.nbytes
             while self._kept_bytes > self.cache_bytes:
@@ -112,7 +112,7 @@ class FrameLoader:
 
 
 def _joined(clips: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Return the clips as one array: the one that they are parts of if they are all of it, else a copy."""
+    """Return the clips as one array: their common base if they are all of it, else a copy."""
     whole = clips[0].base
     if (
         isinstance(whole, np.ndarray)

@@ -1,4 +1,4 @@
-"""The clips of many videos, in memory or in their files, and a digest of their pictures."""
+"""The clips of many videos, in memory or read from files, and a digest of their pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.models.backbone import BackboneGeometry
 from datasets.annotations.dataset import Dataset, Video
 
 DIGEST_VIDEOS = 256
-"""Videos of a subset whose pictures are part of a record's digest, at most."""
+"""Largest number of videos of a subset whose pictures are part of a record's digest."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +28,10 @@ class FrameStore:
     videos: Mapping[str, Video]
     clips: Mapping[str, Clips]
     ahead: int = 0
-    """Windows that are worth announcing before they are needed; none where all frames lie in memory."""
+    """Number of windows to prefetch; 0 if all frames are in memory."""
 
     def expect(self, wanted: list[tuple[str, int, int]]) -> None:
-        """Announce parts (video, first, last) in the order of need; what was announced before is dropped."""
+        """Prefetch parts (video, first, last) in the order of use; earlier prefetches are cancelled."""
         found = [(self.clips[name], first, last) for name, first, last in wanted]
         files = [(clips, first, last) for clips, first, last in found if isinstance(clips, FileClips)]
         if files:
@@ -46,9 +46,9 @@ def open_store(
     loader: FrameLoader,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FrameStore:
-    """Return the clips of a subset's videos, decoded right away if all of them fit the loader's cache.
+    """Return the clips of a subset's videos, decoded at once if all of them fit into the loader's cache.
 
-    Raises InputError that names a file which is missing or, if decoded now, cannot be read.
+    Raises InputError that names a file which is missing or, if decoded at once, cannot be read.
     """
     videos = {video.id: video for video in dataset.subset(subset)}
     clips = {name: file_clips(dataset, video, protocol, geometry, loader) for name, video in videos.items()}
@@ -64,11 +64,10 @@ def open_store(
 def pictures_sha256(
     store: FrameStore, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> str:
-    """Return the SHA-256 of a sample of a store's pictures, as decoded, resized and given to a backbone.
+    """Return the SHA-256 of a sample of a store's pictures, as decoded, resized and passed to a backbone.
 
-    Of every video, of some DIGEST_VIDEOS evenly spaced ones where there are more: the id, and the clips a
-    sixth, a half and five sixths of the way through. It is the same whether frames lie in memory or are
-    decoded now.
+    It covers every video, or at most DIGEST_VIDEOS evenly spaced ones: the id, and the clips
+    at 1/6, 1/2 and 5/6 of the video. It is the same whether frames are in memory or decoded on demand.
     """
     names = sorted(store.clips)
     names = names[:: -(-len(names) // DIGEST_VIDEOS)]

@@ -1,4 +1,4 @@
-"""How a video's feature steps lie in time."""
+"""The times of a video's feature steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.models.backbone import BackboneGeometry
 
 @dataclasses.dataclass(frozen=True)
 class TimeGrid:
-    """How a video's feature steps lie in time. Step k shows the frames around ``seconds(k)``."""
+    """The times of a video's feature steps. Step k shows the frames around ``seconds(k)``."""
 
     frames_per_second: float
     frames_per_step: int
@@ -31,5 +31,5 @@ class TimeGrid:
 
 
 def time_grid(frames_per_second: float, geometry: BackboneGeometry) -> TimeGrid:
-    """Return the grid of frames read at a rate, under a backbone's clips."""
+    """Return the grid of a backbone's steps for frames that are read at a given rate."""
     return TimeGrid(frames_per_second, geometry.frames_per_step, geometry.steps_per_clip)

@@ -1,4 +1,4 @@
-"""Windows of videos to train and to test on: which clips, which targets, which steps count."""
+"""Windows of videos for training and testing: their clips, targets and masks."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from datasets.annotations.dataset import Video
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """``clips`` clips of a video from clip ``start`` on; past the video's end its last clip repeats."""
+    """``clips`` clips of a video from clip ``start`` on; after the video's end its last clip is repeated."""
 
     video: str
     start: int
     clips: int
     view: CropFlip | None = None
-    """How its frames are changed; None leaves them as they are."""
+    """Augmentation of its frames; None leaves them unchanged."""
 
     def indices(self, available: int) -> np.ndarray:
         """Return the clip indices of the window in a video of ``available`` clips."""
@@ -57,10 +57,10 @@ class Targets:
 def cut_segments(
     starts: np.ndarray, clips: int, video: Video, grid: TimeGrid, truncation: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return every instance's segment as windows from the clips ``starts`` (m,) see it, and if it is kept.
+    """Return every instance's segment in windows that start at the clips ``starts`` (m,), and if it is kept.
 
-    Segments (m, n, 2) are in steps of the window and cut at its borders; kept (m, n) are those of which at
-    least ``truncation`` lies inside.
+    Segments (m, n, 2) are in steps of the window and clipped to it; kept (m, n) is true where at least the
+    fraction ``truncation`` is inside.
     """
     offsets, count = starts[:, None, None] * grid.steps_per_clip, clips * grid.steps_per_clip
     bounds = np.array([[i.start, i.end] for i in video.instances], dtype=np.float64).reshape(-1, 2)
@@ -74,7 +74,7 @@ def cut_segments(
 def window_targets(
     window: Window, video: Video, classes: Sequence[str], grid: TimeGrid, truncation: float
 ) -> Targets:
-    """Return the instances of which at least ``truncation`` lies in the window, cut at its borders."""
+    """Return the instances of which at least the fraction ``truncation`` is in the window, clipped to it."""
     (cut,), (kept,) = cut_segments(np.array([window.start]), window.clips, video, grid, truncation)
     labels = np.array([classes.index(i.label) for i in video.instances], dtype=np.int64)
     return Targets(torch.from_numpy(cut[kept]).float(), torch.from_numpy(labels[kept]))
@@ -82,7 +82,7 @@ def window_targets(
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSampler:
-    """Which windows a step trains on: a function of seed and step alone, equal for every strategy."""
+    """Samples the windows of each step; they depend only on seed and step, equally for every strategy."""
 
     store: FrameStore
     protocol: Protocol
@@ -94,7 +94,7 @@ class TrainingSampler:
         return max(1, len(self.store.videos) // self.protocol.batch_size)
 
     def windows(self, step: int) -> list[Window]:
-        """Return the batch of step ``step``. Every epoch shows every video once, in a new order."""
+        """Return the batch of step ``step``. Every epoch contains every video once, in a new order."""
         epoch, position = divmod(step, self.steps_per_epoch)
         rng = np.random.default_rng([self.seed, epoch])
         names = sorted(self.store.videos)
@@ -108,11 +108,11 @@ class TrainingSampler:
     def _views(self, epoch: int, videos: int) -> Sequence[CropFlip | None]:
         if self.protocol.augmentation == "none":
             return [None] * videos
-        # Draws of their own: orders and starts are those of a run without augmentation.
+        # A separate generator: orders and starts are those of a run without augmentation.
         return random_crop_flips(np.random.default_rng([self.seed, epoch, 1]), videos)
 
     def _start(self, name: str, draw: float) -> int:
-        """Return a window's first clip, drawn among those whose windows hold an instance, if there is one."""
+        """Return a window's first clip, drawn from those whose windows contain an instance, if any does."""
         clips, protocol = self.store.clips[name], self.protocol
         last = max(0, clips.count - protocol.window_clips) if protocol.temporal_crop else 0
         starts = np.arange(last + 1)

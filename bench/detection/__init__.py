@@ -1,4 +1,4 @@
-"""From scored segments to mean average precision. Importing this package does not load torch."""
+"""Evaluation of detections: NMS, mean average precision, diagnosis. Importing it does not load torch."""
 
 from bench.detection.diagnosis import diagnose
 from bench.detection.evaluation import Evaluation, Segments, evaluate

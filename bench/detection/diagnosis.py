@@ -1,7 +1,7 @@
-"""What a detector gets wrong: kinds of false positives, and which instances it misses.
+"""Error diagnosis of a detector: kinds of false positives, and the instances that it misses.
 
 After DETAD (Alwassel, Caba Heilbron, Escorcia and Ghanem, Diagnosing Error in Temporal Action Detectors,
-ECCV 2018, sections 4 and 6), with its thresholds. A detection that takes no instance is compared with the
+ECCV 2018, sections 4 and 6), with its thresholds. A detection that matches no instance is compared with the
 instance of highest tIoU among all classes of its video, by tIoU t and threshold a:
 
     double detection  t >= a,        same label         wrong label  t >= a,        another label
@@ -33,7 +33,7 @@ LEAST_PRECISION = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Bins:
-    """Upper bounds, included, of the groups of instances; the last of each has none."""
+    """Inclusive upper bounds of the groups of instances; the last group has no bound."""
 
     name: str
     length_seconds: tuple[float, ...]
@@ -107,7 +107,7 @@ def diagnose(
 
 
 def _place_in_class(label: Indices, classes: int) -> Indices:
-    """Return how many detections of its class stand before each, in order of rank."""
+    """Return how many detections of the same class have a better rank than each detection."""
     place = np.zeros(len(label), dtype=np.int64)
     for each in range(classes):
         mine = np.flatnonzero(label == each)
@@ -124,7 +124,7 @@ def _closest(
     start: Floats,
     end: Floats,
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return (detections,): the highest tIoU with an instance of its video, and if its own label has it."""
+    """Return (detections,): the highest tIoU in the video, and whether an instance of its label has it."""
     best, same = np.zeros(len(video)), np.zeros(len(video), dtype=bool)
     for each in np.unique(video[video >= 0]):
         mine, theirs = np.flatnonzero(video == each), np.flatnonzero(truth_video == each)
@@ -149,7 +149,7 @@ def _kinds(right: NDArray[np.bool_], overlap: Floats, same: NDArray[np.bool_], t
 
 
 def _shares(kinds: Indices) -> dict[str, Any]:
-    """Return how many detections there are, and the share of every kind, over all thresholds."""
+    """Return the number of detections and the share of every kind, over all thresholds."""
     counts = np.bincount(kinds.reshape(-1), minlength=len(KINDS))
     shares = (counts / max(kinds.size, 1)).tolist()
     return {"detections": kinds.shape[1], **dict(zip(KINDS, shares, strict=True))}
@@ -158,7 +158,7 @@ def _shares(kinds: Indices) -> dict[str, Any]:
 def _gains(
     right: NDArray[np.bool_], kinds: Indices, label: Indices, kept: NDArray[np.bool_], totals: Indices
 ) -> dict[str, float]:
-    """Return what average mAP gains without the detections of each kind, among those that are kept."""
+    """Return the gain in average mAP without the detections of each kind, among those that are kept."""
 
     def average(dropped: int | None) -> float:
         values = []
@@ -172,7 +172,7 @@ def _gains(
 
 
 def _found(holder: Indices, right: NDArray[np.bool_], label: Indices, totals: Indices) -> NDArray[np.bool_]:
-    """Return (thresholds, instances): whether a detection of enough normalised precision takes it.
+    """Return (thresholds, instances): whether a detection of enough normalised precision matches it.
 
     Normalised precision at a rank is R·N / (R·N + false positives), with the class's recall R and the mean
     number N of instances of a class.

@@ -1,6 +1,6 @@
 """Mean average precision over temporal IoU, as the official ActivityNet evaluator defines it.
 
-Heilbron et al., CVPR 2015, and the challenge's evaluation code, computed here without its loops.
+Heilbron et al., CVPR 2015, and the challenge's evaluation code; vectorized here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Names = NDArray[Any]
 
 @dataclasses.dataclass(frozen=True)
 class Segments:
-    """A table of n segments, a column a field. Times are in seconds; ``score`` only where predicted."""
+    """A table of n segments, one column per field. Times are in seconds; only detections have a ``score``."""
 
     video: Names
     label: Names
@@ -41,18 +41,18 @@ class Segments:
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """What went into an evaluation."""
+    """Counts of the input of an evaluation."""
 
     videos: int
     """Videos with at least one instance."""
     instances: int
     detections: int
     detections_in_unknown_videos: int
-    """In videos without any instance. They are wrong, and count as such where their label is known."""
+    """Detections in videos without any instance: false positives, if their label is known."""
     detections_of_unknown_labels: int
-    """Of labels without any instance. They belong to no class and so change no number."""
+    """Detections of labels without any instance. They belong to no class and change no result."""
     classes_without_detections: int
-    """Their AP is 0."""
+    """Classes without a detection; their AP is 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +74,12 @@ class Evaluation:
 def evaluate(ground_truth: Segments, detections: Segments, tiou_thresholds: Sequence[float]) -> Evaluation:
     """Return the average precision of ``detections`` for every class of ``ground_truth`` and threshold.
 
-    Within a class and at one threshold, detections are visited by falling score; each takes, of the instances
-    of its video, the one of highest tIoU that is at least the threshold and not yet taken, and is right if
-    there is one. AP is the area under the precision made monotone. Equal scores keep the order they came in
-    (the official code leaves that order to an unstable sort); of equal tIoUs the earlier instance is tried
-    first. A class without detections has AP 0. Raises ``InputError`` for an empty ground truth, detections
-    without scores, and thresholds outside of (0, 1].
+    Within a class and at one threshold, detections are visited in order of descending score. Each is matched
+    to the instance of its video that has the highest tIoU of at least the threshold and is not yet matched;
+    if there is one, the detection is a true positive. AP is the area under the precision made monotone. Equal
+    scores keep their input order (the official code leaves that order to an unstable sort); of equal tIoUs
+    the earlier instance is tried first. A class without detections has AP 0. Raises ``InputError`` for an
+    empty ground truth, detections without scores, and thresholds outside of (0, 1].
     """
     tiou = tuple(float(each) for each in tiou_thresholds)
     if not tiou or not all(0 < each <= 1 for each in tiou):
@@ -93,7 +93,7 @@ def evaluate(ground_truth: Segments, detections: Segments, tiou_thresholds: Sequ
     videos, truth_video = np.unique(ground_truth.video, return_inverse=True)
     found_class = codes(detections.label, classes)
     found_video = codes(detections.video, videos)
-    # From here on detections are numbered by rank, best first; those of unknown labels are gone.
+    # From here on detections are numbered by rank, best first; those of unknown labels are removed.
     rank = np.argsort(-np.asarray(detections.score, dtype=np.float64), kind="stable")
     rank = rank[found_class[rank] >= 0]
     label = found_class[rank]
@@ -137,12 +137,12 @@ def match(
     end: Floats,
     tiou: Floats,
 ) -> Indices:
-    """Return (thresholds, instances): the rank of the detection that takes each, their number if none does.
+    """Return (thresholds, instances): the rank of the matched detection, or their number if there is none.
 
-    A group is a class in a video. Visiting detections by rank, each taking its best free instance, ends in
-    the only stable matching of detections that prefer by tIoU and instances that prefer by rank. So all
-    detections may propose at once, instances keep the best rank, and who is refused proposes to his next:
-    a few rounds of array operations, for all thresholds together.
+    A group is a class in a video. Visiting detections by rank and matching each to its best free instance
+    gives the unique stable matching of detections that prefer by tIoU and instances that prefer by rank.
+    Therefore all detections propose at once, instances keep the best rank, and a rejected detection proposes
+    to its next instance (Gale-Shapley): a few rounds of array operations, for all thresholds together.
     """
     order = np.argsort(truth_group, kind="stable")
     first = np.searchsorted(truth_group[order], group, side="left")
@@ -162,7 +162,7 @@ def match(
     one, other, overlap = one[by_preference], other[by_preference], overlap[by_preference]
     first = np.searchsorted(one, np.arange(len(group)))
 
-    # Preferences fall, so what a threshold allows a detection is the beginning of its list.
+    # Preferences are sorted by descending tIoU, so a threshold keeps a prefix of each detection's list.
     length = np.stack([np.bincount(one[overlap >= each], minlength=len(group)) for each in tiou])
     free = len(group)  # worse than any rank
     holder = np.full((len(tiou), len(truth_group)), free)
@@ -174,7 +174,7 @@ def match(
         np.minimum.at(holder, (level, wanted), who)
         after = holder[level, wanted]
         lost = after != who
-        # One record for each instance that changed hands: the winner's.
+        # One entry per instance whose match changed: the new detection.
         ousted = ~lost & (before != free)
         level = np.concatenate((level[lost], level[ousted]))
         who = np.concatenate((who[lost], before[ousted]))
@@ -185,7 +185,7 @@ def match(
 
 
 def right_of(holder: Indices, detections: int) -> NDArray[np.bool_]:
-    """Return (thresholds, detections): which detections, sorted by rank, took an instance."""
+    """Return (thresholds, detections): whether each detection, sorted by rank, matches an instance."""
     right = np.zeros((len(holder), detections + 1), dtype=bool)
     right[np.arange(len(holder))[:, None], holder] = True
     return right[:, :-1]

@@ -1,7 +1,7 @@
 """Scores of an external classifier of whole videos, and detections that take their classes from it.
 
-The practice on ActivityNet: a head finds actions of no class, and a classifier of the whole video, such as
-the one of CUHK's entry to the challenge of 2017 (Zhao et al., arXiv 1710.08011), says which classes they are.
+This is the practice on ActivityNet: a head detects class-agnostic actions, and a classifier of the whole
+video, such as that of CUHK's entry to the challenge of 2017 (Zhao et al., arXiv 1710.08011), assigns classes.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ class ScoresFile(msgspec.Struct):
 
 @dataclasses.dataclass(frozen=True)
 class ClassScores:
-    """What a classifier says of some videos."""
+    """The scores of a classifier for some videos."""
 
     name: str
-    """Its file's name and the first digits of its sha256, as the protocol has them."""
+    """Its file's name and the first digits of its SHA-256, as in the protocol."""
     scores: Mapping[str, Floats]
-    """By video, (K,) in the order of the data set's classes."""
+    """Scores (K,) by video, in the order of the data set's classes."""
 
 
 def classifier_name(path: Path) -> str:
-    """Return what a protocol calls a file of scores; InputError for one that cannot be read."""
+    """Return the name of a file of scores in a protocol; raise InputError if it cannot be read."""
     try:
         digest = hashlib.sha256(read_bytes(path, MAX_DATA_BYTES)).hexdigest()
     except InputError as error:
@@ -60,10 +60,10 @@ def classifier_name(path: Path) -> str:
 def read_class_scores(path: Path, videos: Collection[str], classes: Sequence[str]) -> ClassScores:
     """Return the scores of ``videos``, with classes ordered as in ``classes``.
 
-    The file (``.json`` or ``.json.gz``) is CUHK's form: ``results`` gives each video a list of scores, and
-    ``class`` (or ``classes``) what they are of. A video is looked for by its id, then with ActivityNet's
-    prefix ``v_``, then without it. Raises InputError that names the file for other classes than the data
-    set's, videos without scores, and scores that are not finite or below 0.
+    The file (``.json`` or ``.json.gz``) has CUHK's format: ``results`` has a list of scores for each video,
+    and ``class`` (or ``classes``) their class names. A video is looked up by its id, then with ActivityNet's
+    prefix ``v_``, then without it. Raises InputError that names the file if the classes differ from the data
+    set's, if videos have no scores, and if scores are negative or not finite.
     """
     with named_in_errors(path):
         content = read_json(path)
@@ -91,7 +91,7 @@ def read_class_scores(path: Path, videos: Collection[str], classes: Sequence[str
 
 
 def _order(names: Sequence[str], classes: Sequence[str], path: Path) -> NDArray[np.int64]:
-    """Return where in the file each of ``classes`` stands."""
+    """Return the index in the file of each of ``classes``."""
     place = {name: number for number, name in enumerate(names)}
     twice = [name for name, number in place.items() if names.index(name) != number]
     lacking = [name for name in classes if name not in place]
@@ -121,9 +121,9 @@ def fuse(
 ) -> tuple[NDArray[Any], Floats, NDArray[np.int64]]:
     """Return segments (k n, 2), scores (k n,) and class numbers (k n,), best first.
 
-    Each of n segments (n, 2) is there once for each of the k = min(``top``, K) classes of highest score (of
-    equal ones the first), scored the geometric mean of its own and the class's: ActionFormer's release,
-    libs/utils/postprocessing.py, ``postprocess_results``. Of equal scores, a better class's come first.
+    Each of n segments (n, 2) is returned once for each of the k = min(``top``, K) classes of highest score
+    (the first of equal ones). Its score is the geometric mean of its own and the class's: ActionFormer's
+    release, libs/utils/postprocessing.py, ``postprocess_results``. Of equal scores, a better class is first.
     """
     best = np.argsort(-class_scores, kind="stable")[:top]
     fused = np.sqrt(class_scores[best][:, None] * scores.astype(np.float64)[None]).reshape(-1)

@@ -1,7 +1,7 @@
 """Soft non-maximum suppression of segments, as ActionFormer's release does it.
 
-Bodla et al., ICCV 2017, with Gaussian decay, on intervals; there is no compiled part. Ties: of equal scores
-the segment that came first is taken first.
+Bodla et al., ICCV 2017, with Gaussian decay, on intervals; there is no compiled part. Ties: of segments with
+equal scores the first one of the input is selected first.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 METHODS = ("soft", "hard", "none")
-# A length of nothing still has an overlap with itself; the release adds the same.
+# A segment of zero length still overlaps itself; the release adds the same value.
 LENGTH_EPSILON = 1e-6
-# The release's own function and its configuration files call the same settings by different names.
+# The release's function and its configuration files use different names for the same settings.
 ALIASES = {"multiclass": "multiclass_nms", "sigma": "nms_sigma", "use_soft_nms": "nms_method"}
 
 
 def soft_nms(segments: Array, scores: Array, labels: Array, **settings: Any) -> tuple[Array, Array, Array]:
-    """Return segments (m, 2), scores (m,) and labels (m,) that remain, best first.
+    """Return the remaining segments (m, 2), scores (m,) and labels (m,), best first.
 
     Takes NumPy arrays or torch tensors, (n, 2), (n,) and (n,), and returns the same kind and types. Settings,
     by ActionFormer's names and with its defaults:
 
-    - ``nms_method`` "soft": each taken segment multiplies the others' scores by exp(-tIoU^2 / nms_sigma);
-      "hard": it removes those of tIoU >= iou_threshold; "none": nothing happens at all, and all come back in
+    - ``nms_method`` "soft": each selected segment multiplies the others' scores by exp(-tIoU^2 / nms_sigma);
+      "hard": it removes those of tIoU >= iou_threshold; "none": all segments are returned unchanged, in
       their order.
     - ``multiclass_nms``: within each class (true) or over all of them (false).
-    - ``iou_threshold`` 0.1, ``nms_sigma`` 0.5, ``min_score`` 0.001 (what falls below is dropped).
-    - ``max_seg_num`` 1000: at most as many, per class and altogether; 0 or less: no limit per class.
-    - ``voting_thresh`` 0.75: over all classes only, boundaries become the mean of the segments of at least
-      this tIoU, weighted by score times tIoU; 0: they stay. ActionFormer votes in no other case.
+    - ``iou_threshold`` 0.1, ``nms_sigma`` 0.5, ``min_score`` 0.001 (lower scores are dropped).
+    - ``max_seg_num`` 1000: the largest number, per class and in total; 0 or less: no limit per class.
+    - ``voting_thresh`` 0.75: only over all classes, boundaries become the mean of the segments of at least
+      this tIoU, weighted by score times tIoU; 0: no voting. ActionFormer votes in no other case.
 
     ``multiclass``, ``sigma`` and ``use_soft_nms`` (bool) are the names of ActionFormer's function for
     ``multiclass_nms``, ``nms_sigma`` and ``nms_method``. Raises ``InputError`` for any other name.
@@ -111,15 +111,15 @@ def _suppress(
 
 
 def _take(segments: Floats, scores: Floats, group: Indices, chosen: dict[str, Any]) -> tuple[Indices, Floats]:
-    """Return the indices that remain, group by group in the order they were taken, and their scores.
+    """Return the remaining indices, by group in the order they were selected, and their scores.
 
-    ``group`` ascends. Every round takes the best of each group, so that many small groups cost as many array
-    operations as the largest. Scores that are no numbers are dropped.
+    ``group`` is ascending. Every round selects the best of each group, so that many small groups need only as
+    many array operations as the largest. NaN scores are dropped.
     """
     soft = chosen["nms_method"] == "soft"
     least, threshold, sigma = chosen["min_score"], chosen["iou_threshold"], chosen["nms_sigma"]
     place = np.flatnonzero(scores > least if not soft and least > 0 else ~np.isnan(scores))
-    # Scores only fall, so what is taken comes in order of score, and the first ``most`` are the best.
+    # Scores only decrease, so segments are selected in order of score, and the first ``most`` are the best.
     most = chosen["max_seg_num"] if chosen["max_seg_num"] > 0 else len(place)
     start, end = np.ascontiguousarray(segments[place].T)
     score, own = scores[place], group[place]
@@ -143,7 +143,7 @@ def _take(segments: Floats, scores: Floats, group: Indices, chosen: dict[str, An
         np.maximum(overlap, 0.0, out=overlap)
         overlap /= length + length[rival] - overlap
         if soft:
-            # exp() is most of the time, and most segments do not touch: their factor is 1.
+            # exp() takes most of the time, and most segments do not overlap: their factor is 1.
             near = overlap.nonzero()[0]
             score[near] *= np.exp(overlap[near] * overlap[near] / -sigma)
             stay = score >= least
@@ -161,9 +161,9 @@ def _take(segments: Floats, scores: Floats, group: Indices, chosen: dict[str, An
 
 
 def _vote(kept: Floats, segments: Floats, scores: Floats, threshold: float) -> Floats:
-    """Return ``kept`` with boundaries averaged over the segments that agree.
+    """Return ``kept`` with boundaries averaged over the segments that overlap enough.
 
-    A vote weighs its original score times its tIoU.
+    The weight of a segment is its original score times its tIoU.
     """
     inner = np.minimum(kept[:, None, 1], segments[None, :, 1]) - np.maximum(
         kept[:, None, 0], segments[None, :, 0]

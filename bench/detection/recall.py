@@ -1,4 +1,4 @@
-"""Average recall: how many instances the best proposals of a video cover, whatever their labels."""
+"""Average recall: the fraction of instances that the best proposals of a video cover, labels ignored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def average_recall(
 
     An instance is recalled if any of the AN detections of highest score in its video has at least the
     threshold's tIoU with it; several instances may share one (ActivityNet's proposal task, Caba Heilbron et
-    al., CVPR 2015). Differs: each video has its own AN best, where that task's code shares out AN times the
+    al., CVPR 2015). Differs: the AN best of each video are used; that task's code distributes AN times the
     number of videos in proportion to how many each submitted. Raises ``InputError`` as ``evaluate`` does.
     """
     tiou = np.array([float(each) for each in tiou_thresholds])

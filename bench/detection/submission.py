@@ -1,4 +1,4 @@
-"""Ground truth and detections as ActivityNet's JSON files, plain or gzipped.
+"""Read and write ground truth and detections as ActivityNet's JSON files, plain or gzipped.
 
 Ground truth: ``{"database": {video: {"subset": s, "annotations": [{"segment": [a, b], "label": l}]}}}``;
 detections: ``{"results": {video: [{"segment": [a, b], "label": l, "score": x}]}}``. Times are in seconds.
@@ -26,10 +26,10 @@ from bench.io.typed_values import A_NAME, FieldPath, Name, Seconds, fail, struct
 from bench.io.writing import write_atomically
 
 Row = tuple[str, str, float, float, float]
-# How ActivityNet names its files' form; its own evaluator asks for the key.
+# ActivityNet's name of its file format; its own evaluator requires the key.
 VERSION = "VERSION 1.3"
 MAX_CHARACTERS = 2**28
-"""Of a table's names, each counted as long as the longest: so a table of text keeps them."""
+"""Characters of a table's names, each counted as long as the longest: NumPy stores them so."""
 
 
 FINITE = "seconds, a finite number"
@@ -37,14 +37,14 @@ Quoted = Annotated[Seconds | str, Meta(description=FINITE)]
 
 
 class Instance(msgspec.Struct, gc=False):
-    """A segment of ground truth, in seconds; AFSD's ground truth quotes them."""
+    """A segment of ground truth, in seconds; AFSD's ground truth stores them as strings."""
 
     segment: tuple[Quoted, Quoted]
     label: Name
 
 
 class Detection(msgspec.Struct, gc=False):
-    """A segment that was found, in seconds."""
+    """A detected segment, in seconds."""
 
     segment: tuple[Seconds, Seconds]
     label: Name
@@ -52,7 +52,7 @@ class Detection(msgspec.Struct, gc=False):
 
 
 class Video(msgspec.Struct):
-    """A video of ground truth; segments are looked at only in the subset that is asked for."""
+    """A video of ground truth; segments are checked only in the requested subset."""
 
     subset: str
     annotations: Any = ()
@@ -71,7 +71,7 @@ class Submission(msgspec.Struct):
 
 
 def read_ground_truth(path: str | Path, subset: str) -> Segments:
-    """Return the instances of ``subset``. Raises ``InputError``, one line, for any other file."""
+    """Return the instances of ``subset``. Raises ``InputError``, one line, for an invalid file."""
     path = Path(path)
     rows: list[Row] = []
     with named_in_errors(path), gc_paused():
@@ -90,7 +90,7 @@ def read_ground_truth(path: str | Path, subset: str) -> Segments:
 
 
 def read_submission(path: str | Path) -> Segments:
-    """Return the detections of a file, in its order. Raises ``InputError``, one line, as above."""
+    """Return the detections of a file, in its order. Raises ``InputError``, one line, for an invalid file."""
     path = Path(path)
     rows: list[Row] = []
     with named_in_errors(path), gc_paused():
@@ -103,10 +103,10 @@ def read_submission(path: str | Path) -> Segments:
 def write_submission(
     path: str | Path, detections: Segments | Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> None:
-    """Write detections so that a reader sees the old file or the whole new one, never a part.
+    """Write detections atomically: a reader sees the old file or the complete new one.
 
-    ``detections`` is a table with scores, or what stands under ``results``. A name that ends in ``.gz`` is
-    compressed. Equal detections give equal bytes: no time is stored.
+    ``detections`` is a table with scores, or the value of ``results``. A file whose name ends in ``.gz`` is
+    compressed. Equal detections give equal bytes: no time stamp is stored.
     """
     path = Path(path)
     results = _results(detections) if isinstance(detections, Segments) else detections
@@ -149,7 +149,7 @@ def _unquoted(value: float | str, way: FieldPath) -> float:
 
 
 def _name(video: str) -> str:
-    """Return a video's id as a message of one line can hold it."""
+    """Return a video's id, short enough for a one-line message."""
     return video if video.isprintable() and len(video) <= 80 else repr(printable(video, 80))
 
 

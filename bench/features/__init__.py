@@ -1,1 +1,1 @@
-"""Clips through a backbone: passes, fidelity, streamed backward and caches."""
+"""Feature computation by a backbone: passes, fidelity, streamed backward and caches."""

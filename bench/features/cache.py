@@ -1,4 +1,4 @@
-"""Encodings of whole videos in host memory, for what a stage does not train."""
+"""Cache of frozen encodings of whole videos in host memory."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from bench.models.backbone import Backbone, Encoded
 
 
 class EncodingCache:
-    """Encodings of whole videos, kept in host memory, read from disk or computed when first asked for.
+    """Encodings of whole videos in host memory, read from disk or computed on first use.
 
-    Valid as long as nothing that ``backbone.upstream()`` holds is trained; the training loop makes a new
-    one whenever that may have changed. ``disk`` is asked only if it serves the upstream as it is now.
+    Valid as long as no parameter of ``backbone.upstream()`` is trained; the training loop creates a new
+    cache whenever one may have changed. ``disk`` is used only if it is valid for the current upstream.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class EncodingCache:
         return encoded
 
     def drop(self, name: str) -> None:
-        """Forget a video that is not asked for again."""
+        """Remove a video that is not needed again."""
         self._videos.pop(name, None)
 
     def _found(self, name: str) -> Encoded | None:

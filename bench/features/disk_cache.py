@@ -1,10 +1,10 @@
-"""Frozen encodings on disk, shared by runs and seeds: one file a video.
+"""Cache of frozen encodings on disk, shared by runs and seeds: one file per video.
 
-A file is found by two digests. ``encoder_digest`` stands for all that turns a clip into an encoding: the
-state of the upstream weights as they are in memory, what the network makes of one random clip (so taps,
-pooling and code count without being listed), chunk, precision, versions and device.
-``bench.data.clips.Clips.source`` stands for the pixels. Only the upstream that a run has loaded is served:
-one that was trained is computed, and leaves nothing behind.
+The key of a file is two digests. ``encoder_digest`` covers all that turns a clip into an encoding: the state
+of the upstream weights in memory, the network's encoding of one random clip (which covers taps, pooling and
+code without listing them), chunk, precision, versions and device. ``bench.data.clips.Clips.source`` covers
+the pixels. The cache serves only the upstream as a run loaded it: encodings of a trained upstream are
+computed and not written.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from bench.models.backbone import Backbone, Encoded
 
 FORMAT = 1
 MAX_BYTES = 2**34
-"""Of a video's encodings."""
+"""Largest size of a video's encodings."""
 RESERVE_BYTES = 2**30
-"""Free space that is left to others."""
+"""Disk space that is left free."""
 WORTH_BYTES_PER_SECOND = 50e6
 """Encodings that are computed faster than this are not written: reading them back would gain little."""
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    """Return the tensor's bytes on the host, whatever its type."""
+    """Return the tensor's bytes on the host, for any dtype."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def state_digest(module: nn.Module) -> str:
-    """Return the sha256 of a module's parameters and buffers: names, types, shapes and bits."""
+    """Return the SHA-256 of a module's parameters and buffers: names, types, shapes and bits."""
     digest = hashlib.sha256()
     for kind in (module.named_parameters(), module.named_buffers()):
         for name, tensor in kind:
@@ -55,13 +55,13 @@ def state_digest(module: nn.Module) -> str:
 
 
 def encoder_digest(backbone: Backbone, passes: ClipPasses, state: str, **also: object) -> str:
-    """Return the sha256 of all that decides an encoding but the clip. Encodes one random clip.
+    """Return the SHA-256 of all that determines an encoding except the clip. Encodes one random clip.
 
-    ``state`` is the upstream's ``state_digest``; ``also`` are JSON values to tell apart what else differs.
+    ``state`` is the upstream's ``state_digest``; ``also`` are further JSON values to include.
     """
     geometry = backbone.geometry
     size = (1, 3, geometry.clip_frames, geometry.image_size, geometry.image_size)
-    # NumPy's bytes for a seed are the same on every machine.
+    # NumPy draws the same bytes for a seed on every machine.
     clip = torch.from_numpy(np.random.Generator(np.random.PCG64(0)).integers(0, 256, size, dtype=np.uint8))
     probe = hashlib.sha256()
     for part in encode_frozen(backbone, clip, dataclasses.replace(passes, size=1)):
@@ -88,8 +88,10 @@ def encoder_digest(backbone: Backbone, passes: ClipPasses, state: str, **also: o
 
 
 class DiskCache:
-    """The encodings that one loaded upstream makes, in ``folder``. Whatever goes wrong with it is told by
-    ``warn`` in one line, once, and costs time, never a result."""
+    """The encodings of one loaded upstream, in ``folder``.
+
+    Errors are reported by ``warn`` in one line, once. They cost time and never change a result.
+    """
 
     def __init__(
         self,
@@ -121,7 +123,7 @@ class DiskCache:
         return f"{self.encoder} {source}"
 
     def read(self, source: str | None) -> Encoded | None:
-        """Return the encodings of a video, or None where there are none that are whole and its own."""
+        """Return the encodings of a video, or None if there is no intact file of this video."""
         if source is None:
             return None
         path = self._path(source)
@@ -150,9 +152,10 @@ class DiskCache:
         self.warn(f"cache: {path.name[:16]}: {reason}; it is computed again")
 
     def write(self, source: str | None, encoded: Encoded, seconds: float, share: float = 1.0) -> None:
-        """Keep the encodings of a video, which took ``seconds`` to compute.
+        """Store the encodings of a video, which took ``seconds`` to compute.
 
-        They are ``share`` of what is to come: where that does not fit the disk, nothing more is written.
+        They are the fraction ``share`` of all expected encodings: if these do not fit on the disk, nothing
+        more is written.
         """
         size = sum(part.numel() * part.element_size() for part in encoded)
         if source is None or not self.writing or size > self.worth * seconds:

@@ -1,4 +1,4 @@
-"""Passes of clips through a backbone, with gradient or without."""
+"""Passes of clips through a backbone, with or without gradients."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from bench.models.backbone import Backbone, Encoded
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[None]:
-    """Return the context in which networks run.
+    """Return the autocast context in which networks run.
 
-    Weights are cast where they are used and the casts not kept: a step uses all but the head's own ones
-    once, and kept casts are another half of the weights' bytes.
+    Casts of weights are not cached: a step uses all weights but the head's once, and cached casts would take
+    another half of the weights' bytes.
     """
     low = precision == "bfloat16"
     return torch.autocast(device.type, torch.bfloat16, enabled=low, cache_enabled=False)
@@ -27,25 +27,25 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 @dataclasses.dataclass(frozen=True)
 class ClipPasses:
-    """How clips pass through a backbone a few at a time."""
+    """Settings of passes of a few clips at a time through a backbone."""
 
     size: int
-    """Clips that pass at once."""
+    """Clips per pass."""
     spatial: float = 1.0
-    """Spatial fidelity, applied on the way."""
+    """Spatial fidelity, applied in each pass."""
     precision: str = "float32"
     run_at_most: int | None = None
-    """For forecasts: passes that are really run; the others would peak no higher and only take time."""
+    """For forecasts: number of passes that are run; further ones would have the same peak."""
 
     def parts(self, clips: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Yield first indices and (n, 3, T, H, W) parts of the clips (N, 3, T, H, W) that are to be run."""
+        """Yield the first index and the part (n, 3, T, H, W) of clips (N, 3, T, H, W) for each pass."""
         for number, first in enumerate(range(0, len(clips), self.size)):
             if self.run_at_most is not None and number >= self.run_at_most:
                 return
             yield first, clips[first : first + self.size]
 
     def encode(self, backbone: Backbone, clips: Tensor) -> Encoded:
-        """Return the encodings of clips of bytes: moved, reduced, normalised and encoded, all at once."""
+        """Return the encodings of uint8 clips: moved to the device, downscaled, normalised and encoded."""
         device = next(backbone.parameters()).device
         with autocast(device, self.precision):
             reduced = downscale_clips(clips.to(device), self.spatial, backbone.geometry)
@@ -53,9 +53,9 @@ class ClipPasses:
 
 
 def write_slice(outputs: Encoded | None, encoded: Encoded, first: int, count: int) -> Encoded:
-    """Return room for ``count`` encodings, made if ``outputs`` is None, with those from ``first`` filled in.
+    """Write encodings from index ``first`` on into ``outputs``; if None, allocate ``count`` encodings.
 
-    Filled in place, because joining parts at the end would hold every encoding twice.
+    Written in place, because concatenating parts at the end would hold every encoding twice.
     """
     if outputs is None:
         outputs = tuple(part.new_empty(count, *part.shape[1:]) for part in encoded)
@@ -65,18 +65,18 @@ def write_slice(outputs: Encoded | None, encoded: Encoded, first: int, count: in
 
 
 def encode_frozen(backbone: Backbone, clips: Tensor, passes: ClipPasses) -> Encoded:
-    """Return the encodings of (N, 3, T, H, W) clips of bytes, a few at a time, without gradient.
+    """Return the encodings of (N, 3, T, H, W) uint8 clips, computed a few at a time, without gradient.
 
-    The last pass is filled up with its last clip, so that every pass has the same shape and a clip's
-    encoding does not depend on how many others were asked for.
+    The last pass is padded with its last clip, so that every pass has the same shape and a clip's encoding
+    does not depend on the number of other clips.
     """
     return _encode(backbone, passes.parts(clips), len(clips), passes)
 
 
 def encode_video(backbone: Backbone, store: FrameStore, name: str, passes: ClipPasses) -> Encoded:
-    """Return the encodings of all clips of a video, of which only a part is held as frames if they are many.
+    """Return the encodings of all clips of a video; frames of a long video are loaded in parts.
 
-    The passes are those of ``encode_frozen``: every part but the last is a number of whole ones.
+    The passes are those of ``encode_frozen``: every part but the last consists of complete passes.
     """
     return _encode(backbone, _video_parts(store, name, passes), store.clips[name].count, passes)
 

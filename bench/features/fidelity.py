@@ -30,7 +30,7 @@ def keep_snippets(clips: Tensor, temporal: float, geometry: BackboneGeometry) ->
 def downscale_clips(clips: Tensor, spatial: float, geometry: BackboneGeometry) -> Tensor:
     """Return clips (..., 3, T, H, W) at lower spatial fidelity, (..., 3, T, H', W').
 
-    Bilinear with antialiasing, to the nearest size that the backbone divides.
+    Bilinear with antialiasing, to the nearest size that the backbone allows.
     """
     if spatial == 1:
         return clips
@@ -43,7 +43,7 @@ def downscale_clips(clips: Tensor, spatial: float, geometry: BackboneGeometry) -
 
 
 def interpolate_steps(features: Tensor, steps: int) -> Tensor:
-    """Return features (B, D, steps): linear interpolation in time where a fidelity left fewer steps."""
+    """Return features (B, D, steps), linearly interpolated in time if a fidelity left fewer steps."""
     if features.shape[2] == steps:
         return features
     return F.interpolate(features, steps, mode="linear", align_corners=False)

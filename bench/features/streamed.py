@@ -1,10 +1,10 @@
 """Exact backpropagation through a backbone a few clips at a time.
 
-A backbone that treats clips independently needs the activations of one pass only. All clips go forward
-without a graph; head and loss run on their encodings, and leave a gradient at each; then the clips of one
-pass after the other go forward again, now with a graph, and backward from the stored gradient. The sum of
-what the passes add is the gradient of ordinary backpropagation: the chain rule, cut at the encodings. Random
-states are put back before a clip goes forward again, so that it drops the same branches.
+A backbone that treats clips independently needs the activations of one pass only. First all clips are encoded
+without a graph; head and loss run on the encodings and give a gradient for each. Then each pass is run again
+with a graph, and backward from the stored gradient. The sum over the passes is the gradient of ordinary
+backpropagation: the chain rule, split at the encodings. Random states are restored before a pass is run
+again, so that the same branches are dropped.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from bench.models.random_state import (
 def encode_streamed(
     backbone: Backbone, clips: Tensor, passes: ClipPasses, make_gradients: Callable[[], None] | None = None
 ) -> tuple[Encoded, Callable[[], None]]:
-    """Return the encodings of (N, 3, T, H, W) clips of bytes, and what to call after the loss's backward.
+    """Return the encodings of (N, 3, T, H, W) uint8 clips, and a function to call after loss.backward().
 
-    The encodings are leaves; once each has its gradient, the function returned sends it through the
-    backbone and adds to the gradients of its parameters. For forecasts: ``make_gradients`` puts gradients
-    where the first pass leaves some; one pass then stands for all that come after the first.
+    The encodings are leaves; once each has its gradient, the returned function propagates it through the
+    backbone and accumulates the gradients of its parameters. For forecasts: ``make_gradients`` creates the
+    gradients that the first pass would leave; one pass then represents all passes after the first.
     """
     device = next(backbone.parameters()).device
     share = current_batch_slice()
     states: list[RandomState] = []
     outputs: Encoded | None = None
-    # All passes of this loop peak alike, so that a forecast needs one.
+    # All passes of this loop have the same peak, so a forecast needs one.
     first_passes = dataclasses.replace(passes, run_at_most=passes.run_at_most and 1)
     with torch.no_grad():
         for first, part in first_passes.parts(clips):
@@ -77,10 +77,10 @@ def encode_streamed(
 
 
 def _share_of_pass(share: BatchSlice | None, first: int, count: int, clips: int) -> BatchSlice | None:
-    """Return where the clips of a pass lie in the batch, given where the windows of all passes do.
+    """Return the batch slice of the clips of a pass, given the slice of the windows of all passes.
 
-    Passes draw one after the other what one pass of all clips would draw; so the first one also draws for
-    the clips before, and the last one for those after.
+    Passes draw in sequence what one pass of all clips would draw; so the first one also draws for the clips
+    before the slice, and the last one for those after it.
     """
     if share is None:
         return None
@@ -90,7 +90,7 @@ def _share_of_pass(share: BatchSlice | None, first: int, count: int, clips: int)
 
 @contextlib.contextmanager
 def _without_zeros(backbone: Backbone) -> Iterator[None]:
-    """Give parameters that are all zero small values for a while: what stands behind them then shows."""
+    """Temporarily replace all-zero parameters by small values: zeros would hide the layers before them."""
     zero = [p for p in backbone.parameters() if not torch.count_nonzero(p.detach())]
     generator = torch.Generator().manual_seed(0)
     try:
@@ -107,8 +107,8 @@ def _without_zeros(backbone: Backbone) -> Iterator[None]:
 def clips_mix(backbone: Backbone) -> bool:
     """Return whether the encoding of one clip depends on another clip.
 
-    Asks for the gradient of the first of two clips' encodings at the second one: exactly zero where clips
-    are independent. Zero-initialised layers, behind which mixing would hide, are filled for the question.
+    Computes the gradient of the first of two clips' encodings with respect to the second clip: it is exactly
+    zero if clips are independent. Zero-initialised layers would hide mixing and are filled temporarily.
     """
     geometry = backbone.geometry
     device = next(backbone.parameters()).device
@@ -118,7 +118,7 @@ def clips_mix(backbone: Backbone) -> bool:
     clips = torch.randn(2, 3, geometry.clip_frames, size, size, generator=generator).to(device)
     clips.requires_grad_()
     modes = [(module, module.training) for module in backbone.modules()]
-    backbone.eval()  # a branch that happens to be dropped would hide what it mixes
+    backbone.eval()  # a dropped branch would hide mixing
     try:
         with _without_zeros(backbone), torch.enable_grad():
             outputs = [
@@ -131,7 +131,7 @@ def clips_mix(backbone: Backbone) -> bool:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError:
-        return True  # it cannot take two clips by themselves
+        return True  # it cannot process two separate clips
     finally:
         set_random_state(state, device)
         for module, mode in modes:
@@ -142,6 +142,6 @@ def check_streamable(backbone: Backbone) -> None:
     """Raise InputError that names the backbone's class if its clips are not independent."""
     if clips_mix(backbone):
         raise InputError(
-            f"protocol: backward=streamed does not hold for {type(backbone).__name__}, in which clips mix; "
+            f"protocol: backward=streamed is not exact for {type(backbone).__name__}, in which clips mix; "
             "allowed for it are plain and checkpointed"
         )

@@ -1,6 +1,6 @@
-"""Errors, messages, files read and written safely, and tables as text. Imports no other folder of ours."""
+"""Errors, messages, safe reading and writing of files, and text tables. Imports no other package of ours."""
 
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).parents[2]
-"""The folder that holds ``bench``, ``strategies`` and ``datasets``."""
+"""The folder that contains ``bench``, ``strategies`` and ``datasets``."""

@@ -1,4 +1,4 @@
-"""What ends a command or a run in order: the caller's input is wrong, or the end was asked for."""
+"""Exceptions that end a command or a run in an orderly way: wrong input, or a requested stop."""
 
 import errno
 from typing import Any
@@ -9,7 +9,7 @@ from bench.io.text import printable
 class InputError(ValueError):
     """Bad input. Its message is one line that names the file, the field and what is allowed.
 
-    Every command prints it without a traceback and exits with code 2. What strangers wrote may stand in it:
+    Every command prints it without a traceback and exits with code 2. A message may contain untrusted text:
     control characters are escaped here, for all messages.
     """
 
@@ -18,9 +18,9 @@ class InputError(ValueError):
 
 
 class StuckDecoderError(InputError):
-    """A decoder gave no answer in time and was killed. ``facts`` name the video, the frames and the seconds.
+    """A decoder timed out and was killed. ``facts`` give the video, the frames and the seconds.
 
-    A run that meets one ends as a ``timeout`` row; elsewhere it is bad input.
+    A run in which this happens is recorded as a ``timeout`` row; elsewhere it is bad input.
     """
 
     def __init__(self, message: str, facts: dict[str, Any]) -> None:
@@ -29,17 +29,17 @@ class StuckDecoderError(InputError):
 
 
 class StoppedError(Exception):
-    """The run was asked to keep what it has and end; the message says where it stood."""
+    """The run was requested to save its state and stop; the message gives its progress."""
 
 
 DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM)
-"""Errors of a disk that is full, read-only, broken, gone or somebody else's."""
+"""Error numbers of a disk that is full, read-only, broken, unmounted or not permitted."""
 OF_THE_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
-"""Errors of a path that leads nowhere, or to something of another sort."""
+"""Error numbers of a path that does not exist or has the wrong file type."""
 
 
 def describe_os_error(error: OSError) -> str:
-    """Return one line on a disk or a path that serves no reading or writing; raise any other error again."""
+    """Return a one-line message for an error of the disk or the path; raise any other error again."""
     if error.errno not in DISK_ERRNOS + OF_THE_PATH:
         raise error
     place = error.filename2 or error.filename

@@ -1,4 +1,4 @@
-"""Running a command: its arguments, its exit code, and the one line that says why it failed."""
+"""Run a command: parse arguments, return the exit code, and print one line if it fails."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, NoReturn
 
 from bench.io.errors import InputError, describe_os_error
 
-RUNS_KEPT = "; finished runs are kept, the same command goes on"
-"""What the commands add that make runs."""
+RUNS_KEPT = "; finished runs are kept, run the same command to resume"
+"""Text that commands which make runs append to the error message."""
 PREFIX = "python -m "
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser that raises InputError for wrong arguments: one line without the usage, as all bad input."""
+    """A parser that raises InputError for wrong arguments: one line without the usage text."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(message.removeprefix("argument "))
@@ -31,8 +31,8 @@ def run_command(
 ) -> int:
     """Parse ``arguments`` (None for those of the process), run ``action``, and return the exit code.
 
-    Bad input and a failing disk are one line and 2, an interruption (TERM too) is 130. ``kept`` is added to
-    the line where the end lies with the machine or with whoever interrupted.
+    Bad input and a failing disk print one line and return 2; an interruption (SIGTERM too) returns 130.
+    ``kept`` is appended to the line if the cause is the machine or an interruption.
     """
     command = parser.prog.removeprefix(PREFIX)
 
@@ -41,7 +41,7 @@ def run_command(
 
     before = signal.signal(signal.SIGTERM, stop)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Where a locale lacks ±, its escape is shown, as on standard error.
+        # If the locale cannot encode ±, print its escape, as standard error does.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return action(parser.parse_args(arguments))

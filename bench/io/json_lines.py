@@ -1,7 +1,7 @@
-"""Worker processes that answer requests, one JSON object a line.
+"""Worker processes that answer requests, one JSON object per line.
 
-A request may limit its time: the worker then arms an alarm whose default action ends the process. Native code
-that hangs runs no Python handler, so that nothing gentler would reach it.
+A request may have a time limit: the worker then sets an alarm (SIGALRM) whose default action ends the
+process. Native code that hangs runs no Python signal handler, so a handler would not work.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from typing import IO, Any
 from bench.io import PROJECT_ROOT
 
 KILL_SECONDS = 5.0
-"""A killed process that waits for a dead disk does not end; it is not waited for longer than this."""
+"""Longest wait for a killed process. One that is blocked on a dead disk does not end."""
 
 
 def module_command(module: str) -> tuple[str, ...]:
-    """Return the command that runs a module of this project, from whatever folder."""
-    # -P: a folder named datasets where the caller stands must not be taken for this package.
+    """Return the command that runs a module of this project, from any working directory."""
+    # -P: a folder named datasets in the working directory must not be imported instead of this package.
     return (sys.executable, "-P", "-m", module)
 
 
 def reserve_stdout() -> IO[str]:
-    """Return a line-buffered stream to standard output. What libraries print goes to standard error."""
+    """Return a line-buffered stream to standard output, and redirect other output to standard error."""
     stream = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return stream
 
 
 def serve(answer: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
-    """Answer the requests on standard input until it closes. A request's ``seconds`` limit its time."""
+    """Answer the requests on standard input until it closes. A request's ``seconds`` is its time limit."""
     answers = reserve_stdout()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)  # they are for the parent, which then closes the input
+        signal.signal(number, signal.SIG_IGN)  # the parent handles them and then closes the input
     for line in sys.stdin:
         request = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, request.get("seconds", 0))
@@ -51,7 +51,7 @@ def serve(answer: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
 
 
 class Worker:
-    """The parent's end of a process that runs ``serve``."""
+    """A handle, in the parent, of a process that runs ``serve``."""
 
     def __init__(
         self,
@@ -85,8 +85,8 @@ class Worker:
     def receive(self, until: float | None = None) -> dict[str, Any]:
         """Return the next answer.
 
-        ``until`` is a time of ``time.monotonic``. Raises TimeoutError where there is no answer by then, or
-        where the worker's own alarm ended it, and EOFError where the process ended otherwise.
+        ``until`` is a time of ``time.monotonic``. Raises TimeoutError if there is no answer by then or the
+        worker's own alarm ended it, and EOFError if the process ended for another reason.
         """
         output = self.process.stdout
         assert output is not None

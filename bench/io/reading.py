@@ -1,7 +1,7 @@
-"""Files of strangers, read within bounds: of regular files only, so many bytes, so many values, so deep.
+"""Read untrusted files within limits: regular files only, with bounds on bytes, values and nesting.
 
-All JSON that this project did not write a moment ago comes through here. A file that is too large is refused
-before it is read, one that unpacks to too much while it is unpacked.
+All JSON that this process did not write itself is read by this module. A file that is too large is refused
+before it is read; a gzip file that decompresses to too much is refused during decompression.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from bench.io.errors import InputError
 from bench.io.text import format_value, printable
 
 MAX_WEIGHTS_BYTES = 2**36
-"""Bytes of a checkpoint: eight times ViT-g's weights with all that an optimizer keeps of them."""
+"""Bytes of a checkpoint: eight times ViT-g's weights with their optimizer state."""
 MAX_DATA_BYTES = 2**28
-"""Bytes of an annotation or detection file, unpacked: 2.5 million detections, twice those of HACS."""
+"""Bytes of an annotation or detection file, decompressed: 2.5 million detections, twice those of HACS."""
 MAX_RECORD_BYTES = 2**24
-"""Bytes of a record, a forecast or a table; the largest here has 71 kB."""
+"""Bytes of a record, a forecast or a table; the largest of this project has 71 kB."""
 MAX_VALUES = 2**24
-"""Of a JSON file; a value may take a hundred bytes of memory."""
+"""Values of a JSON file; a value may take a hundred bytes of memory."""
 MAX_LEVELS = 64
-"""Of nested lists and objects where the values are walked through."""
+"""Levels of nested lists and objects where the values are traversed."""
 MAX_DIGITS = 20
-"""Of whole numbers that are computed with: longer ones are no longer floating-point numbers."""
+"""Digits of integers that are used in computations: very long ones cannot be converted to floats."""
 MAX_MEMBERS = 100_000
-"""Of a gzip file, which may be several one after another; each takes some microseconds."""
+"""Members of a gzip file, which may be several concatenated; each takes some microseconds."""
 GZIP_MAGIC = b"\x1f\x8b\x08"
 NO_WAITING = getattr(os, "O_NONBLOCK", 0)
-"""Opening a named pipe would otherwise wait for its writer, for ever."""
+"""Without this flag, opening a named pipe would block until it has a writer."""
 
 
 def open_regular(path: Path, largest: int) -> io.BufferedReader:
-    """Return a regular file of at most ``largest`` bytes, opened to be read; InputError or OSError."""
+    """Return a regular file of at most ``largest`` bytes, opened for reading; raise InputError or OSError."""
     return os.fdopen(_open(path, largest)[0], "rb")
 
 
@@ -57,7 +57,7 @@ def _open(path: Path, largest: int) -> tuple[int, int]:
         if stat.S_ISDIR(status.st_mode):
             raise InputError(f"{path}: cannot be read: Is a directory")
         if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{path}: cannot be read: it is no regular file")
+            raise InputError(f"{path}: cannot be read: it is not a regular file")
         if status.st_size > largest:
             raise InputError(f"{path}: {megabytes(status.st_size)}, allowed are at most {megabytes(largest)}")
         return handle, status.st_size
@@ -67,12 +67,12 @@ def _open(path: Path, largest: int) -> tuple[int, int]:
 
 
 def megabytes(size: int) -> str:
-    """Return bytes as messages have them."""
+    """Return a number of bytes as text for messages."""
     return f"{size / 2**20:,.0f} MiB" if size >= 2**20 else f"{size:,} bytes"
 
 
 def read_bytes(path: Path, largest: int) -> bytes:
-    """Return a file's content; InputError for what is larger, is no regular file, or cannot be read."""
+    """Return a file's content; raise InputError if it is larger, not a regular file, or unreadable."""
     try:
         handle, size = _open(path, largest)
         try:
@@ -92,7 +92,7 @@ def read_bytes(path: Path, largest: int) -> bytes:
 
 
 def read_text(path: Path, largest: int = MAX_RECORD_BYTES) -> str:
-    """Return a file's text, UTF-8 with or without its mark; InputError as ``read_bytes``."""
+    """Return a file's text, UTF-8 with or without a byte order mark; raise InputError as ``read_bytes``."""
     try:
         return read_bytes(path, largest).decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -100,10 +100,11 @@ def read_text(path: Path, largest: int = MAX_RECORD_BYTES) -> str:
 
 
 def read_json(path: Path, largest: int = MAX_DATA_BYTES, *, finite: bool = False) -> Any:
-    """Return the values of a JSON file, unpacked if its name ends in ``.gz``; InputError, one line.
+    """Return the values of a JSON file, decompressed if its name ends in ``.gz``; raise InputError.
 
-    Keys that are given twice are refused: the first would be lost without a word. With ``finite`` also
-    numbers that are not, whole ones of many digits, and values nested deeper than ``MAX_LEVELS``.
+    Duplicate keys are refused: the first value would be lost silently. With ``finite``, these are refused
+    too: numbers that are not finite, integers of more than ``MAX_DIGITS`` digits, and nesting deeper than
+    ``MAX_LEVELS``.
     """
     content, packed = read_bytes(path, largest), path.suffix == ".gz"
     return parse_json(content, str(path), largest, packed=packed, finite=finite)
@@ -112,7 +113,7 @@ def read_json(path: Path, largest: int = MAX_DATA_BYTES, *, finite: bool = False
 def parse_json(
     content: bytes, where: str, largest: int = MAX_DATA_BYTES, *, packed: bool = False, finite: bool = False
 ) -> Any:
-    """Return the values of JSON text, as ``read_json``; messages begin with ``where``."""
+    """Return the values of JSON text, as ``read_json`` does; messages begin with ``where``."""
     try:
         if packed:
             content = decompressed(content, largest)
@@ -145,21 +146,22 @@ def parse_json(
         raise InputError(f"{where}: damaged, or not gzip") from None
     except EOFError as error:
         raise InputError(f"{where}: truncated: {error}") from None
-    except ValueError as error:  # a number of thousands of digits, a key given twice
+    except ValueError as error:  # a number of thousands of digits, or a duplicate key
         raise InputError(f"{where}: not JSON: {reason(error)}") from None
 
 
 def has_unique_keys(values: Any, content: bytes) -> bool:
-    """Say whether no key was given twice in ``content``, which holds no escaped colon and gave ``values``.
+    """Return whether ``content``, which was parsed to ``values``, has no duplicate keys.
 
-    Written again they have as many colons as before, those in texts included, unless a key got lost.
+    ``content`` must hold no escaped colon. The values encoded again have as many colons as ``content``, those
+    inside strings included, unless a key was lost.
     """
     return msgspec.json.encode(values).count(b":") == content.count(b":")
 
 
 def _quickly(content: bytes, finite: bool) -> Any:
-    """Return the values of JSON text in which msgspec sees nothing unusual, else UNSET: json tells what."""
-    if b"\\u003" in content:  # it may be a colon
+    """Return the values of JSON text if msgspec reads it; else UNSET, and json then reports the error."""
+    if b"\\u003" in content:  # it may be an escaped colon
         return msgspec.UNSET
     try:
         values = msgspec.json.decode(content)
@@ -170,7 +172,7 @@ def _quickly(content: bytes, finite: bool) -> Any:
 
 
 def decompressed(content: bytes, largest: int) -> bytes:
-    """Return the whole of a gzip file; ValueError if it is more than ``largest`` bytes, EOFError if cut."""
+    """Return a decompressed gzip file; raise ValueError above ``largest`` bytes, EOFError if truncated."""
     if content.count(GZIP_MAGIC) > MAX_MEMBERS:
         raise ValueError(f"more than {MAX_MEMBERS:,} gzip files one after another")
     with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
@@ -183,13 +185,13 @@ def decompressed(content: bytes, largest: int) -> bytes:
 
 
 def relative_message(error: InputError, path: Path) -> str:
-    """Return an error's message with a file's name for its path, as lists of problems have it."""
+    """Return an error's message with the file's path replaced by its name, for lists of problems."""
     return f"{printable(path.name)}: {str(error).removeprefix(f'{printable(str(path))}: ')}"
 
 
 @contextlib.contextmanager
 def named_in_errors(path: Path) -> Iterator[None]:
-    """Let the messages of InputError in the block begin with the file's path, as those of read_json do."""
+    """Prefix the messages of InputError raised in the block with the file's path, as read_json does."""
     try:
         yield
     except InputError as error:
@@ -198,7 +200,7 @@ def named_in_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def gc_paused() -> Iterator[None]:
-    """Keep Python from looking for garbage in the block: it would go through all that is read, often."""
+    """Disable garbage collection in the block: it would traverse all values read, many times."""
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -209,7 +211,7 @@ def gc_paused() -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """Return in one short line what an error says."""
+    """Return an error's message as one short line."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return printable(" ".join(str(text).split()), 200)
 
@@ -242,11 +244,11 @@ def _usual_number(text: str) -> int:
 
 CONTAINERS = frozenset((dict, list))
 LEAST, MAX_NUMBER = -(10 ** (MAX_DIGITS - 1)), 10**MAX_DIGITS
-"""Whole numbers between these have at most ``MAX_DIGITS`` characters."""
+"""Integers between these have at most ``MAX_DIGITS`` characters."""
 
 
 def _is_shallow(value: Any) -> bool:
-    """Say whether no list or object is nested too deeply, and no whole number inside has too many digits."""
+    """Return whether no list or object is nested too deeply and no integer has too many digits."""
     level: list[Any] = [[value]]
     for _ in range(MAX_LEVELS + 1):
         inner: list[Any] = []
@@ -261,7 +263,7 @@ def _is_shallow(value: Any) -> bool:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file; raise InputError when it cannot be read."""
+    """Return the SHA-256 of a file; raise InputError if it cannot be read."""
     try:
         with open_regular(path, MAX_WEIGHTS_BYTES) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

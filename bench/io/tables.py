@@ -31,18 +31,18 @@ MARKDOWN = {"|": "\\|", "<": "&lt;", **{sign: f"\\{sign}" for sign in "\\`"}}
 MAX_NUMBERS_LENGTH = 60
 FORMULA = ("=", "+", "-", "@")
 NUMBERS = re.compile(r"NUMBER( (to |± )?NUMBER)*".replace("NUMBER", r"[+-]?(\d[\d,]*)?\.?\d+(e[+-]?\d+)?"))
-"""What may begin with a sign: a number, an interval of two, or several."""
+"""Cells that may begin with a sign: a number, an interval of two, or several numbers."""
 Cells = frozenset[tuple[int, int]]
-"""Lines and columns of cells."""
+"""Row and column indices of cells."""
 NONE: Cells = frozenset()
 
 
 def bold_best(
     header: Sequence[str], lines: Lines, columns: Sequence[str], among: Sequence[int] | None = None
 ) -> Cells:
-    """Return the cells that hold the largest number of a column, ties too; where there is a second number.
+    """Return the cells with the largest number of a column, ties included, if it has several numbers.
 
-    ``among`` limits the lines that are looked at.
+    ``among`` restricts the rows that are compared.
     """
     numbers = range(len(lines)) if among is None else among
     best: set[tuple[int, int]] = set()
@@ -61,7 +61,7 @@ def _number(text: str) -> float | None:
 
 
 def markdown(header: Sequence[str], lines: Lines, text_columns: int = 1, bold: Cells = NONE) -> str:
-    """Return a markdown table; the first columns hold text, the others numbers."""
+    """Return a markdown table; the first ``text_columns`` columns hold text, the others numbers."""
     rule = ["---"] * text_columns + ["---:"] * (len(header) - text_columns)
     cells = [
         [
@@ -74,7 +74,7 @@ def markdown(header: Sequence[str], lines: Lines, text_columns: int = 1, bold: C
 
 
 def escape_markdown(text: str) -> str:
-    """Return a text that shows as it stands: no markup, no link, no picture that a viewer would fetch."""
+    """Escape text for markdown, so that it contains no markup, no link and no image to fetch."""
     text = "".join(MARKDOWN.get(each, each) for each in printable(text.replace("\n", " ")))
     return text.replace("](", "\\](").replace("][", "\\][")
 
@@ -88,7 +88,7 @@ def comma_separated(header: Sequence[str], lines: Lines) -> str:
 
 
 def plain_cell(text: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula: one that would be begins with a quote."""
+    """Return a cell that a spreadsheet does not evaluate: a quote is put before a formula."""
     text = printable(text, len(text) + 1)
     if not text.startswith(FORMULA) or (len(text) < MAX_NUMBERS_LENGTH and NUMBERS.fullmatch(text)):
         return text
@@ -130,7 +130,7 @@ def escape_latex(text: str) -> str:
 
 
 def plain(header: Sequence[str], lines: Lines) -> str:
-    """Return the cells in columns for the terminal."""
+    """Return the cells in aligned columns for the terminal."""
     header, *lines = ([printable(cell) for cell in line] for line in (header, *lines))
     widths = [max(len(line[i]) for line in (header, *lines)) for i in range(len(header))]
     return "\n".join(

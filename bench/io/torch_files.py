@@ -1,7 +1,7 @@
-"""Pickles and torch files of strangers, looked at before anything reads them: no bombs, no endless lists.
+"""Check untrusted pickles and torch files before they are loaded: no decompression bombs, no endless lists.
 
-That they run no code is the unpicklers' own matter (``weights_only`` of torch, ``bench.convert_i3d``); but
-those make whatever size a file claims. All a file may claim here is what it holds.
+The unpicklers themselves prevent code execution (``weights_only`` of torch, ``bench.convert_i3d``), but they
+allocate any size that a file declares. These checks refuse a file that declares more than it contains.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import IO
 from bench.io.reading import MAX_WEIGHTS_BYTES, megabytes, open_regular
 
 MAX_OPERATIONS = 1_000_000
-"""Of a pickle; a tensor takes about forty. Each may take a hundred bytes, so that much memory is bounded."""
+"""Opcodes of a pickle; a tensor takes about forty. Each may take a hundred bytes, so memory is bounded."""
 MAX_MEMBERS = 200_000
-"""Of an archive: torch writes one for each tensor, and a few more."""
+"""Members of an archive: torch writes one for each tensor, and a few more."""
 CHUNK = 2**20
 LEGACY_PICKLES = 5
-"""Pickles one after another at the beginning of a file of torch before 1.6."""
+"""Number of consecutive pickles at the beginning of a file of torch before 1.6."""
 
 
 def check_pickle(stream: IO[bytes], pickles: int = 1) -> None:
-    """Raise ValueError for a pickle of too many operations, or one that makes room which it does not fill."""
+    """Raise ValueError for a pickle that has too many opcodes or allocates more than it contains."""
     operations = 0
     for _ in range(pickles):
         for operation, argument, _ in pickletools.genops(stream):
@@ -36,7 +36,7 @@ def check_pickle(stream: IO[bytes], pickles: int = 1) -> None:
 
 
 def members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """Return the members of an archive; raise ValueError for more than weights need."""
+    """Return the members of an archive; raise ValueError if there are more than weights need."""
     found = archive.infolist()
     if len(found) > MAX_MEMBERS:
         raise ValueError(f"{len(found):,} members, allowed are at most {MAX_MEMBERS:,}")
@@ -44,9 +44,9 @@ def members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 
 def check_torch_file(path: Path, *, former: bool = False) -> None:
-    """Raise ValueError for a file that torch would take more memory or time to read than its size says.
+    """Raise ValueError for a file that needs more memory or time to load than its size suggests.
 
-    With ``former`` files as they were before torch 1.6 are looked into, else refused.
+    With ``former``, files in the format before torch 1.6 are checked as well; otherwise they are refused.
     """
     with open_regular(path, MAX_WEIGHTS_BYTES) as stream:
         if not zipfile.is_zipfile(stream):
@@ -68,7 +68,7 @@ def check_torch_file(path: Path, *, former: bool = False) -> None:
                         with archive.open(each) as member:
                             try:
                                 check_pickle(member)
-                            finally:  # at the end its checksum is compared, which explains any other fault
+                            finally:  # at the end the checksum is compared, which explains any other error
                                 while member.read(CHUNK):
                                     pass
                     except zipfile.BadZipFile:

@@ -1,7 +1,7 @@
-"""Typed values out of untrusted JSON: msgspec checks them against annotations, no code of theirs is run.
+"""Typed values from untrusted JSON: msgspec checks them against annotations and runs no code of the file.
 
-What it refuses is told in this project's words: the field with its path, what stands there, what is allowed.
-The words are those of the type's ``msgspec.Meta(description=...)``, or follow from the type itself.
+Error messages name the field with its path, its value, and what is allowed. The last is the type's
+``msgspec.Meta(description=...)``, or is derived from the type itself.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from bench.io.reading import has_unique_keys
 from bench.io.text import ACTING, MAX_NAME_LENGTH, SHA256, format_value, is_name, printable
 
 FieldPath = tuple[str | int, ...]
-"""Names and indices that lead to a value."""
+"""Keys and indices that lead to a value."""
 PLACE = re.compile(r"(.*) - at `\$([^`]*)`", re.DOTALL)
 STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 ABOUT_FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*)`", re.DOTALL)
 MAX_NUMBER = 2**63
-"""No number of a record is as large: neither bytes nor steps nor seconds."""
+"""Numbers of a record (bytes, steps, seconds) are smaller than this."""
 MAX_TEXT_LENGTH = 10_000
 MAX_STEP_LENGTH = 80
-"""Of a field's name in messages."""
+"""Characters of a field's name in messages."""
 MAX_ENTRIES = 10_000
 USUAL_LEVELS = 8
-"""Of nested lists and objects in records; deeper ones are read, but not as fast."""
+"""Levels of nested lists and objects in records; deeper ones are read too, but more slowly."""
 A_NAME = f"text of 1 to {MAX_NAME_LENGTH} characters, none of them a control"
 A_TEXT = f"text of at most {MAX_TEXT_LENGTH} characters"
 PATTERN = rf"\A[^{ACTING}]{{1,{MAX_NAME_LENGTH}}}\Z"
@@ -45,12 +45,12 @@ TABLE = Meta(max_length=MAX_ENTRIES, description=A_TABLE)
 LIST = Meta(max_length=MAX_ENTRIES, description=A_LIST.format(0))
 
 Name = Annotated[str, Meta(pattern=PATTERN, description=A_NAME)]
-"""A text that becomes part of a table."""
+"""A text that is used in a table."""
 Label = Annotated[str, Meta(pattern=rf"\A\Z|{PATTERN}", description=A_NAME)]
-"""A name that may be empty, as where a machine does not tell its own."""
+"""A name that may be empty, for example where a machine does not report its own."""
 Text = Annotated[str, Meta(max_length=MAX_TEXT_LENGTH, description=A_TEXT)]
 Sha256 = Annotated[str, Meta(pattern=rf"\A{SHA256.pattern}\Z", description="a sha256")]
-"""It becomes part of a file's name."""
+"""It is used in a file name."""
 Integer = Annotated[int, Meta(gt=-MAX_NUMBER, le=MAX_NUMBER - 1)]
 Whole = Annotated[int, Meta(ge=0, le=MAX_NUMBER - 1, description="a whole number from 0 on")]
 Positive = Annotated[int, Meta(ge=1, le=MAX_NUMBER - 1, description="a whole number from 1 on")]
@@ -58,7 +58,7 @@ Real = Integer | Annotated[float, Meta(gt=-MAX_NUMBER, lt=MAX_NUMBER)]
 Number = Annotated[
     Whole | Annotated[float, Meta(ge=0, lt=MAX_NUMBER)], Meta(description="a number from 0 on")
 ]
-"""As JSON has them: a truth value is none."""
+"""JSON numbers: a boolean is not one."""
 Fraction = Annotated[
     Annotated[int, Meta(ge=0, le=1)] | Annotated[float, Meta(ge=0, le=1)],
     Meta(description="a number from 0 to 1"),
@@ -79,36 +79,36 @@ WORDS = {
 
 
 def structure(kind: Any, value: Any, way: FieldPath = ()) -> Any:
-    """Return a JSON ``value`` as one of the annotated type ``kind``, as ``msgspec.convert`` makes it.
+    """Convert a JSON ``value`` to the annotated type ``kind``, as ``msgspec.convert`` does.
 
-    Raises InputError that names the first wrong field; ``way`` leads to the value.
+    Raises InputError that names the first wrong field; ``way`` is the path to the value.
     """
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise InputError(_explained(str(error), kind, value, way)) from None
-    except UnicodeEncodeError as error:  # of a field's name, or of a text of which a few are allowed
+    except UnicodeEncodeError as error:  # in a field's name, or in a text that is restricted to a few values
         raise InputError(
             f"{_field(way)} holds {format_value(error.object)}, allowed is text in Unicode"
         ) from None
 
 
 def structure_dataclass(kind: Any, value: Any, way: FieldPath = ()) -> Any:
-    """Return a JSON ``value`` as a dataclass, or a tuple of them; raise InputError that names the field.
+    """Convert a JSON ``value`` to a dataclass or a tuple of them; raise InputError that names the field.
 
-    Fields may be absent where they have a default, others are refused, and so are numbers that are not
-    finite. A whole number stays one where a number is asked for: digests tell 1 from 1.0.
+    A field may be missing if it has a default. Unknown fields and numbers that are not finite are refused.
+    An integer stays an integer where the annotation is float: digests distinguish 1 from 1.0.
     """
     try:
         made = structure(kind, value, way)
-    except TypeError as error:  # an annotation that msgspec does not know, in somebody's strategy
+    except TypeError as error:  # an annotation that msgspec does not support, in a user's strategy
         raise InputError(f"{_field(way)}: {printable(str(error), 200)}") from None
     return _as_given(made, value, way)
 
 
 @functools.cache
 def _usual() -> msgspec.json.Decoder[Any]:
-    """Return what reads text whose values are plain, as ``check_plain`` has it, if they are not deep."""
+    """Return a decoder of text whose values are plain in the sense of ``check_plain`` and not deep."""
     key = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
     scalar = Text | Integer | float | bool | None
     kind: Any = scalar
@@ -118,9 +118,9 @@ def _usual() -> msgspec.json.Decoder[Any]:
 
 
 def decode_plain(content: bytes) -> Any:
-    """Return the values of JSON text if a quick look tells that they are plain, else UNSET.
+    """Return the values of JSON text if a fast check shows that they are plain, else UNSET.
 
-    Without an escape no character of printable ASCII acts.
+    Printable ASCII without an escape contains no control characters.
     """
     if not content.isascii() or b"\\" in content or b"\x7f" in content:
         return UNSET
@@ -134,7 +134,7 @@ def decode_plain(content: bytes) -> Any:
 def check_plain(value: Any, way: FieldPath) -> None:
     """Check settings of any shape: names, texts, numbers, lists and objects of these.
 
-    Raises InputError that names the first that a table or a terminal could not show.
+    Raises InputError that names the first one that a table or a terminal cannot display.
     """
     kind = type(value)
     if kind is dict and len(value) > MAX_ENTRIES:
@@ -158,12 +158,12 @@ def check_plain(value: Any, way: FieldPath) -> None:
 
 
 def fail(value: Any, way: FieldPath, allowed: str) -> NoReturn:
-    """Raise InputError that shows a value, where it stands and what is allowed."""
+    """Raise InputError that shows a value, its path and what is allowed."""
     raise InputError(f"{_field(way)} is {format_value(value)}, allowed is {allowed}")
 
 
 def format_path(way: FieldPath) -> str:
-    """Return where a value stands, as messages have it."""
+    """Return the path of a value as text for messages."""
     steps = (f"[{step}]" if isinstance(step, int) else f".{printable(step, MAX_STEP_LENGTH)}" for step in way)
     return "".join(steps).removeprefix(".")
 
@@ -189,10 +189,10 @@ def _as_given(made: Any, given: Any, way: FieldPath) -> Any:
 
 
 def _explained(message: str, kind: Any, value: Any, way: FieldPath) -> str:
-    """Return msgspec's message on ``value`` in this project's words, one line."""
+    """Return msgspec's message on ``value`` in the form of this project's messages, one line."""
     what = message
     if found := PLACE.fullmatch(message):
-        with contextlib.suppress(LookupError, TypeError):  # a field's name that looks like a place
+        with contextlib.suppress(LookupError, TypeError):  # a field's name that looks like a path
             kind, value, way = _followed(found[2], kind, value, way)
             what = found[1]
     if about := ABOUT_FIELD.fullmatch(what):
@@ -204,10 +204,10 @@ def _explained(message: str, kind: Any, value: Any, way: FieldPath) -> str:
 
 
 def _followed(place: str, kind: Any, value: Any, way: FieldPath) -> tuple[Any, Any, FieldPath]:
-    """Return type, value and way of what stands at a place in a value, as msgspec spells places."""
+    """Return type, value and path of the item at ``place`` in a value, in msgspec's notation of paths."""
     for name, index in STEP.findall(place):
         kind = _bare(kind)
-        # The key of a table is not told.
+        # msgspec does not report the key of a table.
         step = int(index) if index.isdecimal() else name or _first_wrong(typing.get_args(kind)[1], value)
         kind, value, way = _member(kind, step), value[step], (*way, step)
     return kind, value, way
@@ -223,7 +223,7 @@ def _first_wrong(kind: Any, table: dict[str, Any]) -> str:
 
 
 def _bare(kind: Any) -> Any:
-    """Return a type without its constraints, and of alternatives the one that holds others."""
+    """Return a type without its constraints; of a union, the container type."""
     if typing.get_origin(kind) is Annotated:
         return _bare(typing.get_args(kind)[0])
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
@@ -233,7 +233,7 @@ def _bare(kind: Any) -> Any:
 
 
 def _member(kind: Any, step: str | int) -> Any:
-    """Return the type of what stands at ``step`` in a value of the bare type ``kind``."""
+    """Return the type of the item at ``step`` in a value of the bare type ``kind``."""
     arguments = typing.get_args(kind)
     if isinstance(step, int):
         several = typing.get_origin(kind) is tuple and Ellipsis not in arguments
@@ -246,7 +246,7 @@ def _member(kind: Any, step: str | int) -> Any:
 
 
 def _allowed(kind: Any) -> str:
-    """Return what a type takes, in words."""
+    """Return a description of the values that a type allows."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
         described = [meta.description for meta in arguments[1:] if getattr(meta, "description", None)]

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written under a hidden name, then renamed."""
+"""Atomic writing of files: written under a hidden temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from bench.io.errors import InputError
 DRAFT = re.compile(r"\.(.*)\.([A-Za-z0-9-]*)\.(\d+)\.draft")
 
 STALE_TEMP_SECONDS = 24 * 3600
-"""After that a draft of another machine's process is taken for one that nobody writes any more."""
+"""Age after which a temporary file of another machine's process is regarded as stale."""
 
 
 def machine() -> str:
-    """Return this machine's name, of letters, digits and dashes alone."""
+    """Return this machine's name, reduced to letters, digits and dashes."""
     return re.sub("[^A-Za-z0-9-]", "-", platform.node())
 
 
 def temp_path(path: Path) -> Path:
-    """Return the hidden name beside ``path`` under which this process writes what is to become ``path``."""
+    """Return the hidden temporary name beside ``path`` under which this process writes ``path``."""
     return path.with_name(f".{path.name}.{machine()}.{os.getpid()}.draft")
 
 
 def remove_stale_temps(folder: Path, in_use: Callable[[str], bool] = lambda name: False) -> int:
-    """Remove the drafts below ``folder`` whose processes are gone, however they went; return how many.
+    """Remove the temporary files below ``folder`` whose processes have ended; return how many.
 
-    ``in_use`` says of the name of a file that is to be whether somebody may be writing it all the same:
-    what looks gone from here may live in a container of the same name.
+    ``in_use`` returns whether another process may still be writing a file of a given final name: a process
+    that is not visible here may run in a container with the same machine name.
     """
     removed = 0
     for path in folder.rglob(".*.draft"):
         if (found := DRAFT.fullmatch(path.name)) is None:
             continue
-        with contextlib.suppress(OSError):  # somebody else removed it, or it is not ours to remove
+        with contextlib.suppress(OSError):  # another process removed it, or permission is missing
             if found[2] == machine():
                 left = not process_runs(int(found[3]))
             else:
@@ -52,7 +52,7 @@ def remove_stale_temps(folder: Path, in_use: Callable[[str], bool] = lambda name
 
 
 def process_runs(process: int) -> bool:
-    """Say whether this machine has a process of that id."""
+    """Return whether this machine has a process with that id."""
     try:
         return psutil.pid_exists(process)
     except OverflowError:
@@ -61,11 +61,11 @@ def process_runs(process: int) -> bool:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give the path of a draft beside ``path`` that takes its place, whole, when the block ends well."""
+    """Yield a temporary path beside ``path`` that replaces it when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = temp_path(path)
     try:
-        # Made anew: who knows the name beforehand may have put a link there that leads elsewhere.
+        # Always create a new file: an attacker who predicts the name may have put a symbolic link there.
         draft.unlink(missing_ok=True)
         os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         yield draft
@@ -77,15 +77,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to a draft beside ``path`` and rename it, so that no reader sees half of it."""
+    """Write ``content`` to a temporary file beside ``path`` and rename it, so that no reader sees a part."""
     with atomic_path(path) as draft:
         draft.write_bytes(content)
 
 
 def write_output(option: str, path: Path, content: str | bytes) -> None:
-    """Write a file that the user asked for by ``option``.
+    """Write a file that the user requested by ``option``.
 
-    Raises InputError where it cannot be written; a folder that does not exist may be a typing error.
+    Raises InputError if it cannot be written. A missing folder is not created: it may be a typing error.
     """
     if not path.parent.exists():
         raise InputError(f"{option}: {path} cannot be written (there is no folder {path.parent})")
@@ -96,16 +96,16 @@ def write_output(option: str, path: Path, content: str | bytes) -> None:
 
 
 def check_inside(root: Path, *names: str) -> None:
-    """Raise InputError for a folder of ``root`` that is a symbolic link to what lies outside of it.
+    """Raise InputError for a folder of ``root`` that is a symbolic link to a place outside of it.
 
-    A folder of results or a cache may come from a stranger. Single files need no such check: they are
-    replaced, never written into, so that a link goes and what it led to stays (``atomic_path``).
+    A folder of results or a cache may be untrusted. Single files need no such check: they are replaced, never
+    written into, so that a link is removed and its target stays unchanged (``atomic_path``).
     """
     for name in names:
         path = root / name
         try:
             inside = path.resolve().is_relative_to(root.resolve())
-        except (OSError, RuntimeError):  # links in a circle
+        except (OSError, RuntimeError):  # a loop of symbolic links
             inside = False
         if not inside:
             raise InputError(

@@ -1,9 +1,9 @@
-"""The CUDA caching allocator on paper: which addresses and segments a sequence of requests would take.
+"""A simulated CUDA caching allocator: the addresses and segments that a sequence of requests would take.
 
-After the behaviour documented and visible in PyTorch's ``CUDACachingAllocator`` with default settings and
+Follows the documented and observed behaviour of PyTorch's ``CUDACachingAllocator`` with default settings and
 one stream: requests are rounded to 512 bytes; small ones (at most 1 MiB) come from segments of 2 MiB, larger
 ones from segments of 20 MiB, and from 10 MiB on from segments of their own size rounded to 2 MiB; the
-smallest free block that fits is taken and split; freed neighbours merge; segments are never given back.
+smallest free block that fits is taken and split; freed neighbours merge; segments are never released.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ LARGE_SEGMENT = 20 * 2**20
 OWN_SEGMENT = 10 * 2**20
 SEGMENT_ROUNDING = 2 * 2**20
 SEGMENT_GAP = 2**50
-"""Segments lie this far apart, so that blocks of two of them are never neighbours."""
+"""Distance between segments, so that blocks of two segments are never neighbours."""
 
 
 def rounded(size: int) -> int:
-    """Return the bytes that a request of ``size`` bytes takes."""
+    """Return the bytes that are allocated for a request of ``size`` bytes."""
     return -(-size // ROUNDING) * ROUNDING
 
 
 @dataclasses.dataclass
 class Block:
-    """A piece of a segment, in use or free, and its neighbours' addresses."""
+    """A part of a segment, in use or free, and its neighbours' addresses."""
 
     size: int
     small: bool
@@ -38,7 +38,7 @@ class Block:
 
 
 class CachingAllocator:
-    """Follows ``allocate`` and ``release``; ``reserved`` and ``allocated`` are in bytes."""
+    """Simulates ``allocate`` and ``release``; ``reserved`` and ``allocated`` are in bytes."""
 
     def __init__(self) -> None:
         self.allocated = 0
@@ -48,7 +48,7 @@ class CachingAllocator:
         self._next_segment = 0
 
     def allocate(self, size: int) -> int | None:
-        """Return the address of a new block of ``size`` bytes, None for none."""
+        """Return the address of a new block of ``size`` bytes, or None for zero bytes."""
         size = rounded(size)
         if size == 0:
             return None

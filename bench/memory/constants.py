@@ -1,4 +1,4 @@
-"""Names and sizes of memory that plans, runs and reports share. Imports no torch."""
+"""Memory constants that plans, runs and reports share. Does not import torch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ KINDS = ("parameter", "gradient", "optimizer", "activation", "temporary", "input
 GIBIBYTE = 2**30
 
 CARDS = {"16": 16 << 30, "24": 24 << 30, "40": 40 << 30, "80": 80 << 30, "141": 143771 << 20}
-"""Bytes of cards by the number on their box; the last is what NVML says of an H200."""
+"""Bytes of GPUs by their nominal size in GB; the last is what NVML reports for an H200."""
 
 CONTEXT_BYTES = 500_000_000
-"""What a CUDA context and loaded kernels take of a card outside of the allocator, about."""
+"""Approximate GPU memory of a CUDA context and loaded kernels, outside of the allocator."""
 
 
 def needed_bytes(row: dict[str, Any]) -> int:
-    """Return what a row's run takes of a card: the allocator's segments and the context."""
+    """Return the GPU memory that a row's run needs: the allocator's segments and the context."""
     return int(row["predicted_reserved_bytes"]) + CONTEXT_BYTES

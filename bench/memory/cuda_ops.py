@@ -1,4 +1,4 @@
-"""What CUDA does otherwise than a CPU, for steps traced on a CPU: casts, and scratch memory of kernels."""
+"""Differences between CUDA and the CPU, for steps traced on a CPU: casts, and scratch memory of kernels."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 aten = torch.ops.aten
 LOW = (torch.float16, torch.bfloat16)
 
-# Operations of the models here that autocast runs in float32 on CUDA ("Autocast Op Reference" of PyTorch)
-# and leaves alone, or lowers, on a CPU.
+# Operations of this project's models that autocast runs in float32 on CUDA ("Autocast Op Reference" of
+# PyTorch) and leaves unchanged, or casts to lower precision, on a CPU.
 CAST_INPUTS = (
     *(aten.layer_norm.default, aten.group_norm.default, aten.binary_cross_entropy_with_logits.default),
     *(aten.exp.default, aten.log.default, aten.rsqrt.default, aten.reciprocal.default),
@@ -32,9 +32,9 @@ def _raised(value: Any) -> Any:
 
 @functools.cache
 def follow_cuda_autocast() -> torch.library.Library:
-    """Make CPU autocast of this process cast to float32 where CUDA's does. Cannot be undone.
+    """Make CPU autocast of this process cast to float32 where CUDA's does.
 
-    The registration lives as long as the library object that is returned and kept.
+    The registration is valid as long as the caller keeps the returned library object. It cannot be undone.
     """
     library = torch.library.Library("aten", "IMPL")
     autocast_key = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
@@ -64,11 +64,11 @@ def follow_cuda_autocast() -> torch.library.Library:
 
 
 def kernel_scratch(operation: Any, args: tuple[Any, ...]) -> Iterable[int]:
-    """Return the bytes that an operation's CUDA kernel takes while it runs, beside its results.
+    """Return the bytes of temporary memory that an operation's CUDA kernel allocates, beside its results.
 
-    FlashAttention's backward sums the queries' gradient in float32, of rows rounded to 128 and channels to
-    32, and keeps a float for each row (Dao et al., the sizes in ``flash_api.cpp``); in float32 the
-    memory-efficient kernel is used, which keeps a float for each row.
+    FlashAttention's backward accumulates the queries' gradient in float32, with rows rounded up to 128 and
+    channels to 32, and stores a float per row (Dao et al., the sizes in ``flash_api.cpp``); in float32 the
+    memory-efficient kernel is used, which stores a float per row.
     """
     if operation is not aten._scaled_dot_product_flash_attention_for_cpu_backward.default:
         return ()

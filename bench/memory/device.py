@@ -1,4 +1,4 @@
-"""The device: its name and memory, and what other processes hold of a CUDA card."""
+"""The device: its name and memory, and the memory of a GPU that other processes use."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import torch
 from bench.io.errors import InputError
 
 DIRTY_BYTES = 200 * 2**20
-"""More than this in other processes' hands makes a card dirty; desktops and monitors hold less."""
+"""If other processes use more than this, a GPU is not idle; desktops and monitoring tools use less."""
 
 
 def nvml_handle(device: torch.device) -> Any:
-    """Return NVML's handle of a CUDA device, whatever CUDA_VISIBLE_DEVICES renumbered; raises NVMLError."""
+    """Return NVML's handle of a CUDA device, independent of CUDA_VISIBLE_DEVICES; raise NVMLError."""
     import pynvml
 
     pynvml.nvmlInit()
@@ -28,7 +28,7 @@ def nvml_handle(device: torch.device) -> Any:
 
 
 def used_bytes(device: torch.device) -> int | None:
-    """Return the bytes in use on the card by anybody, or None where NVML does not tell."""
+    """Return the bytes of the GPU that all processes use, or None where NVML does not report it."""
     import pynvml
 
     try:
@@ -38,18 +38,18 @@ def used_bytes(device: torch.device) -> int | None:
 
 
 def check_device_idle(device: torch.device, used: int | None, capacity: int) -> None:
-    """Raise InputError where others hold memory of the card, before this process has taken any."""
-    # The driver itself takes about one part in two hundred of a large card.
+    """Raise InputError if other processes use GPU memory. Call it before this process allocates any."""
+    # The driver itself uses about 0.5% of a large GPU.
     allowed = DIRTY_BYTES + capacity // 100
     if used is not None and used > allowed:
         raise InputError(
             f"--device: {used / 1e9:.1f} GB of {device} are in use by other processes, allowed are "
-            f"{allowed / 1e9:.1f}; --force measures all the same"
+            f"{allowed / 1e9:.1f}; --force measures anyway"
         )
 
 
 def allocator_settings() -> dict[str, Any]:
-    """Return the caching allocator's backend and settings, as records have them."""
+    """Return the caching allocator's backend and settings for the record."""
     names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
     return {
         "backend": torch.cuda.get_allocator_backend(),
@@ -59,7 +59,7 @@ def allocator_settings() -> dict[str, Any]:
 
 @functools.cache
 def processor_facts() -> Mapping[str, str]:
-    """Return what Linux says of the first processor, by its names; empty elsewhere."""
+    """Return the fields of the first processor in Linux's /proc/cpuinfo; empty on other systems."""
     try:
         first = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
     except OSError:
@@ -69,17 +69,17 @@ def processor_facts() -> Mapping[str, str]:
 
 
 def processor_name() -> str:
-    """Return the processor's model name as the system gives it."""
+    """Return the processor's model name as the system reports it."""
     return processor_facts().get("model name") or platform.processor() or platform.machine()
 
 
 def device_name(device: torch.device) -> str:
-    """Return the card's or the processor's model name."""
+    """Return the model name of the GPU or the processor."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
 
 
 def capacity_bytes(device: torch.device) -> int | None:
-    """Return the bytes of memory that ``device`` has, where the system tells."""
+    """Return the memory of ``device`` in bytes, or None where the system does not report it."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return physical_memory()
@@ -91,7 +91,7 @@ def physical_memory() -> int:
 
 
 def available_memory() -> int:
-    """Return the bytes of memory that can still be taken, of the machine's or of the container's."""
+    """Return the bytes of memory that are still available, within the container's limit if there is one."""
     free = int(psutil.virtual_memory().available)
     try:
         group = Path("/sys/fs/cgroup")
@@ -115,6 +115,6 @@ def driver_version() -> str | None:
 
 
 def check_card(name: str) -> None:
-    """Raise InputError where other processes hold memory of the card."""
+    """Raise InputError if other processes use memory of the GPU."""
     device = torch.device(name)
     check_device_idle(device, used_bytes(device), capacity_bytes(device) or 0)

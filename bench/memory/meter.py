@@ -1,7 +1,7 @@
 """Memory meters: the peak of each phase of a training step and of inference, on CPU and on CUDA.
 
-Both meters follow storages by kind. The CUDA meter also reads the caching allocator's peaks, which it
-resets between phases, and what NVML says that this process holds on the device.
+Both meters track storages by kind. The CUDA meter also reads the caching allocator's peaks, which it
+resets between phases, and the device memory of this process that NVML reports.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TRAINING_PHASES = ("forward", "backward", "optimizer")
 
 @dataclasses.dataclass(frozen=True)
 class MemoryReading:
-    """Peaks in bytes. ``None`` is what this meter cannot measure."""
+    """Peaks in bytes. ``None`` means that this meter cannot measure a value."""
 
     meter: str
     """``cpu-tensors`` (storages of CPU tensors) or ``cuda`` (the caching allocator)."""
@@ -37,7 +37,7 @@ class MemoryReading:
 
 
 class Meter(Protocol):
-    """What a training step needs of a meter."""
+    """The interface of meters that a training step uses."""
 
     def phase(self, name: str) -> contextlib.AbstractContextManager[None]: ...
 
@@ -47,7 +47,7 @@ class Meter(Protocol):
 
 
 class NoMeter:
-    """Measures nothing and costs nothing."""
+    """A meter that measures nothing."""
 
     def phase(self, name: str) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
@@ -60,7 +60,7 @@ class NoMeter:
 
 
 class MemoryMeter:
-    """Measures what runs between ``with meter.watching(...)`` and its end."""
+    """Measures the code inside ``with meter.watching(...)``."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -71,9 +71,9 @@ class MemoryMeter:
     def watching(
         self, module: nn.Module, optimizer: HasState | None = None, *, parameters: Iterable[Tensor] = ()
     ) -> Iterator[MemoryMeter]:
-        """Count ``module``, its gradients and the optimizer's state as what they are, and watch the rest.
+        """Label ``module``, its gradients and the optimizer's state by kind, and track all other storages.
 
-        ``parameters`` are further tensors that count as such: averaged weights, parts of sharded ones.
+        ``parameters`` are further tensors labelled as parameters: averaged weights, local shards.
         """
         self.tracker.label_module(module)
         for tensor in parameters:
@@ -88,7 +88,7 @@ class MemoryMeter:
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Measure the body as the phase ``name``; a phase that runs twice keeps its higher peak."""
+        """Measure the block as the phase ``name``; a phase that runs twice keeps its higher peak."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -105,11 +105,11 @@ class MemoryMeter:
             self.cuda_peaks[name] = {key: _larger(value, before.get(key)) for key, value in reading.items()}
 
     def gradients_ready(self, parameters: Sequence[Tensor]) -> None:
-        """Name the gradients that no hook has named: those that are spread over processes."""
+        """Label the gradients that no hook has labelled: those of sharded parameters."""
         self.tracker.label_gradients(parameters)
 
     def optimizer_stepped(self, optimizer: HasState) -> None:
-        """Name the optimizer's state, which its first step creates."""
+        """Label the optimizer's state, which its first step creates."""
         self.tracker.label_optimizer(optimizer)
 
     def reading(self) -> MemoryReading:
@@ -142,7 +142,7 @@ def _highest(phases: dict[str, dict[str, int | None]], key: str) -> int | None:
 
 
 def process_device_bytes(device: torch.device) -> int | None:
-    """Return the bytes that this process holds on ``device`` as NVML sees it, context included.
+    """Return the bytes that this process uses on ``device`` according to NVML, context included.
 
     ``None`` where NVML does not list the process (some containers hide process ids).
     """

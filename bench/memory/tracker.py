@@ -1,7 +1,7 @@
-"""The storage tracker: how many bytes of tensors are alive, of which kind, and when that is most.
+"""The storage tracker: counts the bytes of live tensors by kind, and records their peaks.
 
-A dispatch mode sees every operation's outputs and follows their storages until they are freed. On real
-CPU tensors it is the memory meter of a machine without a GPU; on fake tensors it is the forecast; beside a
+A dispatch mode receives every operation's outputs and tracks their storages until they are freed. On real
+CPU tensors it is the memory meter of a machine without a GPU; on fake tensors it is the forecast; on a
 GPU it explains the allocator's peak.
 """
 
@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_iter
 from bench.memory.allocator import CachingAllocator, rounded
 from bench.memory.constants import KINDS
 
-# What a storage is taken for while a phase runs, until something says better.
+# The default kind of a storage that is created in a phase, until it is labelled.
 PHASE_KINDS = {"load": "input", "optimizer": "temporary", "backward": "temporary"}
 
 Scratch = Callable[[Any, tuple[Any, ...]], Iterable[int]]
@@ -31,7 +31,7 @@ Scratch = Callable[[Any, tuple[Any, ...]], Iterable[int]]
 
 
 class HasState(Protocol):
-    """What of an optimizer the tracker asks for."""
+    """The interface of optimizers that the tracker uses."""
 
     @property
     def state(self) -> Any: ...
@@ -57,10 +57,10 @@ class StorageTracker(TorchDispatchMode):
     """Counts the bytes of live storages by kind, with a peak for each phase.
 
     Storages are counted once however many tensors view them, at their exact size in bytes, or rounded as the
-    CUDA caching allocator rounds where an ``allocator`` follows. A storage that an operation returned is an
-    activation in the forward phase and where a backward phase goes forward again (gradients are then
+    CUDA caching allocator rounds if an ``allocator`` is given. A storage that an operation returned is an
+    activation in the forward phase and in recomputation during the backward phase (gradients are then
     enabled), otherwise a temporary in the backward and optimizer phases; gradients and optimizer states are
-    named by ``label_gradients`` and ``label``.
+    labelled by ``label_gradients`` and ``label``.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class StorageTracker(TorchDispatchMode):
         self.allocator = allocator
         self.scratch = scratch
         self.timeline: list[tuple[str, int]] | None = [] if timeline else None
-        """After every change the phase and the live bytes."""
+        """The phase and the live bytes after every change."""
         self.bytes_by_kind = dict.fromkeys(KINDS, 0)
         self.total = 0
         self.phase_name = "load"
@@ -88,9 +88,9 @@ class StorageTracker(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if DTensor in types:
-            return NotImplemented  # it calls the same operation on the part that this process has
+            return NotImplemented  # DTensor calls the same operation on the local shard
         if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
-            # Half of a traced backward pass are such questions; the fake mode's own way takes much longer.
+            # Half of the operations of a traced backward pass are such queries; the fake mode is much slower.
             inside = args[0].fake_mode.in_kernel_invocation
             return torch.device("meta") if inside else args[0].fake_device
         result = func(*args, **(kwargs or {}))
@@ -108,7 +108,7 @@ class StorageTracker(TorchDispatchMode):
         original = torch.UntypedStorage.resize_
 
         def resize(storage: torch.UntypedStorage, size: int) -> None:
-            """Resize, as blocks that are put together and taken apart do, and count it."""
+            """Resize and count it: FSDP2 resizes storages when it unshards and reshards blocks."""
             original(storage, size)
             if (known := self._live.get(storage._cdata)) is not None:
                 self._resized(known, storage.nbytes())
@@ -142,7 +142,7 @@ class StorageTracker(TorchDispatchMode):
             self._gradient_ready(parameter)
 
     def label_buffers(self, module: nn.Module) -> None:
-        """Count a module's buffers as parameters: some are new tensors after a step."""
+        """Count a module's buffers as parameters: some are replaced by new tensors in a step."""
         for tensor in module.buffers():
             self.label(tensor, "parameter")
 
@@ -155,7 +155,7 @@ class StorageTracker(TorchDispatchMode):
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count what is allocated inside as the phase ``name``, with a peak of its own."""
+        """Count allocations inside the block as the phase ``name``, with a peak of its own."""
         before, self.phase_name = self.phase_name, name
         self._note_peak()
         try:
@@ -164,14 +164,14 @@ class StorageTracker(TorchDispatchMode):
             self.phase_name = before
 
     def reset_peaks(self) -> None:
-        """Start the peaks and the timeline anew; what is alive stays counted."""
+        """Reset the peaks and the timeline; live storages stay counted."""
         self.peaks.clear()
         self.reserved_peaks.clear()
         if self.timeline is not None:
             self.timeline.clear()
 
     def close(self) -> None:
-        """Take the hooks off the parameters."""
+        """Remove the hooks from the parameters."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -183,7 +183,7 @@ class StorageTracker(TorchDispatchMode):
     def _track(self, tensor: Tensor, kind: str, *, relabel: bool) -> None:
         if isinstance(tensor, DTensor):
             tensor = tensor._local_tensor
-        # A fake tensor answers ``device`` by one more trip through every dispatch mode.
+        # ``device`` of a fake tensor would be dispatched through every mode once more.
         device = tensor.fake_device if isinstance(tensor, FakeTensor) else tensor.device
         if device.type != self.device_type:
             return
@@ -210,7 +210,7 @@ class StorageTracker(TorchDispatchMode):
             self._resized(known, storage.nbytes())
 
     def _resized(self, known: _Storage, size: int) -> None:
-        """Count a storage whose size has changed to so many bytes."""
+        """Count a storage whose size has changed to ``size`` bytes."""
         size = rounded(size) if self.allocator is not None and size else size
         if known.size == size:
             return

@@ -32,7 +32,7 @@ def build_backbone(
 
     ``weights`` is the path of a checkpoint (``bench.models.pretrained``); without it the weights are
     drawn from torch's global generator. ``image_size`` (pixels) and ``clip_frames`` replace the model's own.
-    What loading did is kept as ``backbone.load_audit`` (``bench.models.pretrained.LoadAudit`` or None).
+    The report of loading is ``backbone.load_audit`` (``bench.models.pretrained.LoadAudit`` or None).
     Raises ``InputError`` for an unknown name and for a checkpoint that does not fit.
     """
     if name not in MODEL_NAMES:
@@ -51,10 +51,9 @@ def build_head(
 ) -> ActionFormer:
     """Return an ActionFormer head for features of ``input_dim`` channels and ``num_classes`` classes.
 
-    ``config`` goes by ActionFormer's own names (``bench.models.actionformer.config``); those of ``train_cfg``
-    and ``test_cfg`` may be given in mappings of these names or directly. ``weights`` is the path of a
-    checkpoint with the released names. Raises ``InputError`` for an unknown name, and then lists the known
-    ones.
+    ``config`` uses ActionFormer's names (``bench.models.actionformer.config``); those of ``train_cfg`` and
+    ``test_cfg`` may be given in mappings of these names or directly. ``weights`` is the path of a checkpoint
+    with the released names. Raises ``InputError`` that lists the known names for an unknown one.
     """
     from bench.models.actionformer.config import head_config
     from bench.models.actionformer.model import ActionFormer

@@ -1,4 +1,4 @@
-"""What every backbone family offers, so that no strategy and no loop asks which family it holds.
+"""The interface of backbones, so that strategies and training do not depend on the family.
 
 Shape legend: B windows, N clips, T frames of a clip, H W pixels, t feature steps of a clip,
 h w cells of the feature grid, D channels, S clips of a window.
@@ -18,24 +18,24 @@ Encoded = tuple[Tensor, ...]
 
 @dataclasses.dataclass(frozen=True)
 class BackboneGeometry:
-    """The sizes of a backbone's input and output that the rest of the bench needs."""
+    """The sizes of a backbone's input and output."""
 
     clip_frames: int
-    """Frames of one clip."""
+    """Frames per clip."""
     frames_per_step: int
-    """Frames behind one feature step (2 for tubelets of 2)."""
+    """Frames per feature step (2 for tubelets of 2)."""
     image_size: int
     """Height and width in pixels of a full-fidelity frame."""
     size_multiple: int
-    """Reduced heights and widths are rounded to a multiple of this many pixels."""
+    """Downscaled heights and widths are rounded to a multiple of this many pixels."""
     width: int
     """Channels D of the output feature."""
     layer_widths: tuple[int, ...]
     """Channels of every layer that can be tapped, first to last; the last is ``width``."""
     mean: tuple[float, float, float]
-    """Mean of the red, green and blue values in [0, 1] that the input is normalised with."""
+    """Mean of red, green and blue in [0, 1] for the normalisation of the input."""
     std: tuple[float, float, float]
-    """Standard deviation of the same."""
+    """Standard deviation of red, green and blue for the normalisation of the input."""
 
     @property
     def steps_per_clip(self) -> int:
@@ -43,13 +43,13 @@ class BackboneGeometry:
 
 
 class Backbone(nn.Module):
-    """A network that turns each clip, on its own, into tokens.
+    """A network that turns each clip independently into tokens.
 
-    A window is a sequence of clips. It is processed in two parts: ``encode`` sees one clip at a time,
-    ``fuse`` sees the encodings of a whole window. A strategy that adapts a backbone wraps it in another
-    ``Backbone`` and may give both parts a new meaning. What ``upstream`` returns is the module that
-    ``encode`` runs: where none of its parameters trains, the loop runs ``encode`` without gradient and
-    may keep its result, because no later step can change it.
+    A window is a sequence of clips. It is processed in two parts: ``encode`` processes one clip at a time,
+    ``fuse`` the encodings of a whole window. A strategy that adapts a backbone wraps it in another
+    ``Backbone`` and may redefine both parts. ``upstream`` returns the module that ``encode`` runs: if none
+    of its parameters is trained, the training loop runs ``encode`` without gradient and may cache its
+    result, because no later step can change it.
     """
 
     geometry: BackboneGeometry
@@ -57,13 +57,13 @@ class Backbone(nn.Module):
     """Recompute each block's activations in the backward pass instead of keeping them."""
 
     def set_checkpointing(self, wanted: bool) -> None:
-        """Switch ``checkpointing`` of this backbone and of all that it wraps."""
+        """Set ``checkpointing`` of this backbone and of all backbones that it wraps."""
         for module in self.modules():
             if isinstance(module, Backbone):
                 module.checkpointing = wanted
 
     def blocks_in_order(self) -> tuple[nn.Module, ...]:
-        """Return the parts that hold most of the weights and run one after the other; none if not known."""
+        """Return the sequential modules that hold most of the weights; empty if not known."""
         return ()
 
     def tokens(self, clips: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class Backbone(nn.Module):
         return pooled.flatten(1, 2).transpose(1, 2)
 
     def learned(self) -> dict[str, Any]:
-        """Return what a trained backbone has to tell, as JSON has it, for the run's record."""
+        """Return statistics of a trained backbone as JSON values, for the run's record."""
         return {}
 
     def forward(self, clips: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -110,8 +110,8 @@ class Backbone(nn.Module):
         return self.fuse(encoded, mask)
 
     def normalise(self, clips: Tensor) -> Tensor:
-        """Return float clips of (..., 3, T, H, W) values in 0 to 255, normalised per colour."""
+        """Return float clips of (..., 3, T, H, W) values from 0 to 255, normalised per colour channel."""
         mean = torch.tensor(self.geometry.mean, device=clips.device).view(3, 1, 1, 1) * 255
         std = torch.tensor(self.geometry.std, device=clips.device).view(3, 1, 1, 1) * 255
-        # The difference is a new tensor, so that dividing it in place keeps one copy of the clips, not two.
+        # The difference is a new tensor; dividing it in place needs one copy of the clips, not two.
         return torch.sub(clips, mean).div_(std)

@@ -24,11 +24,11 @@ def flat_positions(grid: Grid, width: int, device: torch.device) -> Tensor:
 
 
 def grid_positions(grid: Grid, full: Grid, width: int, device: torch.device) -> Tensor:
-    """Return (L, width) float32: sin-cos of time, row and column, each in channels of its own.
+    """Return (L, width) float32: sin-cos of time, row and column, each in separate channels.
 
-    Coordinates are cell centres measured in cells of ``full``: the tokens of a smaller input spread over the
-    same field and so meet the positions that training saw. Wavelengths run from about four cells to about
-    four times the field. Rows and columns get a third of the channels each (rounded down to an even number),
+    Coordinates are cell centres measured in cells of ``full``: the tokens of a smaller input cover the same
+    range, so that their positions are those of training. Wavelengths range from about four cells to about
+    four times the grid. Rows and columns get a third of the channels each (rounded down to an even number),
     time the rest.
     """
     spatial = 2 * (width // 6)
@@ -46,7 +46,7 @@ def grid_positions(grid: Grid, full: Grid, width: int, device: torch.device) -> 
 
 
 def sequence_positions(length: int, width: int) -> Tensor:
-    """Return (1, width, length): the sin-cos table, divided by the root of the width as released."""
+    """Return (1, width, length): the sin-cos table, divided by sqrt(width) as in the release."""
     index = torch.arange(length, dtype=torch.float64)
     pair = torch.div(torch.arange(width), 2, rounding_mode="floor")
     angle = index[None, :] * torch.pow(10000.0, -2.0 * pair.double() / width)[:, None]

@@ -1,8 +1,8 @@
-"""Checkpoints as they are found in the wild, loaded without running their code and without silent gaps.
+"""Load published checkpoints, without running their code and without silently missing tensors.
 
-Files nest their tensors under different names, prefix them differently and carry parts that a backbone does
-not have. What is left out is written down with its reason; what is missing or misshapen is an error, because
-a backbone that is half random is the most frequent cause of a score that nobody can explain.
+Files nest their tensors under different names, use different prefixes and contain parts that a backbone does
+not have. Tensors that are left out are recorded with the reason; a missing tensor or a wrong shape is an
+error, because a partly random backbone is the most frequent cause of unexplained scores.
 """
 
 from __future__ import annotations
@@ -24,39 +24,39 @@ from bench.io.torch_files import check_torch_file
 from bench.models.state_dict_layouts import Layout
 
 SUFFIXES = (".pt", ".pth", ".pth.tar", ".bin", ".safetensors")
-# Averaged weights first: where a release ships both, its numbers are of the averaged ones.
+# Averaged weights first: if a release contains both, its results are those of the averaged weights.
 CONTAINERS = ("state_dict_ema", "state_dict", "model", "module")
 LISTED = 5
 DEEPEST = 8
-"""Containers in containers."""
+"""Largest depth of nested containers."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadAudit:
-    """What happened to every tensor of a checkpoint, and to every tensor of the model.
+    """A report on every tensor of a checkpoint and of the model after loading.
 
-    There is one only where nothing is missing: what does not fit raises.
+    It exists only if nothing is missing: a checkpoint that does not fit raises an error.
     """
 
     file: str
     sha256: str
     container: str
-    """Where in the file the tensors lay, as ``a.b``; empty where they were at the top."""
+    """Path of the tensors in the file, as ``a.b``; empty if they are at the top level."""
     matched: tuple[str, ...]
     left_out: tuple[tuple[str, str], ...]
-    """Names in the file, with the reason."""
+    """Names in the file that are not used, with the reason."""
     missing: tuple[str, ...] = ()
     misshapen: tuple[str, ...] = ()
     licence: str | None = None
-    """What the file says of itself (the metadata of a ``.safetensors``), if anything."""
+    """The licence in the metadata of a ``.safetensors`` file, if any."""
 
     @property
     def share(self) -> float:
-        """The share of the model's tensors that the file filled."""
+        """The fraction of the model's tensors that were loaded from the file."""
         return len(self.matched) / (len(self.matched) + len(self.missing))
 
     def lines(self) -> tuple[str, ...]:
-        """Return the audit for a reader: what was matched, then what was left out, a line for each reason."""
+        """Return the audit as text: what was matched, then what was left out, one line per reason."""
         total = len(self.matched) + len(self.missing)
         where = f" under {self.container}" if self.container else ""
         first = (
@@ -72,10 +72,10 @@ class LoadAudit:
 
 
 def load_model(model: nn.Module, path: str | Path, layout: Layout) -> LoadAudit:
-    """Fill ``model`` from the file ``path`` of a layout and return what was matched.
+    """Load the file ``path`` of a layout into ``model`` and return an audit.
 
-    Raises ``InputError`` for a file that cannot be read or would be run, and for any tensor of the model that
-    is missing or misshapen; the model is then as it was.
+    Raises ``InputError`` for a file that cannot be read or would run code, and if a tensor of the model is
+    missing or has another shape; the model is then unchanged.
     """
     path = Path(path)
     tensors, container, licence = read_tensors(path)
@@ -115,7 +115,7 @@ def load_model(model: nn.Module, path: str | Path, layout: Layout) -> LoadAudit:
         raise InputError(f"{path}: does not fit the model ({fits}); {listed}")
     try:
         model.load_state_dict(matched, strict=True)
-    except (RuntimeError, NotImplementedError) as error:  # a type that torch cannot turn into another
+    except (RuntimeError, NotImplementedError) as error:  # a dtype that torch cannot convert
         raise InputError(f"{path}: cannot be loaded ({_one_line(error)})") from None
     return LoadAudit(
         path.name, file_sha256(path), container, tuple(matched), tuple(left_out), licence=licence
@@ -123,7 +123,7 @@ def load_model(model: nn.Module, path: str | Path, layout: Layout) -> LoadAudit:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], str, str | None]:
-    """Return the tensors of a file by name, on the CPU, the container they lay in, and the file's licence."""
+    """Return the tensors of a file by name, on the CPU, their container's path, and the file's licence."""
     if not path.name.endswith(SUFFIXES):
         raise InputError(f"{path}: a checkpoint's name ends in {', '.join(SUFFIXES)}")
     if not path.is_file():
@@ -136,7 +136,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str, str | None]:
     else:
         content, licence = _read_pickle(path), None
     inside: list[str] = []
-    while isinstance(content, Mapping) and len(inside) <= DEEPEST:  # it may hold itself
+    while isinstance(content, Mapping) and len(inside) <= DEEPEST:  # it may contain itself
         found = next((name for name in CONTAINERS if isinstance(content.get(name), Mapping)), None)
         if found is None:
             break
@@ -155,13 +155,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str, str | None]:
                 f"{path}: {short(name)}: allowed are names of at most {MAX_NAME_LENGTH} characters"
             )
         if not _plain(value):
-            raise InputError(f"{path}: {name}: no plain tensor of real numbers in memory")
+            raise InputError(f"{path}: {name}: not a dense tensor of real numbers in memory")
     return tensors, ".".join(inside), licence
 
 
 def _read_pickle(path: Path) -> object:
     try:
-        # Releases store their command line beside the tensors; a Namespace holds values and runs nothing.
+        # Releases store their command line beside the tensors; a Namespace holds values and runs no code.
         with torch.serialization.safe_globals([argparse.Namespace]):
             check_torch_file(path, former=True)
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -174,7 +174,7 @@ def _read_pickle(path: Path) -> object:
             f"{path}: holds code{what}, which is not run; allowed are tensors and plain values "
             "(save the state dict alone)"
         ) from error
-    except Exception as error:  # every format has errors of its own, and all say: unreadable
+    except Exception as error:  # every format has its own errors; all mean that the file is unreadable
         raise InputError(f"{path}: truncated or damaged ({_one_line(error)})") from error
 
 
@@ -192,7 +192,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
 
 
 def _plain(value: Tensor) -> bool:
-    """Return whether a tensor is what it seems: numbers in a row, of which its shape tells all."""
+    """Return whether a tensor is an ordinary dense tensor of numbers in memory."""
     usual = type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided
     return usual and value.device.type == "cpu" and not (value.is_nested or value.is_quantized)
 

@@ -1,8 +1,8 @@
-"""Random draws that belong to samples: the same however a batch is divided.
+"""Random draws per sample that do not depend on how a batch is divided.
 
-A batch may be split between processes and into parts that pass one after the other. Each part then draws for
-all of the batch and uses what belongs to its own samples, so that a window loses the same branches in any
-division, and all generators stay in step.
+A batch may be split between processes and into micro-batches. Each part then draws for the whole batch and
+uses the draws of its own samples, so that the same branches of a window are dropped in any division, and all
+generators stay synchronized.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ RandomState = tuple[Tensor, Tensor | None]
 
 @dataclasses.dataclass(frozen=True)
 class BatchSlice:
-    """Where the samples at hand lie in the batch: how many come before them, are they, and follow."""
+    """The position of some samples in the batch: how many come before them, their count, how many follow."""
 
     before: int
     count: int
     after: int
 
     def scaled(self, factor: int) -> BatchSlice:
-        """Return the same where each sample consists of ``factor`` smaller ones."""
+        """Return the same slice if each sample consists of ``factor`` smaller ones."""
         return BatchSlice(self.before * factor, self.count * factor, self.after * factor)
 
 
@@ -39,13 +39,13 @@ _current: contextvars.ContextVar[BatchSlice | None] = contextvars.ContextVar("sh
 
 
 def current_batch_slice() -> BatchSlice | None:
-    """Return the share that is drawn for, or None where the samples at hand are all there are."""
+    """Return the current batch slice, or None if the samples are the whole batch."""
     return _current.get()
 
 
 @contextlib.contextmanager
 def batch_slice_context(share: BatchSlice | None) -> Iterator[None]:
-    """Let ``uniform`` draw for samples that are a share of a batch."""
+    """Set the batch slice for which ``uniform`` draws."""
     token = _current.set(share)
     try:
         yield
@@ -56,9 +56,9 @@ def batch_slice_context(share: BatchSlice | None) -> Iterator[None]:
 def uniform(
     count: int, *shape: int, dtype: torch.dtype | None = None, device: torch.device | None = None
 ) -> Tensor:
-    """Return (count, *shape) draws from [0, 1), a row for each sample at hand.
+    """Return (count, *shape) draws from [0, 1), one row per sample of the current slice.
 
-    ``count`` is a multiple of the current share's: a window's clips, say, are samples too.
+    ``count`` is a multiple of the current slice's: the clips of a window, for example, are samples too.
     """
     share = _current.get()
     if share is None or share.before == share.after == 0:
@@ -71,19 +71,19 @@ def uniform(
 
 
 def random_state(device: torch.device) -> RandomState:
-    """Return the states of the host's and, on CUDA, of the device's generator."""
+    """Return the states of the host's generator and, on CUDA, of the device's."""
     return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
 def set_random_state(state: RandomState, device: torch.device) -> None:
-    """Put the states of ``random_state`` back."""
+    """Restore the states that ``random_state`` returned."""
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1], device)
 
 
 def derived_seed(seed: int, *names: object) -> int:
-    """Return a seed for one purpose, so that what one part draws never shifts what another draws."""
+    """Return a seed for one purpose, so that the draws of different parts are independent."""
     text = ":".join(map(str, (seed, *names)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")
 
@@ -100,7 +100,7 @@ def random_values(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random(values: Mapping[str, Any], device: torch.device) -> None:
-    """Put back the states that ``random_values`` returned."""
+    """Restore the states that ``random_values`` returned."""
     name, keys, *rest = values["numpy"]
     random.setstate(values["python"])
     np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))

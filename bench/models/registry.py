@@ -1,4 +1,4 @@
-"""The families of backbones: their models by name, how one is built, and how its checkpoints are spelt."""
+"""The families of backbones: their models by name, constructors and checkpoint layouts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Loadable = vit.VideoViT | tsm.TSMResNet | i3d.I3D
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """One kind of network."""
+    """A family of backbones."""
 
     configs: Mapping[str, Any]
     """The configuration of each model: a frozen dataclass with ``image_size`` and ``clip_frames``."""
@@ -22,7 +22,7 @@ class Family:
     layout: Layout
 
     def build(self, name: str, image_size: int | None, clip_frames: int | None) -> Loadable:
-        """Return the model ``name`` with fresh weights, of its own sizes where None is given."""
+        """Return the model ``name`` with newly initialised weights; None keeps the model's own size."""
         given = {"image_size": image_size, "clip_frames": clip_frames}
         sizes = {key: value for key, value in given.items() if value is not None}
         return self.network(dataclasses.replace(self.configs[name], **sizes))
@@ -36,5 +36,5 @@ FAMILIES = (
 
 
 def family_of(name: str) -> Family:
-    """Return the family of a model's name, which exists."""
+    """Return the family of a known model name."""
     return next(family for family in FAMILIES if name in family.configs)

@@ -1,4 +1,4 @@
-"""How the checkpoints of each family spell the tensors of its model. Loading itself is ``checkpoints``'."""
+"""Tensor names in the checkpoints of each family. ``bench.models.pretrained`` loads the files."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ def _whole(name: str, value: Tensor, wanted: Collection[str]) -> Pieces:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """One family's spelling. Patterns are regular expressions, searched in names without their prefixes."""
+    """One family's naming. Patterns are regular expressions, searched in names without their prefixes."""
 
     parts: tuple[str, ...]
-    """Beginnings of the model's own names: a tensor of such a name that the model lacks is an error."""
+    """Prefixes of the model's own names: a tensor of such a name that the model lacks is an error."""
     prefixes: tuple[str, ...] = ("module.",)
-    """Beginnings that wrappers add; all are taken off, in any order."""
+    """Prefixes that wrappers add; all are removed, in any order."""
     renamed: tuple[tuple[str, str], ...] = ()
-    """Patterns and what replaces them."""
+    """Patterns and their replacements."""
     left_out: tuple[tuple[str, str], ...] = ()
-    """Patterns of what a backbone has no use for, and the reason."""
+    """Patterns of tensors that a backbone does not use, and the reason."""
     pieces: Callable[[str, Tensor, Collection[str]], Pieces] = _whole
-    """Splits a tensor that the model (whose names are given) holds as several."""
+    """Splits a tensor that the model (whose names are given) stores as several."""
 
     def name(self, name: str) -> str:
-        """Return the model's name of a tensor of the file."""
+        """Return the model's name for a tensor of the file."""
         prefix: str | None = ""
         while prefix is not None:
             name = name.removeprefix(prefix)
@@ -41,7 +41,7 @@ class Layout:
         return name
 
     def reason(self, name: str) -> str | None:
-        """Return why a tensor that the model lacks is left out; None where no reason is known."""
+        """Return why a tensor that the model does not have is left out; None where no reason is known."""
         return next((why for pattern, why in self.left_out if re.search(pattern, name)), None)
 
 
@@ -49,7 +49,7 @@ COUNTER = (r"(^|\.)num_batches_tracked$", "counter")
 
 
 def _attention_biases(name: str, value: Tensor, wanted: Collection[str]) -> Pieces:
-    """Return the tensor, or, of one bias for queries, keys and values, the three."""
+    """Return the tensor; a joint bias of queries, keys and values is split into three."""
     stem = name.removesuffix("qkv.bias")
     if stem == name or f"{stem}q_bias" not in wanted or value.ndim != 1 or len(value) % 3:
         return [(name, value)]
@@ -59,7 +59,7 @@ def _attention_biases(name: str, value: Tensor, wanted: Collection[str]) -> Piec
 
 VIT_LAYOUT = Layout(
     parts=("patch_embed.", "blocks."),
-    # VideoMAE's pre-training models hold the backbone as encoder, MMAction2's recognizers as backbone.
+    # VideoMAE's pre-training models name the backbone encoder, MMAction2's recognizers backbone.
     prefixes=("module.", "model.", "backbone.", "encoder."),
     renamed=(  # MMAction2's names on the left
         (r"^patch_embed\.projection\.", "patch_embed.proj."),
@@ -80,7 +80,7 @@ VIT_LAYOUT = Layout(
 
 TSM_LAYOUT = Layout(
     parts=("conv1.", "bn1.", "layer"),
-    # The TSM repository holds the image network as base_model, and each shifted convolution as net.
+    # The TSM repository names the image network base_model, and each shifted convolution net.
     prefixes=("module.", "model.", "backbone.", "base_model."),
     renamed=((r"^(layer\d\.\d+\.conv1)\.net\.", r"\1."),),
     left_out=((r"^(fc|new_fc)\.", "classifier"), COUNTER),
@@ -93,4 +93,4 @@ I3D_LAYOUT = Layout(
 )
 
 HEAD_LAYOUT = Layout(parts=("",))
-"""A head takes everything: no tensor of the file may be left over."""
+"""A head uses every tensor of the file: an unmatched one is an error."""

@@ -1,1 +1,1 @@
-"""How a detector is trained, resumed and applied to videos."""
+"""Training of detectors, checkpoints, and inference on videos."""

@@ -1,4 +1,4 @@
-"""Backbone, strategy and head put together, with initial values from seeds of their own."""
+"""The detector: backbone, strategy and head, with initial values from separate seeds."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from strategies.base import Stage, Strategy, learning_rates
 def build_detector(
     model: str, weights: Path | None, strategy: Strategy, protocol: Protocol, classes: int, seed: int
 ) -> tuple[Detector, Callable[[], ActionFormer], LoadAudit | None]:
-    """Return the detector, a function that makes its head anew, and what loading the weights did.
+    """Return the detector, a function that creates a new head, and the audit of loading the weights.
 
-    Backbone, head and adapters draw their initial values from seeds of their own, so that the head of one
-    strategy starts from the same values as that of another.
+    Backbone, head and adapters draw their initial values from separate seeds, so that the heads of all
+    strategies start from the same values.
     """
     torch.manual_seed(derived_seed(seed, "backbone"))
     backbone = build_backbone(model, weights, image_size=protocol.image_size)
@@ -47,9 +47,9 @@ CAST_AT_USE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Attention)
 
 @torch.no_grad()
 def lower_frozen_weights(detector: Detector, stages: Sequence[Stage], protocol: Protocol) -> int:
-    """Keep in bfloat16 what no stage trains and autocast would cast at every use; return the bytes saved.
+    """Store frozen weights that autocast would cast at every use in bfloat16; return the bytes saved.
 
-    The cast is the one that autocast makes, so that results are the same, bit for bit.
+    Frozen weights are those that no stage trains. The cast is that of autocast, so results are bit-identical.
     """
     if protocol.precision != "bfloat16" or not protocol.lean.low_precision_frozen:
         return 0
@@ -67,7 +67,7 @@ def lower_frozen_weights(detector: Detector, stages: Sequence[Stage], protocol: 
 
 
 class Detector(nn.Module):
-    """A backbone and a head. Rules match the names of its parameters."""
+    """A backbone and a head. A strategy's rules match the names of its parameters."""
 
     def __init__(self, backbone: Backbone, head: ActionFormer) -> None:
         super().__init__()
@@ -76,9 +76,9 @@ class Detector(nn.Module):
 
 
 def set_training_mode(module: nn.Module, parent_trains: bool = False) -> None:
-    """Put modules with a training parameter in training mode and all others in evaluation mode.
+    """Set modules with a trainable parameter to training mode and all others to evaluation mode.
 
-    A module without parameters (dropout, drop path) follows the module that holds it.
+    A module without parameters (dropout, drop path) has the mode of its parent.
     """
     parameters = list(module.parameters())
     trains = any(p.requires_grad for p in parameters) if parameters else parent_trains
@@ -88,7 +88,7 @@ def set_training_mode(module: nn.Module, parent_trains: bool = False) -> None:
 
 
 def freeze_except(detector: Detector, stage: Stage) -> dict[str, float]:
-    """Let only what the stage's rules name require gradient; return the factors of the learning rate."""
+    """Freeze all parameters that no rule of the stage names; return the others' learning-rate factors."""
     factors = learning_rates(stage.rules, [name for name, _ in detector.named_parameters()])
     for name, parameter in detector.named_parameters():
         parameter.requires_grad_(name in factors)

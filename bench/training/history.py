@@ -1,4 +1,4 @@
-"""What training has measured so far, and the same as plain values for a checkpoint."""
+"""The training history: measurements so far, and their conversion to plain values for a checkpoint."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ class StageMemory:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingHistory:
-    """The lists and tables that the training loop fills. The last two are of the current stage."""
+    """The measurements of the training loop. The last two fields are of the current stage."""
 
     losses: list[tuple[float, float]] = dataclasses.field(default_factory=list)
-    """Classification and regression loss of every step done."""
+    """Classification and regression loss of every completed step."""
     memory: list[StageMemory] = dataclasses.field(default_factory=list)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     """Median seconds of a step for each finished stage."""
     trainable: dict[str, int] = dataclasses.field(default_factory=dict)
     schedule: list[tuple[int, str, Fidelity]] = dataclasses.field(default_factory=list)
-    """The step from which on a stage and a fidelity held."""
+    """The first step of each stage and fidelity."""
     resumed: list[int] = dataclasses.field(default_factory=list)
-    """The steps that were done whenever the run was taken up again."""
+    """The number of completed steps at each time that the run was resumed."""
     measured: list[Fidelity] = dataclasses.field(default_factory=list)
-    """The fidelity of every step under the meter."""
+    """The fidelity of every step that ran under the memory meter."""
     times: list[float] = dataclasses.field(default_factory=list)
     """Seconds of every other step."""
 
     def begin_stage(self) -> None:
-        """Forget what is of the stage before."""
+        """Clear the measurements of the previous stage."""
         self.measured.clear()
         self.times.clear()
 
 
 def to_dict(history: TrainingHistory) -> dict[str, Any]:
-    """Return a history as numbers, text, lists, tables and tensors; numbers keep all their bits."""
+    """Return a history as numbers, text, lists, dicts and tensors; numbers keep all their bits."""
     return {
         "losses": torch.tensor(history.losses, dtype=torch.float64).reshape(-1, 2),
         "memory": [dataclasses.asdict(entry) for entry in history.memory],
@@ -61,7 +61,7 @@ def to_dict(history: TrainingHistory) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any]) -> TrainingHistory:
-    """Return the history that ``to_dict`` wrote; raise KeyError, TypeError or ValueError for others."""
+    """Return the history from the values of ``to_dict``; raise KeyError, TypeError or ValueError."""
     return TrainingHistory(
         losses=[(float(cls), float(reg)) for cls, reg in values["losses"].tolist()],
         memory=[
@@ -79,16 +79,16 @@ def from_dict(values: Mapping[str, Any]) -> TrainingHistory:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingLog:
-    """What training measured."""
+    """The measurements of a finished training."""
 
     losses: tuple[tuple[float, float], ...]
     """Classification and regression loss of every step."""
     memory: tuple[StageMemory, ...]
     step_seconds: dict[str, float]
-    """Median seconds of a step for each stage; the measured and the first steps are left out."""
+    """Median seconds of a step for each stage, without the steps under the meter and the first ones."""
     trainable_parameters: dict[str, int]
-    """For each stage."""
+    """Number of trainable parameters for each stage."""
     schedule: tuple[tuple[int, str, Fidelity], ...]
-    """The step from which on a stage and a fidelity held, for each of their changes."""
+    """The first step of each stage and fidelity, for each change."""
     resumed: tuple[int, ...] = ()
-    """The steps that were done each time that the run was taken up again."""
+    """The number of completed steps at each time that the run was resumed."""

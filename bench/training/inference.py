@@ -1,4 +1,4 @@
-"""A trained detector on whole videos: sliding windows, decoding to seconds, soft-NMS over the video."""
+"""Inference on whole videos: sliding windows, decoding to seconds, soft-NMS over the video."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class VideoDetections:
     labels: np.ndarray
 
     def classified(self, scores: ClassScores, top: int) -> VideoDetections:
-        """Return them with the classes of an external classifier, each ``top`` times at most."""
+        """Return the detections with the ``top`` best classes of an external classifier each."""
         return VideoDetections(self.video, *fuse(self.segments, self.scores, scores.scores[self.video], top))
 
     def entries(self, classes: Sequence[str]) -> list[dict[str, Any]]:
-        """Return them as a submission has them: in milliseconds, and scores to five digits."""
+        """Return the entries of a submission, rounded to milliseconds, and scores to five digits."""
         return [
             {
                 "segment": [round(float(start), 3), round(float(end), 3)],
@@ -92,14 +92,14 @@ def detect_all(
 ) -> tuple[list[VideoDetections], MemoryReading | None]:
     """Return the detections of every video of ``store`` and the memory peak of the first video.
 
-    Every process of ``world`` looks at some of the videos, and has all detections in the end; one that there
-    is no video for has no peak.
+    Every process of ``world`` processes some of the videos and returns all detections; a process without a
+    video returns no peak.
     """
     detector.eval()
     results: list[VideoDetections] = []
     meter = MemoryMeter(device)
     passes = ClipPasses(protocol.frozen_clips, precision=protocol.precision)
-    # The first video is measured, so the backbone runs on it whatever lies on disk.
+    # The first video is measured, so the backbone runs on it even if encodings are on disk.
     measured = EncodingCache(detector.backbone, store, passes)
     cache = EncodingCache(detector.backbone, store, passes, disk=disk)
     names = sorted(store.videos)[world.rank :: world.size]

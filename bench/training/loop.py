@@ -1,4 +1,4 @@
-"""The one training loop: stages in, trained detector out. It knows no strategy by name."""
+"""The training loop: trains a detector stage by stage. It is the same for every strategy."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from bench.training.step import Trainer, setup_stage
 from strategies.base import Stage, check_stages
 
 Progress = Callable[[str, int, int], None]
-"""Called with the phase, the steps done and the steps in all."""
+"""Called with the phase, the number of completed steps and the total."""
 
 
 MEASURED_STEPS = 2
-"""Steps under the meter for each stage and fidelity; the last is reported, when all states exist."""
+"""Steps under the memory meter per stage and fidelity; the last, with all states allocated, is reported."""
 
 
 def train(
@@ -35,12 +35,12 @@ def train(
     progress: Progress = lambda phase, done, total: None,
     unfinished: ResumeCheckpointer | None = None,
 ) -> TrainingLog:
-    """Train the detector of ``trainer`` in place, stage after stage, and return what was measured.
+    """Train the detector of ``trainer`` in place, stage by stage, and return the measurements.
 
     The first steps of a stage (of each fidelity of its cycle) run under the memory meter and without the
-    cache, so that a frozen backbone's own memory counts; their results are those of any other step.
-    Where ``unfinished`` holds a checkpoint of this run, training goes on from it. Every process of the run
-    calls this and ends with the same weights. Raises NonFiniteLossError that tells where training stood.
+    cache, so that a frozen backbone's memory is included; their results are those of any other step. If
+    ``unfinished`` has a checkpoint of this run, training is resumed from it. Every process of the run calls
+    this function and ends with the same weights. Raises NonFiniteLossError that gives the training progress.
     """
     check_stages(stages)
     detector, protocol, sampler = trainer.detector, trainer.protocol, trainer.sampler
@@ -50,7 +50,7 @@ def train(
     losses, memory, changes, times = history.losses, history.memory, history.schedule, history.times
     if world.sharded:
         if protocol.backward == "streamed":
-            check_streamable(detector.backbone)  # asked while it is in one piece
+            check_streamable(detector.backbone)  # checked before it is sharded
         shard(detector, stages, make_mesh(world, device))
     ends = [round(sum(s.share for s in stages[: i + 1]) * protocol.steps) for i in range(len(stages))]
     for index, (stage, end) in enumerate(zip(stages, ends, strict=True)):

@@ -1,4 +1,4 @@
-"""A loss that is no number: found at its step, and told with what was known then."""
+"""Detection and reporting of losses that are NaN or infinite."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, SupportsFloat
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss became NaN or infinite. ``facts`` are plain values: what was known when it did."""
+    """The loss became NaN or infinite. ``facts`` are plain values that describe the step."""
 
     def __init__(self, message: str, facts: dict[str, Any]) -> None:
         super().__init__(message)
@@ -21,9 +21,9 @@ class NonFiniteLossError(ArithmeticError):
         gradient_norm: SupportsFloat | None,
         checkpoint: Mapping[str, Any] | None,
     ) -> NonFiniteLossError:
-        """Return the same error with what the training loop knows.
+        """Return the same error with information from the training loop.
 
-        ``gradient_norm`` is that of the step before; ``checkpoint`` is the last one, with ``file`` and
+        ``gradient_norm`` is that of the previous step; ``checkpoint`` is the last one, with ``file`` and
         ``step``.
         """
         norm = None if gradient_norm is None else float(gradient_norm)
@@ -41,12 +41,12 @@ class NonFiniteLossError(ArithmeticError):
 
 
 def plain_number(value: float | None) -> float | str | None:
-    """Return a value that JSON has: what is not finite becomes text."""
+    """Return a value for JSON: a number that is not finite becomes text."""
     return value if value is None or math.isfinite(value) else str(value)
 
 
 def check_finite_losses(classification: float, regression: float, step: int) -> tuple[float, float]:
-    """Return the losses; raise NonFiniteLossError where one of them is not finite."""
+    """Return the losses; raise NonFiniteLossError if one of them is not finite."""
     parts = (classification, regression)
     if not all(map(math.isfinite, parts)):
         raise NonFiniteLossError(

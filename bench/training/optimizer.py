@@ -18,9 +18,9 @@ from bench.training.distributed.processes import ALONE, World
 def parameter_groups(
     parameters: Mapping[str, nn.Parameter], factors: Mapping[str, float], protocol: Protocol
 ) -> list[dict[str, object]]:
-    """Return a group for each factor of the learning rate; vectors (norms, biases, gates) do not decay.
+    """Return parameter groups by learning-rate factor; vectors (norms, biases, gates) have no weight decay.
 
-    Of what is spread over processes, this process's parts are in them: AdamW treats elements one by one.
+    Sharded parameters are represented by this process's shards: AdamW works elementwise.
     """
     groups: dict[tuple[float, bool], list[Tensor]] = {}
     for name, parameter in parameters.items():
@@ -39,11 +39,11 @@ def parameter_groups(
 
 
 class StageOptimizer:
-    """AdamW over what a stage trains.
+    """AdamW over the parameters that a stage trains.
 
-    With ``release_gradients`` every parameter has an AdamW of its own that steps inside the backward pass,
-    as soon as the gradient is whole, and frees it: AdamW treats parameters one by one, so this is the same
-    step. ``close`` takes the hooks off.
+    With ``release_gradients`` every parameter has its own AdamW that steps inside the backward pass, as soon
+    as the gradient is complete, and frees it: AdamW treats parameters independently, so the step is the same.
+    ``close`` removes the hooks.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class StageOptimizer:
         self.clip = protocol.gradient_clip
         self.world = world
         self.spread = {to_local(parameter): parameter for parameter in spread}
-        """The parameters that are spread over processes, by this process's parts."""
+        """The sharded parameters, by this process's shards."""
         self.gradient_norm: Tensor | float | None = None
-        """Of the last step, before it was clipped; None where nothing is clipped."""
+        """Gradient norm of the last step before clipping; None without clipping."""
         self._handles = []
-        # None keeps the library's default, which off CUDA is one parameter after the other.
+        # None keeps torch's default, which on other devices than CUDA is a loop over parameters.
         options = {} if fused is None else {"fused": True} if fused else {"foreach": True}
         if protocol.lean.release_gradients:
             self.parts = [
@@ -87,7 +87,7 @@ class StageOptimizer:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """What AdamW steps: parameters, and this process's parts of those that are spread."""
+        """The tensors that AdamW updates: parameters, and this process's shards of sharded ones."""
         return [p for part in self.parts for group in part.param_groups for p in group["params"]]
 
     @property
@@ -97,7 +97,7 @@ class StageOptimizer:
 
     @property
     def state(self) -> dict[Tensor, dict[str, Tensor]]:
-        """What AdamW keeps for each parameter."""
+        """AdamW's state for each parameter."""
         return {parameter: state for part in self.parts for parameter, state in part.state.items()}
 
     def set_factor(self, factor: float) -> None:
@@ -107,7 +107,7 @@ class StageOptimizer:
                 group["lr"] = group["base_lr"] * factor
 
     def take_gradients(self) -> None:
-        """Take over the gradients of the parts of what is spread."""
+        """Assign the gradients of sharded parameters to this process's shards."""
         for part, parameter in self.spread.items():
             part.grad = None if parameter.grad is None else to_local(parameter.grad)
             parameter.grad = None
@@ -116,7 +116,7 @@ class StageOptimizer:
         return [p.grad for p in self.parameters if p.grad is not None and (p in self.spread) == spread]
 
     def step(self) -> None:
-        """Clip the gradient, step, and free the gradients; with ``release_gradients`` all that is done."""
+        """Clip, step and free the gradients; with ``release_gradients`` this was done in backward."""
         if self._handles:
             return
         if self.clip < NO_CLIPPING:
@@ -127,7 +127,7 @@ class StageOptimizer:
                 if self.world.sharded
                 else nn.utils.clip_grad_norm_(self.parameters, self.clip)
             )
-            # On a device it stays a tensor until it is asked for: reading it would wait for the step.
+            # On a GPU it stays a tensor until it is needed: reading it would synchronize with the step.
             if norm.device.type != "cpu":
                 self.gradient_norm = norm
             elif not isinstance(norm, FakeTensor):
@@ -137,7 +137,7 @@ class StageOptimizer:
         self.parts[0].zero_grad(set_to_none=True)
 
     def close(self) -> None:
-        """Take the hooks off the parameters."""
+        """Remove the hooks from the parameters."""
         for handle in self._handles:
             handle.remove()
 
@@ -152,7 +152,7 @@ def make_optimizer(
 ) -> StageOptimizer:
     """Return the optimizer of the parameters that ``factors`` names.
 
-    ``fused`` chooses CUDA's kernels: the fused one, or one for each operation over all parameters.
+    ``fused`` selects CUDA's kernels: the fused one (True), or one per operation over all parameters (False).
     """
     known = dict(module.named_parameters())
     spread = [known[name] for name in factors if isinstance(known[name], DTensor)]
@@ -161,7 +161,7 @@ def make_optimizer(
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:
-    """Return the factor of the learning rate: a linear rise, then half a cosine down to zero."""
+    """Return the factor of the learning rate: linear warmup, then cosine decay to zero."""
     rising = max(1, round(steps * warmup))
     if step < rising:
         return (step + 1) / rising
@@ -169,9 +169,9 @@ def schedule(step: int, steps: int, warmup: float) -> float:
 
 
 class AveragedWeights:
-    """An exponential average of what trains, and of nothing else, on the device ``where``.
+    """An exponential moving average of the trained parameters, on the device ``where``.
 
-    Of what is spread over processes, each averages its part.
+    Of sharded parameters, each process averages its shard.
     """
 
     def __init__(self, module: nn.Module, decay: float, where: torch.device) -> None:
@@ -184,7 +184,7 @@ class AveragedWeights:
     @torch.no_grad()
     def update(self) -> None:
         self.updates += 1
-        # Early averages follow quickly, or they would remember the initial weights.
+        # A smaller decay at the beginning, or the average would retain the initial weights.
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         torch._foreach_lerp_(
             self.average, [to_local(p).detach().to(self.where) for p in self.live], 1 - decay

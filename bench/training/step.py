@@ -1,4 +1,4 @@
-"""One optimizer step of a detector on a batch of windows, and what the steps of a stage share."""
+"""One optimizer step of a detector on a batch of windows, and the setup of a stage."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ HOST = torch.device("cpu")
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-    """What the steps of all stages share."""
+    """The objects that the steps of all stages share."""
 
     detector: Detector
     protocol: Protocol
     sampler: TrainingSampler
     device: torch.device
     host: torch.device = HOST
-    """Where what is not on ``device`` lies."""
+    """The device of tensors that are not on ``device``."""
     fused_for: str | None = None
-    """The type of device whose optimizer kernels are taken, where that is not ``device`` (forecasts)."""
+    """For forecasts: the type of device whose optimizer kernels are used, if it is not that of ``device``."""
     run_at_most: int | None = None
-    """For forecasts: passes of clips that are really run (``bench.features.encode.ClipPasses``)."""
+    """For forecasts: number of passes of clips that are run (``bench.features.encode.ClipPasses``)."""
     make_gradients: Callable[[], None] | None = None
-    """For forecasts: makes the gradients that a streamed pass finds (``bench.features.streamed``)."""
+    """For forecasts: creates the gradients that a streamed pass expects (``bench.features.streamed``)."""
     disk: DiskCache | None = None
-    """Encodings of the upstream as it was loaded, from other runs."""
+    """Disk cache of encodings of the upstream as it was loaded, shared with other runs."""
     world: World = ALONE
     """The processes that share every batch."""
 
@@ -61,16 +61,16 @@ class Trainer:
         return self.protocol.window_clips * self.detector.backbone.geometry.steps_per_clip
 
     def passes(self, clips: int, fidelity: Fidelity = FULL) -> ClipPasses:
-        """Return how clips go through the backbone, ``clips`` at a time."""
+        """Return the settings of passes through the backbone, with ``clips`` clips per pass."""
         return ClipPasses(clips, fidelity.spatial, self.protocol.precision, self.run_at_most)
 
     def inputs(
         self, windows: Sequence[Window], fidelity: Fidelity, cache: EncodingCache | None
     ) -> Tensor | Encoded:
-        """Return what the step needs: cached encodings on the device, or uint8 clips (B, S, 3, T, H, W).
+        """Return the input of a step: cached encodings on the device, or uint8 clips (B, S, 3, T, H, W).
 
-        ``cache`` is None where the upstream part trains. Clips stay on the host where the protocol moves
-        them pass by pass.
+        ``cache`` is None if the upstream part is trained. Clips stay on the host if the protocol moves them
+        for each pass.
         """
         if cache is not None and cache.keep and fidelity == FULL:
             return cache.batch(windows, self.device)
@@ -82,7 +82,7 @@ class Trainer:
     def features(
         self, inputs: Tensor | Encoded, mask: Tensor, fidelity: Fidelity, *, frozen: bool
     ) -> tuple[Tensor, Callable[[], None]]:
-        """Return features (B, D, S*t) for the head's steps, and what completes the loss's backward pass."""
+        """Return features (B, D, S*t) for the head's steps, and a function to complete the backward pass."""
         backbone, protocol = self.detector.backbone, self.protocol
         finish: Callable[[], None] = _nothing_left
         if isinstance(inputs, Tensor):
@@ -110,7 +110,7 @@ class Trainer:
     ) -> tuple[float, float]:
         """Run one optimizer step; return the classification and the regression loss of the whole batch.
 
-        Raises NonFiniteLossError before the weights are touched.
+        Raises NonFiniteLossError before the weights are changed.
         """
         batch = self.sampler.windows(number)
         share, windows = self.world.share(len(batch)), self.world.part(batch)
@@ -127,7 +127,7 @@ class Trainer:
         for first in range(0, len(windows), size):
             some = slice(first, first + size)
             part, truth = windows[some], (mask[some], segments[some], labels[some])
-            if first and before:  # the parts of a batch draw and are weighed alike
+            if first and before:  # all parts of a batch use the same draws and weights
                 set_random_state(before[0], self.device)
                 self.detector.head.loss_normalizer = before[1]
             of_batch = BatchSlice(
@@ -153,7 +153,7 @@ class Trainer:
         return losses
 
     def _targets(self, windows: Sequence[Window]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Return the masks of windows (B, T), and of each its segments and labels, on the device."""
+        """Return the masks (B, T) of windows, and their segments and labels, on the device."""
         masks = [window_mask(window, self.store.clips[window.video]) for window in windows]
         targets = [self.sampler.targets(window) for window in windows]
         return (
@@ -172,7 +172,7 @@ class Trainer:
         meter: Meter,
         reporting: Tensor | None,
     ) -> tuple[float, float]:
-        """Add the gradient of some of a batch's windows; return their part of the losses."""
+        """Accumulate the gradient of some windows of a batch; return their part of the losses."""
         mask, segments, labels = truth
         with meter.phase("load"):
             inputs = self.inputs(windows, fidelity, cache)
@@ -182,7 +182,7 @@ class Trainer:
                 outputs = self.detector.head(features, mask)
                 losses = self.detector.head.loss(outputs, segments, labels, reporting)
         parts = values_of(losses)
-        if self.world.size == 1:  # several processes look at the sum, and so stop together
+        if self.world.size == 1:  # several processes check the sum, and so stop together
             check_finite_losses(*parts, number)
         with meter.phase("backward"):
             total = losses.total
@@ -206,24 +206,24 @@ def values_of(losses: Losses) -> tuple[float, float]:
 
 @dataclasses.dataclass(frozen=True)
 class StageSetup:
-    """What the steps of one stage share."""
+    """The objects that the steps of one stage share."""
 
     optimizer: StageOptimizer
     average: AveragedWeights | None
     cache: EncodingCache | None
-    """Encodings that are kept; None where the upstream part trains."""
+    """Cached encodings; None if the upstream part is trained."""
     uncached: EncodingCache | None
-    """The same, computed anew each time."""
+    """Like ``cache``, but encodings are computed anew each time."""
 
     def parameters_beside(self, detector: Detector) -> list[Tensor]:
-        """Return the tensors that hold weights beside the detector's own: sharded parts, averages."""
+        """Return the tensors with weights besides the detector's own: local shards, averages."""
         return [*local_shards(detector), *(self.average.average if self.average else ())]
 
 
 def setup_stage(trainer: Trainer, stage: Stage) -> StageSetup:
-    """Freeze all but what the stage names, and return its optimizer, average and caches.
+    """Freeze all parameters that the stage does not train; return its optimizer, average and caches.
 
-    Raises InputError where streamed backward is asked for and the backbone's clips mix.
+    Raises InputError if streamed backward is requested and the backbone's clips are not independent.
     """
     detector, protocol, world = trainer.detector, trainer.protocol, trainer.world
     upstream = detector.backbone.upstream()
@@ -244,7 +244,7 @@ def setup_stage(trainer: Trainer, stage: Stage) -> StageSetup:
         None
         if trains
         else EncodingCache(detector.backbone, trainer.store, passes, keep=keep, disk=trainer.disk)
-        # Frames that look different every time have no encodings to keep.
+        # Encodings of augmented frames cannot be cached: they differ every time.
         for keep in (protocol.cache and protocol.augmentation == "none", False)
     )
     fused = protocol.lean.fused_on(trainer.fused_for or trainer.device.type)

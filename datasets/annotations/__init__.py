@@ -1,1 +1,1 @@
-"""Annotations: their values, the files that they are read from, and what is repaired in them."""
+"""Annotations: file formats, checks and repairs."""

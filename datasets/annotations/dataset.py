@@ -1,4 +1,4 @@
-"""What a data set is once its files are read: videos, their instances, and what reading mended."""
+"""A data set after its files were read: videos, instances, and the repairs made while reading."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,16 +8,16 @@ from bench.io.errors import InputError
 
 ACTION = "action"
 Policy = Literal["refuse", "drop", "keep"]
-"""What becomes of a segment that is wrong: an error, left out and counted, or kept as it stands."""
+"""Treatment of a wrong segment: raise an error, leave it out and count it, or keep it unchanged."""
 
 
 @dataclass(frozen=True)
 class SegmentPolicy:
-    """How the three known faults of published ground truth are treated; part of a protocol variant.
+    """Treatment of the three known faults of published ground truth; part of a protocol variant.
 
-    `empty`: the end is not after the start. A kept one is never found, so it lowers recall. `outside`: it
-    begins or ends outside of its video. `duplicates`: same class, and both ends within a millisecond of an
-    earlier instance's, which is what ActionFormer and OpenTAD remove.
+    `empty`: the end is not after the start. If kept, it is never detected, so it lowers recall. `outside`: it
+    begins or ends outside of its video. `duplicates`: same class, and both boundaries within a millisecond of
+    an earlier instance's; ActionFormer and OpenTAD remove these.
     """
 
     empty: Policy = "refuse"
@@ -38,7 +38,7 @@ class Instance:
 class Video:
     """One video and its instances in order of time; `file` is its path below the data set's root if given.
 
-    `frames_per_second` and `frames` are what the annotations say of the file, where they say anything.
+    `frames_per_second` and `frames` are those in the annotations, if given.
     """
 
     id: str
@@ -52,25 +52,24 @@ class Video:
 
 @dataclass(frozen=True)
 class Repairs:
-    """How many segments reading changed, by reason."""
+    """Numbers of segments that reading changed or left out, by reason."""
 
     clipped: int = 0
-    """Ends cut back to the video's, less than half a second past it."""
+    """Segments clipped to the video's end, which they exceeded by less than half a second."""
     empty: int = 0
     outside: int = 0
     duplicates: int = 0
     ignored: int = 0
-    """Left out because the card ignores their label."""
+    """Segments left out because the card ignores their label."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The videos of one annotation file, and where their files lie.
+    """The videos of one annotation file, and the location of their files.
 
-    `sha256` is that of the annotation file's bytes, of durations where they came from elsewhere, and of
-    a known data set's variant and missing videos: one digest, one ground truth.
-    `missing` lists videos that the user declared absent; the variant's name then says so. `repairs` counts
-    what reading changed.
+    `sha256` covers the annotation file's bytes, durations from other sources, and a known data set's variant
+    and missing videos: it identifies the ground truth. `missing` lists videos that the user declared absent;
+    the variant's name then contains their number. `repairs` counts the changes made while reading.
     """
 
     name: str
@@ -86,28 +85,28 @@ class Dataset:
 
     @property
     def clipped(self) -> int:
-        """How many ends were cut back to the video's."""
+        """Number of segments that were clipped to the video's end."""
         return self.repairs.clipped
 
     @property
     def dropped(self) -> int:
-        """How many wrong segments were left out."""
+        """Number of wrong segments that were left out."""
         return self.repairs.empty + self.repairs.outside + self.repairs.duplicates
 
     @property
     def subsets(self) -> tuple[str, ...]:
-        """The names of the subsets that occur, sorted."""
+        """The sorted names of the subsets that occur."""
         return tuple(sorted({video.subset for video in self.videos}))
 
     def subset(self, name: str) -> tuple[Video, ...]:
-        """The videos of one subset, in the file's order; `InputError` lists the known subsets."""
+        """Return the videos of one subset, in the file's order; `InputError` lists the known subsets."""
         if name not in self.subsets:
             known = ", ".join(self.subsets)
             raise InputError(f"{self.path.name}: subset: got {name[:60]!r}, known are {known}")
         return tuple(video for video in self.videos if video.subset == name)
 
     def one_class(self) -> "Dataset":
-        """The same instances, all of one class called `action`, as heads learn that do not classify."""
+        """Return the same data set with a single class `action`, for class-agnostic heads."""
         videos = (
             replace(video, instances=tuple(replace(each, label=ACTION) for each in video.instances))
             for video in self.videos
@@ -115,5 +114,5 @@ class Dataset:
         return replace(self, classes=(ACTION,), videos=tuple(videos))
 
     def instance_count(self, name: str) -> int:
-        """How many instances a subset holds."""
+        """Return the number of instances of a subset."""
         return sum(len(video.instances) for video in self.subset(name))

@@ -1,6 +1,6 @@
-"""The checks of an annotation file's values: an unchecked entry of its `database` in, a `Video` out.
+"""Check the values of an annotation file: convert an entry of its `database` to a `Video`.
 
-Every mistake is an `InputError` of one line that names the file and the field.
+Every error is an `InputError` of one line that names the file and the field.
 """
 
 import dataclasses
@@ -16,28 +16,28 @@ from datasets.annotations.dataset import Instance, Policy, Repairs, SegmentPolic
 from datasets.annotations.formats import VideoFacts
 
 END_TOLERANCE_SECONDS = 0.5
-"""Annotators' clocks and containers disagree by some frames; more than this is another video's annotation."""
+"""Tolerance for annotations past the end of the video: tools and containers differ by some frames."""
 DUPLICATE_SECONDS = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
 class AnnotationRules:
-    """What is taken from an annotation file, and how."""
+    """Rules for reading an annotation file."""
 
     classes: Collection[str] | None = None
-    """Any other label is an error; None for the labels that occur."""
+    """Allowed labels, any other is an error; None allows all labels that occur."""
     exclude: Collection[str] = ()
-    """Ids of videos that are left out."""
+    """Ids of videos to leave out."""
     policy: SegmentPolicy = dataclasses.field(default_factory=SegmentPolicy)
-    """What becomes of segments that are empty, outside their video, or there twice."""
+    """Treatment of segments that are empty, outside their video, or duplicates."""
     ignored: Collection[str] = ()
-    """Labels whose segments are left out."""
+    """Labels whose segments to leave out."""
     file_pattern: str = "{id}"
-    """Where a video's file lies below the root."""
+    """Path of a video's file below the root."""
 
 
 class EntryReader:
-    """Checks the entries of one file one by one; `repairs` counts what it changed."""
+    """Checks the entries of one file; `repairs` counts its changes."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class EntryReader:
         return database
 
     def video(self, key: str, entry: Any) -> Video:
-        """The checked video; its instances sorted by time."""
+        """Return the checked video; its instances are sorted by time."""
         if problem := unsafe_name(key, allow_folders=False):
             self.fail("database", f"video id {format_value(key)} {problem}")
         where = f"database.{key}"
@@ -115,7 +115,7 @@ class EntryReader:
         start, end = (self.number(value, where) for value in segment)
         if not start < end:
             problem = f"start {start:g} s is not before end {end:g} s"
-            # What ends before it starts has no length that an evaluator could use.
+            # A segment that ends before it starts cannot be evaluated.
             treatment = "drop" if start > end and self.policy.empty == "keep" else self.policy.empty
             return self.apply_policy("empty", treatment, where, problem, Instance(start, end, label))
         if start < 0 or start >= duration or end > duration + END_TOLERANCE_SECONDS:
@@ -130,7 +130,7 @@ class EntryReader:
     def apply_policy(
         self, kind: str, treatment: Policy, where: str, problem: str, instance: Instance
     ) -> Instance | None:
-        """A wrong instance as the policy treats it: an error, nothing, or itself."""
+        """Apply the policy to a wrong instance: raise an error, return None, or return the instance."""
         if treatment == "refuse":
             self.fail(where, problem)
         if treatment == "keep":
@@ -139,7 +139,7 @@ class EntryReader:
         return None
 
     def unique(self, instances: list[Instance], where: str) -> list[Instance]:
-        """Instances, sorted by start, without duplicates where the policy has them dropped."""
+        """Return the instances sorted by start, without duplicates if the policy drops them."""
         if self.policy.duplicates == "keep":
             return instances
         kept: list[Instance] = []
@@ -158,7 +158,7 @@ class EntryReader:
         self.repairs = replace(self.repairs, **{kind: getattr(self.repairs, kind) + 1})
 
     def number(self, value: Any, where: str, unit: str = "of seconds") -> float:
-        """A finite number, also from a string: some published files quote their seconds."""
+        """Return a finite number, also from a string: some published files have seconds in quotes."""
         try:
             number = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError, OverflowError):
@@ -192,7 +192,7 @@ class EntryReader:
 
 
 def is_duplicate(instance: Instance, kept: list[Instance]) -> bool:
-    """Whether one of `kept`, whose starts ascend up to the instance's, has its class and ends."""
+    """Return whether one of `kept`, sorted by start, has the instance's class and boundaries."""
     for other in reversed(kept):
         if instance.start - other.start > DUPLICATE_SECONDS:
             return False
@@ -202,7 +202,7 @@ def is_duplicate(instance: Instance, kept: list[Instance]) -> bool:
 
 
 def unsafe_name(name: str, allow_folders: bool) -> str | None:
-    """Why the name must not become part of a path, or None. Annotation files come from strangers."""
+    """Return why a name must not be used in a path, or None. Annotation files are untrusted."""
     parts = PurePosixPath(name).parts if allow_folders else (name,)
     if not name or name.isspace():
         return "is empty"

@@ -1,8 +1,8 @@
-"""Annotation files as people have them, read into one shape: ActivityNet's `database`, still unchecked.
+"""Read published annotation formats into one structure: ActivityNet's `database`, not yet checked.
 
-Understood are ActivityNet's JSON (also as ActionFormer, AFSD, HACS and FineAction write it), MultiTHUMOS's
-JSON of numbered actions, and the original THUMOS folder of a text file per class. The checks of single
-values are those of `datasets.annotations.entries`.
+Supported are ActivityNet's JSON (also as written by ActionFormer, AFSD, HACS and FineAction), MultiTHUMOS's
+JSON of numbered actions, and the original THUMOS folder with a text file per class. Single values are checked
+by `datasets.annotations.entries`.
 """
 
 import csv
@@ -25,9 +25,9 @@ SUBSET_SUFFIX = re.compile(r"_(val|validation|test)$")
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """The unchecked `database` of a file or folder, its name for messages, the digest of its bytes, its kind.
+    """The unchecked `database` of a file or folder, its name for messages, its digest and its kind.
 
-    `kind` is `activitynet`, `multithumos` or `thumos-text`.
+    The digest is that of the bytes; `kind` is `activitynet`, `multithumos` or `thumos-text`.
     """
 
     name: str
@@ -38,7 +38,7 @@ class AnnotationFile:
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """What a table of videos beside the annotations says of one: seconds, rate, frames."""
+    """The facts of one video in a table beside the annotations: seconds, rate, frames."""
 
     duration: float
     frames_per_second: float | None = None
@@ -46,10 +46,10 @@ class VideoFacts:
 
 
 def read_file(path: Path, numbered: Sequence[str] = ()) -> AnnotationFile:
-    """The database of an annotation file (`.json`, `.json.gz`) or of a folder of text files.
+    """Return the database of an annotation file (`.json`, `.json.gz`) or of a folder of text files.
 
-    `numbered` names the classes of a file that numbers them from 1, unless a `class_list.txt` lies beside
-    it; a number without a name becomes `class 21`. Raises `InputError` for what cannot be read.
+    `numbered` has the class names of a file that numbers them from 1, unless there is a `class_list.txt`
+    beside it; a number without a name becomes `class 21`. Raises `InputError` if the file cannot be read.
     """
     if path.is_dir():
         return _read_folder(path)
@@ -66,10 +66,10 @@ def read_file(path: Path, numbered: Sequence[str] = ()) -> AnnotationFile:
 
 
 def read_facts(path: Path) -> dict[str, VideoFacts]:
-    """Facts by video id from the CSV tables in the annotations' folder.
+    """Return facts by video id from the CSV tables in the annotations' folder.
 
-    A table counts if its header has `video` and either `duration` or `fps` and `count`; others are passed
-    over. Raises `InputError` for a value in such a table that is no positive number.
+    A table is used if its header has `video` and either `duration` or `fps` and `count`; others are skipped.
+    Raises `InputError` for a value in such a table that is not a positive number.
     """
     folder = path if path.is_dir() else path.parent
     facts: dict[str, VideoFacts] = {}
@@ -112,7 +112,7 @@ def _numbers_actions(top: Mapping[str, Any]) -> bool:
 
 
 def _multithumos(path: Path, top: Mapping[str, Any], numbered: Sequence[str]) -> dict[str, Any]:
-    """MultiTHUMOS's `{video: {subset, duration, actions: [[number, start, end]]}}` in ActivityNet's shape."""
+    """Convert MultiTHUMOS's `{video: {subset, duration, actions: [[number, start, end]]}}` to a database."""
     names = _class_list(path.parent / "class_list.txt") or dict(enumerate(numbered, start=1))
 
     def annotation(video: str, index: int, action: Any) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def _multithumos(path: Path, top: Mapping[str, Any], numbered: Sequence[str]) ->
 
 
 def _class_list(path: Path) -> dict[int, str]:
-    """Names by number from lines `number name`, or nothing where there is no such file."""
+    """Return names by number from lines `number name`; empty if there is no such file."""
     if not path.is_file():
         return {}
     names = {}
@@ -151,10 +151,10 @@ def _class_list(path: Path) -> dict[int, str]:
 
 
 def _read_folder(folder: Path) -> AnnotationFile:
-    """The THUMOS challenge's folder: in `Biking_val.txt` and the like, lines of `video start end`.
+    """Read the THUMOS challenge's folder: files such as `Biking_val.txt` with lines `video start end`.
 
     The class is the file's name without `_val` or `_test`, the subset the second word of the video's id
-    (`video_test_0000004`). Videos without any line do not occur: the files cannot tell of them.
+    (`video_test_0000004`). Videos without instances are not included: the files do not contain them.
     """
     files = sorted(path for path in folder.rglob("*.txt") if not NO_CLASSES.fullmatch(path.stem))
     if not files:

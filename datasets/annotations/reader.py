@@ -1,7 +1,7 @@
-"""Annotations: a file as people have it in, a checked `Dataset` out.
+"""Read an annotation file in a published format into a checked `Dataset`.
 
-Every mistake in the file is an `InputError` of one line that names the file and the field, so that a wrong
-annotation stops a run at its first second and not as an unexplained mAP of zero at its end.
+Every error in the file is an `InputError` of one line that names the file and the field, so that a wrong
+annotation stops a run at its start instead of causing an unexplained mAP of zero at its end.
 """
 
 import hashlib
@@ -26,13 +26,13 @@ def read_annotations(
     variant: str = "own",
     rules: AnnotationRules | None = None,
 ) -> Dataset:
-    """The data set that an annotation file describes, of a format in `datasets.annotations.formats`.
+    """Return the data set of an annotation file, in a format of `datasets.annotations.formats`.
 
-    `root` holds the videos (default: `videos` beside the file, else the file's folder). Without `rules`,
-    every label is a class, and segments that are empty or outside their video are errors. Durations that the
-    file lacks are taken from a CSV table beside it.
+    `root` contains the videos (default: `videos` beside the file, else the file's folder). Without `rules`,
+    every label is a class, and segments that are empty or outside their video are errors. Durations that are
+    missing in the file are read from a CSV table beside it.
 
-    Raises `InputError` for a file that cannot be read or breaks the format.
+    Raises `InputError` for a file that cannot be read or violates the format.
     """
     path = Path(path)
     return check_file(
@@ -56,7 +56,7 @@ def check_file(
     rules: AnnotationRules,
     facts: Mapping[str, VideoFacts] | None = None,
 ) -> Dataset:
-    """The data set of a file that was read: its entries checked one by one. Raises `InputError` likewise."""
+    """Check the entries of a file that was read, and return its data set. Raises `InputError` likewise."""
     reader = EntryReader(file.name, rules, facts)
     database = {
         key: entry for key, entry in reader.database(file.database).items() if key not in rules.exclude
@@ -79,7 +79,7 @@ def check_file(
 
 
 def _digest(sha256: str, durations: Mapping[str, float]) -> str:
-    """The file's digest, changed by durations that came from elsewhere: they decide results too."""
+    """Return the file's digest, combined with durations from other sources: they affect results too."""
     if not durations:
         return sha256
     text = json.dumps([sha256, sorted(durations.items())])
@@ -87,10 +87,10 @@ def _digest(sha256: str, durations: Mapping[str, float]) -> str:
 
 
 def video_path(dataset: Dataset, video: Video) -> Path:
-    """The video's file below the data set's root.
+    """Return the video's file below the data set's root.
 
-    Tried in turn: the video's own `file`, the data set's pattern as it stands, then the pattern with the
-    usual container suffixes, without and with ActivityNet's prefix `v_`. `InputError` when none is a file.
+    Tried in turn: the video's own `file`, the data set's pattern unchanged, then the pattern with the usual
+    container suffixes, without and with ActivityNet's prefix `v_`. Raises `InputError` if none is a file.
     """
     plain = dataset.file_pattern.replace("{id}", video.id)
     names = [video.file] if video.file is not None else [plain, *_usual_names(plain)]

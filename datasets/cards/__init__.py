@@ -1,1 +1,1 @@
-"""Cards: what is known of a public data set, and how its files are found."""
+"""Cards: the facts of public data sets, and how their files are found."""

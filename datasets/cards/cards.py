@@ -1,4 +1,4 @@
-"""Cards: what is fixed about each known data set, one TOML file a data set beside this module."""
+"""Cards: the fixed facts of each known data set, one TOML file per data set beside this module."""
 
 import tomllib
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ CARDS = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Variant:
-    """One way in which papers cut and mend a data set's ground truth; its name stands in every record.
+    """One version of a data set's ground truth in the literature; its name is part of every record.
 
-    `videos` and `instances` are counts by subset, after `excluded` videos are gone and `policy` was applied,
-    as published or as counted on the real files; a subset without a count is not checked.
+    `videos` and `instances` are counts by subset, after removal of `excluded` videos and application of
+    `policy`, as published or as counted on the real files; a subset without a count is not checked.
     """
 
     name: str
@@ -30,10 +30,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class Card:
-    """A data set's classes (sorted; none if they are taken from the file), tIoU grid, frame rate and licence.
+    """A data set's classes (sorted; empty if taken from the file), tIoU grid, frame rate and licence.
 
-    `subsets` gives the subset for each purpose, `train` and `test`, and `tune` where there is one; videos of
-    other subsets are left out. `excluded` lists videos that are known to be missing or wrongly annotated.
+    `subsets` gives the subset for each purpose, `train`, `test` and, if there is one, `tune`; videos of other
+    subsets are left out. `excluded` lists videos that are known to be missing or wrongly annotated.
     """
 
     name: str
@@ -42,35 +42,35 @@ class Card:
     tiou: tuple[float, ...]
     licence: str
     frames_per_second: float | None = None
-    """The nominal rate of the videos; none where they differ."""
+    """The nominal frame rate of the videos; None if it varies."""
     rates: tuple[float, ...] = ()
-    """Rates that the original files have; another one means a copy that was encoded anew."""
+    """Frame rates of the original files; a file with another one was re-encoded."""
     excluded: tuple[str, ...] = ()
     title: str = ""
     printed_tiou: tuple[float, ...] = ()
-    """The thresholds that papers print, where the grid is too long for a table."""
+    """The thresholds printed in papers, if the grid is too long for a table."""
     home: str = ""
-    """Where to ask for videos and annotations."""
+    """Where to request videos and annotations."""
     annotation_files: tuple[str, ...] = ()
-    """Names under which the annotations are looked for; the first that is there is read."""
+    """Possible names of the annotations; the first one that exists is read."""
     aliases: dict[str, str] = field(default_factory=dict)
-    """Subset names of other versions of the file, and what they are called here."""
+    """Subset names of other versions of the file, mapped to this project's names."""
     ignored: tuple[str, ...] = ()
-    """Labels that are no class."""
+    """Labels that are not classes."""
     implied: dict[str, str] = field(default_factory=dict)
-    """Classes whose every instance is, by another annotation, also one of another class."""
+    """Classes whose instances are all annotated a second time as instances of another class."""
     numbered: tuple[str, ...] = ()
-    """Classes by number from 1, for files that number them."""
+    """Classes by number from 1, for files that refer to classes by number."""
     unannotated: dict[str, str] = field(default_factory=dict)
-    """Videos without an instance, which files leave out, with their subsets."""
+    """Videos without an instance, which files omit, with their subsets."""
     notes: tuple[str, ...] = ()
     protocol: dict[str, str] = field(default_factory=dict)
-    """Further protocol fields that suit the data set, as text, unless the user sets them."""
+    """Further protocol fields for the data set, as text, unless the user sets them."""
     default_variant: str = ""
     variants: tuple[Variant, ...] = ()
 
     def variant(self, name: str = "") -> Variant:
-        """The variant of a name, by default the card's; `InputError` lists the known ones."""
+        """Return a variant by name, by default the card's; `InputError` lists the known ones."""
         wanted = name or self.default_variant
         for variant in self.variants:
             if variant.name == wanted:
@@ -80,19 +80,19 @@ class Card:
 
 
 def known_datasets() -> tuple[str, ...]:
-    """The names that have a card, sorted."""
+    """Return the sorted names of data sets with a card."""
     return tuple(sorted(path.stem for path in CARDS.glob("*.toml")))
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Card and variant of a data set's name such as `thumos14:211`; the variant may be empty."""
+    """Split a data set's name such as `thumos14:211` into card and variant; the variant may be empty."""
     card, _, variant = name.partition(":")
     return card, variant
 
 
 @lru_cache(maxsize=32)
 def read_card(name: str) -> Card:
-    """The card of a known data set, with or without a variant after `:`; `InputError` lists the known."""
+    """Return the card of a known data set, with or without `:variant`; `InputError` lists the known ones."""
     name = split_name(name)[0]
     if name not in known_datasets():
         raise InputError(
@@ -111,9 +111,9 @@ def read_card(name: str) -> Card:
 
 
 def card_protocol(name: str) -> dict[str, str]:
-    """The protocol fields that a data set's card sets, as text: subsets, tIoU grid, what else suits it.
+    """Return the protocol fields that a data set's card sets, as text: subsets, tIoU grid and others.
 
-    None for the miniature, whose card is what the protocol's own defaults say, and for annotation files.
+    Empty for the miniature, whose card equals the protocol's defaults, and for annotation files.
     """
     if name.endswith((".json", ".json.gz")) or split_name(name)[0] == "miniature":
         return {}

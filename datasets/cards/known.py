@@ -1,7 +1,7 @@
-"""A known data set: its card, the annotation file that the user has, and his videos, brought together.
+"""Load a known data set from its card, the user's annotation file and the user's videos.
 
-What does not fit is said here, before anything is computed: another version of the ground truth than the
-variant asks for, videos that are not there, two files for one video.
+Mismatches are reported here, before any computation: another version of the ground truth than the variant's,
+missing videos, two files for one video.
 """
 
 import hashlib
@@ -33,12 +33,12 @@ def _no_facts(videos: Sequence[str]) -> Mapping[str, VideoFacts]:
 
 
 def load_known(name: str, data: Path | None, annotations: Path | None = None) -> Dataset:
-    """The data set of a card, such as `thumos14` or, in a variant other than its first, `thumos14:211`.
+    """Return the data set of a card: `thumos14`, or `thumos14:211` for a variant other than its first.
 
-    `data` is a folder that holds the videos, at any depth, and the annotations unless `annotations` names
-    them: a file or folder called as the card says, in `data` or in its folder `annotations`. Every video of
-    the variant must be there but those that `missing.txt` in `data` lists, one id a line; the variant is then
-    called, for example, `211, 2 missing (1f0c)`. Raises `InputError` for all that does not fit.
+    `data` is a folder that contains the videos, at any depth, and the annotations unless `annotations` is
+    given: a file or folder with a name of the card, in `data` or in its folder `annotations`. Every video of
+    the variant must exist except those that `missing.txt` in `data` lists, one id per line; the variant is
+    then called, for example, `211, 2 missing (1f0c)`. Raises `InputError` for every mismatch.
     """
     card = read_card(name)
     variant = card.variant(split_name(name)[1])
@@ -64,7 +64,7 @@ def load_known(name: str, data: Path | None, annotations: Path | None = None) ->
             f"{data}: {len(lost)} of {len(videos)} videos of {card.name}:{variant.name} have no file: "
             f"{some(lost)}; list what you cannot get in {MISSING_LIST} there, or ask {card.home}"
         )
-    # Two variants of one file are two ground truths, and are kept under their digests.
+    # Two variants of one file are different ground truths and need different digests.
     text = "\n".join((dataset.sha256, variant.name, *dataset.missing))
     return replace(dataset, videos=videos, root=data, sha256=hashlib.sha256(text.encode()).hexdigest())
 
@@ -72,9 +72,9 @@ def load_known(name: str, data: Path | None, annotations: Path | None = None) ->
 def check_known(
     card: Card, variant: Variant, path: Path, probe: Probe = _no_facts, *, counted: bool = True
 ) -> Dataset:
-    """The data set of an annotation file alone, in a card's variant; `counted` compares it with the card.
+    """Return the data set of an annotation file in a card's variant; `counted` checks the card's counts.
 
-    `probe` is asked for the facts of videos whose duration neither the file nor a table beside it tells.
+    `probe` returns the facts of videos whose duration is neither in the file nor in a table beside it.
     """
     file, facts = read_card_file(card, path)
     wanted = set(card.subsets.values())
@@ -89,7 +89,7 @@ def check_known(
         if video in entries and _lacks_duration(entries[video], video, facts):
             raise InputError(
                 f"{file.name}: variant {variant.name} needs {video}, which the file lacks and no video "
-                f"file or table tells the duration of; other variants: {_others(card, variant)}"
+                f"file or table has the duration of; other variants: {_others(card, variant)}"
             )
     dataset = check_file(
         replace(file, database=entries),
@@ -106,7 +106,7 @@ def check_known(
 
 
 def read_card_file(card: Card, path: Path) -> tuple[AnnotationFile, dict[str, VideoFacts]]:
-    """An annotation file with its subsets called as the card calls them, and the facts of tables by it."""
+    """Return an annotation file with the card's subset names, and the facts from tables beside it."""
     file = read_file(path, card.numbered)
     if not isinstance(file.database, dict):
         raise InputError(f"{file.name}: database: an object of videos is needed")
@@ -120,7 +120,7 @@ def _renamed(entry: Any, aliases: Mapping[str, str]) -> Any:
 
 
 def _of_another_subset(entry: Any, wanted: Collection[str]) -> bool:
-    """Whether an entry is well formed and of a subset that the card does not use; others are checked."""
+    """Return whether an entry is well formed and of a subset that the card does not use."""
     return isinstance(entry, dict) and isinstance(entry.get("subset"), str) and entry["subset"] not in wanted
 
 
@@ -129,7 +129,7 @@ def _lacks_duration(entry: Any, key: str, facts: Mapping[str, VideoFacts]) -> bo
 
 
 def check_counts(card: Card, variant: Variant, dataset: Dataset) -> None:
-    """Raise `InputError` if the ground truth holds another number of videos or instances than the variant."""
+    """Raise `InputError` if the numbers of videos or instances differ from the variant's."""
     for what, expected in (("videos", variant.videos), ("instances", variant.instances)):
         for subset, count in expected.items():
             chosen = [video for video in dataset.videos if video.subset == subset]
@@ -147,7 +147,7 @@ def _others(card: Card, variant: Variant) -> str:
 
 
 def find_annotations(card: Card, data: Path) -> Path:
-    """The file or folder below `data` that is called as a card's annotations; `InputError` if none is."""
+    """Return the file or folder in `data` with a card's annotation name; `InputError` if there is none."""
     for folder in (data, data / "annotations"):
         for name in card.annotation_files:
             for candidate in (folder / name, folder / f"{name}.gz"):
@@ -158,13 +158,13 @@ def find_annotations(card: Card, data: Path) -> Path:
 
 
 def find_videos(data: Path) -> dict[str, list[str]]:
-    """Paths of video files below `data`, relative to it and sorted, by name without suffix."""
+    """Return paths of video files below `data`, relative to it and sorted, by name without suffix."""
     found: dict[str, list[str]] = {}
     seen: set[tuple[int, int]] = set()
     for folder, names, files in os.walk(data, followlinks=True):
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:
-            names.clear()  # a link that leads back
+            names.clear()  # a symbolic link to a parent folder
             continue
         seen.add((status.st_dev, status.st_ino))
         names[:] = sorted(name for name in names if not name.startswith("."))
@@ -176,9 +176,9 @@ def find_videos(data: Path) -> dict[str, list[str]]:
 
 
 def pick_file(data: Path, video: str, files: Mapping[str, Sequence[str]]) -> str | None:
-    """The file of a video: its id as it is, else with ActivityNet's prefix `v_`, else without it.
+    """Return the file of a video: by its id, else with ActivityNet's prefix `v_`, else without it.
 
-    None if there is none. Two files of different size for one id are an `InputError`: one of them is wrong.
+    Returns None if there is none. Two files of different size for one id raise `InputError`.
     """
     for stem in (video, f"v_{video}", video.removeprefix("v_")):
         if stem in files:
@@ -191,7 +191,7 @@ def pick_file(data: Path, video: str, files: Mapping[str, Sequence[str]]) -> str
 
 
 def probed_facts(data: Path, videos: Iterable[str]) -> dict[str, VideoFacts]:
-    """Duration, rate and frames of some videos by their files; those without a file are absent."""
+    """Return duration, rate and frames of some videos from their files; videos without a file are omitted."""
     wanted = list(videos)
     if not wanted:
         return {}
@@ -206,7 +206,7 @@ def probed_facts(data: Path, videos: Iterable[str]) -> dict[str, VideoFacts]:
 
 
 def _read_missing(path: Path, dataset: Dataset) -> set[str]:
-    """The ids in a list of missing videos; `InputError` for one that the data set does not have."""
+    """Return the ids in a list of missing videos; `InputError` for one that the data set does not have."""
     if not path.is_file():
         return set()
     try:
@@ -220,7 +220,7 @@ def _read_missing(path: Path, dataset: Dataset) -> set[str]:
 
 
 def some(names: Collection[str]) -> str:
-    """The first few of some names, for a message of one line."""
+    """Return the first few names, for a one-line message."""
     first = ", ".join(
         name[:80] if name.isprintable() else format_value(name) for name in itertools.islice(names, NAMED)
     )

@@ -1,4 +1,4 @@
-"""All that is wrong with an annotation file and the videos it speaks of, not only the first thing."""
+"""Find all errors in an annotation file and its videos, not only the first one."""
 
 import math
 from collections import Counter
@@ -24,7 +24,7 @@ OFFSET_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to know about a data set: how bad, of what kind, in which video (may be empty), and what."""
+    """A finding about a data set: level, kind, video (may be empty) and text."""
 
     level: Level
     kind: str
@@ -34,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """The readable videos of an annotation file, what was found, and the known variants that it holds."""
+    """The readable videos of an annotation file, the findings, and the known variants that it contains."""
 
     videos: tuple[Video, ...]
     findings: tuple[Finding, ...]
@@ -44,9 +44,9 @@ class CheckedFile:
 
 
 def check_annotations(path: Path, card: Card | None = None, variant: Variant | None = None) -> CheckedFile:
-    """Every finding in an annotation file, alone or as a card's. `InputError` if it cannot be read at all.
+    """Return all findings in an annotation file, with or without a card; `InputError` if unreadable.
 
-    Where neither file nor tables tell a video's duration, it is infinite here.
+    A video whose duration is neither in the file nor in a table has an infinite duration here.
     """
     file, facts = read_card_file(card, path) if card else (read_file(path), read_facts(path))
     reader = EntryReader(file.name, AnnotationRules(policy=KEEP_ALL, ignored=card.ignored if card else ()))
@@ -77,7 +77,7 @@ def check_annotations(path: Path, card: Card | None = None, variant: Variant | N
 
 
 def _segments(video: Video, card: Card | None, variant: Variant | None) -> list[Finding]:
-    """Wrong segments: errors where reading would refuse them, notes where the variant says what to do."""
+    """Return findings on wrong segments: errors if reading would refuse them, notes if a policy applies."""
     policy = variant.policy if variant else SegmentPolicy()
     found = []
 
@@ -107,7 +107,7 @@ def _segments(video: Video, card: Card | None, variant: Variant | None) -> list[
 
 
 def _overlapping(ids: list[str]) -> list[Finding]:
-    """Ids that differ in case or in ActivityNet's prefix alone: on some disks they are one file."""
+    """Return findings on ids that differ only in case or prefix `v_`: on some disks they are one file."""
     first: dict[str, str] = {}
     found = []
     for name in ids:
@@ -118,7 +118,7 @@ def _overlapping(ids: list[str]) -> list[Finding]:
 
 
 def recognise(path: Path, file: AnnotationFile, card: Card | None = None) -> tuple[str, ...]:
-    """The variants, as `thumos14:211`, whose videos and instances a file holds exactly, or holds and more."""
+    """Return the variants, as `thumos14:211`, whose videos and instances the file contains."""
     found = []
     for each in [card] if card else [read_card(name) for name in known_datasets()]:
         subsets = Counter(
@@ -127,7 +127,7 @@ def recognise(path: Path, file: AnnotationFile, card: Card | None = None) -> tup
             if isinstance(entry, dict) and isinstance(entry.get("subset"), str)
         )
         for variant in each.variants:
-            # Cheap first: no fewer videos, and no more than those that the variant leaves out besides.
+            # Cheap test first: no fewer videos, and at most the variant's excluded ones in addition.
             near = all(
                 count - len(each.unannotated) <= subsets[subset] <= count + len(variant.excluded)
                 for subset, count in variant.videos.items()
@@ -166,7 +166,7 @@ def _recognised(
 
 
 def check_videos(videos: Mapping[str, Video], facts: Mapping[str, Facts], card: Card | None) -> list[Finding]:
-    """What the files of videos have wrong, by themselves and against annotations and card."""
+    """Return findings on video files, alone and compared with annotations and card."""
     found = []
     for name, video in videos.items():
         for level, kind, text in _file(video, facts[name], card):
@@ -175,7 +175,7 @@ def check_videos(videos: Mapping[str, Video], facts: Mapping[str, Facts], card: 
 
 
 def with_durations(videos: tuple[Video, ...], facts: Mapping[str, Facts]) -> tuple[Video, ...]:
-    """The videos, with the durations of their files where nothing else tells them."""
+    """Return the videos, with the durations of their files if no other source has them."""
     return tuple(
         replace(video, duration=float(facts[video.id]["duration"]))
         if math.isinf(video.duration) and "duration" in facts.get(video.id, {})
@@ -193,7 +193,7 @@ def _file(video: Video, facts: Facts, card: Card | None) -> list[tuple[Level, st
     if math.isfinite(annotated) and abs(duration - annotated) > max(1.0, 0.02 * annotated):
         kind = "shorter than annotated" if duration < annotated else "longer than annotated"
         found.append(("warning", kind, f"{duration:.2f} s in the file, {annotated:.2f} s in the annotations"))
-    # What lies past the annotated end was found before.
+    # Instances past the annotated end were found before.
     late = [i for i in video.instances if duration + END_TOLERANCE_SECONDS < i.end <= annotated + 1]
     if late:
         text = f"{len(late)} instances end after the file's {duration:.2f} s, the last at {late[-1].end:g} s"
@@ -223,9 +223,9 @@ def _file(video: Video, facts: Facts, card: Card | None) -> list[tuple[Level, st
 
 
 def require_fit(path: Path, video: Video) -> VideoInfo:
-    """The facts of a video's file; `InputError` if it cannot be read or instances lie past its end.
+    """Return the facts of a video's file; `InputError` if unreadable or if instances are past its end.
 
-    A run would otherwise show the last frame for all that is missing, without a word.
+    A run would otherwise silently repeat the last frame for the missing part.
     """
     info = probe(path)
     for level, kind, text in _file(video, asdict(info), None):

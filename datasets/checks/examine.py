@@ -1,4 +1,4 @@
-"""What ``bench.doctor`` finds out about a data set."""
+"""The examination of a data set by ``bench.doctor``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUANTILES = (0, 5, 25, 50, 75, 95, 99, 100)
 
 
 def examine(options: argparse.Namespace) -> dict[str, Any]:
-    """Return everything that was found, as JSON values; raise InputError if there is nothing to look at."""
+    """Return all findings as JSON values; raise InputError if there is nothing to examine."""
     from datasets.cards.cards import read_card, split_name
     from datasets.checks.checking import Finding, check_annotations, check_videos, with_durations
 
@@ -39,7 +39,7 @@ def examine(options: argparse.Namespace) -> dict[str, Any]:
     checked = check_annotations(path, card, variant)
     taken = []
     if card is None and checked.variants:
-        # As own data it might be refused for what its users know and keep.
+        # As own data, the file might be refused for faults that the known data set's policy accepts.
         name = checked.variants[0]
         card, variant = read_card(name), read_card(name).variant(split_name(name)[1])
         checked = check_annotations(path, card, variant)
@@ -84,7 +84,7 @@ def _annotations(options: argparse.Namespace, card: Card | None) -> Path:
 
 
 def _wanted(checked: CheckedFile, card: Card | None, variant: Variant | None) -> tuple[Video, ...]:
-    """Return the videos that a run would use: of a card's subsets, without those its variant leaves out."""
+    """Return the videos that a run would use: of the card's subsets, without the variant's excluded ones."""
     if card is None or variant is None:
         return checked.videos
     out, subsets = {*variant.excluded, *card.excluded}, set(card.subsets.values())

@@ -1,4 +1,4 @@
-"""``python -m datasets.checks.probe_worker``: looks into video files; may hang or crash on one."""
+"""``python -m datasets.checks.probe_worker``: probes video files; may hang or crash on one."""
 
 import dataclasses
 from pathlib import Path
@@ -14,7 +14,7 @@ def main() -> None:
 
 
 def look(path: Path, every_frame: bool) -> dict[str, Any]:
-    """The facts of a file as JSON values, with `decoded` frames if every one is tried, or its `error`."""
+    """Return the facts of a file as JSON values, or its `error`; `decoded` counts frames if all are tried."""
     from datasets.video.frames import probe
     from datasets.video.pyav_reader import count_decodable
 

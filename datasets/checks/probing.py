@@ -1,4 +1,4 @@
-"""Looking into many video files side by side, in processes that may hang or crash; it may be interrupted."""
+"""Probe many video files in parallel, in processes that may hang or crash; interruptible."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from datasets.video.frames import VideoInfo
 SECONDS = 60.0
 SECONDS_EVERY_FRAME = 1800.0
 MAX_CACHE_BYTES = 2**26
-"""Bytes of a cache: some hundred thousand videos."""
+"""Largest size of a cache: some hundred thousand videos."""
 MAX_FACT = 1e15
 WORKER = module_command("datasets.checks.probe_worker")
 
@@ -33,11 +33,11 @@ def probe_files(
     seconds: float | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> dict[str, Facts]:
-    """The facts of each file, by the key it was given under; `progress` is called after each.
+    """Return the facts of each file by its key in `files`; `progress` is called after each.
 
-    A file that takes longer than `seconds` or crashes its process is an error like any other. With `cache`,
-    a file of JSON lines, what is known of a file of the same path, size and time of change is taken from
-    there, and all else is added to it as it is found.
+    A file that takes longer than `seconds` or crashes its process is reported as an error like any other.
+    With `cache`, a file of JSON lines, facts of a file with the same path, size and modification time are
+    read from there, and new facts are appended to it.
     """
     limit = seconds or (SECONDS_EVERY_FRAME if every_frame else SECONDS)
     known = _read_cache(cache)
@@ -85,7 +85,7 @@ def probe_files(
 
 
 def _appended(path: Path) -> IO[bytes]:
-    """The cache, opened to be added to; OSError where it is a link, which may lead to another's file."""
+    """Return the cache, opened for appending; OSError if it is a symbolic link, which is untrusted."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | NO_WAITING
     return os.fdopen(os.open(path, flags, 0o666), "ab")
 
@@ -110,7 +110,7 @@ def _identity(path: Path, every_frame: bool) -> str:
 
 
 def _read_cache(path: Path | None) -> dict[str, Facts]:
-    """What a cache holds; lines that an interruption cut are passed over."""
+    """Return the content of a cache; truncated lines of an interrupted write are skipped."""
     known: dict[str, Facts] = {}
     if path is None or not path.is_file():
         return known
@@ -125,7 +125,7 @@ def _read_cache(path: Path | None) -> dict[str, Facts]:
 
 
 def _usable(facts: Any) -> bool:
-    """Whether facts from a cache have what the checks of videos ask for: the file may be anybody's."""
+    """Return whether facts from a cache have the fields that the checks need: the file is untrusted."""
     if not isinstance(facts, dict):
         return False
     if "error" in facts:

@@ -1,4 +1,4 @@
-"""Window length, stride and regression ranges that fit the lengths of a data set's instances."""
+"""Propose window length, stride and regression ranges from the lengths of a data set's instances."""
 
 import itertools
 import math
@@ -11,16 +11,16 @@ from bench.io.errors import InputError
 
 RATES = (5.0, 10.0, 15.0, 30.0)
 SHORTEST_STEPS = 4.0
-"""Feature steps that a short instance should span: a boundary is found to about half a step."""
+"""Feature steps that a short instance should span: boundaries are predicted to about half a step."""
 FIRST_RANGE_STEPS = 4
 MAX_WINDOW_CLIPS = 256
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """How to sample and cut a data set's videos; each field with the protocol's name.
+    """Proposed sampling and windows of a data set's videos; fields have the protocol's names.
 
-    `regression_steps` are the head's ranges in feature steps, the last without end; `fitting` is the share
+    `regression_steps` are the head's ranges in feature steps, the last unbounded; `fitting` is the fraction
     of instances that are no longer than a window, `resolved` of those that span at least four steps.
     """
 
@@ -36,7 +36,7 @@ class Proposal:
 
     @property
     def protocol(self) -> str:
-        """The proposal as `PROTOCOL="..."` takes it."""
+        """Return the proposal in the form of `PROTOCOL="..."`."""
         return (
             f"frames_per_second={self.frames_per_second:g} window_clips={self.window_clips} "
             f"window_overlap={self.window_overlap:g} head.levels={self.levels}"
@@ -49,14 +49,14 @@ def propose(
     clip_frames: int = 16,
     frames_per_step: int = 2,
 ) -> Proposal:
-    """A proposal for instances of some lengths (seconds) in files of `file_rate` frames per second.
+    """Return a proposal for instances of given lengths (seconds) in files of `file_rate` frames per second.
 
-    The frame rate is the least of 5, 10, 15 and 30 (and none above the files') at which the tenth percentile
-    of the lengths spans four steps. A window holds one and a half times the 98th percentile, at most 256
-    clips. Windows overlap by the 90th percentile, so that nine of ten instances lie whole in one, in quarters
-    of a window from 0.25 to 0.75. Levels double ActionFormer's first range of 4 steps until half of the
-    98th percentile fits. These are rules of thumb, there to be measured against. `InputError` without an
-    instance of positive length.
+    The frame rate is the least of 5, 10, 15 and 30 (and not above the files') at which the 10th percentile
+    of the lengths spans four steps. A window is 1.5 times the 98th percentile long, at most 256 clips.
+    Windows overlap by the 90th percentile, so that nine of ten instances are completely inside one, rounded
+    to quarters of a window from 0.25 to 0.75. Levels double ActionFormer's first range of 4 steps until half
+    of the 98th percentile fits. These are rules of thumb, a baseline for experiments. Raises `InputError`
+    without an instance of positive length.
     """
     spans = np.array([length for length in lengths if math.isfinite(length) and length > 0])
     if len(spans) == 0:

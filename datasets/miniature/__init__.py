@@ -1,4 +1,4 @@
-"""The embedded miniature: videos made on the spot, so that the whole bench runs without a download."""
+"""The embedded miniature: generated videos, so that the benchmark runs without a download."""
 
 from datasets.miniature.config import MiniatureConfig, default_cache_dir
 from datasets.miniature.generate import (

@@ -1,4 +1,4 @@
-"""Make the miniature: `python -m datasets.miniature --cache DIR`."""
+"""Generate the miniature: `python -m datasets.miniature --cache DIR`."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ from datasets.miniature.generate import Progress, generate, generate_source
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, or 2 where the cache cannot be written. Prints the folders."""
+    """Generate and print the folders; return 0, or 2 if the cache cannot be written."""
     parser = argparse.ArgumentParser(
         prog="python -m datasets.miniature",
         description="Generate the embedded miniature (videos and annotations) unless it is there already.",

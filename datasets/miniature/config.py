@@ -1,4 +1,4 @@
-"""Every constant of the miniature that a user may turn, and where the result is kept."""
+"""The configuration of the miniature, and the location of the generated files."""
 
 import hashlib
 import json
@@ -15,15 +15,15 @@ PICTURES_SHA256 = {
     "target": "9f88aa153829a561d3f88becb237c60c2d546dc0f132cd97cae0b15bce2809bd",
     "source": "be9b4407f0ed33a64cb1c07492ec09c7f056deed820c6129f6ff58f6487e209f",
 }
-"""What the decoded pictures of the default configuration are, see `generate`."""
+"""Digests of the decoded pictures of the default configuration, see `generate`."""
 
 
 @dataclass(frozen=True)
 class MiniatureConfig:
-    """What is generated: counts, sizes (pixels), ranges (seconds unless named otherwise) and difficulty.
+    """Configuration of the generator: counts, sizes (pixels), ranges (seconds unless noted) and difficulty.
 
-    The four scales multiply what makes the target domain hard; at 0 that hardship is gone. `version` must be
-    raised with any change of the generator that changes a picture or an annotation.
+    The four scales multiply the difficulties of the target domain; 0 removes a difficulty. `version` must be
+    increased with any change of the generator that changes a picture or an annotation.
     """
 
     version: str = "2"
@@ -63,7 +63,7 @@ class MiniatureConfig:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "MiniatureConfig":
-        """The configuration whose `asdict` went through JSON, which knows no tuples."""
+        """Return the configuration from its `asdict` after a JSON round trip, which turns tuples to lists."""
         restored: dict[str, Any] = {}
         for name, value in fields.items():
             restored[name] = tuple(value) if isinstance(value, list) else value
@@ -71,17 +71,17 @@ class MiniatureConfig:
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits that change with any field."""
+        """Return twelve hexadecimal digits that depend on every field."""
         fields = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(fields.encode()).hexdigest()[:12]
 
     def count(self, subset: str) -> int:
-        """How many videos a subset of the target domain has."""
+        """Return the number of videos of a subset of the target domain."""
         counts = (self.training_videos, self.tuning_videos, self.testing_videos)
         return dict(zip(SUBSETS, counts, strict=True))[subset]
 
     def source_count(self, subset: str) -> int:
-        """How many clips a subset of the source domain has."""
+        """Return the number of clips of a subset of the source domain."""
         counts = (self.source_training_clips, self.source_validation_clips)
         return dict(zip(SOURCE_SUBSETS, counts, strict=True))[subset]
 
@@ -90,7 +90,7 @@ class MiniatureConfig:
 
 
 def default_cache_dir() -> Path:
-    """The folder that TALBENCH_CACHE names, else ~/.cache/talbench. It is not created here."""
+    """Return the folder in TALBENCH_CACHE, else ~/.cache/talbench. It is not created here."""
     named = os.environ.get("TALBENCH_CACHE")
     if named:
         return Path(named).expanduser()

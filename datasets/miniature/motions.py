@@ -1,7 +1,7 @@
-"""How a sprite may move: each motion a function of the time since it began.
+"""The motions of sprites, as functions of the time since their start.
 
-A still picture must not give a class away, so each is a change over time: of place, angle, size or
-brightness.
+A single picture must not reveal the class, so each motion is a change over time: of position, angle, size
+or brightness.
 """
 
 from collections.abc import Callable
@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 RAMP_SECONDS = 0.15
-"""A motion sets in and dies away within this time; a jump of several pixels would give its ends away."""
+"""Time in which a motion fades in and out; a jump of several pixels would reveal its boundaries."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """One performance: `rate` in cycles per second, `amount` in the unit of what it changes, `sign` +1 or -1.
+    """One motion: `rate` in cycles per second, `amount` in the unit of the changed quantity, `sign` +1 or -1.
 
-    `phase` is where in its cycle (radians) it begins.
+    `phase` is its initial phase in radians.
     """
 
     kind: str
@@ -32,7 +32,7 @@ class Motion:
 
 @dataclass(frozen=True, eq=False)
 class Offsets:
-    """What a motion adds at each time, arrays (n,): pixels, radians, logarithm of size, brightness."""
+    """The offsets of a motion at each time, arrays (n,): pixels, radians, logarithm of size, brightness."""
 
     x: Floats
     y: Floats
@@ -43,7 +43,7 @@ class Offsets:
 
 @dataclass(frozen=True)
 class MotionRange:
-    """What a class draws its motion from, and which function performs it."""
+    """The parameter ranges of a class's motions, and the function that computes them."""
 
     kind: str
     rate: tuple[float, float] = (1.0, 1.0)
@@ -53,7 +53,7 @@ class MotionRange:
     def draw(
         self, random: np.random.Generator, least_rate: float = 0.0, speed: float = 1.0, size: float = 1.0
     ) -> Motion:
-        """A motion of this class; `least_rate` narrows the rates so that a short one still shows a cycle."""
+        """Draw a motion of this class; `least_rate` ensures that a short one still shows a full cycle."""
         low, high = self.rate
         low = min(max(low, least_rate), high)
         return Motion(
@@ -95,13 +95,14 @@ DISTRACTORS = {
     "hop": MotionRange("leap", amount=(5, 10)),
     "turn": MotionRange("turn", amount=(0.6, 1.8)),
 }
-"""Short and never annotated: each resembles a part of one cycle of a class."""
+"""Short motions that are never annotated: each resembles a part of one cycle of a class."""
 
 
 def perform(motion: Motion, since: Floats, duration: float) -> Offsets:
-    """What the motion adds at the times `since` (n,) seconds after its start.
+    """Return the motion's offsets at the times `since` (n,) seconds after its start.
 
-    Before the start it adds nothing; after the end, only what stays: the angle turned and the way dashed.
+    Offsets are zero before the start; after the end only the lasting ones remain: the angle turned and the
+    distance dashed.
     """
     within = np.clip(since, 0.0, duration)
     change = _KINDS[motion.kind](motion, within, duration)
@@ -171,7 +172,7 @@ def _still(_: Motion, time: Floats, __: float) -> Change:
 
 
 def _eased(time: Floats, duration: float) -> Floats:
-    """From 0 to 1 over the duration, slow at both ends."""
+    """Return a ramp from 0 to 1 over the duration, slow at both ends."""
     part = time / duration
     return part * part * (3 - 2 * part)
 

@@ -1,8 +1,8 @@
-"""A scene in, pictures out. NumPy alone, for a worker must start fast.
+"""Render the pictures of a scene. Uses NumPy only, because a worker must start fast.
 
-The pictures are a function of the scene on every processor. What library functions compute (normal values,
-sines) is quantized, see `tracks.quantize`; all else are operations that IEEE 754 fixes to the last bit, and
-integers. Sums over many values are sums of integers: those of floating-point numbers depend on their order.
+The pictures are the same function of the scene on every processor. Results of library functions (normal
+values, sines) are quantized, see `tracks.quantize`; all other operations are exact in integers or defined by
+IEEE 754 to the last bit. Sums over many values are sums of integers: those of floats depend on their order.
 """
 
 import math
@@ -19,26 +19,26 @@ Pictures = NDArray[np.uint8]
 
 CHUNK_FRAMES = 64
 TEXTURE_WIDTHS = 2.5
-"""A texture is this many picture widths wide and repeats beyond."""
+"""Width of a texture in picture widths; it is periodic."""
 TEXTURE_CONTRAST = 22.0
 ROUGH_LAYERS = ((6, 0.5), (16, 0.5), (40, 0.6), (80, 0.35))
 CALM_LAYERS = ((4, 1.0), (8, 0.3))
 DRIFTING_LAYERS = ((10, 1.0), (24, 0.7))
 NORMAL_BITS = 16
 GRAIN_BITS = 10
-"""Normal values are multiples of 2**-16 in textures, and of 2**-10 in the grain of single pictures."""
+"""Quantization of normal values: multiples of 2**-16 in textures, of 2**-10 in the grain of each picture."""
 REACH = 1.3
-"""No outline reaches further than this many radii from its sprite's middle."""
+"""Largest distance of an outline from its sprite's centre, in radii."""
 
 
 def render(scene: Scene, size: int) -> Iterator[Pictures]:
-    """The scene's frames in chunks, uint8 (n, size, size, 3), RGB."""
+    """Yield the scene's frames in chunks, uint8 (n, size, size, 3), RGB."""
     for pictures in render_exactly(scene, size):
         yield np.clip(pictures + 0.5, 0, 255).astype(np.uint8)
 
 
 def render_exactly(scene: Scene, size: int) -> Iterator[Field]:
-    """As `render`, before values are rounded to whole numbers: float32, the same bits on every processor."""
+    """Yield the frames before rounding to integers: float32, the same bits on every processor."""
     random = np.random.default_rng(scene.seed)
     extent = int(TEXTURE_WIDTHS * size)
     near = _texture(random, extent, CALM_LAYERS if scene.calm else ROUGH_LAYERS) * TEXTURE_CONTRAST
@@ -61,7 +61,7 @@ def render_exactly(scene: Scene, size: int) -> Iterator[Field]:
 
 
 def _texture(random: np.random.Generator, extent: int, layers: tuple[tuple[int, float], ...]) -> Field:
-    """Noise of several grains, (extent, extent, 3), of mean 0 and deviation 1; mostly grey."""
+    """Return noise of several scales, (extent, extent, 3), of mean 0 and deviation 1; mostly grey."""
     total = np.zeros((extent, extent, 3))
     for cells, weight in layers:
         grid = quantize(random.standard_normal((cells, cells, 3)), NORMAL_BITS)
@@ -73,7 +73,7 @@ def _texture(random: np.random.Generator, extent: int, layers: tuple[tuple[int, 
 
 
 def _interpolate(values: NDArray[np.float64], extent: int) -> NDArray[np.float64]:
-    """A smooth curve through values (cells, ...) on a ring, at `extent` places, so that a texture repeats."""
+    """Interpolate periodic values (cells, ...) smoothly at `extent` points, so that a texture is periodic."""
     cells = len(values)
     position = np.arange(extent) * cells / extent
     left = position.astype(np.int64)
@@ -83,12 +83,12 @@ def _interpolate(values: NDArray[np.float64], extent: int) -> NDArray[np.float64
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """The mean, to within 2**-24: of integers, whose sum does not depend on the order."""
+    """Return the mean to within 2**-24, from a sum of integers, which does not depend on the order."""
     return int(np.rint(values * 2.0**24).astype(np.int64).sum()) / values.size / 2**24
 
 
 def _crop(texture: Field, offset: NDArray[np.float64], size: int) -> Field:
-    """The part of a repeating texture under the camera, (size, size, 3), between pixels by interpolation."""
+    """Return the part of a periodic texture under the camera, (size, size, 3), interpolated."""
     extent = len(texture)
     across, down = float(offset[0]) % extent, float(offset[1]) % extent
     left, top = int(across), int(down)
@@ -102,7 +102,7 @@ def _crop(texture: Field, offset: NDArray[np.float64], size: int) -> Field:
 
 
 def _paint(pictures: Field, sprite: Sprite, track: Track, frames: slice) -> None:
-    """Draw one sprite into the pictures, each on a patch around it alone."""
+    """Draw one sprite into the pictures, on a patch around it in each."""
     size = pictures.shape[1]
     x, y, scale, brightness = (
         values[frames].astype(np.float32) for values in (track.x, track.y, track.scale, track.brightness)
@@ -120,7 +120,7 @@ def _paint(pictures: Field, sprite: Sprite, track: Track, frames: slice) -> None
     down = ((top[:, None] + steps) - y[:, None])[:, :, None].astype(np.float32) / radius
     u = cosine * across + sine * down
     v = cosine * down - sine * across
-    # Distances in pixels make edges about one pixel soft at any size.
+    # Distances are in pixels, so that edges are about one pixel soft at any size.
     cover = np.clip(0.5 - _OUTLINES[sprite.shape](u, v) * radius, 0, 1)[..., None]
     side = np.clip(0.5 + u * radius, 0, 1)[..., None]
     first, second = (np.array(colour, dtype=np.float32) for colour in sprite.colours)
@@ -138,7 +138,7 @@ def _paint(pictures: Field, sprite: Sprite, track: Track, frames: slice) -> None
 
 
 def _inside(begin: int, length: int, size: int) -> tuple[slice, slice] | None:
-    """Where a patch lies in the picture, and which part of the patch that is; None if it is outside."""
+    """Return the slices of a patch's visible part in picture and patch; None if it is outside."""
     low, high = max(begin, 0), min(begin + length, size)
     return (slice(low, high), slice(low - begin, high - begin)) if low < high else None
 
@@ -186,4 +186,4 @@ _OUTLINES: dict[str, Callable[[Field, Field], Field]] = {
     "square": _square,
     "wedge": _wedge,
 }
-"""Each name's outline: the distance to it in radii, negative inside, for sprite coordinates u and v."""
+"""Signed distance to each outline in radii, negative inside, for sprite coordinates u and v."""

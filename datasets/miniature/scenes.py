@@ -1,8 +1,8 @@
-"""What happens in each video: its sprites, their paths and performances, and the camera's way.
+"""The content of each video: sprites, their paths and motions, and the camera's path.
 
-A scene is drawn from a stream of random numbers of its own, named by seed, domain, subset and index: more
-videos in a subset, or another subset, change none of the others. What is annotated is drawn with `random` and
-`integers` alone, before all else, and its seconds are rounded, so that annotations repeat everywhere.
+Each scene has its own random generator, seeded by seed, domain, subset and index: adding videos to a subset,
+or another subset, does not change the others. Annotations are drawn first, with `random` and `integers` only,
+and their seconds are rounded, so that they are the same on every machine.
 """
 
 import math
@@ -27,12 +27,12 @@ TARGET_DOMAIN, SOURCE_DOMAIN = 1, 2
 TARGET_SHAPES = ("arrow", "bar", "corner", "half-disk", "wedge")
 SOURCE_SHAPES = ("bar", "corner", "disk", "square", "wedge")
 EDGE_SECONDS = 0.4
-"""No instance is nearer than this to its video's beginning or end."""
+"""Least distance of an instance from its video's beginning and end."""
 
 
 @dataclass(frozen=True)
 class Sprite:
-    """A sprite's looks: the name of its outline, radius in pixels, and the colours of its halves (RGB)."""
+    """A sprite's appearance: outline, radius in pixels, and the colours of its halves (RGB)."""
 
     shape: str
     radius: float
@@ -41,7 +41,7 @@ class Sprite:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """All that a renderer needs; `pan` and `drift` (frames, 2), pixels, are the two textures' ways."""
+    """The input of the renderer; `pan` and `drift` (frames, 2), pixels, are the paths of the two textures."""
 
     frames: int
     events: tuple[Event, ...]
@@ -56,7 +56,7 @@ class Scene:
 
 
 def target_scene(config: MiniatureConfig, subset: str, index: int) -> Scene:
-    """The scene of one untrimmed video."""
+    """Return the scene of one untrimmed video."""
     seed = (config.seed, TARGET_DOMAIN, SUBSETS.index(subset), index)
     random = np.random.default_rng(seed)
     frames = _draw_frames(config, random)
@@ -71,7 +71,7 @@ def target_scene(config: MiniatureConfig, subset: str, index: int) -> Scene:
     pan = config.camera_scale * np.stack([wander(random, times, 6.0, 6.0) for _ in range(2)], axis=1)
     jitter = config.camera_scale * np.stack([wander(random, times, 0.4, 0.7) for _ in range(2)], axis=1)
     drift = np.stack([wander(random, times, 5.0, 8.0) for _ in range(2)], axis=1)
-    # The camera follows its actors in part, so that they stay in the picture.
+    # The camera partly follows its actors, so that they stay in the picture.
     shift = -(0.35 * pan + jitter)
     tracks = []
     for number in range(count):
@@ -94,13 +94,13 @@ def target_scene(config: MiniatureConfig, subset: str, index: int) -> Scene:
 
 
 def source_label(index: int) -> str:
-    """The class of a source clip: classes take turns, so that every subset is balanced."""
+    """Return the class of a source clip: classes alternate, so that every subset is balanced."""
     names = sorted(SOURCE_CLASSES)
     return names[index % len(names)]
 
 
 def source_scene(config: MiniatureConfig, subset: str, index: int) -> Scene:
-    """The scene of one trimmed clip: a large sprite that does one thing before a calm background."""
+    """Return the scene of one trimmed clip: a large sprite with one motion on a calm background."""
     seed = (config.seed, SOURCE_DOMAIN, SOURCE_SUBSETS.index(subset), index)
     random = np.random.default_rng(seed)
     frames = int(random.integers(config.source_frames[0], config.source_frames[1] + 1))
@@ -108,13 +108,13 @@ def source_scene(config: MiniatureConfig, subset: str, index: int) -> Scene:
     label = source_label(index)
     speed = _between(random, *config.source_speed)
     motion = SOURCE_CLASSES[label].draw(random, speed=speed, size=config.source_amount)
-    # The camera comes upon a motion that has begun and ends before it does: no ramp is seen.
+    # The clip starts after the motion's start and ends before its end: no ramp is visible.
     lead = 0.0 if motion.kind in ("slide-x", "slide-y", "zoom") else 0.2 + random.random()
     event = Event(0, -lead, duration + (0.2 if lead else 0.0), motion, label)
     background = _colour(random, 40, 215)
     sprite = _draw_sprite(random, SOURCE_SHAPES, (9.0, 15.0), background)
     if label == "spin" and sprite.shape == "disk":
-        # What is round all over cannot be seen to turn.
+        # The rotation of a disk is not visible.
         sprite = Sprite("bar", sprite.radius, sprite.colours)
     times = frame_middles(frames, config)
     still = np.zeros(frames)
@@ -141,7 +141,7 @@ def source_scene(config: MiniatureConfig, subset: str, index: int) -> Scene:
 
 
 def frame_middles(frames: int, config: MiniatureConfig) -> Floats:
-    """The instant that each frame shows, (frames,) seconds: the middle of the time it is on screen."""
+    """Return the time that each frame shows, (frames,) seconds: the middle of its display time."""
     return (np.arange(frames) + 0.5) / config.frames_per_second
 
 
@@ -168,7 +168,7 @@ def _draw_instances(
             if events:
                 return tuple(events)
             start, room = EDGE_SECONDS, duration - 2 * EDGE_SECONDS
-        # As many instances between 1 and 2 s as between 4 and 8 s.
+        # Log-uniform lengths: as many instances between 1 and 2 s as between 4 and 8 s.
         length = min(shortest * (longest / shortest) ** random.random(), room)
         label = names[int(random.integers(len(names)))]
         motion = TARGET_CLASSES[label].draw(random, least_rate=1.0 / length)
@@ -184,7 +184,7 @@ def _draw_distractors(
     count: int,
     instances: tuple[Event, ...],
 ) -> tuple[Event, ...]:
-    """Short motions of sprites that are not acting, also while another is."""
+    """Return short motions of sprites that perform no action at the time; another sprite may."""
     if config.distractor_scale <= 0:
         return ()
     names = sorted(DISTRACTORS)
@@ -219,7 +219,10 @@ def _draw_sprite(
 def _distinct_colour(
     random: np.random.Generator, others: tuple[tuple[float, float, float], ...]
 ) -> tuple[float, float, float]:
-    """The first of some colours far enough from the others, or else the last: a sprite must be visible."""
+    """Return the first of several random colours that is far enough from the others, else the last one.
+
+    A sprite must be visible.
+    """
     colour = _colour(random, 0, 255)
     for _ in range(8):
         if all(math.dist(colour, other) > 90 for other in others):
@@ -229,7 +232,7 @@ def _distinct_colour(
 
 
 def _draw_home(random: np.random.Generator, number: int, count: int) -> tuple[float, float]:
-    """Where a sprite stays, in pixels: each in a column of its own, with room to move."""
+    """Return a sprite's home position in pixels: each in its own column, with room to move."""
     across = (number + 0.5) / count + _between(random, -0.08, 0.08)
     return (REFERENCE_SIZE * (0.12 + 0.76 * across), REFERENCE_SIZE * _between(random, 0.36, 0.68))
 

@@ -1,4 +1,4 @@
-"""Where sprites are: their wandering, what their performances add, and where a dash may go."""
+"""Tracks of sprites: random wandering, the offsets of motions, and bounds of dashes."""
 
 import math
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from datasets.miniature.motions import Floats, Motion, perform
 
 REFERENCE_SIZE = 64
-"""Lengths are written for pictures of so many pixels and scaled to the configured size."""
+"""Lengths are given for pictures of this many pixels and scaled to the configured size."""
 POSITION_BITS, SHAPE_BITS = 12, 14
 """Lengths are multiples of 2**-12 pixels; angles, scales and brightness of 2**-14."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """A motion of the sprite number `sprite` from `start` to `end` seconds; `label` None if not annotated."""
+    """A motion of the sprite `sprite` (index) from `start` to `end` seconds; `label` None if unannotated."""
 
     sprite: int
     start: float
@@ -27,7 +27,7 @@ class Event:
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """Where a sprite is in each frame, arrays (frames,): screen pixels, radians, scale, brightness."""
+    """A sprite's state in each frame, arrays (frames,): screen pixels, radians, scale, brightness."""
 
     x: Floats
     y: Floats
@@ -37,24 +37,24 @@ class Track:
 
 
 def quantize(values: Floats, bits: int) -> Floats:
-    """The values rounded to multiples of 2**-bits.
+    """Round values to multiples of 2**-bits.
 
-    Libraries of sines, exponentials and normal values differ in the last bits from one processor to the next,
-    by some 1e-15. What is drawn from them is rounded to steps a billion times as large, so that the chance
-    of a value so near a tie that another processor rounds it the other way is below 1e-3 in a whole data set.
-    All that follows is additions, products, quotients and square roots, which IEEE 754 fixes to the last bit.
+    Sines, exponentials and normal values of libraries differ between processors in the last bits, by some
+    1e-15. They are rounded to steps a billion times as large, so that the probability that any value of a
+    data set is so near a tie that another processor rounds it differently is below 1e-3. All later operations
+    are additions, products, quotients and square roots, which IEEE 754 defines to the last bit.
     """
     return np.asarray(np.rint(values * 2.0**bits) / 2.0**bits)
 
 
 def wander(random: np.random.Generator, times: Floats, period: float, amount: float) -> Floats:
-    """Smooth random motion (n,): normal values of deviation `amount`, one a period, and lines between."""
+    """Return motion (n,): normal values of deviation `amount`, one per period, interpolated linearly."""
     knots = int(times[-1] / period) + 2
     return amount * np.interp(times, np.arange(knots) * period, random.standard_normal(knots))
 
 
 def follow(path: Track, events: list[Event], times: Floats, shift: NDArray[np.float64]) -> Track:
-    """The path with the events' motions added and the camera's shift (n, 2) applied."""
+    """Return the path with the events' motions added and the camera's shift (n, 2) applied."""
     x, y, angle = path.x.copy(), path.y.copy(), path.angle.copy()
     log_scale, brightness = np.log(path.scale), path.brightness.copy()
     for event in sorted(events, key=lambda event: event.start):
@@ -70,7 +70,7 @@ def follow(path: Track, events: list[Event], times: Floats, shift: NDArray[np.fl
 
 
 def scaled(track: Track, scale: float) -> Track:
-    """The track in a picture `scale` times as large, quantized."""
+    """Return the track in a picture `scale` times as large, quantized."""
     return Track(
         quantize(track.x * scale, POSITION_BITS),
         quantize(track.y * scale, POSITION_BITS),
@@ -79,7 +79,7 @@ def scaled(track: Track, scale: float) -> Track:
 
 
 def _return_path(motion: Motion, x: Floats, y: Floats, times: Floats, start: float) -> Motion:
-    """A dash turned round where it would leave the middle of the picture; any other motion as it is."""
+    """Reverse a dash that would leave the middle of the picture; return other motions unchanged."""
     if motion.kind != "dash":
         return motion
     frame = min(int(np.searchsorted(times, start)), len(times) - 1)

@@ -1,7 +1,7 @@
-"""``python -m datasets.miniature.worker``: renders and writes videos, one a request.
+"""``python -m datasets.miniature.worker``: renders and writes videos, one per request.
 
-A process of its own, and not a fork or a spawn of the caller: it inherits none of the caller's threads, does
-not import the caller's main module again, and starts in the time that NumPy and PyAV need.
+A separate process, not a fork or a spawn of the caller: it inherits none of the caller's threads, does not
+import the caller's main module again, and starts in the time that NumPy and PyAV need.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from datasets.miniature.writing import write_video
 
 
 def render(request: dict[str, Any]) -> dict[str, str]:
-    """Write the video of a request; the answer is its pictures' `sha256`, or the `error` of the disk."""
+    """Write the video of a request; return its pictures' `sha256`, or the `error` of the disk."""
     config = MiniatureConfig.from_json(request["config"])
     folder, subset, index = Path(request["folder"]), request["subset"], request["index"]
     try:

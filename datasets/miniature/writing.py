@@ -1,4 +1,4 @@
-"""One video of the miniature, from its name to its file."""
+"""Render and encode one video of the miniature."""
 
 import hashlib
 from collections.abc import Iterable
@@ -16,14 +16,14 @@ SCENES = {"target": target_scene, "source": source_scene}
 
 
 def file_name(subset: str, index: int) -> str:
-    """The name of a generated file within its folder."""
+    """Return the name of a generated file within its folder."""
     return f"{subset}_{index:04d}.mp4"
 
 
 def write_video(config: MiniatureConfig, domain: str, folder: Path, subset: str, index: int) -> str:
-    """Render and encode one video of the domain `target` or `source`; the SHA-256 of its decoded pictures.
+    """Write one video of the domain `target` or `source`; return the SHA-256 of its decoded pictures.
 
-    `OSError` when the file cannot be written.
+    Raises `OSError` if the file cannot be written.
     """
     scene = SCENES[domain](config, subset, index)
     frames = render(scene, config.size)
@@ -37,15 +37,15 @@ def write_video(config: MiniatureConfig, domain: str, folder: Path, subset: str,
 
 
 def encoder_options(frames_per_second: int, quantizer: int) -> dict[str, str]:
-    """What x264 is told, so that the bits it writes are a function of the frames alone."""
+    """Return options of x264 under which its output depends only on the frames."""
     return {
         "qp": str(quantizer),
         "preset": "veryfast",
         "g": str(4 * frames_per_second),
-        # x264 cuts pictures differently for several threads, and workers run side by side as it is.
+        # x264 slices pictures differently for several threads, and workers run in parallel anyway.
         "threads": "1",
-        # Else decisions depend on the instruction set and, where x264 adapts the quantizer, on memory
-        # that was never written to. Here the quantizer is constant, too.
+        # Otherwise decisions depend on the instruction set and, with an adaptive quantizer, on
+        # uninitialised memory. The quantizer is constant here, too.
         "x264-params": "cpu-independent=1",
     }
 
@@ -69,9 +69,10 @@ def encode(
 
 
 def to_yuv(pictures: Pictures) -> Pictures:
-    """RGB (n, h, w, 3) as planes Y, U and V one below the other, (n, 3 * h / 2, w): BT.601, limited range.
+    """Convert RGB (n, h, w, 3) to stacked planes Y, U and V, (n, 3 * h / 2, w): BT.601, limited range.
 
-    In integers, for FFmpeg's own conversion differs between processors. A colour is the mean of 2 x 2 pixels.
+    Computed in integers, because FFmpeg's conversion differs between processors. A chroma value is the mean
+    of 2 x 2 pixels.
     """
     count, height, width, _ = pictures.shape
     red, green, blue = (pictures[..., channel].astype(np.int32) for channel in range(3))
@@ -89,7 +90,7 @@ def to_yuv(pictures: Pictures) -> Pictures:
 
 
 def pictures_sha256(path: Path) -> str:
-    """SHA-256 of a file's pictures as decoded, plane by plane: H.264 fixes them to the last bit."""
+    """Return the SHA-256 of a file's decoded pictures, plane by plane: H.264 decoding is bit-exact."""
     digest = hashlib.sha256()
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):

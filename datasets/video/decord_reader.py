@@ -1,4 +1,4 @@
-"""Frames by number with decord, which works in a process of its own (`datasets.video.decord_worker`)."""
+"""Read frames by index with decord, which runs in a separate process (`datasets.video.decord_worker`)."""
 
 import atexit
 import importlib.util
@@ -20,28 +20,28 @@ from datasets.video.index import VideoIndex
 
 CHUNK_FRAMES = 64
 CHUNK_BYTES = 16 * 2**20
-"""Natively decoded frames handed over at once: at most so many, and at most so many bytes (one at least)."""
+"""Largest number and bytes of natively decoded frames in one chunk; a chunk has at least one frame."""
 SECONDS = 20.0
 SECONDS_PER_FRAME = 2.0
-"""After these a request is given up; a frame far from a key frame of a large video may take a second."""
+"""Time limit of a request per frame; a frame far from a key frame of a large video may take a second."""
 START_SECONDS = 60.0
-"""A worker's imports may take so long."""
+"""Time limit for the start of a worker and its imports."""
 GRACE_SECONDS = 5.0
-"""By then the worker's own alarm must have ended it; one that was stopped or waits for a disk is killed."""
-# Frames given back to the system after every chunk would be asked for again at the next: a fifth of the time.
+"""Time for the worker's own alarm to end it; then it is killed, e.g. if stopped or blocked on a disk."""
+# Memory returned to the system after every chunk would be requested again for the next: 20% of the time.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
 WORKER = module_command("datasets.video.decord_worker")
 TRUSTED = ("mov", "mp4", "matroska", "webm", "avi")
-"""Containers that decord reads right; of MPEG-TS it repeats frames and gives the right times for them."""
+"""Containers that decord reads correctly; for MPEG-TS it repeats frames, but reports the correct times."""
 
 
 class DecordError(Exception):
-    """decord cannot read a file, or not rightly; another reader may."""
+    """decord cannot read a file, or not correctly; another reader may."""
 
 
 @dataclass(frozen=True)
 class _Request:
-    """The request that a worker has to answer: frames, since when, and how long it may take."""
+    """A pending request: frames, start time and time limit."""
 
     first: int
     last: int
@@ -58,27 +58,27 @@ class _Worker:
 
 
 def decord_installed() -> bool:
-    """Whether there is a decord for this machine."""
+    """Return whether decord is installed."""
     return importlib.util.find_spec("decord") is not None
 
 
 def is_supported(index: VideoIndex) -> bool:
-    """Whether decord is known to read such files right."""
+    """Return whether decord is known to read such files correctly."""
     return any(name in TRUSTED for name in index.container.split(","))
 
 
 def decord_frames(
     path: Path, index: VideoIndex, needed: NDArray[np.int64], num_threads: int = 1
 ) -> Iterator[NDArray[np.uint8]]:
-    """The frames (n, height, width, 3) of ascending indices, in chunks, upright: decord turns them.
+    """Yield the frames (n, height, width, 3) of ascending indices in chunks, upright: decord rotates them.
 
-    A chunk is valid until the next is asked for. While the caller works on one, the next is decoded. Raises
-    `DecordError` if decord fails, crashes, or counts other frames than the demuxer did, and
-    `StuckDecoderError`, which names the frames, if it gives no answer in time.
+    A chunk is valid until the next is requested. The next one is decoded while the caller processes a chunk.
+    Raises `DecordError` if decord fails, crashes, or counts other frames than the demuxer did, and
+    `StuckDecoderError`, which names the frames, if it exceeds the time limit.
     """
     frame_bytes = index.width * index.height * 3
     length = max(1, min(CHUNK_FRAMES, CHUNK_BYTES // frame_bytes))
-    # Without times of presentation decord lands on wrong frames after a seek: all are decoded in order.
+    # Without presentation times decord returns wrong frames after a seek: all are decoded in order.
     listed = needed if index.ticks is not None else np.arange(needed[-1] + 1)
     requests = [listed[begin : begin + length] for begin in range(0, len(listed), length)]
     worker = _worker(max(CHUNK_BYTES, frame_bytes))
@@ -94,7 +94,7 @@ def decord_frames(
                 raise DecordError(f"{path}: frames of shape {shape}")
             yield frames if len(listed) == len(needed) else frames[np.isin(indices, needed)]
     except BaseException:
-        # An answer may still be under way: the next file must not take it for its own.
+        # An answer may still be pending: the next file must not receive it.
         stop_worker()
         raise
 
@@ -127,7 +127,7 @@ def _receive(worker: _Worker, path: Path, frames: int) -> list[int]:
     asked = worker.asked
     assert asked is not None
     try:
-        # The answer may have been there for long, while the caller worked on the frames before.
+        # The answer may have arrived long ago, while the caller processed the previous frames.
         answer = worker.lines.receive(asked.since + asked.seconds)
     except EOFError:
         raise DecordError(f"{path}: decord: it crashed") from None
@@ -147,7 +147,7 @@ def _receive(worker: _Worker, path: Path, frames: int) -> list[int]:
 
 
 _workers: dict[tuple[int, int], _Worker] = {}
-"""The workers by the ids of process and thread: a forked child, and every thread, starts its own."""
+"""Workers by process id and thread id: a forked child, and every thread, starts its own."""
 
 
 def _mine() -> tuple[int, int]:
@@ -155,7 +155,7 @@ def _mine() -> tuple[int, int]:
 
 
 def _worker(slot_bytes: int) -> _Worker:
-    """This thread's running worker if its memory is large enough and it lives, else a new one."""
+    """Return this thread's worker if it is running and its memory is large enough, else a new one."""
     worker = _workers.get(_mine())
     if worker and worker.lines.running and len(worker.memory) >= 2 * slot_bytes:
         return worker
@@ -182,7 +182,7 @@ def _shared_memory(size: int) -> int:
 
 
 def stop_worker() -> None:
-    """End the worker of this thread, if there is one; the next file starts another."""
+    """End the worker of this thread, if there is one; the next file starts a new one."""
     _stop(_mine())
 
 

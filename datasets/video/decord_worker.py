@@ -1,7 +1,7 @@
 """``python -m datasets.video.decord_worker FD BYTES``: decord in its own process, which may hang or crash.
 
-On some damaged files decord waits for ever in native code; the alarm of ``bench.io.json_lines`` then ends
-this process. Pixels go through the shared memory behind the file descriptor.
+On some damaged files decord hangs forever in native code; the alarm of ``bench.io.json_lines`` then ends
+this process. Pixels are passed through shared memory, given by the file descriptor.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ import numpy as np
 from bench.io.json_lines import serve
 
 FAULTS = 1
-"""decord repeats a good frame for one that it cannot decode; after so many it raises instead."""
+"""Allowed decoding faults: decord repeats a good frame for one that it cannot decode, then raises."""
 
 
 def main() -> None:
@@ -47,14 +47,14 @@ def main() -> None:
 
 
 def read(reader: Any, request: dict[str, Any], memory: mmap.mmap) -> dict[str, Any]:
-    """Put the frames of a request into memory at its offset; the answer is their shape and the count."""
+    """Write the frames of a request into memory at its offset; return their shape and the frame count."""
     if request["rewind"]:
         reader.seek(0)
     frames = reader.get_batch(request["indices"])
     size = math.prod(frames.shape)
     if request["offset"] + size > len(memory):
         raise ValueError(f"frames of {frames.shape} are larger than expected")
-    # decord's own way to NumPy copies once more, a tenth of the whole time.
+    # decord's conversion to NumPy makes another copy, 10% of the total time.
     array = frames.handle.contents
     source = (ctypes.c_uint8 * size).from_address(array.data + array.byte_offset)
     np.copyto(np.frombuffer(memory, np.uint8, size, request["offset"]), np.ctypeslib.as_array(source))

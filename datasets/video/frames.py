@@ -1,8 +1,8 @@
-"""Video files: what a file holds, and its pictures at given times.
+"""Video files: their properties, and their pictures at given times.
 
-PyAV looks at every file first, without decoding (`datasets.video.index`). decord then decodes it, in a
-process of its own; PyAV does where decord has no package, and for files that decord cannot be trusted with.
-Both show the same frames.
+PyAV first indexes every file without decoding (`datasets.video.index`). decord then decodes it in a separate
+process; PyAV decodes it if decord is not installed or does not read the file reliably. Both return the same
+frames.
 """
 
 import threading
@@ -25,12 +25,12 @@ from datasets.video.pyav_reader import pyav_frames
 PYAV = f"PyAV {av.__version__}"
 
 _served: dict[str, set[Path]] = {}
-"""The files that each reader has read parts of."""
+"""The files that each reader has read, wholly or in part."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a thread is reading now: a file, frames from the first to the last, and since when (monotonic)."""
+    """A read in progress in a thread: file, first and last frame, and start time (monotonic)."""
 
     path: Path
     first: int
@@ -42,15 +42,15 @@ _reading: dict[int, Reading] = {}
 
 
 def reading_now() -> tuple[Reading, ...]:
-    """What the threads of this process are reading, those that wait longest first."""
+    """Return the reads in progress in this process's threads, the longest first."""
     return tuple(sorted(_reading.values(), key=lambda each: each.since))
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file holds: frames, their mean rate, seconds, and pixels as shown; and who is to read it.
+    """The properties of a file: frames, mean rate, seconds, displayed size in pixels; and its reader.
 
-    `offset_seconds` is the container's time of the first frame, which here is time 0.
+    `offset_seconds` is the container's time of the first frame, which is time 0 here.
     """
 
     frames: int
@@ -65,24 +65,24 @@ class VideoInfo:
 
 
 def decord_name() -> str:
-    """Name and version of decord, as records have it."""
+    """Return name and version of decord for the record."""
     return f"decord {version('decord')}"
 
 
 def readers_installed() -> str:
-    """Return the readers that may decode a file here, by name and version."""
+    """Return names and versions of the readers that may decode a file on this machine."""
     return ", ".join([*([decord_name()] if decord_installed() else []), PYAV])
 
 
 def readers_used() -> str | None:
-    """Who decoded the videos that this process has read, with the number of files, or None before any."""
+    """Return the readers that this process has used, with numbers of files; None before any file."""
     if len(_served) < 2:
         return next(iter(_served), None)
     return ", ".join(f"{name} ({len(files)} files)" for name, files in sorted(_served.items()))
 
 
 def probe(path: Path | str) -> VideoInfo:
-    """The facts of one video file; its first and last frame are decoded. `InputError` if they cannot be."""
+    """Return the facts of one video file; raise `InputError` if its first or last frame is not decodable."""
     path = Path(path)
     index = inspect(path)
     try:
@@ -109,16 +109,16 @@ def probe(path: Path | str) -> VideoInfo:
 def read_frames(
     path: Path | str, times: ArrayLike, size: int | None = None, num_threads: int = 1
 ) -> NDArray[np.uint8]:
-    """The pictures on screen at `times` (n,) in seconds: uint8 (n, height, width, 3), RGB, upright.
+    """Return the pictures displayed at `times` (n,) in seconds: uint8 (n, height, width, 3), RGB, upright.
 
-    Time 0 is the first frame's start. The picture at a time is that of the last frame starting no later, so
-    at the middle of a frame it is that frame; times before the first and after the last frame take those.
+    Time 0 is the first frame's start. The picture at a time is the last frame that starts no later, so at the
+    middle of a frame it is that frame; times before the first or after the last frame are clamped to these.
     Frames are decoded at their own size and, with `size` given, resized to size x size pixels by antialiased
     bilinear interpolation in torch, without keeping the aspect: decord's own resize fails at some widths.
     Only two chunks of frames are held at the file's own size.
 
-    `num_threads` are the decoder's; 0 lets it choose. Raises `InputError` for a file that cannot be read, and
-    `ValueError` for times that are not a finite vector or a size below 1.
+    `num_threads` is the decoder's number of threads; 0 lets it choose. Raises `InputError` for a file that
+    cannot be read, and `ValueError` for times that are not a finite vector or a size below 1.
     """
     instants, index, (height, width) = _asked(path, times, size)
     result = np.empty((len(instants), height, width, 3), dtype=np.uint8)
@@ -129,9 +129,9 @@ def read_frames(
 def read_clips(
     path: Path | str, times: ArrayLike, clip_frames: int, size: int | None = None, num_threads: int = 1
 ) -> NDArray[np.uint8]:
-    """The pictures of `read_frames` as a network takes them: uint8 (clips, 3, clip_frames, height, width).
+    """Return the pictures of `read_frames` as clips: uint8 (clips, 3, clip_frames, height, width).
 
-    `times` holds a multiple of `clip_frames` instants. Nothing is held twice on the way.
+    `times` has a multiple of `clip_frames` elements. No frame is held in memory twice.
     """
     instants, index, (height, width) = _asked(path, times, size)
     result = np.empty((len(instants) // clip_frames, 3, clip_frames, height, width), dtype=np.uint8)
@@ -145,7 +145,7 @@ def read_clips(
 def _asked(
     path: Path | str, times: ArrayLike, size: int | None
 ) -> tuple[NDArray[np.float64], VideoIndex, tuple[int, int]]:
-    """What is asked of a file, checked: the instants, the file's index, and height and width of a picture."""
+    """Check the arguments; return the times, the file's index, and height and width of a picture."""
     instants = np.asarray(times, dtype=np.float64)
     if instants.ndim != 1 or not np.isfinite(instants).all():
         raise ValueError(f"times has shape {instants.shape}, a vector of finite seconds is needed")
@@ -162,7 +162,7 @@ def _read(
     pictures: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
     num_threads: int,
 ) -> None:
-    """Fill pictures (height, width, 3), one for each instant."""
+    """Fill pictures (height, width, 3), one for each time."""
     needed, place = np.unique(index.frame_indices(instants), return_inverse=True)
     if len(needed) == 0:
         return
@@ -190,7 +190,7 @@ def _decode(
             _served.setdefault(decord_name(), set()).add(path)
             return
         except DecordError:
-            pass  # PyAV may read it; if not, it says why
+            pass  # PyAV may read it; if not, its error says why
     try:
         _fill(pictures, _chunks(pyav_frames(path, index, needed, num_threads)), order, bounds)
     except (av.FFmpegError, ValueError) as error:
@@ -205,7 +205,7 @@ def _decord_serves(index: VideoIndex) -> bool:
 
 
 def _chunks(frames: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
-    """Frames (h, w, 3) as chunks of one, (1, h, w, 3)."""
+    """Yield frames (h, w, 3) as chunks of one frame, (1, h, w, 3)."""
     for frame in frames:
         yield frame[None]
 
@@ -216,11 +216,11 @@ def _fill(
     order: NDArray[np.int64],
     bounds: NDArray[np.int64],
 ) -> None:
-    """Put the needed frames, which come in ascending order, wherever they are asked for."""
+    """Write the needed frames, which arrive in ascending order, to every picture that shows them."""
     done, shape = 0, pictures[0].shape[:2]
     for frames in chunks:
         for frame in frames if frames.shape[1:3] == shape else _resize(frames, shape):
-            # Several times may fall on one frame, when it is slower than they or they were clamped.
+            # Several times may fall on one frame: at a low frame rate, or if they were clamped.
             for number in order[bounds[done] : bounds[done + 1]]:
                 pictures[number][...] = frame
             done += 1

@@ -1,7 +1,7 @@
-"""What a video file holds, found by reading it through the demuxer once, without decoding.
+"""The frame index of a video file, made by one pass through the demuxer, without decoding.
 
-The demuxer's times of presentation are what frames are read by: decoders' own frame counts and times are
-trusted only where they agree with these.
+Frames are selected by the demuxer's presentation times: frame counts and times of decoders are trusted only
+if they agree with these.
 """
 
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ from numpy.typing import NDArray
 from bench.io.errors import InputError
 
 MAX_PIXELS = 2**27
-"""A frame larger than this (16384 x 8192) is a damaged header and not a video."""
+"""Largest frame (16384 x 8192): a larger one indicates a damaged header."""
 
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,ivf"
-"""Containers of video alone: no playlists, no lists of pictures, no descriptions of streams."""
+"""Video containers only: no playlists, no image lists, no stream descriptions."""
 LIMITS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 
 
 @dataclass(frozen=True, eq=False)
 class VideoIndex:
-    """The frames of a file in the order they are shown.
+    """The frames of a file in presentation order.
 
-    `starts` (n,) in seconds counts from the first frame's; `ticks` (n,) are the container's own times, None
-    where it has none (AVI with B-frames): frames are then counted from the beginning. `rate` is the mean
-    over the file. `offset` is the first frame's own time, `rotation` the quarter turns, in degrees
-    counter-clockwise, that show the frame upright. Width and height are those of the decoded frame.
+    `starts` (n,) are seconds from the first frame's start; `ticks` (n,) are the container's times, None if it
+    has none (AVI with B-frames): frames are then counted from the beginning. `rate` is the mean over the
+    file. `offset` is the first frame's time in the container, `rotation` the multiple of 90 degrees
+    counter-clockwise that makes the frame upright. Width and height are those of the decoded frame.
     """
 
     starts: NDArray[np.float64]
@@ -45,20 +45,23 @@ class VideoIndex:
     container: str
 
     def frame_indices(self, instants: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The frames on screen at some instants: each the last that starts no later, the first before it."""
-        # Containers keep times as single floats or coarse ticks: a start late by rounding is still on time.
+        """Return the indices of the frames displayed at given times: the last frame that starts no later.
+
+        Times before the first frame give the first frame.
+        """
+        # Containers store times as single floats or coarse ticks: tolerate starts that are late by rounding.
         late = 1e-3 / self.rate
         found = np.searchsorted(self.starts, instants + late, side="right") - 1
         return np.asarray(np.clip(found, 0, len(self.starts) - 1), dtype=np.int64)
 
     @property
     def shown(self) -> tuple[int, int]:
-        """Height and width of the frame turned upright."""
+        """Height and width of the upright frame."""
         return (self.width, self.height) if self.rotation % 180 else (self.height, self.width)
 
     @property
     def variable_rate(self) -> bool:
-        """Whether more than a hundredth of the frames lasts less than half or more than twice the usual."""
+        """Whether more than 1% of the frames last less than half or more than twice the typical time."""
         if len(self.starts) < 3:
             return False
         spans = np.diff(self.starts)
@@ -67,16 +70,16 @@ class VideoIndex:
 
 
 def open_video(path: Path) -> Any:
-    """An open container for a `with` block; PyAV's errors where it is none of the known formats.
+    """Return an open container for a `with` block; PyAV raises an error for other than the known formats.
 
-    Without these limits FFmpeg takes a text of names for a list of other files, whatever the file is called,
-    and a path that begins as an address for that.
+    Without these limits FFmpeg would open a text file of names as a playlist, whatever its name, and a path
+    that looks like a URL as a URL.
     """
     return av.open(str(path.absolute()), container_options=LIMITS)
 
 
 def inspect(path: Path) -> VideoIndex:
-    """The index of a file, kept until the file changes; `InputError` for what is no whole video."""
+    """Return the index of a file, cached until the file changes; `InputError` if not a complete video."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -105,7 +108,7 @@ def _inspect(path: Path, modified: int, size: int) -> VideoIndex:
 
 
 def _index(path: Path, container: Any, stream: Any) -> VideoIndex:
-    # Of a packet only what is needed: with their data the whole file would lie in memory.
+    # Keep only the needed fields of packets: with their data the whole file would be in memory.
     shown = [
         (packet.pts, packet.duration, packet.is_corrupt)
         for packet in container.demux(stream)
@@ -113,7 +116,7 @@ def _index(path: Path, container: Any, stream: Any) -> VideoIndex:
     ]
     if not shown:
         fail(path, "it holds no frames")
-    # Some writers declare a frame more or less; a file that was cut lacks many.
+    # Some writers declare one frame more or less; in a truncated file many are missing.
     declared = stream.frames
     if len(shown) < declared - max(2, declared // 100):
         fail(path, f"it is truncated: {len(shown)} of {declared} frames are there")
@@ -125,7 +128,7 @@ def _index(path: Path, container: Any, stream: Any) -> VideoIndex:
     nominal = float(stream.average_rate or stream.guessed_rate or 0)
     seconds = float(stream.time_base or 0)
     times = [moment for moment, _, _ in shown]
-    # AVI has no times of presentation: what stands for them is the order of decoding.
+    # AVI has no presentation times: PyAV's values follow the decoding order.
     timed = None not in times and seconds > 0 and container.format.name != "avi"
     ticks = np.sort(np.array(times, dtype=np.int64)) if timed else None
     if ticks is not None and len(ticks) > 1 and not (np.diff(ticks) > 0).all():
@@ -160,7 +163,7 @@ def _index(path: Path, container: Any, stream: Any) -> VideoIndex:
 
 
 def _rotation(path: Path, container: Any, stream: Any) -> int:
-    """The display matrix's turn, which only a decoded frame tells; 0 where it is no quarter turn."""
+    """Return the display matrix's rotation, read from a decoded frame; 0 if not a multiple of 90 degrees."""
     first = first_frame(container, stream)
     if first is None:
         fail(path, "none of its first frames can be decoded")
@@ -169,7 +172,7 @@ def _rotation(path: Path, container: Any, stream: Any) -> int:
 
 
 def first_frame(container: Any, stream: Any) -> Any:
-    """The first frame that can be decoded from the beginning of a container, or None."""
+    """Return the first decodable frame from the beginning of a container, or None."""
     try:
         container.seek(0, stream=stream)
     except av.FFmpegError:

@@ -1,4 +1,4 @@
-"""Frames by number with PyAV: where decord has no package, and for files that decord reads wrongly."""
+"""Read frames by index with PyAV: if decord is not installed, and for files that decord reads wrongly."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 from datasets.video.index import VideoIndex, fail, open_video
 
 SEEK_FRAMES = 48
-"""A gap of so many frames is jumped over by a seek; shorter ones are decoded through."""
+"""A gap of more frames than this is skipped by a seek; shorter ones are decoded."""
 
 
 class _SeekOvershootError(Exception):
-    """A seek went past the frame that was wanted."""
+    """A seek went past the needed frame."""
 
 
 def pyav_frames(
     path: Path, index: VideoIndex, needed: NDArray[np.int64], num_threads: int = 1
 ) -> Iterator[NDArray[np.uint8]]:
-    """The frames (height, width, 3) of ascending indices, turned upright.
+    """Yield the frames (height, width, 3) of ascending indices, rotated upright.
 
-    A frame that cannot be decoded is replaced by the one before it if at most a hundredth of them is (one
-    may always be: encoders drop the last); otherwise `InputError`.
+    A frame that cannot be decoded is replaced by the previous one, for at most 1% of the frames (one is
+    always allowed: encoders drop the last); otherwise `InputError` is raised.
     """
     lost, previous = 0, None
     for wanted, found in _nearest(path, index, needed, num_threads):
@@ -40,7 +40,7 @@ def pyav_frames(
 def _nearest(
     path: Path, index: VideoIndex, needed: NDArray[np.int64], num_threads: int
 ) -> Iterator[tuple[int, NDArray[np.uint8] | None]]:
-    """Each needed index with its frame, or with None if decoding passes it by."""
+    """Yield each needed index with its frame, or with None if decoding does not return it."""
     done = 0
     for seek in (index.ticks is not None, False):
         try:
@@ -49,7 +49,7 @@ def _nearest(
                 done += 1
             return
         except _SeekOvershootError:
-            continue  # as in MPEG-TS: once more from the beginning
+            continue  # as in MPEG-TS: start again from the beginning
 
 
 def _pass(
@@ -73,7 +73,7 @@ def _pass(
                 if waiting and number == waiting[-1]:
                     picture = frame.to_ndarray(format="rgb24")
                     yield waiting.pop(), np.asarray(np.rot90(picture, index.rotation // 90), dtype=np.uint8)
-                    # Only here: on the way from a key frame to a target there is nothing to jump over.
+                    # Only here: between a key frame and the target nothing can be skipped.
                     if waiting and seek and waiting[-1] - position > SEEK_FRAMES:
                         break
                 if not waiting:
@@ -86,7 +86,7 @@ def _pass(
 
 
 def _decoded(container: Any, stream: Any, index: VideoIndex, position: int) -> Iterator[tuple[int, Any]]:
-    """Frames in the order they are shown, with their indices: by time, else counted on from `position`."""
+    """Yield frames in presentation order with their indices: by time, else counted from `position`."""
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
@@ -98,13 +98,13 @@ def _decoded(container: Any, stream: Any, index: VideoIndex, position: int) -> I
             else:
                 found = int(np.searchsorted(index.ticks, frame.pts))
                 if found == len(index.ticks) or index.ticks[found] != frame.pts:
-                    continue  # trimmed away by the container's edit list
+                    continue  # removed by the container's edit list
                 position = found
             yield position, frame
 
 
 def count_decodable(path: Path) -> int:
-    """How many frames of a file can be decoded from its beginning to its end."""
+    """Return how many frames of a file can be decoded from its beginning to its end."""
     with open_video(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"

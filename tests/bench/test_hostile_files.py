@@ -109,6 +109,7 @@ def read_first_waiting(results: Path) -> Any:
         (TOLD, "progress/a.json", read_first_progress),
         (WAITS, f"progress/queue+{machine()}+{os.getpid()}.json", read_first_waiting),
     ],
+    ids=["job", "progress", "queue"],
 )
 def test_a_wrong_field_makes_it_none_and_good_ones_come_back(
     whole: Any, place: str, read: Callable[[Path], Any], tmp_path: Path

@@ -197,7 +197,7 @@ def endure(data, folder, strategies, kills, seed, say=lambda line: None):
             expect(same, "a finished record changed")
             expect(not (files := torn(results)), f"torn: {files}")
             expect("Traceback" not in said, f"a traceback: {said[-300:]}")
-            resumed += said.count("goes on after step")
+            resumed += said.count("resumed after step")
             if code >= 0:  # it ended by itself, so that it cleared away
                 hidden = temporary(*(each for each in (results, data / "cache") if each.exists()))
                 expect(not hidden, f"left: {[path.name for path in hidden]}")

@@ -220,7 +220,7 @@ def test_rules_first_match_wins_and_unused_rules_are_errors():
 def test_stage_and_fidelity_mistakes_are_told():
     with pytest.raises(ValueError, match="add up to 1"):
         check_stages((Stage("a", (), share=0.5), Stage("b", (), share=0.4)))
-    with pytest.raises(ValueError, match="names of their own"):
+    with pytest.raises(ValueError, match="unique names"):
         check_stages((Stage("a", (), share=0.5), Stage("a", (), share=0.5)))
     with pytest.raises(ValueError, match="fidelity"):
         Fidelity(spatial=0.0)

@@ -53,10 +53,10 @@ class TestEveryStrategyOnEveryFamily:
         for each, value in trained.detector.state_dict().items():
             moved = not torch.equal(value, trained.before[each])
             if each in moving and not INERT.fullmatch(each):
-                assert moved, f"{each} was to move and did not"
+                assert moved, f"{each} should change and did not"
             elif each not in moving:
                 # Buffers too: a norm's stored statistics belong to the weights.
-                assert not moved, f"{each} is named by no rule and moved"
+                assert not moved, f"{each} matches no rule and changed"
         assert all(entry.reading.peak_allocated_bytes > 0 for entry in trained.log.memory)
 
 

@@ -1,4 +1,4 @@
-"""ActionFormer's settings, by its own names, with the defaults of its release.
+"""ActionFormer's settings, with the names and defaults of its release.
 
 Lengths are in steps of the feature grid.
 """
@@ -15,7 +15,7 @@ from bench.io.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """``train_cfg``: what only training uses. ``clip_grad_l2norm`` is read by the loop, if at all."""
+    """``train_cfg``: settings of training only. The head does not use ``clip_grad_l2norm``."""
 
     center_sample: str = "radius"
     center_sample_radius: float = 1.5
@@ -31,9 +31,9 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TestConfig:
-    """``test_cfg``: what decoding and suppression use."""
+    """``test_cfg``: settings of decoding and NMS."""
 
-    __test__ = False  # for pytest, which takes a class of this name for tests
+    __test__ = False  # pytest would collect a class of this name as tests
 
     pre_nms_thresh: float = 0.001
     pre_nms_topk: int = 5000
@@ -45,24 +45,24 @@ class TestConfig:
     duration_thresh: float = 0.05
     multiclass_nms: bool = True
     ext_score_file: str | None = None
-    """Accepted for the name's sake: the release too mixes an outside classifier's scores in afterwards."""
+    """Accepted for compatibility, not used: the release too fuses an external classifier's scores later."""
     voting_thresh: float = 0.75
 
 
 @dataclasses.dataclass(frozen=True)
 class HeadConfig:
-    """The head's structure, with ``train_cfg`` and ``test_cfg`` inside."""
+    """The head's structure, including ``train_cfg`` and ``test_cfg``."""
 
     input_dim: int
     num_classes: int
     max_seq_len: int = 2304
     max_buffer_len_factor: float = 6.0
-    """Accepted for the name's sake: points are made as long as they are needed."""
+    """Accepted for compatibility, not used: points are generated for any length."""
     model_name: str = "LocPointTransformer"
     backbone_type: str = "convTransformer"
     fpn_type: str = "identity"
     backbone_arch: tuple[int, int, int] = (2, 2, 5)
-    """Projections, blocks at full rate, blocks that each go one level down."""
+    """Numbers of projections, of blocks at full rate, and of downsampling blocks."""
     scale_factor: int = 2
     regression_range: tuple[tuple[float, float], ...] = (
         (0, 4),
@@ -74,7 +74,7 @@ class HeadConfig:
     )
     n_head: int = 4
     n_mha_win_size: int | tuple[int, ...] = -1
-    """Steps that a step attends to, for all levels or one for each; 1 or less: all."""
+    """Steps that a step attends to, one value for all levels or one per level; 1 or less: all."""
     embd_kernel_size: int = 3
     embd_dim: int = 512
     embd_with_ln: bool = True
@@ -108,7 +108,7 @@ class HeadConfig:
             raise InputError(f"embd_dim {self.embd_dim}: allowed are multiples of n_head ({self.n_head})")
         if self.fpn_dim != self.embd_dim:
             raise InputError(f"fpn_dim {self.fpn_dim}: the identity neck allows embd_dim ({self.embd_dim})")
-        # The release also asks for whole chunks of its windowed attention; the one here needs none.
+        # The release also requires whole chunks for its windowed attention; this implementation does not.
         if self.max_seq_len % self.strides[-1]:
             raise InputError(f"max_seq_len {self.max_seq_len}: allowed are multiples of {self.strides[-1]}")
 
@@ -121,12 +121,12 @@ class HeadConfig:
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Feature steps between two points, for every level that reports."""
+        """Feature steps between two points, for every level with outputs."""
         return tuple(self.scale_factor**level for level in range(self.fpn_start_level, len(self.windows)))
 
     @property
     def divisor(self) -> int:
-        """Longer sequences are padded to a multiple of this: whole strides and, as released, windows."""
+        """Longer sequences are padded to a multiple of this, as in the release: of strides and windows."""
         each = (
             self.scale_factor**level * (window // 2 * 2 if window > 1 else 1)
             for level, window in enumerate(self.windows)
@@ -140,15 +140,15 @@ class HeadConfig:
         return math.ceil(steps / self.divisor) * self.divisor
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings as ``build_head`` takes them, to be changed where features differ."""
+        """Return the settings as arguments of ``build_head``, to be changed where features differ."""
         return dataclasses.asdict(self)
 
 
 def head_config(settings: Mapping[str, Any]) -> HeadConfig:
-    """Return the configuration of ``settings``; raise ``InputError`` for a name that does not exist.
+    """Return the configuration of ``settings``; raise ``InputError`` for an unknown name.
 
-    ``train_cfg`` and ``test_cfg`` may be mappings, in which what is left out has its default; their settings
-    may also stand beside the others, and then win.
+    ``train_cfg`` and ``test_cfg`` may be mappings; missing settings have their defaults. Their settings may
+    also be given at the top level, and then take precedence.
     """
     values = dict(settings)
     for name, kind in (("train_cfg", TrainConfig), ("test_cfg", TestConfig)):
@@ -214,7 +214,7 @@ ACTIVITYNET13 = HeadConfig(
         voting_thresh=0.9,
     ),
 )
-"""The release's ``anet_tsp.yaml``: TSP features stretched to 192 steps, one class for all actions.
+"""The release's ``anet_tsp.yaml``: TSP features resized to 192 steps, one class for all actions.
 
-``anet_i3d.yaml`` differs in ``input_dim`` (2048) alone. Both name the actions by an outside classifier.
+``anet_i3d.yaml`` differs only in ``input_dim`` (2048). Both use an external classifier for the classes.
 """

@@ -1,7 +1,7 @@
-"""The masked one-dimensional layers that ActionFormer is made of (Zhang et al., ECCV 2022, section 3).
+"""The masked one-dimensional layers of ActionFormer (Zhang et al., ECCV 2022, section 3).
 
 Parameter names follow the released code. Sequences are channels first, (B, C, T); masks are (B, T) bool, true
-where a step is real. Every layer returns zeros where the mask is false, and no operation depends on data, so
+where a step is valid. Every layer returns zeros where the mask is false, and no operation depends on data, so
 the layers can be traced.
 """
 
@@ -17,7 +17,7 @@ from bench.models.random_state import uniform
 
 
 class MaskedConv1D(nn.Module):
-    """A convolution that zeroes masked steps and strides the mask along; T is a multiple of the stride."""
+    """A convolution that zeroes masked steps and downsamples the mask; T is a multiple of the stride."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class MaskedConv1D(nn.Module):
             nn.init.zeros_(self.conv.bias)
 
     def forward(self, x_BCT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (B, C', T / stride) and its mask: every stride-th entry of the given one."""
+        """Return (B, C', T / stride) and its mask: every stride-th entry of ``mask_BT``."""
         mask_BT = mask_BT[:, :: self.stride]
         output = self.conv(x_BCT)
         return output * mask_BT[:, None].to(output.dtype), mask_BT
@@ -61,7 +61,7 @@ class LayerNorm(nn.Module):
 
 
 class AffineDropPath(nn.Module):
-    """Stochastic depth behind a scale per channel that starts at 1e-4 (Touvron et al., ICCV 2021)."""
+    """Stochastic depth after a scale per channel that starts at 1e-4 (Touvron et al., ICCV 2021)."""
 
     def __init__(self, channels: int, probability: float) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class AffineDropPath(nn.Module):
         self.scale = nn.Parameter(torch.full((1, channels, 1), 1e-4))
 
     def forward(self, x_BCT: Tensor) -> Tensor:
-        """Return (B, C, T); in training whole samples are dropped and the others enlarged to make up."""
+        """Return (B, C, T); in training whole samples are dropped and the others scaled up to compensate."""
         scaled = x_BCT * self.scale
         if not self.training or self.probability == 0:
             return scaled
@@ -79,7 +79,7 @@ class AffineDropPath(nn.Module):
 
 
 class Scale(nn.Module):
-    """A learnt factor, one number."""
+    """A learned scalar factor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,8 +92,8 @@ class Scale(nn.Module):
 
 
 def global_attention(query: Tensor, key: Tensor, value: Tensor, valid_BT: Tensor) -> Tensor:
-    """Return (B, h, T, d): every query over all valid keys."""
-    # A sequence without a valid step attends to everything: the caller's mask zeroes it, and NaN cannot be.
+    """Return (B, h, T, d): every query attends to all valid keys."""
+    # A sequence without a valid step attends to all steps: the caller's mask zeroes it, and NaN is avoided.
     allowed = valid_BT | ~valid_BT.any(dim=1, keepdim=True)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed[:, None, None, :])
 
@@ -101,11 +101,11 @@ def global_attention(query: Tensor, key: Tensor, value: Tensor, valid_BT: Tensor
 def local_attention(
     query: Tensor, key: Tensor, value: Tensor, valid_BT: Tensor, reach: int, bias: Tensor | None = None
 ) -> Tensor:
-    """Return (B, h, T, d): every query over the valid keys at most ``reach`` steps away, and itself.
+    """Return (B, h, T, d): every query attends to valid keys at most ``reach`` steps away, and to itself.
 
     ``query``, ``key``, ``value`` are (B, h, T, d) with any T; ``bias`` is (h, 2 * reach + 1), added to the
-    scores by relative position. Queries are cut into chunks of ``reach`` steps, each of which sees its own
-    and the two neighbouring chunks of keys: memory and operations grow with T, not with its square.
+    scores by relative position. Queries are split into chunks of ``reach`` steps, each of which attends to
+    its own and the two neighbouring chunks of keys: memory and operations are linear in T, not quadratic.
     """
     batch, heads, steps, channels = query.shape
     chunks = math.ceil(steps / reach)
@@ -119,7 +119,7 @@ def local_attention(
     row = torch.arange(reach, device=query.device)[:, None]
     column = torch.arange(3 * reach, device=query.device)[None, :]
     distance = column - row - reach
-    # Each query may see itself even where it is masked: a row without any key would be NaN.
+    # Each query attends to itself even where it is masked: a row without any key would be NaN.
     allowed = (distance.abs() <= reach) & valid[:, :, None, :] | (distance == 0)
     allowed = allowed[:, None]
     if bias is not None:
@@ -135,9 +135,9 @@ def local_attention(
 
 
 class MaskedAttention(nn.Module):
-    """Multi-head attention whose queries, keys and values pass a depth-wise convolution first.
+    """Multi-head attention with a depth-wise convolution of queries, keys and values.
 
-    ``window`` is the number of neighbouring steps, itself included, that a step sees; 1 or less: all.
+    ``window`` is the number of neighbouring steps, itself included, that a step attends to; 1 or less: all.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class MaskedAttention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """A pre-norm block; with a stride, max-pooling carries the skip connection down."""
+    """A pre-norm block; with a stride, max pooling downsamples the skip connection."""
 
     def __init__(
         self,
@@ -212,7 +212,7 @@ class TransformerBlock(nn.Module):
             nn.Conv1d(4 * channels, channels, 1),
             nn.Dropout(dropout),
         )
-        # Without drop path there is no scale either: so the released checkpoints are.
+        # Without drop path there is no scale either, as in the released checkpoints.
         self.drop_path_attn = AffineDropPath(channels, drop_path) if drop_path > 0 else nn.Identity()
         self.drop_path_mlp = AffineDropPath(channels, drop_path) if drop_path > 0 else nn.Identity()
 

@@ -1,4 +1,4 @@
-"""The losses of ActionFormer's head. Weights stand where the release indexes, so that shapes are fixed."""
+"""The losses of ActionFormer's head. Weights replace the release's indexing, so that shapes are fixed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from bench.models.actionformer.config import TrainConfig
 from bench.models.actionformer.points import HeadTargets
 
 MOMENTUM = 0.9
-"""Of the running mean of reporting points, as released."""
+"""Momentum of the running mean of the number of positive points, as in the release."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Losses:
-    """Scalars, all differentiable: classification, regression, and what to minimise."""
+    """Differentiable scalars: classification loss, regression loss, and the total to minimise."""
 
     cls: Tensor
     reg: Tensor
@@ -37,7 +37,7 @@ def center_diou_loss(predicted: Tensor, wanted: Tensor, eps: float = 1e-8) -> Te
     """Return (...): the distance-IoU loss of segments given as (..., 2) distances to start and end.
 
     Zheng et al., AAAI 2020, equation 7 in one dimension: 1 - IoU + (distance of centres / hull)^2. Both
-    segments hold the same point, so they overlap and the hull is as long as the farther boundaries are apart.
+    segments contain the same point, so they overlap and the hull is the sum of the larger distances.
     """
     left, right = predicted.unbind(dim=-1)
     wanted_left, wanted_right = wanted.unbind(dim=-1)
@@ -57,11 +57,11 @@ def head_losses(
     config: TrainConfig,
     reporting: Tensor | None = None,
 ) -> tuple[Losses, Tensor]:
-    """Return the losses and the new normaliser: a running mean of the number of reporting points.
+    """Return the losses and the new normaliser: a running mean of the number of positive points.
 
     ``logits`` is (B, P, K), ``offsets`` (B, P, 2), ``valid`` (B, P). Both sums are divided by the new
-    normaliser. ``config.loss_weight`` weighs regression; 0 or less scales it to the size of
-    classification. ``reporting`` is the number of reporting points of the whole batch, where these windows
+    normaliser. ``config.loss_weight`` weights regression; 0 or less scales it to the size of the
+    classification loss. ``reporting`` is the number of positive points of the whole batch if these windows
     are a part of it: the losses of the parts then add up to the batch's.
     """
     positive = (targets.classes.sum(dim=-1) > 0) & valid
@@ -72,7 +72,7 @@ def head_losses(
     wanted = targets.classes * (1 - smoothing) + smoothing / (logits.shape[-1] + 1)
     focal = sigmoid_focal_loss(logits, wanted)
     cls = (focal * valid[..., None].to(focal.dtype)).sum() / normalizer
-    # Elsewhere both segments are put at the same place, so that neither value nor gradient can be infinite.
+    # At other points both segments are set equal, so that neither value nor gradient can be infinite.
     keep = positive[..., None]
     distance = center_diou_loss(torch.where(keep, offsets, 1.0), torch.where(keep, targets.offsets, 1.0))
     reg = (distance * positive.to(distance.dtype)).sum() / normalizer

@@ -1,7 +1,8 @@
-"""The detection head: ActionFormer (Zhang, Wu and Li, ECCV 2022), by its own names.
+"""The detection head: ActionFormer (Zhang, Wu and Li, ECCV 2022), with the names of its release.
 
-A convolutional stem and a transformer pyramid turn a window's features into levels of halving rate; two small
-convolutional heads, shared by all levels, give every point class scores and distances to start and end.
+A convolutional stem and a transformer pyramid turn a window's features into levels, each at half the rate of
+the level before; two small convolutional heads, shared by all levels, predict class scores and distances to
+start and end at every point.
 
 Shape legend: B windows, C channels of the feature, T its steps, T_l steps of level l, K classes, P points.
 """
@@ -31,7 +32,7 @@ Detections = tuple[Tensor, Tensor, Tensor]
 
 
 class ConvTransformerBackbone(nn.Module):
-    """Projection and stem at full rate, then one block per further level, each at a fraction of the rate."""
+    """Projection and stem at full rate, then one downsampling block per further level."""
 
     pos_embd: Tensor | None
 
@@ -88,7 +89,7 @@ class ConvTransformerBackbone(nn.Module):
 
 
 class IdentityNeck(nn.Module):
-    """A norm per level and nothing between levels."""
+    """A norm per level, without connections between levels."""
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
@@ -104,7 +105,7 @@ class IdentityNeck(nn.Module):
 
 
 class _Tower(nn.Module):
-    """The convolutions in front of an output, shared by all levels."""
+    """The convolutions before an output layer, shared by all levels."""
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
@@ -136,7 +137,7 @@ class ClassHead(_Tower):
         self.cls_head = MaskedConv1D(config.head_dim, config.num_classes, config.head_kernel_size)
         bias = self.cls_head.conv.bias
         assert bias is not None
-        # Almost every point is background: begin by saying so, or the first steps are spent on unlearning.
+        # Almost every point is background: start from this prior, so that the first steps need not learn it.
         prior = config.train_cfg.cls_prior_prob
         if prior > 0:
             nn.init.constant_(bias, -math.log((1 - prior) / prior))
@@ -165,7 +166,7 @@ class OffsetHead(_Tower):
 
 
 class ActionFormer(nn.Module):
-    """The head. ``loss_normalizer`` is its only state beside parameters, and is in no checkpoint."""
+    """The head. ``loss_normalizer`` is its only state besides parameters; no checkpoint contains it."""
 
     loss_normalizer: Tensor
     load_audit: LoadAudit | None = None
@@ -181,15 +182,15 @@ class ActionFormer(nn.Module):
         self.reset_loss_normalizer()
 
     def reset_loss_normalizer(self) -> None:
-        """Forget the running number of reporting points, as at the start of training."""
+        """Reset the running mean of the number of positive points, as at the start of training."""
         self.loss_normalizer = torch.full_like(self.loss_normalizer, self.config.train_cfg.init_loss_norm)
 
     def forward(self, features: Tensor, mask: Tensor) -> Outputs:
         """Return per level logits (B, T_l, K), offsets (B, T_l, 2) and mask (B, T_l).
 
         ``features`` is (B, C, T), ``mask`` (B, T) bool. They are padded here, as the released code does: to
-        ``max_seq_len`` where T is at most that, else to the next multiple of what the pyramid can divide
-        (``config.divisor``). So T_0 is the padded length; masks are false in the padding.
+        ``max_seq_len`` if T is at most that, else to the next multiple of ``config.divisor``. So T_0 is the
+        padded length; masks are false in the padding.
         """
         if features.ndim != 3 or features.shape[1] != self.config.input_dim:
             raise InputError(
@@ -230,7 +231,7 @@ class ActionFormer(nn.Module):
 
     @torch.no_grad()
     def reporting_points(self, mask: Tensor, segments: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
-        """Return how many points have something to report, a number, from the mask (B, T) of features."""
+        """Return the number of positive points, as a scalar tensor, from the mask (B, T) of features."""
         config = self.config
         mask = F.pad(mask, (0, config.padded_length(mask.shape[1]) - mask.shape[1]))
         masks = [mask[:, ::stride] for stride in config.strides]
@@ -246,10 +247,10 @@ class ActionFormer(nn.Module):
         labels: Sequence[Tensor],
         reporting: Tensor | None = None,
     ) -> Losses:
-        """Return the losses of a batch, and move ``loss_normalizer`` on by one step.
+        """Return the losses of a batch, and update ``loss_normalizer``.
 
         ``segments`` and ``labels`` hold, per window, (n_i, 2) in steps of the feature grid and (n_i,).
-        ``reporting`` is the ``reporting_points`` of the whole batch where these are a part of its windows.
+        ``reporting`` is the ``reporting_points`` of the whole batch if these windows are a part of it.
         """
         targets = self._targets(self.points(outputs), segments, labels)
         losses, normalizer = head_losses(
@@ -261,7 +262,7 @@ class ActionFormer(nn.Module):
             self.config.train_cfg,
             reporting,
         )
-        # Replaced, not changed in place: a backward pass that is still to come holds the old one.
+        # Replaced, not changed in place: a later backward pass still needs the old tensor.
         self.loss_normalizer = normalizer
         return losses
 
@@ -270,7 +271,7 @@ class ActionFormer(nn.Module):
         """Return per window segments (n, 2) in steps of the feature grid, scores (n,) and labels (n,).
 
         Per level the best ``pre_nms_topk`` pairs of point and class above ``pre_nms_thresh`` are decoded, and
-        those longer than ``duration_thresh`` kept. Nothing is suppressed: that is ``bench.detection``'s.
+        those longer than ``duration_thresh`` are kept. NMS is done by ``bench.detection``.
         """
         points = self.points(outputs)
         return [

@@ -1,8 +1,8 @@
-"""The points of the feature pyramid, and which instance each of them has to report.
+"""The points of the feature pyramid, and the instance assigned to each of them.
 
 Positions and lengths are in steps of the feature grid. The rules are those of ActionFormer (ECCV 2022,
-section 3.3) after FCOS: a point near an instance's centre, on the level whose range holds the distance to the
-farther boundary, reports the shortest such instance.
+section 3.3) after FCOS: a point near an instance's centre, on the level whose range contains the distance to
+the farther boundary, is assigned the shortest such instance.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ RegressionRange = Sequence[tuple[float, float]]
 
 @dataclasses.dataclass(frozen=True)
 class HeadTargets:
-    """What the head should say at each of P points."""
+    """The targets of the head at each of P points."""
 
     classes: Tensor
-    """(B, P, K) float: 1 where the point reports an instance of the class."""
+    """(B, P, K) float: 1 where the point is assigned an instance of the class."""
     offsets: Tensor
-    """(B, P, 2) float: distances to start and end in units of the level's stride; junk without a class."""
+    """(B, P, 2) float: distances to start and end in units of the level's stride; invalid without a class."""
 
 
 def level_points(
     steps: Sequence[int], strides: Sequence[int], ranges: RegressionRange, device: torch.device
 ) -> list[Tensor]:
-    """Return per level (T_l, 4) float: position, least and greatest distance to report, stride."""
+    """Return per level (T_l, 4) float: position, least and greatest distance to regress, stride."""
     points = []
     for count, stride, (least, greatest) in zip(steps, strides, ranges, strict=True):
         position = torch.arange(count, dtype=torch.float32, device=device) * stride
@@ -51,7 +51,7 @@ def assign(
 
     ``points`` is (P, 4) over all levels; ``segments`` and ``labels`` hold (n_i, 2) and (n_i,) per window,
     n_i = 0 allowed. Instances whose lengths differ by at most 1e-3 share a point: it then has both classes.
-    Windows are padded to the same number of instances, so shapes do not depend on what is in them.
+    Windows are padded to the same number of instances, so shapes do not depend on their content.
     """
     most = max(1, *(len(each) for each in segments))
     device = points.device

@@ -1,9 +1,9 @@
 """Batch normalisation by stored statistics, for convolutional backbones.
 
-A detector's batch holds few videos, and clips of one video resemble each other: statistics taken over it
-would be poor and would differ between strategies, which train on batches of different shape. So, as is usual
-for this task, the stored statistics are used always, in training too, and never change; scale and shift are
-parameters and train where a strategy says so.
+A detector's batch has few videos, and clips of one video are similar: batch statistics would be inaccurate
+and would differ between strategies, which train on batches of different shape. Therefore, as is usual for
+this task, the stored statistics are always used, in training too, and never change; scale and shift are
+parameters that a strategy may train.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class StoredBatchNorm(nn.Module):
-    """The affine map that ``torch.nn.BatchNorm*`` is in evaluation mode, with its names and no counter."""
+    """``torch.nn.BatchNorm*`` in evaluation mode, with the same parameter names and no counter."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -34,7 +34,7 @@ class StoredBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x, normalised per channel (its second axis), of any number of axes."""
+        """Return x, with any number of axes, normalised per channel (the second axis)."""
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
         )

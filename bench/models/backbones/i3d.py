@@ -2,11 +2,11 @@
 
 Modules and tensors are named as in the usual PyTorch port (``Mixed_4f.b1b.conv3d.weight``), padding is
 TensorFlow's "SAME", norms have eps 1e-3 and use their stored statistics in training too
-(``bench.models.backbones.frozen_batch_norm``). Input lies in [-1, 1]. The network strides 8 frames and 32
+(``bench.models.backbones.frozen_batch_norm``). Input is in [-1, 1]. The network's stride is 8 frames and 32
 pixels.
 
-Chosen: clips of 64 frames, as the network was trained on; what a shorter clip sees is mostly padding, since
-the last layer looks at 99 frames. Any other multiple of 8 may be had, down to one step of 8.
+Chosen: clips of 64 frames, as in the network's training; shorter clips are mostly padding for the last layer,
+whose receptive field is 99 frames. Any other multiple of 8 is possible, down to one step of 8.
 
 Shape legend: N clips, T frames, t = T/8 steps, h w the grid, D channels.
 """
@@ -35,7 +35,7 @@ Triple = tuple[int, int, int]
 Branches = tuple[int, int, int, int, int, int]
 FRAMES_PER_STEP = 8
 TAPS = ("Conv3d_2c_3x3", "Mixed_3c", "Mixed_4f", "Mixed_5c")
-"""The layers to tap: the last before each pooling in space, and the last of all."""
+"""The layers to tap: the last one before each spatial pooling, and the last layer."""
 UNITS: dict[str, tuple[int, int, int]] = {  # channels, kernel, stride
     "Conv3d_1a_7x7": (64, 7, 2),
     "Conv3d_2b_1x1": (64, 1, 1),
@@ -68,7 +68,7 @@ ORDER = (
 
 @dataclasses.dataclass(frozen=True)
 class I3DConfig:
-    """What makes one I3D; sizes in pixels and frames."""
+    """The configuration of an I3D; sizes are in pixels and frames."""
 
     image_size: int = 224
     clip_frames: int = 64
@@ -82,8 +82,10 @@ CONFIGS: dict[str, I3DConfig] = {"i3d": I3DConfig()}
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Return the padding before and after one axis: as little as gives ceil(size / stride) outputs, and the
-    odd one after (TensorFlow's "SAME")."""
+    """Return the padding before and after one axis (TensorFlow's "SAME").
+
+    It is the least padding that gives ceil(size / stride) outputs; an odd element is added after.
+    """
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
@@ -104,14 +106,14 @@ class Unit(nn.Module):
         self.kernel, self.stride = (kernel,) * 3, (stride,) * 3
         self.conv3d = nn.Conv3d(inputs, outputs, kernel, stride, bias=False)
         self.bn = StoredBatchNorm(outputs, eps=1e-3)
-        # Without batch statistics, what torch draws by default fades away over forty layers.
+        # Without batch statistics, activations of torch's default initialisation vanish over forty layers.
         nn.init.kaiming_normal_(self.conv3d.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, outputs, T', H', W')."""
         paddings = _paddings(x, self.kernel, self.stride)
         if all(before == after for before, after in paddings):
-            # The convolution pads on its own, without a copy that backward would have to keep.
+            # The convolution pads internally, without a copy that backward would have to keep.
             before = [pair[0] for pair in paddings]
             hidden = F.conv3d(x, self.conv3d.weight, stride=self.stride, padding=before)
         else:
@@ -120,7 +122,7 @@ class Unit(nn.Module):
 
 
 class MaxPool(nn.Module):
-    """Max pooling of values that are at least 0, so that padding with 0 changes no maximum."""
+    """Max pooling of nonnegative values, so that padding with 0 changes no maximum."""
 
     def __init__(self, kernel: Triple, stride: Triple) -> None:
         super().__init__()
@@ -135,13 +137,15 @@ class MaxPool(nn.Module):
             return F.max_pool3d(x, self.kernel, self.stride, padding=[pair[0] for pair in paddings])
         overhangs = zip(paddings, self.stride, strict=True)
         if all(before == 0 and after < stride for (before, after), stride in overhangs):
-            # The same windows, the last of them cut at the border: no padded copy.
+            # The same windows, the last one truncated at the border: no padded copy.
             return F.max_pool3d(x, self.kernel, self.stride, ceil_mode=True)
         return F.max_pool3d(_pad(x, paddings), self.kernel, self.stride)
 
     def _axis_by_axis(self, x: Tensor, paddings: list[tuple[int, int]]) -> Tensor:
-        """Return the same maxima, bit for bit, 2 to 15 times sooner on a CPU, where the library's pooling
-        looks for their places too. With a graph, each axis would have to keep its result."""
+        """Return the same maxima, bit for bit, 2 to 15 times faster on a CPU.
+
+        The library's pooling also computes indices. With a graph, each axis would have to keep its result.
+        """
         for axis in (4, 3, 2):
             kernel, stride = self.kernel[axis - 2], self.stride[axis - 2]
             if kernel == stride == 1:
@@ -156,7 +160,7 @@ class MaxPool(nn.Module):
 
 
 class Inception(nn.Module):
-    """Four branches side by side, concatenated: 1x1; 1x1 and 3x3; 1x1 and 3x3; pooling and 1x1."""
+    """Four parallel branches, concatenated: 1x1; 1x1 and 3x3; 1x1 and 3x3; pooling and 1x1."""
 
     def __init__(self, inputs: int, branches: Branches) -> None:
         super().__init__()
@@ -175,7 +179,7 @@ class Inception(nn.Module):
 
 
 class I3D(Backbone):
-    """The encoder. The layers to tap are ``TAPS``. ``checkpointing`` may be switched later."""
+    """The I3D encoder. The layers to tap are ``TAPS``. ``checkpointing`` may be changed later."""
 
     load_audit: LoadAudit | None = None
 
@@ -207,7 +211,7 @@ class I3D(Backbone):
             clip_frames=config.clip_frames,
             frames_per_step=FRAMES_PER_STEP,
             image_size=config.image_size,
-            # Any size will do. Half of this network's stride keeps 112 of 224 pixels possible.
+            # Any size works. Half of this network's stride keeps 112 of 224 pixels possible.
             size_multiple=16,
             width=channels,
             layer_widths=tuple(widths[name] for name in TAPS),
@@ -219,7 +223,7 @@ class I3D(Backbone):
         """Return (N, t, h_i, w_i, D_i) of the layers ``TAPS[i]``; later layers do not run.
 
         The first two layers have four times as many steps as the last, the third twice: they are averaged.
-        H and W may be anything, T any multiple of 8.
+        H and W are arbitrary, T is a multiple of 8.
         """
         frames = clips.shape[2]
         if frames % FRAMES_PER_STEP:
@@ -241,7 +245,7 @@ class I3D(Backbone):
 
 
 class I3DClassifier(I3D):
-    """I3D with the classifier of its pre-training, to see whether weights are what they are said to be.
+    """I3D with the classifier of its pre-training, to verify pre-trained weights.
 
     No strategy uses it: a backbone has no classifier.
     """
@@ -252,8 +256,10 @@ class I3DClassifier(I3D):
         self.logits.conv3d = nn.Conv3d(self.geometry.width, classes, 1)
 
     def class_logits(self, clips: Tensor) -> Tensor:
-        """Return (N, classes) of normalised clips (N, 3, T, H, W): means over two steps and the whole grid,
-        classified, and averaged over time. T is at least 16."""
+        """Return logits (N, classes) of normalised clips (N, 3, T, H, W), where T is at least 16.
+
+        Means over two steps and the whole grid are classified and averaged over time.
+        """
         cells = self.tokens(clips).permute(0, 4, 1, 2, 3)
         pooled = F.avg_pool3d(cells, (2, cells.shape[3], cells.shape[4]), stride=1)
         classified: Tensor = self.logits.conv3d(pooled)  # type: ignore[operator]
@@ -261,7 +267,7 @@ class I3DClassifier(I3D):
 
 
 def load_classifier(weights: str | Path) -> I3DClassifier:
-    """Return the Kinetics-400 classifier of a checkpoint. Raises ``InputError`` for one that does not fit."""
+    """Return the Kinetics-400 classifier of a checkpoint; raise ``InputError`` if it does not fit."""
     from bench.models.pretrained import load_model
     from bench.models.state_dict_layouts import I3D_LAYOUT
 
@@ -271,5 +277,5 @@ def load_classifier(weights: str | Path) -> I3DClassifier:
 
 
 def tiny_i3d() -> I3D:
-    """Return an I3D of an eighth of the width with random weights, for tests of strategies."""
+    """Return an I3D of 1/8 of the width with random weights, for tests of strategies."""
     return I3D(I3DConfig(image_size=48, clip_frames=32, narrowing=8))

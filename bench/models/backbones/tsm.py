@@ -1,13 +1,13 @@
 """TSM-ResNet (Lin, Gan and Han, ICCV 2019), LoFi's encoders: image ResNets with channels shifted in time.
 
 The networks are timm's ResNets with their names, so that image checkpoints load without renaming. In every
-residual branch, before its first convolution, an eighth of the channels is taken from the next frame and an
-eighth from the frame before; the shortcut is left alone (the paper's residual placement).
+residual branch, before its first convolution, 1/8 of the channels is taken from the next frame and 1/8 from
+the previous frame; the shortcut is unchanged (the paper's residual placement).
 
 As in LoFi, a snippet of 8 frames is encoded on its own: the shift stays inside it, and the feature of a step
-is the mean of its frames' features. What leaves an earlier stage is pooled over the snippet in the same way.
+is the mean of its frames' features. Outputs of earlier stages are pooled over the snippet in the same way.
 Chosen: a clip is 8 snippets, so that it has as many steps as a clip of the other families; any other number
-may be had, one snippet included.
+is possible, including one snippet.
 
 Shape legend: N clips, T frames, S snippets of a clip, h w the grid (1/32 of the input), D channels.
 """
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     from bench.models.pretrained import LoadAudit
 
 BRANCH_GAIN = 0.25
-"""Scale of the last norm of a fresh residual branch.
+"""Scale of the last norm of a newly initialised residual branch.
 
-Chosen: stored statistics do not rein in a fresh network; at 1 its features grow with depth, at 0 no branch,
-and so no shift, would show in them.
+Chosen: stored statistics do not normalise a newly initialised network; at 1 its features grow with depth, at
+0 no branch, and so no shift, would affect them.
 """
 
 
 @dataclasses.dataclass(frozen=True)
 class TSMConfig:
-    """What makes one TSM-ResNet; sizes in pixels, frames and channels."""
+    """The configuration of a TSM-ResNet; sizes are in pixels, frames and channels."""
 
     block: Literal["basic", "bottleneck"]
     depths: tuple[int, int, int, int]
@@ -52,7 +52,7 @@ class TSMConfig:
     clip_frames: int = 64
     snippet_frames: int = 8
     shift_divisor: int = 8
-    """One in so many channels is shifted forward, and as many backward."""
+    """1/shift_divisor of the channels is shifted forward, and as many backward."""
     checkpointing: bool = False
     """Recompute each stage's activations in the backward pass instead of keeping them."""
 
@@ -65,8 +65,11 @@ CONFIGS: dict[str, TSMConfig] = {
 
 
 def shift(x: Tensor, frames: int, divisor: int) -> Tensor:
-    """Return (N*S*frames, C, h, w) of the same: the first C/divisor channels are the next frame's, the
-    following C/divisor the previous frame's, each within its snippet; where there is no such frame, zero."""
+    """Return ``x`` (N*S*frames, C, h, w) with shifted channels.
+
+    The first C/divisor channels are the next frame's, the following C/divisor the previous frame's, within
+    each snippet; zero where there is no such frame.
+    """
     share = x.shape[1] // divisor
     snippets = x.unflatten(0, (-1, frames))
     later = F.pad(snippets[:, 1:, :share], (0, 0, 0, 0, 0, 0, 0, 1))
@@ -75,7 +78,7 @@ def shift(x: Tensor, frames: int, divisor: int) -> Tensor:
 
 
 class ShiftedConv(nn.Conv2d):
-    """A convolution that shifts its input first. Its parameters are named as without the shift."""
+    """A convolution that shifts its input first. Its parameter names are those of the plain convolution."""
 
     def __init__(self, plain: nn.Conv2d, frames: int, divisor: int) -> None:
         assert plain.padding_mode == "zeros"
@@ -98,7 +101,7 @@ class ShiftedConv(nn.Conv2d):
 
 
 class TSMResNet(Backbone):
-    """The encoder. The layers to tap are the four stages. ``checkpointing`` may be switched later.
+    """The TSM encoder. The layers to tap are the four stages. ``checkpointing`` may be changed later.
 
     Batch norms use their stored statistics in training too (``bench.models.backbones.frozen_batch_norm``).
     """
@@ -116,7 +119,7 @@ class TSMResNet(Backbone):
             raise InputError(f"image_size {config.image_size}: allowed is 1 pixel or more")
         self.config = config
         self.checkpointing = config.checkpointing
-        # timm's annotation asks for an instance where its code wants the class.
+        # timm's annotation requires an instance where its code needs the class.
         block: Any = BasicBlock if config.block == "basic" else Bottleneck
         network = ResNet(
             block,
@@ -137,7 +140,7 @@ class TSMResNet(Backbone):
             clip_frames=config.clip_frames,
             frames_per_step=config.snippet_frames,
             image_size=config.image_size,
-            # Any size will do. Half of this network's stride keeps LoFi's 112 of 224 pixels possible.
+            # Any size works. Half of this network's stride keeps LoFi's 112 of 224 pixels possible.
             size_multiple=16,
             width=widths[-1],
             layer_widths=widths,
@@ -155,7 +158,7 @@ class TSMResNet(Backbone):
     def layers(self, clips: Tensor, taps: Sequence[int]) -> list[Tensor]:
         """Return (N, S, h_i, w_i, D_i) of the stages ``taps``; later stages do not run.
 
-        H and W may be anything, T any multiple of the snippet.
+        H and W are arbitrary, T is a multiple of the snippet.
         """
         frames = clips.shape[2]
         if frames % self.config.snippet_frames:

@@ -2,7 +2,7 @@
 
 Parameter names and shapes are those of the VideoMAE fine-tuning models (Tong et al., NeurIPS 2022; Wang et
 al., CVPR 2023), so that their checkpoints load without renaming. Joint space-time attention inside one clip,
-no class token, no final norm: the tokens leave as the last block made them.
+no class token, no final norm: the output is the tokens of the last block.
 
 Shape legend: N clips, T frames, H W pixels, t h w the token grid, L = t*h*w tokens, D channels.
 """
@@ -33,7 +33,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclasses.dataclass(frozen=True)
 class ViTConfig:
-    """What makes one video transformer; sizes in pixels, frames and channels."""
+    """The configuration of a video transformer; sizes are in pixels, frames and channels."""
 
     width: int
     depth: int
@@ -76,7 +76,7 @@ CONFIGS: dict[str, ViTConfig] = {
 
 
 class LinearStem(nn.Module):
-    """One linear map of each tubelet (a strided ``Conv3d``), as VideoMAE embeds patches."""
+    """A linear map of each tubelet (a strided ``Conv3d``), the patch embedding of VideoMAE."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
@@ -90,12 +90,12 @@ class LinearStem(nn.Module):
 
 
 class DifferenceStem(nn.Module):
-    """Three convolutions over the frames of a tubelet and their differences in time.
+    """Three convolutions over the frames of a tubelet and their temporal differences.
 
-    A linear map of raw colours does not learn motion from a small set of small clips; given the differences,
-    the same network does. A tubelet of n frames gives their colours less the clip's mean, in units of 60 grey
-    levels, and the n - 1 differences between them, in units of 30. No difference reaches into another
-    tubelet, so that clips of which only some tubelets are kept show the same motion.
+    A linear map of raw colours does not learn motion from a small set of small clips; with the differences,
+    the same network does. The input of a tubelet of n frames is their colours minus the clip's mean, in units
+    of 60 grey levels, and the n - 1 differences between them, in units of 30. No difference crosses a tubelet
+    border, so that clips of which only some tubelets are kept show the same motion.
     """
 
     def __init__(self, config: ViTConfig) -> None:
@@ -103,7 +103,7 @@ class DifferenceStem(nn.Module):
         if config.patch_size % 4:
             raise InputError(f"patch_size {config.patch_size}: the difference stem needs a multiple of 4")
         self.tubelet_size = config.tubelet_size
-        # Clips arrive in units of std; these bring them to the units of grey levels above.
+        # Clips are in units of std; these gains convert them to the units of grey levels above.
         grey_levels = 255 * sum(config.std) / 3
         self.colour_gain = grey_levels / 60
         self.difference_gain = grey_levels / 30
@@ -163,8 +163,8 @@ class Block(nn.Module):
     def forward(self, tokens: Tensor, draws: Tensor | None = None) -> Tensor:
         """Return (N, L, D) of (N, L, D).
 
-        ``draws`` is (N, 2) in [0, 1): below the probability to keep a branch, that clip's branch is kept
-        and enlarged to make up for the dropped ones (stochastic depth, Huang et al., ECCV 2016).
+        ``draws`` is (N, 2) in [0, 1): a clip's branch is kept if its draw is below the keep probability; kept
+        branches are scaled up to compensate (stochastic depth, Huang et al., ECCV 2016).
         """
         attended = self.attn(self.norm1(tokens))
         tokens = tokens + self._drop_path(attended, draws, 0)
@@ -178,7 +178,7 @@ class Block(nn.Module):
 
 
 class VideoViT(Backbone):
-    """The encoder: a stem, fixed positions, blocks. ``checkpointing`` may be switched after building."""
+    """The encoder: a stem, fixed positions, blocks. ``checkpointing`` may be changed later."""
 
     load_audit: LoadAudit | None = None
 
@@ -216,7 +216,7 @@ class VideoViT(Backbone):
         embedded = self.patch_embed(clips)
         grid = (embedded.shape[1], embedded.shape[2], embedded.shape[3])
         tokens = embedded.flatten(1, 3)
-        # Computed at every call: it costs microseconds, and no state depends on the size of the input.
+        # Computed at every call: it takes microseconds, and no state depends on the size of the input.
         tokens = tokens + self._positions(grid, tokens.device).to(tokens.dtype)
         draws = self._drop_path_draws(tokens)
         wanted = set(taps)
@@ -224,7 +224,7 @@ class VideoViT(Backbone):
         for index in range(max(taps) + 1):
             drawn = None if draws is None else draws[:, index]
             if self.checkpointing and torch.is_grad_enabled():
-                # Nothing in a block draws random numbers, so there is no state to keep.
+                # A block draws no random numbers, so there is no random state to preserve.
                 tokens = checkpoint(
                     self.blocks[index], tokens, drawn, use_reentrant=False, preserve_rng_state=False
                 )
@@ -235,10 +235,10 @@ class VideoViT(Backbone):
         return outputs
 
     def _drop_path_draws(self, tokens: Tensor) -> Tensor | None:
-        """Return (N, depth, 2) uniform draws, or None where nothing is dropped.
+        """Return (N, depth, 2) uniform draws, or None if nothing is dropped.
 
-        Drawn clip after clip from the host's generator, so that they depend neither on the device nor on
-        how many clips pass at once: a window's gradient is then the same in one piece or in many.
+        Drawn clip by clip from the host's generator, so that they depend neither on the device nor on the
+        number of clips per pass: a window's gradient is then the same in one pass or in several.
         """
         if not self.training or self.config.drop_path == 0:
             return None
@@ -282,8 +282,8 @@ def _check(config: ViTConfig) -> None:
 
 
 def _initialise(module: nn.Module) -> None:
-    # As VideoMAE: linear maps from a normal of 0.02, norms at 1 and 0, convolutions as torch makes them.
-    # Theirs is cut at 2, a hundred deviations: no cut, and cutting looks at data, which cannot be traced.
+    # As VideoMAE: linear maps from a normal of 0.02, norms at 1 and 0, convolutions by torch's default.
+    # VideoMAE truncates at 2, a hundred deviations, which has no effect; truncation cannot be traced.
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:

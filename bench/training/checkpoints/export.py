@@ -1,8 +1,8 @@
-"""Checkpoints of runs: what training left, and all that is needed to build the detector again.
+"""Checkpoints of finished runs: the trained tensors, and the metadata to build the detector again.
 
 A file holds the tensors of the evaluated detector that are not, bit for bit, those of its pre-trained
-weights, and a note of plain values as JSON. Reading one runs no code and trusts nothing that it says: the
-detector that the note describes is first built without memory, and its shapes compared with the file's.
+weights, and metadata of plain values as JSON. Files are untrusted: reading one runs no code, and the detector
+that the metadata describes is first built on the meta device and its shapes compared with the file's.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from strategies.base import Strategy, settings
 
 SCHEMA = 1
 KEY = "talbench"
-"""Under which the file's metadata holds the note."""
+"""Key of the checkpoint's metadata in the header of the file."""
 MAX_CLASSES = 10_000
 LISTED = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class BaseWeights:
-    """The pre-trained weights that a run started from; without a sha256 they were random."""
+    """The pre-trained weights that a run started from; without a SHA-256 they were random."""
 
     name: str
     sha256: str | None
@@ -54,7 +54,7 @@ class BaseWeights:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointMetadata:
-    """What a checkpoint says of itself."""
+    """The metadata of a checkpoint."""
 
     schema: int
     run: str
@@ -63,18 +63,18 @@ class CheckpointMetadata:
     strategy: Strategy
     protocol: Protocol
     classes: tuple[str, ...]
-    """What the head's outputs mean, in their order."""
+    """The classes of the head's outputs, in their order."""
     dataset: str
-    """Name and variant of the data set that was trained on."""
+    """Name and variant of the training data set."""
     seed: int
     weights: BaseWeights
     device: str
-    """The type of device that was trained on."""
+    """The type of device used for training."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A file that was read: its note, which is checked, and what tensors it holds, which are not yet."""
+    """An opened file: its metadata, which are checked, and its tensors' shapes, which are not yet."""
 
     path: Path
     sha256: str
@@ -83,7 +83,7 @@ class Checkpoint:
 
 
 def loaded_names(detector: Detector) -> set[str]:
-    """Return the names in the detector of the tensors that came from a file of pre-trained weights."""
+    """Return the detector's names of the tensors that were loaded from pre-trained weights."""
     found = set()
     for prefix, module in detector.named_modules():
         audit = getattr(module, "load_audit", None)
@@ -93,7 +93,7 @@ def loaded_names(detector: Detector) -> set[str]:
 
 
 def build(note: CheckpointMetadata, weights: Path | None, seed: int) -> Detector:
-    """Return the detector of a note before training, with initial values of ``seed``."""
+    """Return the detector that metadata describe, before training, with initial values of ``seed``."""
     detector, _, _ = build_detector(
         note.model, weights, note.strategy, note.protocol, len(note.classes), seed
     )
@@ -102,7 +102,7 @@ def build(note: CheckpointMetadata, weights: Path | None, seed: int) -> Detector
 
 
 def write_checkpoint(path: Path, detector: Detector, note: CheckpointMetadata, weights: Path | None) -> None:
-    """Write the tensors of ``detector`` that building it again would not give, whatever the seed."""
+    """Write the tensors of ``detector`` that cannot be restored from the pre-trained weights."""
     from safetensors.torch import save_file
 
     again = build(note, weights, note.seed + 1)
@@ -120,11 +120,11 @@ def write_checkpoint(path: Path, detector: Detector, note: CheckpointMetadata, w
     }
     with atomic_path(path) as draft:
         save_file(tensors, draft, metadata={KEY: json.dumps(plain, allow_nan=False)})
-        draft.chmod(0o644)  # it is written as private
+        draft.chmod(0o644)  # the file is created with private permissions
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Return a checkpoint with its note checked; raise InputError, one line, for anything else."""
+    """Return a checkpoint with checked metadata; raise InputError, one line, for an invalid file."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -147,7 +147,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 class _Stored(msgspec.Struct, forbid_unknown_fields=True):
-    """A note as its file has it."""
+    """The metadata as stored in the file."""
 
     schema: Annotated[int, Meta(ge=SCHEMA, le=SCHEMA, description=str(SCHEMA))]
     run: str
@@ -164,7 +164,7 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _note_of(content: Any) -> CheckpointMetadata:
-    """Return the note that JSON values make; raise InputError that names the first wrong field."""
+    """Return the metadata from JSON values; raise InputError that names the first wrong field."""
     if not isinstance(content, Mapping):
         fail(content, (KEY,), "an object")
     stored: _Stored = structure(_Stored, content)
@@ -207,10 +207,10 @@ def _strategy_of(content: dict[str, Any]) -> Strategy:
 def restore(checkpoint: Checkpoint, weights: Path | None, note: CheckpointMetadata | None = None) -> Detector:
     """Return the evaluated detector, on the CPU.
 
-    ``weights`` is the file of its pre-trained weights, needed only where training left some of them as they
-    were; vit-t's shipped ones are found without. ``note`` replaces the checkpoint's; it may differ in what
-    changes no shape. Raises InputError for a file that does not fit its own note, and for other weights than
-    the run's.
+    ``weights`` is the file of its pre-trained weights, needed only if training left some of them unchanged;
+    those shipped for vit-t are found automatically. ``note`` replaces the checkpoint's metadata; it may
+    differ in values that change no shape. Raises InputError for a file that does not fit its own metadata,
+    and for weights other than the run's.
     """
     from safetensors.torch import load_file
 
@@ -240,23 +240,23 @@ def restore(checkpoint: Checkpoint, weights: Path | None, note: CheckpointMetada
 def _refuse(checkpoint: Checkpoint, problems: Mapping[str, list[str]]) -> None:
     """Raise InputError that lists the tensors with problems, if there are any."""
     if listed := "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names):
-        raise InputError(f"{checkpoint.path}: does not fit its own note; {listed}")
+        raise InputError(f"{checkpoint.path}: does not fit its own metadata; {listed}")
 
 
 def _expected_shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the detector that the note describes, built of tensors without memory."""
+    """Return the shapes of the detector that the metadata describe, built on the meta device."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             detector = build(checkpoint.note, None, 0)
         return {name: tuple(value.shape) for name, value in detector.state_dict().items()}
-    except Exception as error:  # the note is anybody's: whatever it makes fail is its fault
+    except Exception as error:  # the metadata are untrusted: any error is attributed to them
         raise InputError(f"{checkpoint.path}: its detector cannot be built ({_line(error)})") from None
 
 
 def _base_weights(checkpoint: Checkpoint, weights: Path | None) -> Path:
-    """Return the file of the run's pre-trained weights, of which its sha256 is checked."""
+    """Return the file of the run's pre-trained weights after checking its SHA-256."""
     wanted = checkpoint.note.weights
     if wanted.sha256 is None:
         raise InputError(f"{checkpoint.path}: lacks tensors, though its run started from random weights")

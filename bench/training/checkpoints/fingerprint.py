@@ -1,4 +1,4 @@
-"""What a checkpoint belongs to: a run, a torch, and the source code that wrote it."""
+"""The fingerprint of a checkpoint: its run, the torch version, and the source code that wrote it."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ PACKAGES = ("bench", "strategies", "datasets")
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-    """What a checkpoint belongs to."""
+    """The run, torch version and code that a checkpoint belongs to."""
 
     run: str
     torch: str
     code: str
-    """Digest of the sources: other code may compute other bits."""
+    """Digest of the source code: other code may compute other bits."""
     schema: int = SCHEMA
 
 
 def fingerprint_of(run: str, strategy: Strategy) -> Fingerprint:
-    """Return the owner of the checkpoints that this process writes for ``run``."""
+    """Return the fingerprint of the checkpoints that this process writes for ``run``."""
     root = PROJECT_ROOT
     sources = [path for package in PACKAGES for path in sorted((root / package).rglob("*.py"))]
-    with contextlib.suppress(TypeError, OSError):  # a strategy that was typed in has no file
+    with contextlib.suppress(TypeError, OSError):  # a strategy that was defined interactively has no file
         sources.append(Path(inspect.getfile(type(strategy))))
     digest = hashlib.sha256()
     for path in sources:

@@ -1,9 +1,10 @@
-"""Checkpoints of unfinished runs: a run that was killed goes on from the last one.
+"""Checkpoints of unfinished runs: a run that was killed is resumed from the last one.
 
-A file holds all that training changes (weights, buffers, optimizer, average), what it measured so far, and
-the states of the random number generators, so that a resumed run ends with the bits of an unbroken one. What
-the sampler draws follows from seed and step alone. Reading one runs no code; one that is damaged, or is of
-another run, format, torch or source code, is named in one line, and the run starts over.
+A file holds all state that training changes (weights, buffers, optimizer, average), the measurements so far,
+and the states of the random number generators, so that a resumed run gives bit-identical results to an
+uninterrupted one. The sampler's draws depend on seed and step only. Reading a file runs no code; a file that
+is damaged or belongs to another run, format, torch or source code is reported in one line, and the run starts
+over.
 """
 
 from __future__ import annotations
@@ -35,36 +36,36 @@ from bench.training.step import StageSetup
 from strategies.base import Stage, learning_rates
 
 MAX_WRITE_OVERHEAD = 0.02
-"""Share of the time that writing may take: where a checkpoint takes long, the next one comes later."""
+"""Fraction of the time that writing may take: after a slow write, the next one is delayed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """A checkpoint that was read and fits the run."""
+    """A checkpoint that was read and matches the run."""
 
     stage: int
-    """Index of the stage that it was written in."""
+    """Index of the stage in which it was written."""
     history: TrainingHistory
     values: Mapping[str, Any]
 
     @torch.no_grad()
     def restore_weights(self, detector: Detector) -> None:
-        """Put back the parameters and buffers, before the stage begins."""
+        """Restore the parameters and buffers, before the stage begins."""
         for kind, tensors in _tensors(detector).items():
             for name, value in self.values[kind].items():
                 to_local(tensors[name]).copy_(to_local(distribute_like(tensors[name], value)))
 
     @torch.no_grad()
     def restore_stage(self, detector: Detector, setup: StageSetup, device: torch.device) -> None:
-        """Put back optimizer, averaged weights and random states, after the stage began."""
+        """Restore optimizer, averaged weights and random states, after the stage was set up."""
         known = {to_local(parameter): (name, parameter) for name, parameter in detector.named_parameters()}
         kept = self.values["optimizer"]
         for part in setup.optimizer.parts:
-            # The fused step counts on the device, the others on the host.
+            # The fused optimizer keeps its step counter on the device, the others on the host.
             counter = device if part.defaults["fused"] or part.defaults["capturable"] else torch.device("cpu")
             for stepped in (each for group in part.param_groups for each in group["params"]):
                 name, parameter = known[stepped]
-                if name in kept:  # what got no gradient so far has no state
+                if name in kept:  # a parameter without a gradient so far has no state
                     part.state[stepped] = {
                         key: value.to(counter)
                         if key == "step"
@@ -82,12 +83,12 @@ class State:
 
 
 class ResumeCheckpointer:
-    """The checkpoint of one run, written now and then while it trains.
+    """Writes the checkpoint of one run at intervals during training.
 
-    Between two lie ``seconds``, or as much longer as keeps writing below ``MAX_WRITE_OVERHEAD``; 0 writes
-    after every step. A disk that takes none is told by ``warn``, once, and costs no result. Once ``stopping``
-    says so, in any process, one is written after the step that is being done, and StoppedError ends the
-    training.
+    The interval is ``seconds``, or longer to keep the writing time below ``MAX_WRITE_OVERHEAD``; 0 writes
+    after every step. A failing disk is reported by ``warn``, once, and does not end the run. When
+    ``stopping`` returns true in any process, a checkpoint is written after the current step, and
+    StoppedError ends the training.
     """
 
     def __init__(
@@ -108,37 +109,37 @@ class ResumeCheckpointer:
         self.world = world
         self.stopping = stopping
         self.earlier_seconds = 0.0
-        """What the processes before this one took up to the checkpoint."""
+        """Seconds that earlier processes of the run took up to the checkpoint."""
         self.written_seconds = 0.0
         self.written_steps: list[int] = []
-        """The steps that were done at each writing."""
+        """The number of completed steps at each write."""
         self.kept_step: int | None = None
-        """The steps that were done in the checkpoint that lies on disk."""
+        """The number of completed steps in the checkpoint on disk."""
         self._wait = seconds
         self._began = self._since = time.monotonic()
 
     def kept(self) -> dict[str, Any] | None:
-        """Return the checkpoint on disk as records name it: its ``file`` and the ``step``; None without."""
+        """Return ``file`` and ``step`` of the checkpoint on disk for the record; None without one."""
         if self.kept_step is None:
             return None
         return {"file": f"{self.path.parent.name}/{self.path.name}", "step": self.kept_step}
 
     def read(self, detector: Detector, stages: Sequence[Stage]) -> State | None:
-        """Return the state to go on from, or None where there is none that is whole and this run's."""
+        """Return the state to resume from, or None if there is no intact one of this run."""
         if not self.path.exists():
             return None
         try:
             state = read_state(self.path, self.owner, detector, stages)
             if not 0 <= (seconds := float(state.values["seconds"])) < math.inf:
                 raise ValueError(f"took {seconds:g} seconds")
-        except Exception as error:  # what a damaged file makes fail is not known beforehand
+        except Exception as error:  # a damaged file may raise any error
             reason = printable(" ".join((str(error) or type(error).__name__).split()), 200)
             self.warn(f"unfinished/{self.path.name}: {reason}; the run starts over")
             return None
         self.kept_step = len(state.history.losses)
         self.earlier_seconds = seconds
         state.history.resumed.append(self.kept_step)
-        self.warn(f"unfinished/{self.path.name}: goes on after step {self.kept_step}")
+        self.warn(f"unfinished/{self.path.name}: resumed after step {self.kept_step}")
         return state
 
     def after_step(
@@ -150,12 +151,12 @@ class ResumeCheckpointer:
         history: TrainingHistory,
         device: torch.device,
     ) -> None:
-        """Write a checkpoint if it is time; none of weights that are no longer finite.
+        """Write a checkpoint if it is due and the weights are finite.
 
-        Of several processes the leading one writes; all of them give their parts of what is spread. Raises
-        StoppedError where the run was asked to stop.
+        The main process writes; all processes send it their shards. Raises StoppedError if the run was
+        requested to stop.
         """
-        # All processes stop after the same step: one that went on would wait for the others for ever.
+        # All processes stop after the same step: one that continued would wait for the others forever.
         stop = any(self.world.all_reduce_sums([float(self.stopping())]))
         started = time.monotonic()
         due = self.writing and (started - self._since >= self._wait or (stop and self.seconds < math.inf))
@@ -200,7 +201,7 @@ class ResumeCheckpointer:
         except (OSError, RuntimeError) as error:
             self.writing = False
             reason = " ".join(str(error).split())[:200]
-            self.warn(f"unfinished/{self.path.name}: not written ({reason}); a kill costs the whole run")
+            self.warn(f"unfinished/{self.path.name}: not written ({reason}); if killed, the run starts over")
             return
         self._since = time.monotonic()
         taken = self._since - started
@@ -211,9 +212,9 @@ class ResumeCheckpointer:
 
 
 def read_state(path: Path, owner: Fingerprint, detector: Detector, stages: Sequence[Stage]) -> State:
-    """Return the state in ``path``; raise an error that says in one line why it is not to be used."""
+    """Return the state in ``path``; raise an error of one line if it cannot be used."""
     check_torch_file(path)
-    with zipfile.ZipFile(path) as archive:  # torch does not compare the checksums that it writes
+    with zipfile.ZipFile(path) as archive:  # torch does not verify the checksums that it writes
         if (spoilt := archive.testzip()) is not None:
             raise ValueError(f"damaged in {spoilt}")
     try:
@@ -240,9 +241,9 @@ def read_state(path: Path, owner: Fingerprint, detector: Detector, stages: Seque
 
 
 def _compare(kind: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Raise ValueError unless both hold tensors of the same names and shapes."""
+    """Raise ValueError unless both have tensors of the same names and shapes."""
     if different := sorted(found.keys() ^ wanted.keys()):
-        raise ValueError(f"{kind}: holds not what the run trains, e.g. {different[0]}")
+        raise ValueError(f"{kind}: does not match the trained tensors, e.g. {different[0]}")
     for name, value in found.items():
         if value.shape != wanted[name].shape:
             raise ValueError(f"{kind}: {name} is {tuple(value.shape)}, not {tuple(wanted[name].shape)}")
@@ -262,14 +263,14 @@ def _changed(detector: nn.Module, stages: Sequence[Stage]) -> dict[str, Tensor]:
 def _whole(value: Tensor) -> Tensor:
     """Return the tensor without its graph, and without the rest of a larger storage.
 
-    One that is spread over processes is put together on the host: no card may have room for all of them.
+    A sharded tensor is gathered on the host: the GPUs may not have enough memory for all of them.
     """
     value = gather_full(value, to_local(value)).detach()
     return value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
 
 
 def _finite(value: Tensor) -> bool:
-    """Say whether all values are finite, without a mask as large as they are."""
+    """Return whether all values are finite, without allocating a mask of the same size."""
     return not value.numel() or bool(torch.linalg.vector_norm(value, float("inf")).isfinite())
 
 

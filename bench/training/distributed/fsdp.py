@@ -1,10 +1,10 @@
-"""Blocks that train, spread over the processes of a run (FSDP2), for models whose states no card can hold.
+"""Sharding of trained blocks over the processes of a run (FSDP2), for models too large for one GPU.
 
-Each process keeps a part of every such block: of its weights, its gradient, its optimizer state and its
-average. A block is put together when it runs and taken apart again afterwards. What never trains and what is
-small (embeddings, adapters, the head) stays whole everywhere. Where nothing of the backbone trains, in a
-stage or at test time, its blocks are put together once and stay so: processes may then encode different
-numbers of clips without waiting for each other.
+Each process keeps a shard of every such block: of its weights, gradient, optimizer state and average. A block
+is unsharded when it runs and resharded afterwards. Frozen and small modules (embeddings, adapters, the head)
+are replicated. If no parameter of the backbone is trained, in a stage or at test time, its blocks are
+unsharded once and stay so: processes may then encode different numbers of clips without waiting for each
+other.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from strategies.base import Stage, learning_rates
 
 
 def make_mesh(world: World, device: torch.device) -> DeviceMesh:
-    """Return the processes of a run as a row."""
+    """Return a one-dimensional device mesh of the processes of a run."""
     return init_device_mesh(device.type, (world.size,))
 
 
 def shard(detector: Detector, stages: Sequence[Stage], mesh: DeviceMesh) -> None:
-    """Spread the backbone's blocks that any of ``stages`` trains over ``mesh``, in place.
+    """Shard the backbone's blocks that any of ``stages`` trains over ``mesh``, in place.
 
-    Raises InputError for a backbone that does not say what its blocks are.
+    Raises InputError for a backbone that does not define its blocks.
     """
     known = dict(detector.named_parameters())
     trained = {id(known[name]) for stage in stages for name in learning_rates(stage.rules, known)}
@@ -44,66 +44,66 @@ def shard(detector: Detector, stages: Sequence[Stage], mesh: DeviceMesh) -> None
         return
     if not blocks:
         raise InputError(
-            f"--sharded: {type(owners[0]).__name__} names no blocks to spread, allowed are the ViTs"
+            f"--sharded: {type(owners[0]).__name__} defines no blocks to shard, allowed are the ViTs"
         )
     spread = [block for block in blocks if any(id(p) in trained for p in block.parameters())]
     for block in spread:
         frozen = {p for p in block.parameters() if id(p) not in trained}
         part = fully_shard(block, mesh=mesh, reshard_after_forward=True, ignored_params=frozen)
-        # Losses are divided by the whole batch's points, so that gradients add up and are not averaged.
+        # Losses are normalised by the whole batch's points, so gradients are summed and not averaged.
         part.set_gradient_divide_factor(1.0)
         part.set_force_sum_reduction_for_comms(True)
     for owner in owners:
         own = set(owner.blocks_in_order())
         if own & set(spread):
-            # It holds no part itself, and lets one block be fetched while the one before it runs.
+            # It has no shard itself, and enables the prefetch of a block while the previous one runs.
             rest = {p for p in owner.parameters() if not isinstance(p, DTensor)}
             fully_shard(owner, mesh=mesh, ignored_params=rest)
             register_fsdp_forward_method(owner, "encode" if owner is detector.backbone else "layers")
 
 
 def spread_modules(module: nn.Module) -> Iterator[FSDPModule]:
-    """Yield the modules of which each process keeps a part."""
+    """Yield the sharded modules."""
     return (each for each in module.modules() if isinstance(each, FSDPModule))
 
 
 def unshard(module: nn.Module) -> None:
-    """Give every process all of the weights, until ``reshard``."""
+    """Gather all weights in every process, until ``reshard``."""
     for each in spread_modules(module):
         each.set_reshard_after_forward(False, recurse=False)
         each.unshard()
 
 
 def reshard(module: nn.Module) -> None:
-    """Leave every process its part of the weights."""
+    """Keep only this process's shard of the weights."""
     for each in spread_modules(module):
         each.set_reshard_after_forward(True, recurse=False)
         each.reshard()
 
 
 def _spread_parameters(module: nn.Module) -> Iterator[Any]:
-    """Yield what FSDP2 keeps of each parameter that is spread."""
+    """Yield FSDP2's object for each sharded parameter."""
     for each in spread_modules(module):
         state = each._get_fsdp_state()
-        # Torch 2.15 knows several groups a module, before it was one.
+        # Torch 2.15 has several groups per module; before, there was one.
         for group in getattr(state, "_fsdp_param_groups", None) or filter(None, [state._fsdp_param_group]):
             yield from group.fsdp_params
 
 
 def local_shards(module: nn.Module) -> list[Tensor]:
-    """Return this process's parts, also while the module's parameters are put together."""
+    """Return this process's shards, also while the module's parameters are unsharded."""
     return [to_local(parameter.sharded_param).detach() for parameter in _spread_parameters(module)]
 
 
 def sync_requires_grad(module: nn.Module) -> None:
-    """Let the weights that a block is put together from ask for gradients as their parts do."""
+    """Set ``requires_grad`` of unsharded weights to that of their shards."""
     for parameter in _spread_parameters(module):
         if (together := getattr(parameter, "_unsharded_param", None)) is not None:
             together.requires_grad_(parameter.sharded_param.requires_grad)
 
 
 def distribute_like(tensor: Tensor, value: Tensor) -> Tensor:
-    """Return ``value``, all of it, as ``tensor`` lies: spread as that is, on the same device."""
+    """Return the full tensor ``value`` with the device and sharding of ``tensor``."""
     value = value.to(tensor.device)
     if not isinstance(tensor, DTensor):
         return value
@@ -111,7 +111,7 @@ def distribute_like(tensor: Tensor, value: Tensor) -> Tensor:
 
 
 def gather_full(tensor: Tensor, part: Tensor) -> Tensor:
-    """Return all of what every process has a ``part`` of, divided as ``tensor`` is; if it is, on the host."""
+    """Return the full tensor of the shards ``part``, on the host if ``tensor`` is sharded."""
     if not isinstance(tensor, DTensor):
         return part
     spread = DTensor.from_local(
@@ -126,20 +126,20 @@ def gather_full(tensor: Tensor, part: Tensor) -> Tensor:
 
 
 def to_local(tensor: Tensor) -> Tensor:
-    """Return this process's part of a tensor, which is all of it where it is not spread."""
+    """Return this process's shard of a tensor, or the tensor itself if it is not sharded."""
     return tensor._local_tensor if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()
 def clip_gradients(spread: Sequence[Tensor], whole: Sequence[Tensor], most: float, world: World) -> Tensor:
-    """Scale gradients down to the norm ``most``, where some are parts; return the norm before."""
+    """Clip sharded and replicated gradients to the joint norm ``most``; return the norm before."""
 
     def square(gradients: Sequence[Tensor]) -> Tensor:
         start = torch.zeros((), device=(spread or whole)[0].device)
         return sum((torch.linalg.vector_norm(each).square() for each in gradients), start)
 
     norm = (world.all_reduce_sum(square(spread)) + square(whole)).sqrt()
-    # As torch's own: a little less than asked for, so that nothing is divided by zero.
+    # As in torch's clip_grad_norm_: a small constant avoids division by zero.
     factor = (most / (norm + 1e-6)).clamp(max=1.0)
     torch._foreach_mul_([*spread, *whole], factor)
     return norm

@@ -1,9 +1,9 @@
-"""Several processes that train one run: each takes its share of a batch, and gradients are added up.
+"""Data-parallel training of one run: each process takes its part of a batch, and gradients are summed.
 
-The batch is the protocol's, whatever the number of processes, so that the sampling order, the learning rate
-and, but for the order of additions, the losses are those of one process. Gradients are added after the
-backward pass, in buckets of a few MiB. ``Differs:`` torch's ``DistributedDataParallel`` adds them during it
-and keeps a second copy of all of them; but it counts on one backward pass a step, and a streamed step has one
+The batch size is the protocol's for any number of processes, so that the sampling order, the learning rate
+and, except for the order of additions, the losses are those of one process. Gradients are summed after the
+backward pass, in buckets of 25 MiB. ``Differs:`` torch's ``DistributedDataParallel`` sums them during it and
+keeps a second copy of all of them; it also requires one backward pass per step, and a streamed step has one
 for each part of the clips.
 """
 
@@ -27,21 +27,21 @@ from bench.models.random_state import BatchSlice
 Item = TypeVar("Item")
 
 BUCKET_BYTES = 25 * 2**20
-"""Gradients that are added at once: enough for a network's full rate, little beside a model."""
+"""Bytes of gradients per all-reduce: enough for full network bandwidth, small compared with a model."""
 COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=30)
-"""A process that waits so long for another gives up."""
+"""Time after which a process stops waiting for another one."""
 
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """The processes of a run, as one of them sees them. Alone, it asks nobody."""
+    """The processes of a run, from the view of one of them. A single process does not communicate."""
 
     rank: int = 0
     size: int = 1
     sharded: bool = False
-    """Blocks that train are spread over the processes (``bench.training.distributed.fsdp``)."""
+    """Whether trained blocks are sharded over the processes (``bench.training.distributed.fsdp``)."""
     has_peers: bool = True
-    """False in a forecast: there are no others, and only the memory is what it would be."""
+    """False in a forecast: there are no other processes, and only the memory of one is simulated."""
 
     @property
     def is_main(self) -> bool:
@@ -49,7 +49,7 @@ class World:
         return self.rank == 0
 
     def share(self, count: int) -> BatchSlice:
-        """Return which of ``count`` things, in a row, are this process's; the first one's are never fewer."""
+        """Return this process's slice of ``count`` items; the first process never has fewer than another."""
         first, last = (-(-rank * count // self.size) for rank in (self.rank, self.rank + 1))
         return BatchSlice(first, last - first, count - last)
 
@@ -59,7 +59,7 @@ class World:
         return items[share.before : share.before + share.count]
 
     def all_reduce_sum(self, value: Tensor) -> Tensor:
-        """Return the sum over the processes, in place."""
+        """Sum ``value`` over the processes in place, and return it."""
         if self.size > 1 and self.has_peers:
             dist.all_reduce(value)
         return value
@@ -71,7 +71,7 @@ class World:
         return list(map(float, self.all_reduce_sum(torch.tensor(values, dtype=torch.float64))))
 
     def add_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replace every gradient by its sum over the processes; FSDP2 sums those of what is spread."""
+        """Replace every gradient by its sum over the processes; FSDP2 sums those of sharded parameters."""
         if self.size == 1:
             return
         whole = [p.grad for p in parameters if p.grad is not None]
@@ -91,7 +91,7 @@ class World:
         return found
 
     def broadcast_from_rank0(self, value: Item | None) -> Item:
-        """Return the leading process's value."""
+        """Return the value of rank 0."""
         held: list[Any] = [value]
         if self.size > 1:
             dist.broadcast_object_list(held, src=0)
@@ -103,7 +103,7 @@ ALONE = World()
 
 
 def buckets(tensors: Sequence[Tensor], most_bytes: int = BUCKET_BYTES) -> Iterator[list[Tensor]]:
-    """Yield the tensors in their order, as many of one type at once as ``most_bytes`` hold, at least one."""
+    """Yield buckets of consecutive tensors of one dtype, of at most ``most_bytes`` or a single tensor."""
     bucket: list[Tensor] = []
     for tensor in tensors:
         size = sum(each.nbytes for each in bucket) + tensor.nbytes
@@ -122,11 +122,11 @@ def started_by_torchrun() -> bool:
 
 @contextlib.contextmanager
 def process_group() -> Iterator[World]:
-    """Give the world of this process: that of the others that ``torchrun`` started, or its own."""
+    """Yield the world of this process: all processes that ``torchrun`` started, or this one alone."""
     if not started_by_torchrun():
         yield ALONE
         return
-    # Tensors of a card go between cards; everything else between the hosts' memories.
+    # NCCL for CUDA tensors, Gloo for tensors in host memory.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
     try:
@@ -150,7 +150,7 @@ def exit_process(code: int) -> NoReturn:
 
 
 def local_device(name: str) -> torch.device:
-    """Return this process's device: with several processes, the card of its number on the machine."""
+    """Return this process's device: with several processes, the GPU of its local rank."""
     device = torch.device(name)
     if device.type == "cuda" and started_by_torchrun():
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
@@ -159,12 +159,12 @@ def local_device(name: str) -> torch.device:
 
 
 def check_draws(module: nn.Module) -> None:
-    """Raise InputError for a layer whose random draws do not follow the batch over several processes."""
+    """Raise InputError for a layer whose random draws depend on the division into processes."""
     for name, layer in module.named_modules():
         dropped = getattr(layer, "p", getattr(layer, "drop_prob", 0.0))
         kind = type(layer).__name__
         if layer.training and "Drop" in kind and isinstance(dropped, (int, float)) and dropped > 0:
             raise InputError(
-                f"--processes: {name} ({kind}) draws for each process by itself; "
+                f"--processes: {name} ({kind}) draws independently in each process; "
                 "allowed are layers that draw with bench.models.random_state.uniform"
             )

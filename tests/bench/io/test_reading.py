@@ -83,7 +83,7 @@ def test_pipes_devices_and_folders_are_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "broken.json").symlink_to("nowhere")
     (tmp_path / "circle.json").symlink_to("circle.json")
     for name in ("pipe", "link"):
-        assert "it is no regular file" in refusal(tmp_path / f"{name}.json")
+        assert "it is not a regular file" in refusal(tmp_path / f"{name}.json")
     for name in ("folder", "broken", "circle", "nul\0"):
         assert "cannot be read" in refusal(tmp_path / f"{name}.json")
     (tmp_path / "kept.json").write_text("[1]")

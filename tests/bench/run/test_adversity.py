@@ -138,7 +138,7 @@ def test_results_on_a_read_only_disk_are_one_line(data, disk, unbroken):
     mount(results, "-o", "remount,rw")
     code, said = finish(begin(data, results))
     assert code == 0, said
-    assert "goes on after step" in "\n".join(said)
+    assert "resumed after step" in "\n".join(said)
     assert outcome(results) == unbroken
 
 
@@ -161,7 +161,7 @@ def test_data_that_are_moved_away_leave_a_row_and_can_come_back(data, tmp_path, 
     (moved / "elsewhere").rename(moved / "videos")
     code, said = finish(begin(moved, results, "--frame-cache", "0", "--redo", "failed"))
     assert code == 0, said
-    assert "goes on after step" in "\n".join(said)
+    assert "resumed after step" in "\n".join(said)
     assert outcome(results) == unbroken
 
 
@@ -187,7 +187,7 @@ def test_a_clock_that_goes_back_changes_nothing(data, tmp_path, unbroken, monkey
     assert time.time() - clock > 300 * 86400
     code, said = finish(begin(data, results))
     assert code == 0, said
-    assert "goes on after step" in "\n".join(said)
+    assert "resumed after step" in "\n".join(said)
     assert outcome(results) == unbroken
     record = records_of(results)["full-finetune"]
     assert record["cost"]["wall_seconds"] > 0

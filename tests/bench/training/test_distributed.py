@@ -136,7 +136,7 @@ def test_processes_that_stopped_go_on_with_the_same_bits(case, replicated, shard
         ranks = found[f"resumed {case}"]
         assert [rank["equal"] for rank in ranks] == [True, True]
         for rank in ranks:
-            assert rank["said"] == [f"unfinished/{case}.pt: goes on after step 3"]
+            assert rank["said"] == [f"unfinished/{case}.pt: resumed after step 3"]
 
 
 def bench(dataset, results, *options):
@@ -222,7 +222,7 @@ def test_alone_nobody_is_asked():
 
 def test_layers_that_draw_by_themselves_are_refused():
     check_draws(torch.nn.Sequential(torch.nn.Dropout(0.0), torch.nn.Dropout(0.5).eval()))
-    with pytest.raises(InputError, match=r"--processes: 1 \(Dropout\) draws for each process by itself"):
+    with pytest.raises(InputError, match=r"--processes: 1 \(Dropout\) draws independently in each process"):
         check_draws(torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Dropout(0.5)))
 
 

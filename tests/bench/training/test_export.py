@@ -173,7 +173,7 @@ def set_in(*keys, to):
             set_in("protocol", "precision", to="\ud800"),
             r"field 'protocol' holds '\\ud800', allowed is text in",
         ),
-        (set_in("model", to="vit-b"), "does not fit its own note"),
+        (set_in("model", to="vit-b"), "does not fit its own metadata"),
         (
             set_in("strategy", "name", to="os.system"),
             "'strategy.name' is 'os.system', allowed is one that is",
@@ -188,10 +188,10 @@ def set_in(*keys, to):
         (set_in("protocol", "head", "depth", to=1), "field 'protocol.head.depth' is unknown, known are embd"),
         (set_in("protocol", "image_size", to=10**6), "'image_size' is 1000000, allowed is 1 to 4096"),
         (set_in("protocol", "head", "levels", to=10**9), "'head.levels' is 1000000000"),
-        (set_in("protocol", "head", "head_dim", to=65536), "does not fit its own note; of another shape"),
+        (set_in("protocol", "head", "head_dim", to=65536), "does not fit its own metadata; of another shape"),
         (set_in("protocol", "head", "embd_dim", to=65536), r"cannot be built \(fpn_dim 16"),
         (set_in("protocol", "head", "n_head", to=7), "detector cannot be built"),
-        (set_in("protocol", "head", to={}), "does not fit its own note|of another shape"),
+        (set_in("protocol", "head", to={}), "does not fit its own metadata|of another shape"),
         (lambda c: c["protocol"].pop("steps") and None, "field 'protocol.steps' is missing"),
         (
             set_in("classes", to=["run", "run"]),

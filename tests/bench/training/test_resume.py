@@ -103,7 +103,7 @@ def test_resumed_is_bitwise_the_unbroken_run(name, steps, unbroken, tmp_path):
     with pytest.raises(StopError):
         go(strategy, keeper(tmp_path), stop_after(steps))
     found = go(strategy, keeper(tmp_path, said))
-    assert said == [f"unfinished/tiny.pt: goes on after step {steps}"]
+    assert said == [f"unfinished/tiny.pt: resumed after step {steps}"]
     assert found[1].resumed == (steps,)
     assert_same(found, unbroken(name))
     assert not list(tmp_path.glob(".*"))
