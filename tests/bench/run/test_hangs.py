@@ -159,13 +159,13 @@ def running(monkeypatch, **fields):
     monkeypatch.setattr(run_process, "kill_tree", ended.append)
     now = time.monotonic()
     told = Progress("run", "vit-t", "losa", 0, "{}", "digest", "adapters", 7, 40, 0.0, 0.0, 0, 0.0)
-    values = {"started": now, "heard": now, "progress": told, "phase": told.phase, "result": None}
+    values = {"started": now, "last_message_at": now, "progress": told, "phase": told.phase, "result": None}
     return SimpleNamespace(**{**values, "decoding": {}, "process": "process", **fields}), ended
 
 
 def test_no_progress_is_told_from_slow_progress(monkeypatch):
     now = time.monotonic()
-    each, ended = running(monkeypatch, started=now - 1000, heard=now - 20)
+    each, ended = running(monkeypatch, started=now - 1000, last_message_at=now - 20)
     enforce_limits([each], Limits(None, 30.0))
     assert (each.result, ended) == (None, [])
     each.last_message_at = now - 31
@@ -183,7 +183,7 @@ def test_no_progress_is_told_from_slow_progress(monkeypatch):
 
 def test_a_process_that_has_told_its_result_and_stays_is_ended(monkeypatch):
     result = {"record": {}}
-    each, ended = running(monkeypatch, result=result, heard=time.monotonic() - 61)
+    each, ended = running(monkeypatch, result=result, last_message_at=time.monotonic() - 61)
     enforce_limits([each], Limits())
     assert ended == ["process"]
     assert each.result is result

@@ -271,7 +271,7 @@ def test_a_checkpoint_of_something_else_is_one_line_and_ignored(change, words, w
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"levels": 2}, "parameters: holds not what"),
+        ({"levels": 2}, "parameters: does not match the trained tensors"),
         (NARROW, r"parameters: head\S+ is \("),
     ],
 )
