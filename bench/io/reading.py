@@ -207,6 +207,9 @@ def gc_paused() -> Iterator[None]:
         yield
     finally:
         if collects:
+            # Moves all objects to the oldest generation, so that the next collection is not of all of them.
+            gc.freeze()
+            gc.unfreeze()
             gc.enable()
 
 

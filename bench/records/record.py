@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import json
 import os
 from pathlib import Path
@@ -73,8 +72,6 @@ def read_folder(folder: Path) -> RecordFolder:
                     records.append(read_record(folder / name))
                 except InputError as error:
                     problems.append(str(error))
-        # Records hold no cycles: the collector need not go through all of them as soon as it is on again.
-        gc.freeze()
     return RecordFolder(tuple(records), tuple(problems))
 
 

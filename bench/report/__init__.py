@@ -48,6 +48,7 @@ def _build(results: Path) -> Report:
     from bench.report.tables import forecasts as forecast_rows
 
     folder = read_folder(results / "records")
+    gc.freeze()  # exclude the records from garbage collections
     problems = [f"skipped {problem}" for problem in folder.problems]
     if not folder.records:
         raise InputError(
