@@ -45,7 +45,7 @@ report: $(VENV)/installed ## rebuild tables and figures from the records in RESU
 verify: $(VENV)/installed ## are the tables of RESULTS closed, and its records intact
 	$(BIN)/python -m bench.verify --results $(RESULTS)
 
-status: $(VENV)/installed ## how far the runs of RESULTS are, whoever does them
+status: $(VENV)/installed ## the state and progress of all runs in RESULTS
 	$(BIN)/python -m bench.status --results $(RESULTS)
 
 test: $(VENV)/installed ## the quick tests, a few minutes: all that need no GPU and few processes of their own
