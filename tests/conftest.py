@@ -37,3 +37,8 @@ def made_once(tmp_path_factory):
         return place
 
     return folder
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the slow tests, so that no process ends with a long one while the other has none left."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

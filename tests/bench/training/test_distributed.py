@@ -90,7 +90,7 @@ def test_the_requirement_holds_over_twenty_steps(replicated, sharded):
 
 
 def forecast_peaks(case, world):
-    from bench.plan.forecast import CPU, forecast
+    from bench.plan.forecast import CPU, TraceSettings, forecast
 
     torch.set_num_threads(1)
     name, changes = CASES[case]
@@ -99,9 +99,8 @@ def forecast_peaks(case, world):
     def build():
         return tiny_detector(strategy, protocol, lambda: VideoViT(DROPPING))
 
-    found = forecast(
-        "tiny", strategy, protocol, len(CLASSES), 3, CPU, world=world, build=build, passes_run=None
-    )
+    settings = TraceSettings(len(CLASSES), 3, CPU, world=world, passes_run=None)
+    found = forecast("tiny", strategy, protocol, settings, build)
     return [stage.peak_bytes for stage in found.stages]
 
 

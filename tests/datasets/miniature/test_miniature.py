@@ -35,8 +35,8 @@ from datasets.miniature.scenes import Scene, source_label, source_scene, target_
 from datasets.miniature.writing import encode, encoder_options, pictures_sha256, to_yuv
 from datasets.video.frames import probe, read_frames
 
-IMPORTED = os.pathsep.join([str(Path(__file__).parents[3]), str(Path(__file__).parents[1])])
-"""Where other processes find the repository and what lies beside this file."""
+IMPORTED = os.pathsep.join(str(Path(__file__).parents[number]) for number in (3, 1, 0))
+"""Where other processes find the repository, ``small`` and this file."""
 ELSEWHERE = "name another in TALBENCH_CACHE"
 SMALL_ANNOTATIONS_SHA256 = "4938228b749c54b8ad658a04b312df924feafb9094b1f5820516c70df253eb34"
 
