@@ -10,6 +10,7 @@ COMMANDS = {
     "measure": "measure memory and time of real training steps, and compare with the forecast",
     "predict": "detect the actions in one of your own videos, by a run with kept weights",
     "evaluate": "compute the mAP of a submission file against a ground-truth file",
+    "papers": "run the papers' ablations and configurations on the embedded data set",
     "tune": "choose hyper-parameters on the tuning videos",
     "convert_i3d": "convert the published I3D weights to a checkpoint",
     "pretrain": "train vit-t's weights on the miniature's source clips",

@@ -162,6 +162,11 @@ def parse_value(text: str, kind: Any, where: str) -> Any:
     if kind not in (int, float, str):
         raise InputError(f"{where}: cannot be set from text")
     try:
-        return kind(text)
+        value = kind(text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{where}: got '{text}', allowed is a finite number")
+        return value
+    except InputError:
+        raise
     except ValueError:
         raise InputError(f"{where}: got '{text}', allowed is a value of type {kind.__name__}") from None

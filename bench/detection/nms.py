@@ -6,7 +6,7 @@ equal scores the first one of the input is selected first.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Array = TypeVar("Array", NDArray[Any], "Tensor")
-Method = Literal["soft", "hard", "none"]
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 

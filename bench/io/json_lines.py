@@ -59,13 +59,14 @@ class Worker:
         *,
         environment: Mapping[str, str] | None = None,
         pass_fds: Sequence[int] = (),
+        stderr: int | None = subprocess.DEVNULL,
     ) -> None:
         paths = [str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=stderr,
             text=True,
             pass_fds=pass_fds,
             env={**os.environ, **(environment or {}), "PYTHONPATH": os.pathsep.join(paths)},
@@ -102,6 +103,13 @@ class Worker:
         if self.process.returncode in (None, -signal.SIGALRM):
             raise TimeoutError
         raise EOFError(f"exit code {self.process.returncode}")
+
+    def end(self) -> int | None:
+        """Wait briefly for a process that is about to end, kill it otherwise, and return its exit code."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(KILL_SECONDS)
+        self.close()
+        return self.process.returncode
 
     def close(self) -> None:
         """Kill the process."""

@@ -175,8 +175,11 @@ def decompressed(content: bytes, largest: int) -> bytes:
     """Return a decompressed gzip file; raise ValueError above ``largest`` bytes, EOFError if truncated."""
     if content.count(GZIP_MAGIC) > MAX_MEMBERS:
         raise ValueError(f"more than {MAX_MEMBERS:,} gzip files one after another")
-    with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
-        found = stream.read(largest + 1)
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
+            found = stream.read(largest + 1)
+    except EOFError:
+        raise EOFError("the gzip file ends too early") from None
     if len(found) > largest:
         raise ValueError(f"unpacks to more than {megabytes(largest)}")
     if not content:

@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from bench.memory.device import nvml_handle
 from bench.memory.tracker import HasState, StorageTracker
 
-TRAINING_PHASES = ("forward", "backward", "optimizer")
-
 
 @dataclasses.dataclass(frozen=True)
 class MemoryReading:

@@ -13,9 +13,7 @@ import msgspec
 from bench.io.errors import InputError
 from bench.io.reading import MAX_RECORD_BYTES, gc_paused, parse_json, read_bytes, relative_message
 from bench.io.typed_values import check_plain, decode_plain
-from bench.io.writing import (
-    write_atomically,
-)
+from bench.io.writing import write_atomically
 from bench.records.schema import check_fields
 
 OUTSIDE_SIGNALS = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR2")

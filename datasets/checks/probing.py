@@ -82,6 +82,8 @@ def probe_files(
         for running in started:
             running.close()
         pool.shutdown(wait=True, cancel_futures=True)
+        for running in started:  # a thread may have started one meanwhile
+            running.close()
 
 
 def _appended(path: Path) -> IO[bytes]:
@@ -95,10 +97,10 @@ def _ask(worker: Worker, path: Path, every_frame: bool, seconds: float) -> Facts
         worker.send({"path": str(path.absolute()), "every_frame": every_frame, "seconds": seconds})
         return worker.receive()
     except TimeoutError:
+        worker.close()
         return {"error": f"reading it takes longer than {seconds:g} s"}
     except (EOFError, OSError, ValueError):
-        code = worker.process.wait()
-        return {"error": f"reading it crashes the decoder (exit code {code})"}
+        return {"error": f"reading it crashes the decoder (exit code {worker.end()})"}
 
 
 def _identity(path: Path, every_frame: bool) -> str:

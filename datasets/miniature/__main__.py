@@ -8,33 +8,32 @@ from typing import Any
 from tqdm import tqdm
 
 from bench.io.errors import InputError
+from bench.io.exit_code import CommandParser, run_command
 from datasets.miniature.config import MiniatureConfig, default_cache_dir
 from datasets.miniature.generate import Progress, generate, generate_source
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Generate and print the folders; return 0, or 2 if the cache cannot be written."""
-    parser = argparse.ArgumentParser(
+    """Generate and print the folders; return the exit code."""
+    parser = CommandParser(
         prog="python -m datasets.miniature",
-        description="Generate the embedded miniature (videos and annotations) unless it is there already.",
+        description="Generate the embedded miniature (videos and annotations) unless it exists.",
     )
-    parser.add_argument("--cache", type=Path, help="folder to keep it in (default: TALBENCH_CACHE)")
+    parser.add_argument("--cache", type=Path, help="folder to generate into (default: TALBENCH_CACHE)")
     parser.add_argument("--only", choices=["target", "source"], help="one of the two domains (default: both)")
     parser.add_argument("--seed", type=int, default=0, help="another seed is another data set (default: 0)")
     parser.add_argument("--workers", type=int, default=2, help="rendering processes (default: 2)")
-    chosen = parser.parse_args(arguments)
-    if chosen.workers < 1 or chosen.seed < 0:
-        parser.error("--workers must be at least 1 and --seed at least 0")
-    cache = default_cache_dir() if chosen.cache is None else chosen.cache
-    makers = {"target": generate, "source": generate_source}
-    try:
-        for domain, make in makers.items():
-            if chosen.only in (None, domain):
-                with tqdm(desc=domain, unit="video", disable=not sys.stderr.isatty()) as bar:
-                    print(make(MiniatureConfig(seed=chosen.seed), cache, _shown_on(bar), chosen.workers))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run_command(parser, arguments, _generate)
+
+
+def _generate(options: argparse.Namespace) -> int:
+    if options.workers < 1 or options.seed < 0:
+        raise InputError("--workers must be at least 1 and --seed at least 0")
+    cache = default_cache_dir() if options.cache is None else options.cache
+    for domain, make in {"target": generate, "source": generate_source}.items():
+        if options.only in (None, domain):
+            with tqdm(desc=domain, unit="video", disable=not sys.stderr.isatty()) as bar:
+                print(make(MiniatureConfig(seed=options.seed), cache, _shown_on(bar), options.workers))
     return 0
 
 

@@ -241,14 +241,13 @@ def _written(made: _Domain, folder: Path, workers: int) -> Iterator[str]:
     def write(video: tuple[str, int]) -> str:
         subset, index = video
         if not hasattr(local, "worker"):
-            local.worker = Worker(WORKER, environment=_THREAD_LIMITS)
+            local.worker = Worker(WORKER, environment=_THREAD_LIMITS, stderr=None)
             started.append(local.worker)
         try:
             local.worker.send({**job, "subset": subset, "index": index})
             answer = local.worker.receive()
         except (EOFError, BrokenPipeError):
-            code = local.worker.process.wait()
-            raise RuntimeError(f"a rendering process ended with code {code}") from None
+            raise RuntimeError(f"a rendering process ended with code {local.worker.end()}") from None
         if "error" in answer:
             raise OSError(answer["error"])
         return f"{file_name(subset, index)} {answer['sha256']}"

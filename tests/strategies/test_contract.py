@@ -241,3 +241,9 @@ def test_settings_from_text():
     ):
         with pytest.raises(InputError, match=words):
             build_strategy(name, settings)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_settings_that_no_record_can_hold_are_refused(value):
+    with pytest.raises(InputError, match=f"field 'lr': got '{value}', allowed is a finite number"):
+        build_strategy("losa", {"lr": value})
