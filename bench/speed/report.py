@@ -47,6 +47,6 @@ def reporting(inputs: Inputs) -> list[Measurement]:
         seconds = time.process_time() - started
     return [
         Measurement(
-            "report", f"{count} records", seconds, "s", 20.0, "tables, figures and page; no detections"
+            "report", f"{count} records", seconds, "s", 15.0, "tables, figures and page; no detections"
         )
     ]
