@@ -13,8 +13,10 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import IO, Any
 
 from bench.io import PROJECT_ROOT
@@ -98,25 +100,57 @@ class Worker:
                 raise TimeoutError
         if line := output.readline():
             return dict(json.loads(line))
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(KILL_SECONDS)
+        self._wait()
         if self.process.returncode in (None, -signal.SIGALRM):
             raise TimeoutError
         raise EOFError(f"exit code {self.process.returncode}")
 
     def end(self) -> int | None:
         """Wait briefly for a process that is about to end, kill it otherwise, and return its exit code."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(KILL_SECONDS)
+        self._wait()
         self.close()
         return self.process.returncode
 
     def close(self) -> None:
         """Kill the process."""
         self.process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(KILL_SECONDS)
+        self._wait()
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
+
+    def _wait(self) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(KILL_SECONDS)
+
+
+@contextlib.contextmanager
+def worker_threads(
+    count: int, start: Callable[[], Worker]
+) -> Iterator[tuple[Executor, Callable[[], Worker]]]:
+    """Yield an executor of ``count`` threads, and a function that returns the calling thread's worker.
+
+    A worker that has ended is replaced by a new one. All are closed, and calls not yet begun are cancelled,
+    when the block ends.
+    """
+    local, started, lock = threading.local(), list[Worker](), threading.Lock()
+
+    def worker() -> Worker:
+        running: Worker | None = getattr(local, "worker", None)
+        if running is None or not running.running:
+            running = local.worker = start()
+            with lock:
+                started.append(running)
+        return running
+
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool, worker
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for each in started:
+            each.close()
+        pool.shutdown(wait=True)
+        for each in started:  # a thread may have started one meanwhile
+            each.close()

@@ -4,12 +4,11 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, get_type_hints
 
 from bench.io.errors import InputError
-from bench.io.json_lines import Worker, module_command
+from bench.io.json_lines import Worker, module_command, worker_threads
 from bench.io.reading import NO_WAITING, read_bytes
 from datasets.video.frames import VideoInfo
 
@@ -41,19 +40,9 @@ def probe_files(
     """
     limit = seconds or (SECONDS_EVERY_FRAME if every_frame else SECONDS)
     known = _read_cache(cache)
-    lock, local = threading.Lock(), threading.local()
-    started: list[Worker] = []
+    lock = threading.Lock()
 
-    def worker() -> Worker:
-        """Return this thread's worker."""
-        running: Worker | None = getattr(local, "worker", None)
-        if running is None or not running.running:
-            running = local.worker = Worker(WORKER)
-            with lock:
-                started.append(running)
-        return running
-
-    def one(item: tuple[str, Path]) -> tuple[str, Facts]:
+    def one(item: tuple[str, Path], worker: Callable[[], Worker]) -> tuple[str, Facts]:
         key, path = item
         identity = _identity(path, every_frame)
         facts = known.get(identity)
@@ -72,18 +61,8 @@ def probe_files(
             _appended(cache).close()
         except OSError as error:
             raise InputError(f"{cache}: the cache cannot be written ({error.strerror})") from None
-    pool = ThreadPoolExecutor(max(1, workers))
-    try:
-        return dict(pool.map(one, files.items()))
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    finally:
-        for running in started:
-            running.close()
-        pool.shutdown(wait=True, cancel_futures=True)
-        for running in started:  # a thread may have started one meanwhile
-            running.close()
+    with worker_threads(max(1, workers), lambda: Worker(WORKER)) as (pool, worker):
+        return dict(pool.map(lambda item: one(item, worker), files.items()))
 
 
 def _appended(path: Path) -> IO[bytes]:

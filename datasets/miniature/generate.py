@@ -5,16 +5,15 @@ import json
 import shutil
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.io.errors import InputError
-from bench.io.json_lines import Worker, module_command
+from bench.io.json_lines import Worker, module_command, worker_threads
 from bench.io.reading import MAX_RECORD_BYTES, read_json
 from bench.io.text import format_value, is_sha256
 from datasets.annotations.entries import unsafe_name
@@ -236,30 +235,21 @@ def _written(made: _Domain, folder: Path, workers: int) -> Iterator[str]:
             yield f"{file_name(subset, index)} {digest}"
         return
     job = {"config": asdict(config), "domain": domain, "folder": str(folder)}
-    local, started = threading.local(), list[Worker]()
 
-    def write(video: tuple[str, int]) -> str:
-        subset, index = video
-        if not hasattr(local, "worker"):
-            local.worker = Worker(WORKER, environment=_THREAD_LIMITS, stderr=None)
-            started.append(local.worker)
+    def write(video: tuple[str, int], thread_worker: Callable[[], Worker]) -> str:
+        (subset, index), worker = video, thread_worker()
         try:
-            local.worker.send({**job, "subset": subset, "index": index})
-            answer = local.worker.receive()
+            worker.send({**job, "subset": subset, "index": index})
+            answer = worker.receive()
         except (EOFError, BrokenPipeError):
-            raise RuntimeError(f"a rendering process ended with code {local.worker.end()}") from None
+            raise RuntimeError(f"a rendering process ended with code {worker.end()}") from None
         if "error" in answer:
             raise OSError(answer["error"])
         return f"{file_name(subset, index)} {answer['sha256']}"
 
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for done in as_completed([pool.submit(write, video) for video in videos]):
+    def start() -> Worker:
+        return Worker(WORKER, environment=_THREAD_LIMITS, stderr=None)
+
+    with worker_threads(workers, start) as (pool, thread_worker):
+        for done in as_completed([pool.submit(write, video, thread_worker) for video in videos]):
             yield done.result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for worker in started:
-            worker.close()
-        pool.shutdown(wait=True)
-        for worker in started:  # another one may have been started meanwhile
-            worker.close()
