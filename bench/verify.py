@@ -19,7 +19,7 @@ from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser, run_command
 from bench.io.text import printable
 from bench.records.identity import RunIdentity
-from bench.records.paths import detections_path, ground_truth_path
+from bench.records.paths import add_results, default_results, detections_path, ground_truth_path
 from bench.records.record import Record, dataset_settings, read_folder
 
 DEVICES = ("cpu", "cuda", *(f"cuda:{number}" for number in range(16)))
@@ -238,8 +238,6 @@ def verify(results: Path) -> tuple[list[str], int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit code: 0, 1 if a table is open or a record was edited, 2 for invalid input."""
-    from bench.records.paths import add_results, default_results
-
     parser = CommandParser(prog="python -m bench.verify", description=__doc__)
     add_results(parser)
 

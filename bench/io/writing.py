@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
-
 from bench.io.errors import InputError
 
 DRAFT = re.compile(r"\.(.*)\.([A-Za-z0-9-]*)\.(\d+)\.draft")
@@ -53,6 +51,8 @@ def remove_stale_temps(folder: Path, in_use: Callable[[str], bool] = lambda name
 
 def process_runs(process: int) -> bool:
     """Return whether this machine has a process with that id."""
+    import psutil  # only where it is needed: most commands start without it
+
     try:
         return psutil.pid_exists(process)
     except OverflowError:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Mapping
 from pathlib import Path
-
-from bench.records.record import (
-    Record,
-)
+from typing import Any
 
 RESULTS = ("records", "detections", "ground_truth", "checkpoints", "unfinished", "tables", "figures")
 WORK = ("locks", "progress", "jobs")
@@ -30,7 +28,7 @@ def unfinished_path(results: Path, identifier: str) -> Path:
     return results / "unfinished" / f"{identifier}.pt"
 
 
-def ground_truth_path(results: Path, record: Record) -> Path:
+def ground_truth_path(results: Path, record: Mapping[str, Any]) -> Path:
     """Return the path of the ground truth that a run was evaluated against."""
     subset = re.sub(r"[^A-Za-z0-9.-]+", "-", record["protocol"]["evaluation_subset"])
     return results / "ground_truth" / f"{record['dataset']['annotation_sha256'][:12]}_{subset}.json.gz"

@@ -14,7 +14,6 @@ from bench.io.errors import InputError
 from bench.io.reading import MAX_RECORD_BYTES, gc_paused, parse_json, read_bytes, relative_message
 from bench.io.typed_values import check_plain, decode_plain
 from bench.io.writing import write_atomically
-from bench.records.schema import check_fields
 
 OUTSIDE_SIGNALS = ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR2")
 
@@ -31,12 +30,16 @@ def write_record(folder: Path, record: Record) -> Path:
 
 def check_record(record: Any) -> None:
     """Raise InputError that names the first missing or invalid field."""
+    from bench.records.schema import check_fields  # --help does without NumPy, which the schema needs
+
     check_plain(record, ("record",))
     check_fields(record)
 
 
 def read_record(path: Path) -> Record:
     """Return the record in ``path``; raise a one-line InputError that names the file."""
+    from bench.records.schema import check_fields
+
     try:
         content = read_bytes(path, MAX_RECORD_BYTES)
         if (record := decode_plain(content)) is not msgspec.UNSET:
