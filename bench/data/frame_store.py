@@ -7,12 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 
 from bench.config.protocol import Protocol
-from bench.data.clips import (
-    Clips,
-    FileClips,
-    file_clips,
-    parts,
-)
+from bench.data.clips import Clips, FileClips, file_clips, parts
 from bench.data.frame_loader import FrameLoader
 from bench.models.backbone import BackboneGeometry
 from datasets.annotations.dataset import Dataset, Video

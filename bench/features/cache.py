@@ -11,11 +11,7 @@ from torch import Tensor
 from bench.data.frame_store import FrameStore
 from bench.data.windows import Window, window_frames
 from bench.features.disk_cache import DiskCache
-from bench.features.encode import (
-    ClipPasses,
-    encode_frozen,
-    encode_video,
-)
+from bench.features.encode import ClipPasses, encode_frozen, encode_video
 from bench.models.backbone import Backbone, Encoded
 
 

@@ -210,9 +210,12 @@ def gc_paused() -> Iterator[None]:
         yield
     finally:
         if collects:
-            # Moves all objects to the oldest generation, so that the next collection is not of all of them.
+            # Moves all objects to the oldest generation, so that the next collection is not of all of them;
+            # what a caller has frozen stays frozen.
+            frozen = gc.get_freeze_count()
             gc.freeze()
-            gc.unfreeze()
+            if not frozen:
+                gc.unfreeze()
             gc.enable()
 
 

@@ -80,9 +80,8 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
         run_matrix(todo, records, workers, limits, options.redo, known)
     else:
         print(f"all {len(runs)} runs have records", file=sys.stderr)
-    remove_stale_files(
-        options.results, runs, frozenset()
-    )  # again: a process of a killed parent may have lived until now
+    # Again: a process of a killed parent may have lived until now.
+    remove_stale_files(options.results, runs, frozenset())
     return conclude(runs, options)
 
 

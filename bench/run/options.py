@@ -7,7 +7,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.config.arguments import check_cards, check_processes, device_of, pairs, real, seeds_of, whole
+from bench.config.arguments import (
+    check_cards,
+    check_division,
+    check_processes,
+    device_of,
+    pairs,
+    real,
+    seeds_of,
+    whole,
+)
 from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser
 from bench.run.cluster.slurm_options import check_launcher, cluster_device
@@ -144,7 +153,6 @@ def protocol_changes(options: argparse.Namespace) -> dict[str, str]:
 
 def specifications(options: argparse.Namespace) -> list[RunSpecification]:
     """Return the runs of the matrix, validated as far as possible without reading data."""
-    from bench.config.arguments import check_division
     from bench.run.specification import RunSpecification
 
     if options.weights is None and options.model != "vit-t":
@@ -184,8 +192,8 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
         for seed in seeds_of(options.seeds)
         for name in names
     ]
-    for spec in specs:
-        check_division(spec.protocol(), options.processes, options.sharded)
+    check_division(specs[0].protocol(), options.processes, options.sharded)  # that of all of them
+    for spec in specs[: len(names)]:  # every strategy once
         spec.build_strategy()
     return specs
 

@@ -14,11 +14,7 @@ from tqdm import tqdm
 from bench.io.text import printable
 from bench.records.locks import try_lock
 from bench.records.paths import unfinished_path
-from bench.records.progress import (
-    Waiting,
-    remove_progress,
-    write_queue,
-)
+from bench.records.progress import Waiting, remove_progress, write_queue
 from bench.records.record import Record, write_record
 from bench.run.pending import Stamp, still_pending
 from bench.run.record_builder import empty_record

@@ -23,12 +23,7 @@ from tqdm import tqdm
 
 from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
-from bench.records.progress import (
-    WRITE_INTERVAL_SECONDS,
-    Progress,
-    settings_text,
-    write_progress,
-)
+from bench.records.progress import WRITE_INTERVAL_SECONDS, Progress, settings_text, write_progress
 from bench.run.specification import ResolvedRun, RunSpecification
 from bench.run.worker.exit_status import oom_kill_count
 
