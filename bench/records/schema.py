@@ -245,11 +245,12 @@ def check_fields(record: Mapping[str, Any]) -> None:
     ok = isinstance(record, Mapping) and record.get("status") == "ok"
     found: Started = structure(Finished if ok else Started, record)
     tiou = found.protocol.tiou
-    names = {f"{each:g}" for each in tiou}
-    if len(names) < len(tiou) or 0 in tiou:
+    names = [f"{each:g}" for each in tiou]
+    if len(set(names)) < len(names) or 0 in tiou:
         fail(tiou, ("protocol", "tiou"), "a list of different numbers in (0, 1]")
     if isinstance(found, Finished):
-        for name in names - found.metrics.map.keys():
-            raise InputError(f"field 'metrics.map.{name}' is missing")
+        for name in names:
+            if name not in found.metrics.map:
+                raise InputError(f"field 'metrics.map.{name}' is missing")
         if found.training.schedule and found.protocol.steps is UNSET:
             raise InputError("field 'protocol.steps' is missing")
