@@ -16,12 +16,13 @@ def main() -> None:
 def look(path: Path, every_frame: bool) -> dict[str, Any]:
     """Return the facts of a file as JSON values, or its `error`; `decoded` counts frames if all are tried."""
     from datasets.video.frames import probe
+    from datasets.video.index import inspect
     from datasets.video.pyav_reader import count_decodable
 
     try:
         facts = dataclasses.asdict(probe(path))
         if every_frame:
-            facts["decoded"] = count_decodable(path)
+            facts["decoded"] = count_decodable(path, inspect(path).stream)
     except InputError as error:
         return {"error": str(error).removeprefix(f"{path}: ")}
     except Exception as error:

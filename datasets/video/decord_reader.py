@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,8 @@ GRACE_SECONDS = 5.0
 # Memory returned to the system after every chunk would be requested again for the next: 20% of the time.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "1073741824", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
 WORKER = module_command("datasets.video.decord_worker")
-TRUSTED = ("mov", "mp4", "matroska", "webm", "avi")
-"""Containers that decord reads correctly; for MPEG-TS it repeats frames, but reports the correct times."""
+CONTAINERS = ("mov", "mp4", "matroska", "webm", "avi")
+"""Containers in which decord seeks correctly; in MPEG-TS it repeats frames, in ASF it lands elsewhere."""
 
 
 class DecordError(Exception):
@@ -62,9 +63,33 @@ def decord_installed() -> bool:
     return importlib.util.find_spec("decord") is not None
 
 
-def is_supported(index: VideoIndex) -> bool:
-    """Return whether decord is known to read such files correctly."""
-    return any(name in TRUSTED for name in index.container.split(","))
+def decord_version() -> str:
+    """Return the installed version of decord."""
+    return version("decord")
+
+
+def seeks_wrongly(index: VideoIndex) -> str | None:
+    """Return why decord would give other pictures than asked for, by the file's index alone; None if not.
+
+    decord numbers frames in decoding order and counts them after a seek, without looking at their times. So
+    every key frame must begin its group in both orders and need no earlier frame.
+    """
+    times = index.timeline
+    if not any(name in CONTAINERS for name in index.container.split(",")):
+        return f"it seeks inexactly in {index.container}"
+    if times is None:
+        return "the container has no presentation times"
+    if index.streams > 1:
+        return f"the file has {index.streams} video streams"
+    if index.discarded:
+        return f"an edit list cuts off {index.discarded} frames"
+    if times.repaired or times.restarts:
+        return "some presentation times are missing, repeated or out of order"
+    if index.orientation.rotation is None:
+        return "the display matrix mirrors the pictures"
+    if not times.closed:
+        return "some key frames do not begin their group of pictures (open GOP, intra refresh)"
+    return None
 
 
 def decord_frames(
@@ -78,21 +103,19 @@ def decord_frames(
     """
     frame_bytes = index.width * index.height * 3
     length = max(1, min(CHUNK_FRAMES, CHUNK_BYTES // frame_bytes))
-    # Without presentation times decord returns wrong frames after a seek: all are decoded in order.
-    listed = needed if index.ticks is not None else np.arange(needed[-1] + 1)
-    requests = [listed[begin : begin + length] for begin in range(0, len(listed), length)]
+    requests = [needed[begin : begin + length] for begin in range(0, len(needed), length)]
     worker = _worker(max(CHUNK_BYTES, frame_bytes))
     try:
-        _send(worker, path, requests[0], 0, num_threads, rewind=index.ticks is None)
+        _send(worker, path, requests[0], 0, num_threads)
         for number, indices in enumerate(requests):
             shape = _receive(worker, path, len(index.starts))
             if number + 1 < len(requests):
-                _send(worker, path, requests[number + 1], number + 1, num_threads, rewind=False)
+                _send(worker, path, requests[number + 1], number + 1, num_threads)
             begin = _offset(worker, number)
             frames = np.frombuffer(worker.memory, np.uint8, int(np.prod(shape)), begin).reshape(shape)
             if shape[0] != len(indices) or tuple(shape[1:]) != (*index.shown, 3):
                 raise DecordError(f"{path}: frames of shape {shape}")
-            yield frames if len(listed) == len(needed) else frames[np.isin(indices, needed)]
+            yield frames
     except BaseException:
         # An answer may still be pending: the next file must not receive it.
         stop_worker()
@@ -103,16 +126,13 @@ def _offset(worker: _Worker, number: int) -> int:
     return (number % 2) * (len(worker.memory) // 2)
 
 
-def _send(
-    worker: _Worker, path: Path, indices: NDArray[np.int64], number: int, num_threads: int, *, rewind: bool
-) -> None:
+def _send(worker: _Worker, path: Path, indices: NDArray[np.int64], number: int, num_threads: int) -> None:
     seconds = SECONDS + SECONDS_PER_FRAME * len(indices)
     request = {
         "path": str(path.absolute()),
         "threads": num_threads,
         "indices": indices.tolist(),
         "offset": _offset(worker, number),
-        "rewind": rewind,
         "seconds": seconds,
     }
     patience = seconds + GRACE_SECONDS + (0.0 if worker.asked else START_SECONDS)

@@ -48,8 +48,6 @@ def main() -> None:
 
 def read(reader: Any, request: dict[str, Any], memory: mmap.mmap) -> dict[str, Any]:
     """Write the frames of a request into memory at its offset; return their shape and the frame count."""
-    if request["rewind"]:
-        reader.seek(0)
     frames = reader.get_batch(request["indices"])
     size = math.prod(frames.shape)
     if request["offset"] + size > len(memory):

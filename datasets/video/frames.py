@@ -1,15 +1,15 @@
 """Video files: their properties, and their pictures at given times.
 
 PyAV first indexes every file without decoding (`datasets.video.index`). decord then decodes it in a separate
-process; PyAV decodes it if decord is not installed or does not read the file reliably. Both return the same
-frames.
+process if it is installed and proved to give the right pictures of this file
+(`datasets.video.reader_choice`), else torchcodec likewise, else PyAV. All return the same frames.
 """
 
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bench.io.errors import InputError
-from datasets.video.decord_reader import DecordError, decord_frames, decord_installed, is_supported
-from datasets.video.index import VideoIndex, fail, inspect
+from datasets.miniature.config import default_cache_dir
+from datasets.video.image_folder import image_frames
+from datasets.video.index import IMAGES, VideoIndex, fail, inspect
 from datasets.video.pyav_reader import pyav_frames
+from datasets.video.reader_choice import Reader, choose, fast_readers
+from datasets.video.torchcodec_reader import require_torchcodec
 
 PYAV = f"PyAV {av.__version__}"
+READERS = ("auto", "decord", "pyav", "torchcodec")
+READER_VARIABLE = "TALBENCH_READER"
+"""Environment variable with the reader to use, one of `READERS`; a process passes it to its children."""
 
 _served: dict[str, set[Path]] = {}
 """The files that each reader has read, wholly or in part."""
@@ -50,7 +56,10 @@ def reading_now() -> tuple[Reading, ...]:
 class VideoInfo:
     """The properties of a file: frames, mean rate, seconds, displayed size in pixels; and its reader.
 
-    `offset_seconds` is the container's time of the first frame, which is time 0 here.
+    `offset_seconds` is the container's time of the first frame, which is time 0 here. Frames are turned by
+    `rotation` degrees counter-clockwise for display, or `mirrored` (then `rotation` is 0).
+    `repaired_times` counts packets that were left out for their wrong times, `clock_restarts` the places
+    where the times begin anew. `reader_reason` says why a faster reader is not used.
     """
 
     frames: int
@@ -62,16 +71,25 @@ class VideoInfo:
     variable_rate: bool = False
     offset_seconds: float = 0.0
     rotation: int = 0
-
-
-def decord_name() -> str:
-    """Return name and version of decord for the record."""
-    return f"decord {version('decord')}"
+    mirrored: bool = False
+    repaired_times: int = 0
+    clock_restarts: int = 0
+    reader_reason: str = ""
 
 
 def readers_installed() -> str:
     """Return names and versions of the readers that may decode a file on this machine."""
-    return ", ".join([*([decord_name()] if decord_installed() else []), PYAV])
+    return ", ".join([*(reader.name for reader in fast_readers(wanted_reader())), PYAV])
+
+
+def wanted_reader() -> str:
+    """Return the reader that the user chose, `auto` by default; `InputError` if unknown or not installed."""
+    name = os.environ.get(READER_VARIABLE) or "auto"
+    if name not in READERS:
+        raise InputError(f"--reader: got {name[:40]!r}, allowed are {', '.join(READERS)}")
+    if name == "torchcodec":
+        require_torchcodec()
+    return name
 
 
 def readers_used() -> str | None:
@@ -81,33 +99,70 @@ def readers_used() -> str | None:
     return ", ".join(f"{name} ({len(files)} files)" for name, files in sorted(_served.items()))
 
 
-def probe(path: Path | str) -> VideoInfo:
-    """Return the facts of one video file; raise `InputError` if its first or last frame is not decodable."""
+def probe(path: Path | str, rate: float | None = None) -> VideoInfo:
+    """Return the facts of one video file; raise `InputError` if its first or last frame is not decodable.
+
+    `rate` is the number of frames per second of a folder of images.
+    """
     path = Path(path)
-    index = inspect(path)
-    try:
-        for _ in pyav_frames(path, index, np.array([len(index.starts) - 1])):
-            pass
-    except (av.FFmpegError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        fail(path, "its last frame cannot be decoded; it may be truncated")
+    index = inspect(path, rate)
+    if index.container != IMAGES:
+        try:
+            for _ in pyav_frames(path, index, np.array([len(index.starts) - 1])):
+                pass
+        except (av.FFmpegError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            fail(path, "its last frame cannot be decoded; it may be truncated")
     height, width = index.shown
+    reader, reason = _reader(path, index)
+    times = index.timeline
     return VideoInfo(
         frames=len(index.starts),
         frames_per_second=index.rate,
         duration=index.duration,
         width=width,
         height=height,
-        reader=decord_name() if _decord_serves(index) else PYAV,
+        reader=_name(index, reader),
         variable_rate=index.variable_rate,
         offset_seconds=index.offset,
-        rotation=index.rotation,
+        rotation=index.orientation.rotation or 0,
+        mirrored=index.orientation.rotation is None,
+        repaired_times=times.repaired if times else 0,
+        clock_restarts=times.restarts if times else 0,
+        reader_reason=reason,
     )
 
 
+def reader_of(path: Path, rate: float | None = None) -> str:
+    """Return name and version of the reader that decodes a file."""
+    index = inspect(path, rate)
+    return _name(index, _reader(path, index)[0])
+
+
+def _name(index: VideoIndex, reader: Reader | None) -> str:
+    return IMAGES if index.container == IMAGES else reader.name if reader else PYAV
+
+
+def _reader(path: Path, index: VideoIndex) -> tuple[Reader | None, str]:
+    """Return the reader of a file (None for PyAV) and why faster ones are not used."""
+    wanted = wanted_reader()
+    try:
+        cache = default_cache_dir() / "readers"
+    except InputError:
+        cache = None  # no home folder: every process checks for itself
+    reader, reason = choose(path, index, wanted, cache)
+    if reader is None and wanted not in ("auto", "pyav") and index.container != IMAGES:
+        raise InputError(f"{path}: --reader {wanted}: {reason or 'not installed'}; --reader auto reads it")
+    return reader, reason
+
+
 def read_frames(
-    path: Path | str, times: ArrayLike, size: int | None = None, num_threads: int = 1
+    path: Path | str,
+    times: ArrayLike,
+    size: int | None = None,
+    num_threads: int = 1,
+    rate: float | None = None,
 ) -> NDArray[np.uint8]:
     """Return the pictures displayed at `times` (n,) in seconds: uint8 (n, height, width, 3), RGB, upright.
 
@@ -117,23 +172,29 @@ def read_frames(
     bilinear interpolation in torch, without keeping the aspect: decord's own resize fails at some widths.
     Only two chunks of frames are held at the file's own size.
 
-    `num_threads` is the decoder's number of threads; 0 lets it choose. Raises `InputError` for a file that
+    `num_threads` is the decoder's number of threads; 0 lets it choose. `rate` is the number of frames per
+    second of a folder of images. Raises `InputError` for a file that
     cannot be read, and `ValueError` for times that are not a finite vector or a size below 1.
     """
-    instants, index, (height, width) = _asked(path, times, size)
+    instants, index, (height, width) = _asked(path, times, size, rate)
     result = np.empty((len(instants), height, width, 3), dtype=np.uint8)
     _read(Path(path), index, instants, result, num_threads)
     return result
 
 
 def read_clips(
-    path: Path | str, times: ArrayLike, clip_frames: int, size: int | None = None, num_threads: int = 1
+    path: Path | str,
+    times: ArrayLike,
+    clip_frames: int,
+    size: int | None = None,
+    num_threads: int = 1,
+    rate: float | None = None,
 ) -> NDArray[np.uint8]:
     """Return the pictures of `read_frames` as clips: uint8 (clips, 3, clip_frames, height, width).
 
     `times` has a multiple of `clip_frames` elements. No frame is held in memory twice.
     """
-    instants, index, (height, width) = _asked(path, times, size)
+    instants, index, (height, width) = _asked(path, times, size, rate)
     result = np.empty((len(instants) // clip_frames, 3, clip_frames, height, width), dtype=np.uint8)
     pictures = [clip[:, number].transpose(1, 2, 0) for clip in result for number in range(clip_frames)]
     if len(pictures) != len(instants):
@@ -143,7 +204,7 @@ def read_clips(
 
 
 def _asked(
-    path: Path | str, times: ArrayLike, size: int | None
+    path: Path | str, times: ArrayLike, size: int | None, rate: float | None
 ) -> tuple[NDArray[np.float64], VideoIndex, tuple[int, int]]:
     """Check the arguments; return the times, the file's index, and height and width of a picture."""
     instants = np.asarray(times, dtype=np.float64)
@@ -151,7 +212,7 @@ def _asked(
         raise ValueError(f"times has shape {instants.shape}, a vector of finite seconds is needed")
     if size is not None and size < 1:
         raise ValueError(f"size is {size}, at least 1 pixel is needed")
-    index = inspect(Path(path))
+    index = inspect(Path(path), rate)
     return instants, index, index.shown if size is None else (size, size)
 
 
@@ -184,24 +245,25 @@ def _decode(
 ) -> None:
     order = np.argsort(place, kind="stable")
     bounds = np.searchsorted(place[order], np.arange(len(needed) + 1))
-    if _decord_serves(index):
+    reader, _ = _reader(path, index)
+    if reader is not None:
         try:
-            _fill(pictures, decord_frames(path, index, needed, num_threads), order, bounds)
-            _served.setdefault(decord_name(), set()).add(path)
+            _fill(pictures, reader.frames(path, index, needed, num_threads), order, bounds)
+            _served.setdefault(reader.name, set()).add(path)
             return
-        except DecordError:
+        except reader.error:
             pass  # PyAV may read it; if not, its error says why
+    if index.container == IMAGES:
+        frames = image_frames(path, index.images, needed)
+    else:
+        frames = pyav_frames(path, index, needed, num_threads)
     try:
-        _fill(pictures, _chunks(pyav_frames(path, index, needed, num_threads)), order, bounds)
+        _fill(pictures, _chunks(frames), order, bounds)
     except (av.FFmpegError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         fail(path, "some of its frames cannot be decoded; it may be truncated or damaged")
-    _served.setdefault(PYAV, set()).add(path)
-
-
-def _decord_serves(index: VideoIndex) -> bool:
-    return decord_installed() and is_supported(index)
+    _served.setdefault(_name(index, None), set()).add(path)
 
 
 def _chunks(frames: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:

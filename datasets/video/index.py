@@ -4,6 +4,7 @@ Frames are selected by the demuxer's presentation times: frame counts and times 
 if they agree with these.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,16 +12,23 @@ from typing import Any, NoReturn
 
 import av
 import numpy as np
+from av.stream import Disposition
 from numpy.typing import NDArray
 
 from bench.io.errors import InputError
+from datasets.video.image_folder import list_images, read_image
+from datasets.video.orientation import UPRIGHT, Orientation, orientation_of
+from datasets.video.timestamps import Packet, Timeline, is_idr, timeline
 
 MAX_PIXELS = 2**27
 """Largest frame (16384 x 8192): a larger one indicates a damaged header."""
 
-
+MAX_UNDECODABLE = 256
+"""Most packets at the beginning of a file that give no picture."""
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,ivf"
 """Video containers only: no playlists, no image lists, no stream descriptions."""
+IMAGES = "images"
+"""`VideoIndex.container` of a folder of images."""
 LIMITS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 
 
@@ -28,21 +36,28 @@ LIMITS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 class VideoIndex:
     """The frames of a file in presentation order.
 
-    `starts` (n,) are seconds from the first frame's start; `ticks` (n,) are the container's times, None if it
-    has none (AVI with B-frames): frames are then counted from the beginning. `rate` is the mean over the
-    file. `offset` is the first frame's time in the container, `rotation` the multiple of 90 degrees
-    counter-clockwise that makes the frame upright. Width and height are those of the decoded frame.
+    `starts` (n,) are seconds from the first frame's start. `timeline` has the container's times; it is None
+    if the container has none, as AVI with B-frames: frames are then counted from the beginning. `rate` is the
+    mean over the file. `offset` is the first frame's time in the container. Width and height are those of the
+    decoded frame. `stream` is the stream's number in the file, one of `streams` video streams. `discarded`
+    counts the packets that an edit list cuts off. `images` are the files of a folder of images.
     """
 
     starts: NDArray[np.float64]
-    ticks: NDArray[np.int64] | None
+    timeline: Timeline | None
     rate: float
     duration: float
-    offset: float
     width: int
     height: int
-    rotation: int
     container: str
+    codec: str = ""
+    offset: float = 0.0
+    tick_seconds: float = 0.0
+    orientation: Orientation = UPRIGHT
+    stream: int = 0
+    streams: int = 1
+    discarded: int = 0
+    images: tuple[str, ...] = ()
 
     def frame_indices(self, instants: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the indices of the frames displayed at given times: the last frame that starts no later.
@@ -56,8 +71,8 @@ class VideoIndex:
 
     @property
     def shown(self) -> tuple[int, int]:
-        """Height and width of the upright frame."""
-        return (self.width, self.height) if self.rotation % 180 else (self.height, self.width)
+        """Height and width of the frame as it is shown."""
+        return (self.width, self.height) if self.orientation.transposed else (self.height, self.width)
 
     @property
     def variable_rate(self) -> bool:
@@ -78,12 +93,17 @@ def open_video(path: Path) -> Any:
     return av.open(str(path.absolute()), container_options=LIMITS)
 
 
-def inspect(path: Path) -> VideoIndex:
-    """Return the index of a file, cached until the file changes; `InputError` if not a complete video."""
+def inspect(path: Path, rate: float | None = None) -> VideoIndex:
+    """Return the index of a file, cached until the file changes; `InputError` if not a complete video.
+
+    `rate` is the number of frames per second of a folder of images; a file has its own times.
+    """
     try:
         status = path.stat()
     except (OSError, ValueError):
         fail(path, "there is no such file")
+    if path.is_dir():
+        return _index_images(path, status.st_mtime_ns, rate)
     if not path.is_file():
         fail(path, "it is no file")
     if status.st_size == 0:
@@ -92,100 +112,182 @@ def inspect(path: Path) -> VideoIndex:
 
 
 @lru_cache(maxsize=8192)
+def _index_images(path: Path, modified: int, rate: float | None) -> VideoIndex:
+    names = list_images(path)
+    if rate is None or not (np.isfinite(rate) and rate > 0):
+        raise InputError(
+            f"{path}: a folder of images needs its frames per second: `fps` of the video in the annotations"
+        )
+    height, width = read_image(path / names[0]).shape[:2]
+    read_image(path / names[-1])
+    return VideoIndex(
+        starts=np.arange(len(names)) / rate,
+        timeline=None,
+        rate=rate,
+        duration=len(names) / rate,
+        width=width,
+        height=height,
+        container=IMAGES,
+        images=names,
+    )
+
+
+@lru_cache(maxsize=8192)
 def _inspect(path: Path, modified: int, size: int) -> VideoIndex:
     try:
         with open_video(path) as container:
-            if not container.streams.video:
-                fail(path, "it holds no video stream")
-            stream = container.streams.video[0]
-            if stream.codec_context is None:
-                fail(path, "its codec is not known")
-            return _index(path, container, stream)
+            return _index(path, container, choose_stream(path, container))
     except (av.FFmpegError, ValueError, OverflowError, MemoryError) as error:
         if isinstance(error, InputError):
             raise
         fail(path, "it is no video that can be read; it may be truncated")
 
 
+def choose_stream(path: Path, container: Any) -> Any:
+    """Return the video stream that players show; all readers read this one.
+
+    Cover pictures are no videos. Of several streams the one marked as default counts, then the largest
+    picture, then the choice of FFmpeg's `av_find_best_stream`.
+    """
+    best = container.streams.best("video")
+
+    def rank(stream: Any) -> tuple[bool, int, bool]:
+        default = bool(stream.disposition & Disposition.default)
+        return default, stream.codec_context.width * stream.codec_context.height, stream is best
+
+    streams = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
+    if not streams:
+        fail(path, "it holds no video stream")
+    if not (known := [each for each in streams if each.codec_context is not None]):
+        fail(path, "its codec is not known")
+    return max(known, key=rank)
+
+
 def _index(path: Path, container: Any, stream: Any) -> VideoIndex:
-    # Keep only the needed fields of packets: with their data the whole file would be in memory.
-    shown = [
-        (packet.pts, packet.duration, packet.is_corrupt)
-        for packet in container.demux(stream)
-        if packet.size and not packet.is_discard
-    ]
-    if not shown:
+    packets, discarded, present = _packets(container, stream)
+    if not packets:
         fail(path, "it holds no frames")
     # Some writers declare one frame more or less; in a truncated file many are missing.
     declared = stream.frames
-    if len(shown) < declared - max(2, declared // 100):
-        fail(path, f"it is truncated: {len(shown)} of {declared} frames are there")
-    if any(corrupt for _, _, corrupt in shown):
+    if present < declared - max(2, declared // 100):
+        fail(path, f"it is truncated: {present} of {declared} frames are there")
+    if any(packet.corrupt for packet in packets):
         fail(path, "it is damaged or truncated")
     width, height = stream.codec_context.width, stream.codec_context.height
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
         fail(path, f"its frames are {width} x {height} pixels")
-    nominal = float(stream.average_rate or stream.guessed_rate or 0)
-    seconds = float(stream.time_base or 0)
-    times = [moment for moment, _, _ in shown]
-    # AVI has no presentation times: PyAV's values follow the decoding order.
-    timed = None not in times and seconds > 0 and container.format.name != "avi"
-    ticks = np.sort(np.array(times, dtype=np.int64)) if timed else None
-    if ticks is not None and len(ticks) > 1 and not (np.diff(ticks) > 0).all():
-        ticks = None
-    if ticks is None:
-        if not (np.isfinite(nominal) and nominal > 0):
-            fail(path, f"its frame rate reads as {nominal:g}")
-        starts, rate, offset = np.arange(len(shown)) / nominal, nominal, 0.0
-        last = 1 / nominal
-    else:
-        starts, offset = (ticks - ticks[0]) * seconds, float(ticks[0] * seconds)
-        last = float((shown[-1][1] or 0) * seconds)
-        if len(ticks) > 1:
-            rate = float((len(ticks) - 1) / starts[-1])
-            last = last if 0 < last * rate < 100 else 1 / rate
-        else:
-            last = last or (1 / nominal if nominal > 0 else 0.0)
-            rate = 1 / last if last > 0 else 0.0
-        if not (np.isfinite(rate) and rate > 0):
-            fail(path, f"its frame rate reads as {rate:g}")
+    first, orientation = _first_frame(path, stream.index)
+    name, seconds = str(container.format.name), float(stream.time_base or 0)
+    found = None
+    if seconds > 0 and (name != "avi" or _avi_has_times(packets, stream.codec_context.name)):
+        found = timeline(packets, name, seconds)
+    if found is not None and first is not None:
+        found = found.since(first)
+    starts, offset = _starts(path, packets, found, name, stream)
+    # A chunk of AVI may last half as long as the pictures do.
+    lasting = packets[-1].duration * seconds if name != "avi" else 0.0
+    rate, duration = _rate(path, starts, lasting, stream)
     return VideoIndex(
-        starts=np.asarray(starts, dtype=np.float64),
-        ticks=ticks,
+        starts=starts,
+        timeline=found,
         rate=rate,
-        duration=float(starts[-1] + last),
-        offset=offset,
+        duration=duration,
         width=width,
         height=height,
-        rotation=_rotation(path, container, stream),
-        container=str(container.format.name),
+        container=name,
+        codec=stream.codec_context.name,
+        offset=offset,
+        tick_seconds=seconds,
+        orientation=orientation,
+        stream=stream.index,
+        streams=len(container.streams.video),
+        discarded=discarded,
     )
 
 
-def _rotation(path: Path, container: Any, stream: Any) -> int:
-    """Return the display matrix's rotation, read from a decoded frame; 0 if not a multiple of 90 degrees."""
-    first = first_frame(container, stream)
-    if first is None:
-        fail(path, "none of its first frames can be decoded")
-    turn = round(getattr(first, "rotation", 0) or 0) % 360
-    return turn if turn % 90 == 0 else 0
+def _packets(container: Any, stream: Any) -> tuple[list[Packet], int, int]:
+    """Return the packets that give pictures, the number of discarded ones, and that of frames present.
+
+    AVI counts empty chunks as frames (the previous picture is shown again); FFmpeg leaves them out, but its
+    decoding times are the chunks' numbers.
+    """
+    codec, extra = stream.codec_context.name, bytes(stream.codec_context.extradata or b"")
+    length_size = (extra[4] & 3) + 1 if len(extra) > 4 and extra[0] == 1 else 0
+    packets: list[Packet] = []
+    discarded = empty = 0
+    for packet in container.demux(stream):
+        if packet.size == 0:
+            empty += packet.pts is not None
+            continue
+        if packet.is_discard:
+            discarded += 1
+            continue
+        # Only the needed fields: with their data the whole file would be in memory.
+        instant = codec != "h264" or not packet.is_keyframe or is_idr(bytes(packet), length_size)
+        packets.append(
+            Packet(
+                packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, instant, packet.is_corrupt
+            )
+        )
+    present = len(packets) + discarded + empty
+    if packets and container.format.name == "avi":
+        present = max(present, 1 + max(packet.dts or 0 for packet in packets))
+    return packets, discarded, present
 
 
-def first_frame(container: Any, stream: Any) -> Any:
-    """Return the first decodable frame from the beginning of a container, or None."""
-    try:
-        container.seek(0, stream=stream)
-    except av.FFmpegError:
-        return None
-    for packets, packet in enumerate(container.demux(stream)):
-        try:
-            for frame in packet.decode():
-                return frame
-        except av.FFmpegError:
-            pass
-        if packets > 256:
-            break
-    return None
+def _avi_has_times(packets: Sequence[Packet], codec: str) -> bool:
+    """Return whether chunk numbers are presentation times: there are no B-frames."""
+    reordered = codec in ("h264", "hevc") or any(packet.pts != packet.dts for packet in packets)
+    return not reordered
+
+
+def _starts(
+    path: Path, packets: Sequence[Packet], found: Timeline | None, container: str, stream: Any
+) -> tuple[NDArray[np.float64], float]:
+    """Return the frames' starts in seconds from the first, and the first's time in the container."""
+    seconds = float(stream.time_base or 0)
+    if found is not None:
+        first = int(found.ticks[0])
+        return np.asarray((found.ticks - first) * seconds, dtype=np.float64), first * seconds
+    if container == "avi" and seconds > 0 and all(packet.dts is not None for packet in packets):
+        # Frames in presentation order take the chunks' times in order; an empty chunk repeats a picture.
+        chunks = np.unique([packet.dts or 0 for packet in packets])
+        if len(chunks) == len(packets):
+            return np.asarray((chunks - chunks[0]) * seconds, dtype=np.float64), 0.0
+    nominal = float(stream.average_rate or stream.guessed_rate or 0)
+    if not (np.isfinite(nominal) and nominal > 0):
+        fail(path, f"its frame rate reads as {nominal:g}")
+    return np.arange(len(packets)) / nominal, 0.0
+
+
+def _rate(path: Path, starts: NDArray[np.float64], last: float, stream: Any) -> tuple[float, float]:
+    """Return frames per second and duration; `last` is the last frame's own as the container has it."""
+    if len(starts) > 1:
+        rate = float((len(starts) - 1) / starts[-1])
+        last = last if 0 < last * rate < 100 else float(np.median(np.diff(starts)))
+    else:
+        nominal = float(stream.average_rate or stream.guessed_rate or 0)
+        last = last or (1 / nominal if nominal > 0 else 0.0)
+        rate = 1 / last if last > 0 else 0.0
+    if not (np.isfinite(rate) and rate > 0):
+        fail(path, f"its frame rate reads as {rate:g}")
+    return rate, float(starts[-1] + last)
+
+
+def _first_frame(path: Path, number: int) -> tuple[int | None, Orientation]:
+    """Return the time of the first frame that can be decoded, and how frames are to be turned."""
+    with open_video(path) as container:
+        for packets, packet in enumerate(container.demux(container.streams[number])):
+            if packets > MAX_UNDECODABLE:
+                break
+            if packet.size == 0 and packet.pts is not None:
+                continue
+            try:
+                for frame in packet.decode():
+                    return frame.pts, orientation_of(frame)
+            except av.FFmpegError:
+                continue
+    fail(path, "none of its first frames can be decoded")
 
 
 def fail(path: Path, problem: str) -> NoReturn:

@@ -1,6 +1,13 @@
-"""Read frames by index with PyAV: if decord is not installed, and for files that decord reads wrongly."""
+"""Read frames by index with PyAV: the reader of all files, except where another is proved to read them.
 
+A decoded frame is identified by its presentation time. A seek counts only if decoding really begins at a key
+frame that is no later than the wanted frame, and gives this key frame first: intra refresh and open GOPs
+otherwise give pictures that were predicted from missing ones. Else the file is decoded from its beginning.
+"""
+
+import contextlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,107 +16,147 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.video.index import VideoIndex, fail, open_video
+from datasets.video.timestamps import Clock, clock_limits, typical_step
 
 SEEK_FRAMES = 48
 """A gap of more frames than this is skipped by a seek; shorter ones are decoded."""
+SEEK_KEYS = (1, 4)
+"""Key frames before the wanted frame that are tried in turn: containers may land later than asked."""
+UNSEEKABLE = ("mpeg",)
+"""Program streams: after a seek FFmpeg gives some frames the times of their neighbours."""
 
-
-class _SeekOvershootError(Exception):
-    """A seek went past the needed frame."""
+Decoded = tuple[int, Any]
+"""Index and frame; -1 and None before the first."""
 
 
 def pyav_frames(
     path: Path, index: VideoIndex, needed: NDArray[np.int64], num_threads: int = 1
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield the frames (height, width, 3) of ascending indices, rotated upright.
+    """Yield the frames (height, width, 3) of ascending indices, as they are shown.
 
     A frame that cannot be decoded is replaced by the previous one, for at most 1% of the frames (one is
     always allowed: encoders drop the last); otherwise `InputError` is raised.
     """
-    lost, previous = 0, None
-    for wanted, found in _nearest(path, index, needed, num_threads):
-        if found is None:
-            lost += 1
-        frame = previous if found is None else found
-        if frame is None or lost > max(1, len(needed) // 100):
-            fail(path, f"frame {wanted} of {len(index.starts)} cannot be decoded")
-        previous = frame
-        yield frame
+    lost = 0
+    with contextlib.closing(_Decoder(path, index, num_threads)) as decoder:
+        for wanted in needed.tolist():
+            number, frame = decoder.last_until(wanted)
+            lost += number != wanted
+            if frame is None or lost > max(1, len(needed) // 100):
+                fail(path, f"frame {wanted} of {len(index.starts)} cannot be decoded")
+            picture = index.orientation.apply(frame.to_ndarray(format="rgb24"))
+            yield np.ascontiguousarray(picture)
 
 
-def _nearest(
-    path: Path, index: VideoIndex, needed: NDArray[np.int64], num_threads: int
-) -> Iterator[tuple[int, NDArray[np.uint8] | None]]:
-    """Yield each needed index with its frame, or with None if decoding does not return it."""
-    done = 0
-    for seek in (index.ticks is not None, False):
-        try:
-            for answer in _pass(path, index, needed[done:].tolist(), num_threads, seek):
-                yield answer
-                done += 1
+class _Decoder:
+    """Decodes one file forward, and seeks over gaps."""
+
+    def __init__(self, path: Path, index: VideoIndex, num_threads: int) -> None:
+        self.path, self.index, self.num_threads = path, index, num_threads
+        self.container: Any = None
+        times = index.timeline
+        self.seekable = times is not None and not times.restarts and index.container not in UNSEEKABLE
+        self.restart()
+
+    def close(self) -> None:
+        if self.container is not None:
+            self.container.close()
+
+    def restart(self) -> None:
+        """Decode from the beginning."""
+        self.close()
+        self.container = open_video(self.path)
+        self.stream = self.container.streams[self.index.stream]
+        self.stream.codec_context.thread_count = self.num_threads
+        self.frames: Iterator[Decoded] = self._numbered(self._decoded(self.container.demux(self.stream)))
+        self.before: Decoded = (-1, None)
+        self.here: Decoded = (-1, None)
+
+    def last_until(self, wanted: int) -> Decoded:
+        """Return the last decodable frame up to an index that is not below the previous call's."""
+        key = self._key_before(wanted)
+        if wanted - self.here[0] > SEEK_FRAMES and key > max(0, self.here[0]) and not self._seek(wanted):
+            self.seekable = False  # or every gap would begin anew
+            self.restart()
+        while self.here[0] < wanted:
+            self.before, self.here = self.here, next(self.frames, (len(self.index.starts), None))
+        return self.here if self.here[0] == wanted else self.before
+
+    def _key_before(self, wanted: int, back: int = 1) -> int:
+        """Return the last key frame up to an index, or an earlier one; -1 if there is none to seek to."""
+        if not self.seekable:
+            return -1
+        assert self.index.timeline is not None
+        keys = self.index.timeline.keys
+        place = int(np.searchsorted(keys, wanted, side="right")) - back
+        return int(keys[place]) if place >= 0 else -1
+
+    def _seek(self, wanted: int) -> bool:
+        """Move to a key frame up to `wanted`; return False if no seek leads to one."""
+        assert self.index.timeline is not None
+        for back in SEEK_KEYS:
+            key = self._key_before(wanted, back)
+            if key <= max(0, self.here[0]):
+                return False
+            with contextlib.suppress(av.FFmpegError):
+                self.container.seek(int(self.index.timeline.ticks[key]), stream=self.stream)
+                packets = self.container.demux(self.stream)
+                landed = next((packet for packet in packets if packet.is_keyframe), None)
+                if landed is None or landed.pts is None:
+                    continue
+                frames = self._decoded(chain([landed], packets))
+                first = next(frames, None)
+                if first is not None and first.pts == landed.pts:
+                    numbered = self._numbered(chain([first], frames))
+                    here = next(numbered, (len(self.index.starts), None))
+                    if here[0] <= wanted:
+                        self.before, self.here, self.frames = (-1, None), here, numbered
+                        return True
+        return False
+
+    def _decoded(self, packets: Iterator[Any]) -> Iterator[Any]:
+        """Yield the frames of packets, the decodable ones."""
+        for packet in packets:
+            if packet.size == 0 and packet.pts is not None:
+                continue  # an empty sample; decoders take it for the end
+            try:
+                yield from packet.decode()
+            except av.FFmpegError:
+                continue
+
+    def _numbered(self, frames: Iterator[Any]) -> Iterator[Decoded]:
+        """Yield frames in presentation order with their indices: by time, else counted from the first."""
+        times = self.index.timeline
+        if times is None:
+            yield from enumerate(frames)
             return
-        except _SeekOvershootError:
-            continue  # as in MPEG-TS: start again from the beginning
-
-
-def _pass(
-    path: Path, index: VideoIndex, needed: list[int], num_threads: int, seek: bool
-) -> Iterator[tuple[int, NDArray[np.uint8] | None]]:
-    position, landed = -1, False
-    waiting = list(reversed(needed))
-    with open_video(path) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = num_threads
-        while waiting:
-            if landed := seek and waiting[-1] - position > SEEK_FRAMES:
-                assert index.ticks is not None
-                container.seek(int(index.ticks[waiting[-1]]), stream=stream)
-            for number, frame in _decoded(container, stream, index, position):
-                if landed and number > waiting[-1]:
-                    raise _SeekOvershootError
-                position, landed = number, False
-                while waiting and number > waiting[-1]:
-                    yield waiting.pop(), None
-                if waiting and number == waiting[-1]:
-                    picture = frame.to_ndarray(format="rgb24")
-                    yield waiting.pop(), np.asarray(np.rot90(picture, index.rotation // 90), dtype=np.uint8)
-                    # Only here: between a key frame and the target nothing can be skipped.
-                    if waiting and seek and waiting[-1] - position > SEEK_FRAMES:
-                        break
-                if not waiting:
-                    return
-            else:
-                if landed:
-                    raise _SeekOvershootError
-                while waiting:
-                    yield waiting.pop(), None
-
-
-def _decoded(container: Any, stream: Any, index: VideoIndex, position: int) -> Iterator[tuple[int, Any]]:
-    """Yield frames in presentation order with their indices: by time, else counted from `position`."""
-    for packet in container.demux(stream):
-        try:
-            frames = packet.decode()
-        except av.FFmpegError:
-            continue
+        limits = clock_limits(self.index.container, typical_step(times.ticks), self.index.tick_seconds)
+        clock = Clock(times.offsets, *limits)
+        found, previous = -1, None
         for frame in frames:
-            if index.ticks is None or frame.pts is None:
-                position += 1
-            else:
-                found = int(np.searchsorted(index.ticks, frame.pts))
-                if found == len(index.ticks) or index.ticks[found] != frame.pts:
-                    continue  # removed by the container's edit list
-                position = found
-            yield position, frame
+            tick = None if frame.pts is None else clock.tick(frame.pts)
+            if tick is None:
+                continue
+            if tick == previous and found + 1 in times.moved:
+                found += 1
+                yield found, frame
+                continue
+            place = int(np.searchsorted(times.ticks, tick))
+            # Other frames are those that an edit list cuts off, or whose times are wrong.
+            if place < len(times.ticks) and times.ticks[place] == tick:
+                found, previous = place, tick
+                yield found, frame
 
 
-def count_decodable(path: Path) -> int:
+def count_decodable(path: Path, stream_number: int) -> int:
     """Return how many frames of a file can be decoded from its beginning to its end."""
     with open_video(path) as container:
-        stream = container.streams.video[0]
+        stream = container.streams[stream_number]
         stream.thread_type = "AUTO"
         count = 0
         for packet in container.demux(stream):
+            if packet.size == 0 and packet.pts is not None:
+                continue
             try:
                 count += len(packet.decode())
             except av.FFmpegError:
