@@ -56,7 +56,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """Return an image as uint8 (height, width, 3), RGB; `InputError` if it cannot be decoded."""
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"), dtype=np.uint8)
+            return np.array(image.convert("RGB"), dtype=np.uint8)
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
         raise InputError(f"{path}: cannot be decoded as an image") from None
 

@@ -151,11 +151,11 @@ def _sample(index: VideoIndex) -> NDArray[np.int64]:
     """Return the indices to compare, in an order that seeks back and forth: the same for the same file."""
     assert index.timeline is not None
     keys, rng = index.timeline.keys, np.random.default_rng(len(index.starts))
-    ends = np.append(keys[1:], len(index.starts))
+    following = np.append(keys[1:], len(index.starts))
     # The second and the last group of pictures, and some others.
     first, last = min(1, len(keys) - 1), len(keys) - 1
     groups = np.unique([first, last, *rng.permutation(len(keys))[: GROUPS - 2]])
-    lengths = np.minimum(ends[groups] - keys[groups], SPAN)
+    lengths = np.minimum(following[groups] - keys[groups], SPAN)
     some, others = keys[groups] + rng.integers(0, lengths, (2, len(groups)))
     # A frame before a key frame may follow it in decoding order.
     return np.concatenate(

@@ -1,5 +1,6 @@
 """Small video files in many encodings, each frame spelling its number: codecs, containers, GOPs, rates."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -11,6 +12,7 @@ import numpy as np
 from movies import MILLISECOND, numbered, spelled
 from numpy.typing import NDArray
 
+os.environ.setdefault("SVT_LOG", "0")  # the AV1 encoder prints its settings
 FRAMES = 240
 RATE = 25
 X265 = "log-level=none:pools=1:frame-threads=1"
@@ -47,8 +49,14 @@ class Encoding:
     pixels: str = "yuv420p"
     size: tuple[int, int] = (64, 64)
 
-    def write(self, path: Path, frames: int = FRAMES) -> Path:
-        """Write the numbered frames to a file with the encoding's suffix and return its path."""
+    @property
+    def starts(self) -> NDArray[np.float64]:
+        """Seconds of the frames from the first one's start."""
+        times = np.arange(FRAMES) / RATE if self.milliseconds is None else np.array(self.milliseconds) / 1000
+        return np.asarray(times - times[0])
+
+    def write(self, path: Path, frames: int = FRAMES, first: int = 0) -> Path:
+        """Write numbered frames, from `first` on, to a file with the encoding's suffix; return its path."""
         path = path.with_suffix(f".{self.suffix}")
         with av.open(str(path), "w", options=self.movie) as container:
             stream: Any = container.add_stream(
@@ -58,7 +66,7 @@ class Encoding:
             if self.milliseconds is not None:
                 stream.time_base = stream.codec_context.time_base = MILLISECOND
             for index in range(frames):
-                frame = av.VideoFrame.from_ndarray(moving_picture(index, *self.size), format="rgb24")
+                frame = av.VideoFrame.from_ndarray(moving_picture(first + index, *self.size), format="rgb24")
                 if self.milliseconds is None:
                     frame.pts, frame.time_base = index, Fraction(1, RATE)
                 else:
