@@ -17,12 +17,11 @@ from torch import Tensor
 from bench.config.protocol import Protocol
 from bench.data.frame_loader import FrameLoader
 from bench.data.time_grid import TimeGrid, time_grid
-from bench.io.reading import file_sha256
 from bench.models.backbone import BackboneGeometry
 from datasets.annotations.dataset import Dataset, Video
 from datasets.annotations.reader import video_path
 from datasets.sampling import FrameGrid, frame_times, spread_times
-from datasets.video.frames import read_clips, readers_installed
+from datasets.video.frames import read_clips, reader_of, source_sha256
 
 PART_BYTES = 256 * 2**20
 """Most bytes of a video's frames held at once when the whole video is processed: some 1700 of 224 pixels."""
@@ -93,6 +92,8 @@ class FileClips:
     valid_steps: int
     grid: TimeGrid
     loader: FrameLoader
+    rate: float | None = None
+    """Frames per second of a folder of images; files have their own times."""
 
     @property
     def count(self) -> int:
@@ -104,7 +105,7 @@ class FileClips:
 
     @functools.cached_property
     def source(self) -> str:
-        decoded = f"{file_sha256(self.path)} {self.image_size} {readers_installed()} "
+        decoded = f"{source_sha256(self.path)} {self.image_size} {reader_of(self.path, self.rate)} "
         return hashlib.sha256(decoded.encode() + self.times.tobytes()).hexdigest()
 
     def pick(self, indices: NDArray[np.int64]) -> Tensor:
@@ -121,7 +122,7 @@ class FileClips:
         Raises InputError that names the file if it cannot be decoded.
         """
         times = self.times[first * self.clip_frames : last * self.clip_frames]
-        return read_clips(self.path, times, self.clip_frames, self.image_size)
+        return read_clips(self.path, times, self.clip_frames, self.image_size, rate=self.rate)
 
 
 def instants(video: Video, protocol: Protocol, clip_frames: int) -> tuple[FrameGrid, float]:
@@ -154,6 +155,7 @@ def file_clips(
         valid_steps,
         time_grid(rate, geometry),
         loader,
+        video.frames_per_second,
     )
 
 

@@ -74,6 +74,11 @@ def parser() -> argparse.ArgumentParser:
         help="videos that a run decodes at once (default: 1 on CPU, up to 8 on a GPU)",
     )
     add(
+        "--reader",
+        metavar="auto|decord|pyav|torchcodec",
+        help="what decodes videos (default: auto: decord or torchcodec where proved right, else PyAV)",
+    )
+    add(
         "--processes",
         type=whole(1, 1024),
         default=1,
@@ -159,6 +164,10 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
         raise InputError(f"--weights: {options.model} needs the path of its checkpoint, or 'random'")
     check_processes(options.processes, options.sharded)
     check_launcher(options)
+    if options.reader is not None:
+        from datasets.video.reader_choice import use_reader  # only here: it imports PyAV
+
+        use_reader(options.reader)
     if (device := cluster_device(options)) is None:
         check_cards(options.processes, options.device)
         device = device_of(options.device)

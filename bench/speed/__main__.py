@@ -20,6 +20,7 @@ from bench.io.exit_code import CommandParser, run_command
 from bench.speed import Inputs, Measurement
 from bench.speed.detection import evaluation, suppression
 from bench.speed.pipeline import caching, loading, starting
+from bench.speed.readers import reading
 from bench.speed.report import reporting
 from bench.speed.windows import windowed
 
@@ -42,6 +43,7 @@ PARTS: dict[str, Callable[[Inputs], list[Measurement]]] = {
     "cache": caching,
     "loader": loading,
     "windows": windowed,
+    "readers": reading,
     "start": starting,
     "report": reporting,
 }

@@ -219,6 +219,14 @@ def _file(video: Video, facts: Facts, card: Card | None) -> list[tuple[Level, st
         found.append(("warning", "late first frame", text))
     if facts["rotation"]:
         found.append(("note", "turned", f"shown turned by {facts['rotation']} degrees"))
+    if facts["mirrored"]:
+        found.append(("note", "mirrored", "its display matrix mirrors the pictures, which are shown so"))
+    if restarts := facts["clock_restarts"]:
+        text = f"its times begin anew in {restarts} places, as in joined files; the parts follow one another"
+        found.append(("warning", "clock restarts", text))
+    if repaired := facts["repaired_times"]:
+        text = f"{repaired} packets have no usable time (missing, repeated, far off): moved or left out"
+        found.append(("warning", "wrong times", text))
     return found
 
 
@@ -227,7 +235,7 @@ def require_fit(path: Path, video: Video) -> VideoInfo:
 
     A run would otherwise silently repeat the last frame for the missing part.
     """
-    info = probe(path)
+    info = probe(path, video.frames_per_second)
     for level, kind, text in _file(video, asdict(info), None):
         if level == "error":
             raise InputError(f"{path}: {kind}: {text}; is it the file that was annotated?")

@@ -5,7 +5,7 @@ process if it is installed and proved to give the right pictures of this file
 (`datasets.video.reader_choice`), else torchcodec likewise, else PyAV. All return the same frames.
 """
 
-import os
+import hashlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -18,17 +18,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bench.io.errors import InputError
+from bench.io.reading import file_sha256
 from datasets.miniature.config import default_cache_dir
-from datasets.video.image_folder import image_frames
+from datasets.video.image_folder import image_frames, list_images
 from datasets.video.index import IMAGES, VideoIndex, fail, inspect
 from datasets.video.pyav_reader import pyav_frames
-from datasets.video.reader_choice import Reader, choose, fast_readers
-from datasets.video.torchcodec_reader import require_torchcodec
+from datasets.video.reader_choice import Reader, choose, wanted_reader
 
 PYAV = f"PyAV {av.__version__}"
-READERS = ("auto", "decord", "pyav", "torchcodec")
-READER_VARIABLE = "TALBENCH_READER"
-"""Environment variable with the reader to use, one of `READERS`; a process passes it to its children."""
 
 _served: dict[str, set[Path]] = {}
 """The files that each reader has read, wholly or in part."""
@@ -77,21 +74,6 @@ class VideoInfo:
     reader_reason: str = ""
 
 
-def readers_installed() -> str:
-    """Return names and versions of the readers that may decode a file on this machine."""
-    return ", ".join([*(reader.name for reader in fast_readers(wanted_reader())), PYAV])
-
-
-def wanted_reader() -> str:
-    """Return the reader that the user chose, `auto` by default; `InputError` if unknown or not installed."""
-    name = os.environ.get(READER_VARIABLE) or "auto"
-    if name not in READERS:
-        raise InputError(f"--reader: got {name[:40]!r}, allowed are {', '.join(READERS)}")
-    if name == "torchcodec":
-        require_torchcodec()
-    return name
-
-
 def readers_used() -> str | None:
     """Return the readers that this process has used, with numbers of files; None before any file."""
     if len(_served) < 2:
@@ -138,6 +120,16 @@ def reader_of(path: Path, rate: float | None = None) -> str:
     """Return name and version of the reader that decodes a file."""
     index = inspect(path, rate)
     return _name(index, _reader(path, index)[0])
+
+
+def source_sha256(path: Path) -> str:
+    """Return the SHA-256 of a video file, or of the names and contents of a folder of images."""
+    if not path.is_dir():
+        return file_sha256(path)
+    digest = hashlib.sha256()
+    for name in list_images(path):
+        digest.update(f"{name} {file_sha256(path / name)}\n".encode(errors="replace"))
+    return digest.hexdigest()
 
 
 def _name(index: VideoIndex, reader: Reader | None) -> str:

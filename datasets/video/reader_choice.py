@@ -7,6 +7,7 @@ the same presentation times. The result is kept for each file in the cache folde
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,6 +39,10 @@ TIE = 0.02
 """Neighbours whose difference is smaller by less than this, in grey levels, do not tell the frames apart."""
 MAX_CACHE_BYTES = 4096
 
+READERS = ("auto", "decord", "pyav", "torchcodec")
+READER_VARIABLE = "TALBENCH_READER"
+"""Environment variable with the reader to use, one of `READERS`; a process passes it to its children."""
+
 Frames = Iterator[NDArray[np.uint8]]
 """Chunks of frames, (n, height, width, 3)."""
 
@@ -50,6 +55,29 @@ class Reader:
     seeks_wrongly: Callable[[VideoIndex], str | None]
     frames: Callable[[Path, VideoIndex, NDArray[np.int64], int], Frames]
     error: type[Exception]
+
+
+def wanted_reader() -> str:
+    """Return the reader that the user chose, `auto` by default; `InputError` if unknown or not installed."""
+    name = os.environ.get(READER_VARIABLE) or "auto"
+    if name not in READERS:
+        raise InputError(f"--reader: got {name[:40]!r}, allowed are {', '.join(READERS)}")
+    if name == "decord" and not decord_reader.decord_installed():
+        raise InputError(
+            "--reader decord: decord is not installed; pip install decord, or use another reader"
+        )
+    if name == "torchcodec" and not torchcodec_reader.torchcodec_installed():
+        raise InputError(
+            "--reader torchcodec: torchcodec is not installed or finds no FFmpeg libraries; "
+            "install both, or use another reader"
+        )
+    return name
+
+
+def use_reader(name: str) -> None:
+    """Set the reader of this process and its children; raise `InputError` if it cannot be used."""
+    os.environ[READER_VARIABLE] = name
+    wanted_reader()
 
 
 def fast_readers(wanted: str) -> tuple[Reader, ...]:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.io.errors import InputError
 from datasets.video.index import VideoIndex
 
 CHUNK_BYTES = 16 * 2**20
@@ -33,15 +32,6 @@ def torchcodec_installed() -> bool:
     except (ImportError, RuntimeError, OSError):
         return False
     return True
-
-
-def require_torchcodec() -> None:
-    """Raise `InputError` unless torchcodec can be used."""
-    if not torchcodec_installed():
-        raise InputError(
-            "--reader torchcodec: torchcodec is not installed, or finds no FFmpeg libraries; "
-            "pip install torchcodec and FFmpeg, or use another reader"
-        )
 
 
 def torchcodec_version() -> str:

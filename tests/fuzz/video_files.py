@@ -119,10 +119,11 @@ def look(path: Path) -> str:
 
     from bench.io.errors import InputError
     from datasets.video import frames as video
+    from datasets.video.reader_choice import READER_VARIABLE
 
     outcomes = []
-    for decord in (True, False):
-        video.decord_installed = (lambda: True) if decord else (lambda: False)
+    for reader in ("auto", "pyav"):
+        os.environ[READER_VARIABLE] = reader
         try:
             info = video.probe(path)
             times = np.linspace(-1, min(info.duration, 1e6) + 1, 40)
@@ -137,7 +138,7 @@ def look(path: Path) -> str:
             outcomes.append(f"failed: {type(error).__name__}: {str(error)[:200]}")
     if failed := [outcome for outcome in outcomes if outcome.startswith("failed")]:
         return failed[0]
-    return f"decord {outcomes[0]}, PyAV {outcomes[1]}"
+    return f"auto {outcomes[0]}, PyAV {outcomes[1]}"
 
 
 def main() -> int:

@@ -29,6 +29,10 @@ FACTS = {
     "variable_rate": False,
     "offset_seconds": 0.0,
     "rotation": 0,
+    "mirrored": False,
+    "repaired_times": 0,
+    "clock_restarts": 0,
+    "reader_reason": "",
 }
 
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from bench.io.errors import InputError
 from datasets.video import decord_reader, torchcodec_reader
 from datasets.video.decord_reader import decord_installed
-from datasets.video.frames import READER_VARIABLE, probe, read_frames, reader_of
+from datasets.video.frames import probe, read_frames, reader_of
 from datasets.video.index import inspect
-from datasets.video.reader_choice import Reader, check, fast_readers
+from datasets.video.reader_choice import READER_VARIABLE, Reader, check, fast_readers
 from datasets.video.torchcodec_reader import torchcodec_installed
 
 DECORD = {

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from bench.io.errors import InputError
 from bench.records.environment import describe
-from datasets.video import decord_reader
+from datasets.video import decord_reader, reader_choice
 from datasets.video import frames as video
 from datasets.video.decord_reader import DecordError, decord_frames, decord_installed
 from datasets.video.frames import probe, read_frames
 from datasets.video.index import inspect
+from datasets.video.reader_choice import READER_VARIABLE
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 needs_decord = pytest.mark.skipif(not decord_installed(), reason="there is no decord for this machine")
@@ -48,7 +49,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(params=["decord", "PyAV"])
 def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "PyAV":
-        monkeypatch.setattr(video, "decord_installed", lambda: False)
+        monkeypatch.setenv(READER_VARIABLE, "pyav")
     elif not decord_installed():
         pytest.skip("there is no decord for this machine")
     return str(request.param)
@@ -104,13 +105,16 @@ def test_a_turned_video_is_shown_upright(tmp_path: Path, turn: int, reader: str)
 def test_who_reads_what(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video, "_served", type(video._served)())
     assert video.readers_used() is None
-    for name in ("b-frames", "avi with b-frames", "odd size h264"):
-        assert probe(files[name]).reader == video.decord_name()
+    decord = f"decord {decord_reader.decord_version()}"
+    for name in ("b-frames", "odd size h264", "late start mkv"):
+        assert probe(files[name]).reader == decord
         read_frames(files[name], [1.0])
-    assert video.readers_used() == video.decord_name()
-    assert probe(files["transport stream"]).reader == video.PYAV
-    read_frames(files["transport stream"], [1.0])
-    assert video.readers_used() == f"{video.PYAV} (1 files), {video.decord_name()} (3 files)"
+    assert video.readers_used() == decord
+    for name in ("transport stream", "avi with b-frames"):
+        assert probe(files[name]).reader == video.PYAV
+        assert probe(files[name]).reader_reason.startswith(f"{decord}: ")
+        read_frames(files[name], [1.0])
+    assert video.readers_used() == f"{video.PYAV} (2 files), {decord} (3 files)"
     assert describe(torch.device("cpu"))["video_reader"] == video.readers_used()
 
 
@@ -134,8 +138,9 @@ def stand_in(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_decord_that_fails_is_replaced_by_pyav(
     files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
 ) -> None:
-    monkeypatch.setattr(video, "decord_installed", lambda: True)
-    monkeypatch.setattr(video, "decord_name", lambda: "decord 0")
+    monkeypatch.setattr(decord_reader, "decord_installed", lambda: True)
+    monkeypatch.setattr(decord_reader, "decord_version", lambda: "0")
+    monkeypatch.setattr(reader_choice, "check", lambda *_: None)
     monkeypatch.setattr(video, "_served", type(video._served)())
     monkeypatch.setattr(decord_reader, "SECONDS", 0.5)
     monkeypatch.setattr(decord_reader, "SECONDS_PER_FRAME", 0.0)

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.io.errors import InputError
-from datasets.video.frames import PYAV, READER_VARIABLE, probe, read_frames
+from datasets.video.frames import PYAV, probe, read_frames
 from datasets.video.index import inspect
+from datasets.video.reader_choice import READER_VARIABLE
 from datasets.video.timestamps import Packet, is_idr, timeline
 
 PLAIN = Encoding("libx264", "mkv", {"bf": "0", "g": "40"})
