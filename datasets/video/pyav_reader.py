@@ -13,6 +13,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from datasets.video.index import VideoIndex, fail, open_video
@@ -37,15 +38,15 @@ def pyav_frames(
     A frame that cannot be decoded is replaced by the previous one, for at most 1% of the frames (one is
     always allowed: encoders drop the last); otherwise `InputError` is raised.
     """
-    lost = 0
+    lost, reformatter = 0, VideoReformatter()  # one for all frames: making one takes as long as converting
     with contextlib.closing(_Decoder(path, index, num_threads)) as decoder:
         for wanted in needed.tolist():
             number, frame = decoder.last_until(wanted)
             lost += number != wanted
             if frame is None or lost > max(1, len(needed) // 100):
                 fail(path, f"frame {wanted} of {len(index.starts)} cannot be decoded")
-            picture = index.orientation.apply(frame.to_ndarray(format="rgb24"))
-            yield np.ascontiguousarray(picture)
+            picture = reformatter.reformat(frame, format="rgb24").to_ndarray()
+            yield np.ascontiguousarray(index.orientation.apply(picture))
 
 
 class _Decoder:
