@@ -18,7 +18,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.io.errors import InputError
+from bench.io.errors import InputError, StuckDecoderError
 from bench.io.reading import parse_json, read_bytes
 from bench.io.writing import write_atomically
 from datasets.video import decord_reader, torchcodec_reader
@@ -159,7 +159,7 @@ def check(path: Path, index: VideoIndex, reader: Reader) -> str | None:
     for number in wanted.tolist():
         try:
             [[got]] = reader.frames(path, index, np.array([number]), 1)
-        except reader.error as error:
+        except (reader.error, StuckDecoderError) as error:
             return str(error).removeprefix(f"{path}: ")
         near = [other for other in range(number - NEAR, number + NEAR + 1) if other in frames]
         distances = {other: _difference(got, frames[other]) for other in near}

@@ -32,7 +32,7 @@ from bench.training.step import Trainer
 from datasets.annotations.reader import read_annotations, video_path
 from datasets.sampling import frame_times
 from datasets.video import decord_reader
-from datasets.video.frames import read_frames, reading_now
+from datasets.video.frames import read_frames, reader_of, reading_now
 from datasets.video.index import inspect
 from strategies.full_finetune import FullFinetune
 from strategies.head_only import HeadOnly
@@ -173,6 +173,8 @@ def test_the_grid_and_the_digest_need_no_decoding(dataset, monkeypatch):
 @pytest.mark.skipif(not decord_reader.decord_installed(), reason="there is no decord for this machine")
 @pytest.mark.parametrize("how", ["alarm", "sleep"])
 def test_a_hanging_decoder_is_killed_in_every_worker_and_named(how, dataset, tmp_path, monkeypatch):
+    for video in dataset.videos:
+        assert reader_of(video_path(dataset, video)).startswith("decord")  # checked while it still answers
     script = tmp_path / "worker.py"
     script.write_text(
         "import json, os, signal, sys, time\nfor line in sys.stdin:\n"

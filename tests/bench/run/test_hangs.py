@@ -33,11 +33,12 @@ class Decoder:
     name: ClassVar[str] = "stuck-decoder"
 
     def adapt(self, backbone):
-        from datasets.video import decord_reader
+        from datasets.video import decord_reader, reader_choice
         decord_reader.stop_workers()
         decord_reader.WORKER = (sys.executable, "-c", SLEEPER)
         decord_reader.START_SECONDS = decord_reader.SECONDS_PER_FRAME = 0.0
         decord_reader.SECONDS = decord_reader.GRACE_SECONDS = 1.0
+        reader_choice.check = lambda *_: None
         return backbone
 
     def stages(self):
@@ -50,7 +51,7 @@ class Reader(Decoder):
 
     def adapt(self, backbone):
         from datasets.video import frames as video
-        video.decord_installed = lambda: False
+        video.choose = lambda *_: (None, "")
         video.pyav_frames = self.sleep
         return backbone
 
