@@ -9,7 +9,7 @@ RESULTS ?= results/local
 VENV := .venv
 BIN := $(VENV)/bin
 OPTIONS = --model $(MODEL) --dataset $(DATASET) --strategies $(STRATEGIES) --seeds $(SEEDS) --device $(DEVICE) --results $(RESULTS)
-OPTIONS += $(if $(DATA),--data $(DATA)) $(if $(ANNOTATIONS),--annotations $(ANNOTATIONS)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(CACHE),--cache $(CACHE)) $(foreach p,$(PROTOCOL),--protocol $(p)) $(if $(FORCE),--force) $(if $(FIT),--fit $(FIT)) $(if $(KEEP),--keep-weights) $(if $(CLASSIFIER),--classifier $(CLASSIFIER)) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(foreach s,$(SLURM),--slurm $(s)) $(SEVERAL)
+OPTIONS += $(if $(DATA),--data $(DATA)) $(if $(ANNOTATIONS),--annotations $(ANNOTATIONS)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(CACHE),--cache $(CACHE)) $(foreach p,$(PROTOCOL),--protocol $(p)) $(if $(FORCE),--force) $(if $(FIT),--fit $(FIT)) $(if $(KEEP),--keep-weights) $(if $(CLASSIFIER),--classifier $(CLASSIFIER)) $(if $(READER),--reader $(READER)) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(foreach s,$(SLURM),--slurm $(s)) $(SEVERAL)
 SEVERAL = $(if $(PROCESSES),--processes $(PROCESSES)) $(if $(SHARDED),--sharded)
 
 # A process that has none left takes tests from the other, so that both end together.
@@ -24,7 +24,7 @@ help: ## print this list
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,check]' && touch $@
 
-bench: $(VENV)/installed ## compare the strategies; MODEL= DATASET= DATA= ANNOTATIONS= WEIGHTS= STRATEGIES= SEEDS= DEVICE= RESULTS= CACHE= PROTOCOL= FORCE= FIT= KEEP= CLASSIFIER= LAUNCHER= SLURM= PROCESSES= SHARDED=
+bench: $(VENV)/installed ## compare the strategies; MODEL= DATASET= DATA= ANNOTATIONS= WEIGHTS= STRATEGIES= SEEDS= DEVICE= RESULTS= CACHE= PROTOCOL= FORCE= FIT= KEEP= CLASSIFIER= READER= LAUNCHER= SLURM= PROCESSES= SHARDED=
 	$(BIN)/python -m bench.run $(OPTIONS)
 
 bench-papers: $(VENV)/installed ## the papers' ablations and configurations on the embedded data set, three seeds; CACHE=

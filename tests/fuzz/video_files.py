@@ -114,14 +114,14 @@ def _ask(worker: Any, path: Path) -> str:
 
 
 def look(path: Path) -> str:
-    """Probe a file and read it with both readers: what came of it."""
+    """Probe a file and read it with the proved reader and with PyAV: what came of it."""
     import numpy as np
 
     from bench.io.errors import InputError
     from datasets.video import frames as video
     from datasets.video.reader_choice import READER_VARIABLE
 
-    outcomes = []
+    outcomes, read = [], []
     for reader in ("auto", "pyav"):
         os.environ[READER_VARIABLE] = reader
         try:
@@ -130,6 +130,7 @@ def look(path: Path) -> str:
             frames = video.read_frames(path, times, size=16)
             assert frames.shape == (40, 16, 16, 3)
             outcomes.append("read")
+            read.append(frames)
         except InputError as error:
             lines = str(error).splitlines()
             good = len(lines) == 1 and lines[0].startswith(f"{path}: ")
@@ -138,7 +139,60 @@ def look(path: Path) -> str:
             outcomes.append(f"failed: {type(error).__name__}: {str(error)[:200]}")
     if failed := [outcome for outcome in outcomes if outcome.startswith("failed")]:
         return failed[0]
+    if len(read) == 2:
+        expected = sequential(path, times)
+        for name, frames in zip(("the proved reader", "PyAV's reader"), read, strict=True):
+            wrong = [] if expected is None else strange(frames, expected)
+            if len(wrong) > ALLOWED:
+                return f"failed: {name} gives {len(wrong)} of 40 pictures of other times, first {wrong[0]}"
     return f"auto {outcomes[0]}, PyAV {outcomes[1]}"
+
+
+ALLOWED = 4
+"""Pictures of forty that decoders may conceal differently in a damaged file."""
+
+
+def sequential(path: Path, times: Any) -> Any:
+    """The pictures at the times, (40, 16, 16, 3), by decoding from the beginning: no index, no seek.
+
+    None if the container gives no time to a picture, or gives times that do not ascend.
+    """
+    import av
+    import numpy as np
+
+    from datasets.video.frames import _resize
+    from datasets.video.index import inspect, open_video
+
+    index, starts, pictures = inspect(path), [], []
+    with open_video(path) as container:
+        stream = container.streams[index.stream]
+        for packet in container.demux(stream):
+            if packet.size == 0 and packet.pts is not None:
+                continue
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                continue
+            for frame in frames:
+                if frame.pts is None or container.format.name == "avi":
+                    return None
+                starts.append(frame.pts * float(stream.time_base))
+                picture = index.orientation.apply(frame.to_ndarray(format="rgb24"))
+                pictures.append(_resize(np.ascontiguousarray(picture)[None], (16, 16))[0])
+    starts = np.array(starts)
+    if index.discarded or len(starts) < 2 or not (np.diff(starts) > 0).all():
+        return None
+    late = 1e-3 / index.rate
+    found = np.searchsorted(starts - index.offset, np.asarray(times) + late, side="right") - 1
+    return np.stack(pictures)[np.clip(found, 0, len(starts) - 1)]
+
+
+def strange(frames: Any, expected: Any) -> list[int]:
+    """The numbers of the pictures that are not the expected ones: 24 grey levels apart on average."""
+    import numpy as np
+
+    distances = np.abs(frames.astype(int) - expected.astype(int)).mean((1, 2, 3))
+    return [int(number) for number in np.flatnonzero(distances > 24)]
 
 
 def main() -> int:
