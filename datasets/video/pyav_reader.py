@@ -45,7 +45,7 @@ def pyav_frames(
             lost += number != wanted
             if frame is None or lost > max(1, len(needed) // 100):
                 fail(path, f"frame {wanted} of {len(index.starts)} cannot be decoded")
-            picture = reformatter.reformat(frame, format="rgb24").to_ndarray()
+            picture: Any = reformatter.reformat(frame, format="rgb24").to_ndarray()
             yield np.ascontiguousarray(index.orientation.apply(picture))
 
 

@@ -142,7 +142,8 @@ def look(path: Path) -> str:
     if len(read) == 2:
         expected = sequential(path, times)
         for name, frames in zip(("the proved reader", "PyAV's reader"), read, strict=True):
-            wrong = [] if expected is None else strange(frames, expected)
+            inside = (times >= 0) & (times < info.duration)  # others repeat the first or the last frame
+            wrong = [] if expected is None else strange(frames[inside], expected[inside])
             if len(wrong) > ALLOWED:
                 return f"failed: {name} gives {len(wrong)} of 40 pictures of other times, first {wrong[0]}"
     return f"auto {outcomes[0]}, PyAV {outcomes[1]}"
@@ -166,6 +167,7 @@ def sequential(path: Path, times: Any) -> Any:
     index, starts, pictures = inspect(path), [], []
     with open_video(path) as container:
         stream = container.streams[index.stream]
+        stream.codec_context.thread_count = 1  # threads conceal damage differently
         for packet in container.demux(stream):
             if packet.size == 0 and packet.pts is not None:
                 continue
