@@ -83,7 +83,8 @@ def pair(
 def _tied(one: Indices, overlap: Floats, lowest: float) -> Indices:
     """Return the detections (with repeats) that have the same tIoU in two neighbouring pairs."""
     same = (one[1:] == one[:-1]) & (overlap[1:] == overlap[:-1]) & (overlap[1:] >= lowest)
-    return one[1:][same]
+    tied: Indices = one[1:][same]
+    return tied
 
 
 def match(pairs: Pairs, tiou: Floats) -> Indices:
