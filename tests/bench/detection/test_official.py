@@ -94,7 +94,7 @@ def test_segments_of_zero_length_match_in_the_official_metric_alone() -> None:
 
 
 def test_the_official_order_of_ties_is_that_of_numpy() -> None:
-    """Ours visits the earlier of two first; argsort()[::-1] the later one, unless this NumPy's sort differs."""
+    """Ours visits the earlier of two first; argsort()[::-1] the later one, unless NumPy's sort differs."""
     later_first = np.array([0.5, 0.5]).argsort()[::-1].tolist() == [1, 0]
     wanted = 0.5 if later_first else 1
     truth = table([("a", "x", 0, 10)])
