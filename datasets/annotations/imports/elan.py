@@ -97,13 +97,15 @@ def _spread(aligned: list[tuple[str, str, str]], times: Mapping[str, Any]) -> di
     """Return the times of a tier's slots; those without a value lie evenly between their neighbours."""
     known = {slot: times[slot] for _, *slots in aligned for slot in slots if times.get(slot) is not None}
     following = {first: last for _, first, last in aligned if last not in known or first not in known}
+    seen: set[str] = set()  # a slot that was passed has a time now, or never gets one
     for begin in [slot for slot in following if slot in known]:
         chain = [begin]
-        while chain[-1] in following and len(chain) <= len(following):
+        while chain[-1] in following and chain[-1] not in seen:
+            seen.add(chain[-1])
             chain.append(following[chain[-1]])
             if chain[-1] in known:
                 break
-        if chain[-1] in known:
+        if len(chain) > 1 and chain[-1] in known:
             step = (known[chain[-1]] - known[begin]) / (len(chain) - 1)
             known |= {slot: known[begin] + step * index for index, slot in enumerate(chain[1:-1], start=1)}
     return known
