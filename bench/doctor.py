@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.config.arguments import whole
+from bench.config.arguments import pairs, whole
 from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser, run_command
 from bench.io.text import printable
@@ -30,9 +30,16 @@ def parser() -> argparse.ArgumentParser:
     add("annotations", type=Path, nargs="?", help="JSON file or folder of text files (default: in --data)")
     add("--data", type=Path, help="folder with the videos, at any depth")
     add("--card", help="the known data set to compare with, such as thumos14:211")
+    add(
+        "--protocol",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="the protocol fields of the run that follows: its subsets are checked",
+    )
     add("--every-frame", action="store_true", help="decode every frame (default: the first and the last)")
     add("--workers", type=whole(1), default=os.cpu_count() or 1, help="processes that open videos")
-    add("--cache", type=Path, help="folder of cached check results (default: below $TALBENCH_CACHE)")
+    add("--cache", type=Path, help="file of cached check results (default: below $TALBENCH_CACHE)")
     add("--plot", type=Path, help="draw lengths of videos and instances (.png, .pdf or .svg)")
     add("--json", metavar="FILE", help="write the report as JSON; '-' prints only the JSON")
     add(
@@ -109,6 +116,16 @@ def draw(report: Mapping[str, Any], path: Path) -> bytes:
     return content.getvalue()
 
 
+def subsets_of(card: str, changes: Mapping[str, str]) -> tuple[str, str]:
+    """Return the training and evaluation subset of a run on a known data set, or on own data."""
+    from bench.config.overrides import override
+    from bench.config.presets import default_protocol
+    from datasets.cards.cards import card_protocol
+
+    protocol = override(default_protocol("vit-t"), {**card_protocol(card), **changes})
+    return protocol.training_subset, protocol.evaluation_subset
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return the exit code."""
     return run_command(parser(), arguments, _main)
@@ -118,7 +135,7 @@ def _main(options: argparse.Namespace) -> int:
     from bench.io.writing import write_output
     from datasets.checks.examine import examine
 
-    report = examine(options)
+    report = examine(options, lambda card: subsets_of(card, pairs(options.protocol, "--protocol")))
     content = json.dumps(report, indent=1, allow_nan=False).encode() + b"\n"
     if options.json and options.json != "-":
         write_output("--json", Path(options.json), content)

@@ -47,7 +47,8 @@ def load_dataset(
     `miniature` is generated below `cache` unless it exists already; `config`, `progress` and `workers` are
     passed to its generator, and `data` is not allowed. Its variant contains the generator's version and the
     digests of configuration and pictures, so that runs on different pictures are different runs. For an
-    annotation file, `data` is the folder of its videos.
+    annotation file, `data` is the folder of its videos. Durations that the annotations lack are read from the
+    videos, and cached below `cache`.
     Raises `InputError` for an unknown name, an unused `data`, and errors in the files.
     """
     name = str(name_or_json)
@@ -57,11 +58,14 @@ def load_dataset(
         _refuse(annotations, "annotations", "the data set is an annotation file already; leave it out")
         # Many data sets use the same file name; the folder then identifies the data set.
         return read_annotations(
-            path, root=data, name=path.absolute().parent.name if stem == "annotations" else stem
+            path,
+            root=data,
+            name=path.absolute().parent.name if stem == "annotations" else stem,
+            cache=cache,
         )
     card = read_card(name)
     if card.name != "miniature":
-        return load_known(name, data, annotations)
+        return load_known(name, data, annotations, cache)
     if ":" in name:
         raise InputError(f"data set: got {name[:60]!r}, the miniature has no variants")
     _refuse(data, "data", "but the miniature makes its own videos; leave it out")

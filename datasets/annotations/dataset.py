@@ -1,10 +1,12 @@
 """A data set after its files were read: videos, instances, and the repairs made while reading."""
 
+import functools
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from bench.io.errors import InputError
+from datasets.annotations.files import VideoFolder
 
 ACTION = "action"
 Policy = Literal["refuse", "drop", "keep"]
@@ -82,6 +84,11 @@ class Dataset:
     file_pattern: str = "{id}"
     repairs: Repairs = field(default_factory=Repairs)
     missing: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def folder(self) -> VideoFolder:
+        """The files below the root, listed once."""
+        return VideoFolder(self.root, self.file_pattern)
 
     @property
     def clipped(self) -> int:
