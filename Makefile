@@ -30,8 +30,8 @@ bench: $(VENV)/installed ## compare the strategies; MODEL= DATASET= DATA= ANNOTA
 bench-papers: $(VENV)/installed ## the papers' ablations and configurations on the embedded data set, three seeds; CACHE=
 	$(BIN)/python -m bench.papers $(if $(CACHE),--cache $(CACHE))
 
-doctor: $(VENV)/installed ## check annotations and videos before a run; DATASET= (a known name or a JSON file) DATA= ANNOTATIONS= PROTOCOL=
-	$(BIN)/python -m bench.doctor $(if $(findstring .json,$(DATASET)),$(DATASET),$(ANNOTATIONS) --card $(DATASET)) $(if $(DATA),--data $(DATA)) $(foreach p,$(PROTOCOL),--protocol $(p))
+doctor: $(VENV)/installed ## check annotations and videos before a run; DATASET= (a known name or a path) DATA= ANNOTATIONS= PROTOCOL=
+	$(BIN)/python -m bench.doctor $(if $(findstring /,$(DATASET))$(filter %.json %.json.gz %.csv %.tsv %.txt %.eaf %.xml,$(DATASET)),$(DATASET),$(ANNOTATIONS) --card $(DATASET)) $(if $(DATA),--data $(DATA)) $(foreach p,$(PROTOCOL),--protocol $(p))
 
 predict: $(VENV)/installed ## the actions of your own VIDEO= by a RUN= (record or checkpoint) made with KEEP=1; WEIGHTS= DEVICE= OUT= MP4=
 	$(BIN)/python -m bench.predict "$(VIDEO)" --run "$(RUN)" --device $(DEVICE) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(OUT),--out $(OUT)) $(if $(MP4),--mp4)

@@ -22,7 +22,7 @@ NEEDED_BYTES = 64 * 2**20
 
 
 def load_dataset(spec: RunSpecification) -> Dataset:
-    """Return the data set, with a progress bar while it is generated."""
+    """Return the data set, with a progress bar while it is generated; print what was guessed in its file."""
     from tqdm import tqdm
 
     with tqdm(desc="generating videos", leave=False, disable=not sys.stderr.isatty()) as bar:
@@ -31,7 +31,10 @@ def load_dataset(spec: RunSpecification) -> Dataset:
             bar.total = total
             bar.update(done - bar.n)
 
-        return spec.load_dataset(progress)
+        dataset = spec.load_dataset(progress)
+    for note in dataset.notes:
+        print(f"bench.run: {dataset.path.name}: {printable(note)}", file=sys.stderr)
+    return dataset
 
 
 def check_subsets(run: ResolvedRun) -> None:

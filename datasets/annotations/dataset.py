@@ -71,7 +71,8 @@ class Dataset:
 
     `sha256` covers the annotation file's bytes, durations from other sources, and a known data set's variant
     and missing videos: it identifies the ground truth. `missing` lists videos that the user declared absent;
-    the variant's name then contains their number. `repairs` counts the changes made while reading.
+    the variant's name then contains their number. `repairs` counts the changes made while reading, and
+    `notes` are lines on what was guessed in the file of an annotation tool.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Dataset:
     file_pattern: str = "{id}"
     repairs: Repairs = field(default_factory=Repairs)
     missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @functools.cached_property
     def folder(self) -> VideoFolder:

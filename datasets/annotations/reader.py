@@ -80,6 +80,7 @@ def check_file(
         root=root,
         file_pattern=rules.file_pattern,
         repairs=reader.repairs,
+        notes=file.notes,
     )
 
 

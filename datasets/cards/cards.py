@@ -1,5 +1,6 @@
 """Cards: the fixed facts of each known data set, one TOML file per data set beside this module."""
 
+import os
 import tomllib
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -8,6 +9,7 @@ from typing import Any
 
 from bench.io.errors import InputError
 from datasets.annotations.dataset import SegmentPolicy
+from datasets.annotations.imports.formats import SUFFIXES
 
 CARDS = Path(__file__).parent
 

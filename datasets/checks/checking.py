@@ -83,7 +83,7 @@ def check_annotations(
         {key: entry for key, entry in database.items() if _is_used(key, entry, card, variant)}, facts
     )
     measured = measure(lacking)
-    findings: list[Finding] = []
+    findings = [Finding("note", "import", "", note) for note in file.notes]
     videos: list[Video] = []
     unknown, taken = Counter[str](), Counter[str]()
     for key, entry in database.items():
