@@ -43,7 +43,7 @@ def read_table(content: bytes, database: Database) -> bool:
         names = ", ".join(
             f"{role.replace('_', ' ')} = {format_value(header[place]) if named else place + 1}"
             + SHOWN_UNIT.get(columns.units.get(role, ""), "")
-            for role, place in columns.index.items()
+            for role, place in sorted(columns.index.items(), key=lambda each: list(NAMES).index(each[0]))
         )
         database.notes.insert(0, f"{'columns taken' if named else 'no header, columns taken'}: {names}")
         return True

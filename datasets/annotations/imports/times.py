@@ -2,6 +2,7 @@
 
 import math
 import re
+from decimal import Decimal
 
 SECONDS = re.compile(r"-?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d{1,2}(?:[.,]\d*)?)")
@@ -19,7 +20,7 @@ def seconds_of(text: str) -> float | None:
         return value if math.isfinite(value) else None
     if (found := CLOCK.fullmatch(text)) is None or len(text) > 30:
         return None
-    hours, minutes, seconds = found[1], int(found[2]), float(found[3].replace(",", "."))
+    hours, minutes, seconds = found[1], int(found[2]), Decimal(found[3].replace(",", "."))
     if seconds >= 60 or (hours is not None and minutes >= 60):
         return None
-    return 3600 * int(hours or 0) + 60 * minutes + seconds
+    return float(3600 * int(hours or 0) + 60 * minutes + seconds)  # rounded once, as 62.08 is
