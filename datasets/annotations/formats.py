@@ -212,7 +212,7 @@ def _read_folder(folder: Path, options: ImportOptions) -> AnnotationFile:
 def _read_tool_files(folder: Path, options: ImportOptions) -> AnnotationFile:
     """Read all annotation files in a folder, each with the subset that its folder or its name gives.
 
-    Tables that are none of segments are skipped: they may have durations.
+    Tables that are none of segments are left out, with a note: they may have durations.
     """
     files = sorted(
         path
@@ -224,6 +224,7 @@ def _read_tool_files(folder: Path, options: ImportOptions) -> AnnotationFile:
     for path in files:
         name, content = path.relative_to(folder).as_posix(), read_bytes(path, MAX_DATA_BYTES)
         if path.suffix.lower() == ".csv" and not is_segment_table(content):
+            notes[f"{name} is not read as annotations: it is no table of segments"] = None
             continue
         subset = subset_of_name(name) or (path.parent.name if "/" in name else None)
         imported = Database(name, options, subset)

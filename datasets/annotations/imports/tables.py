@@ -51,9 +51,10 @@ def read_table(content: bytes, database: Database) -> bool:
 
 
 def is_segment_table(content: bytes) -> bool:
-    """Return whether a table's first row names columns of segments."""
+    """Return whether a table's first row names columns of segments, or has the values of one."""
     first = content.decode("utf-8-sig", "replace").lstrip().partition("\n")[0]
-    return any(guess_columns(first.rstrip("\r").replace('"', "").split(each)) for each in DELIMITERS)
+    cells = (first.rstrip("\r").replace('"', "").split(each) for each in DELIMITERS)
+    return any(guess_columns(each) or without_header(each) for each in cells)
 
 
 def known_names() -> str:

@@ -198,6 +198,7 @@ def test_a_folder_joins_files_with_the_subsets_of_their_names(tmp_path):
     wanted = {"v_a1": "testing", "v_b2": "testing", "a": "extra", "b": "extra", "my film": "training"}
     assert (file.kind, subsets) == ("folder", wanted)
     assert file.notes[0] == "files read: 1 elan, 1 mmaction, 1 table"
+    assert "durations.csv is not read as annotations: it is no table of segments" in file.notes
     dataset = read_annotations(tmp_path)
     assert {video.id: video.duration for video in dataset.videos}["my film"] == 8
     written(tmp_path, "train/again.eaf", samples.ELAN)
