@@ -33,7 +33,7 @@ def formats(text: str) -> tuple[str, ...]:
     """Return the formats of a list with commas, each once."""
     names = tuple(dict.fromkeys(name.strip().lower() for name in text.split(",")))
     if wrong := [name for name in names if name not in FORMATS]:
-        raise InputError(f"--format: got '{wrong[0]}', allowed are {', '.join(FORMATS)}")
+        raise argparse.ArgumentTypeError(f"got '{wrong[0]}', allowed are {', '.join(FORMATS)}")
     return names
 
 
@@ -90,21 +90,24 @@ def checkpoint_of(run: Path) -> Path:
     return path
 
 
-def check_options(options: argparse.Namespace, todo: Sequence[Job]) -> None:
-    """Raise InputError if ``--mp4`` would replace a video, or the output folder cannot be written."""
-    if options.mp4:
-        videos = {job.video.resolve() for job in todo}
-        for job in todo:
-            if job.output("mp4").resolve() in videos:
-                raise InputError(
-                    f"--out: {job.folder} holds the video itself, which --mp4 would replace: {job.video.name}"
-                )
+def make_folder(out: Path) -> None:
+    """Create the output folder; raise InputError if it cannot be written."""
     try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=options.out):
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        raise InputError(f"--out: {options.out} cannot be written ({error.strerror})") from None
+        raise InputError(f"--out: {out} cannot be written ({error.strerror})") from None
+
+
+def check_replaced(todo: Sequence[Job]) -> None:
+    """Raise InputError if ``--mp4`` would replace a video."""
+    videos = {job.video.resolve() for job in todo}
+    for job in todo:
+        if job.output("mp4").resolve() in videos:
+            raise InputError(
+                f"--out: {job.folder} holds the video itself, which --mp4 would replace: {job.video.name}"
+            )
 
 
 def predict(options: argparse.Namespace) -> int:
@@ -117,8 +120,10 @@ def predict(options: argparse.Namespace) -> int:
 
     from bench.predict.inputs import jobs
 
+    make_folder(options.out)
     todo = jobs(options.videos, options.out)
-    check_options(options, todo)
+    if options.mp4:
+        check_replaced(todo)
     path = checkpoint_of(options.run)
     device = device_of(options.device)
     from bench.predict.detector import VideoDetector

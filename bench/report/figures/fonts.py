@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import matplotlib
 from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
+from matplotlib.patheffects import Normal
 from matplotlib.text import Text
 
 from bench.io.text import format_value
@@ -44,6 +45,10 @@ def draw_with_fonts(figure: Figure, draw: Callable[[], T]) -> T:
     with matplotlib.rc_context({"font.family": families}):
         for text in texts:
             text.set_fontfamily(families)
+            if not all(_has(font_manager.findfont(USUAL), each) for each in text.get_text()):
+                # Drawn as outlines: matplotlib writes fonts with PostScript outlines, such as Noto CJK,
+                # to a PDF in a way that leaves the text invisible.
+                text.set_path_effects([Normal()])
         result, _ = _without_glyph_warnings(draw)
     report(absent, [text.get_text() for text in texts])
     return result
@@ -95,7 +100,8 @@ def report(absent: Collection[str], labels: Collection[str]) -> None:
 
 
 def _script(character: str) -> str:
-    return unicodedata.name(character, "unnamed").split()[0]
+    letter = unicodedata.category(character)[0] in "LMN"
+    return unicodedata.name(character, "unnamed").split()[0] if letter else "symbol"
 
 
 def _installed(refresh: bool) -> list[Any]:
@@ -110,9 +116,10 @@ def _installed(refresh: bool) -> list[Any]:
     return [font for font in manager.ttflist if not PLACEHOLDERS.search(font.name)]
 
 
-def _preference(font: Any) -> tuple[bool, bool, int, str]:
-    weight = font.weight if isinstance(font.weight, int) else 400
-    return "sans" in font.name.lower(), font.style == "normal", -abs(weight - 400), font.name
+def _preference(font: Any) -> tuple[bool, bool, bool, int, str]:
+    """Return a key that is largest for a regular sans-serif font, of proportional width."""
+    name, weight = font.name.lower(), font.weight if isinstance(font.weight, int) else 400
+    return "sans" in name, "mono" not in name, font.style == "normal", -abs(weight - 400), font.name
 
 
 @functools.lru_cache(maxsize=8192)
