@@ -12,6 +12,7 @@ from tiny import ROOT
 
 from bench.io.errors import InputError
 from bench.predict.inputs import jobs
+from bench.predict.overlay import draw_strip
 from bench.predict.players import as_eaf, as_srt, player_offset
 from bench.predict.segments import Segment
 from datasets.video.frames import probe
@@ -110,6 +111,12 @@ def test_the_offset_is_that_of_the_players_clock(tmp_path):
     assert player_offset(late, probe(late)) == pytest.approx(1.5)
     assert probe(stream).offset_seconds > 1
     assert player_offset(stream, probe(stream)) == 0
+
+
+def test_labels_in_other_scripts_are_drawn_on_frames_without_a_warning():
+    strip = draw_strip([Segment(0, 1, "名前", 0.5), Segment(0, 1, "नाम", 0.4)], [0, 1], (240, 320))
+    assert strip.shape == (32, 320, 3)
+    assert (strip == 255).any()
 
 
 def outputs(given_paths, out):
