@@ -105,6 +105,8 @@ def draw(report: Mapping[str, Any], path: Path) -> bytes:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    from bench.report.figures.fonts import draw_with_fonts
+
     figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for panel, what in zip(panels, ("instance", "video"), strict=True):
         for subset, numbers in report["subsets"].items():
@@ -115,10 +117,15 @@ def draw(report: Mapping[str, Any], path: Path) -> bytes:
         panel.grid(alpha=0.3)
         if report["subsets"]:
             panel.legend()
-    content = io.BytesIO()
-    figure.savefig(content, format=kind, dpi=150)
+
+    def render() -> bytes:
+        content = io.BytesIO()
+        figure.savefig(content, format=kind, dpi=150)
+        return content.getvalue()
+
+    drawn = draw_with_fonts(figure, render)
     pyplot.close(figure)
-    return content.getvalue()
+    return drawn
 
 
 def subsets_of(card: str, changes: Mapping[str, str]) -> tuple[str, str]:

@@ -129,7 +129,9 @@ def _eased(found: Sequence[Finding], videos: Sequence[Video], used: Collection[s
         return list(found)
     return [
         dataclasses.replace(
-            each, level="warning", text=f"{each.text} (of subset {unused[each.video]}, which no run uses)"
+            each,
+            level="warning",
+            text=f"{each.text} (of subset {unused[each.video]}, which the run does not use)",
         )
         if each.level == "error" and each.video in unused
         else each

@@ -141,6 +141,13 @@ def test_text_plot_and_missing_list(tmp_path, capsys):
     assert outputs[2].read_text().split() == list("bcdefg")
 
 
+def test_subsets_in_any_script_are_plotted(tmp_path, capsys):
+    path = saved(tmp_path, {"a": {**TESTED, "subset": "训练"}, "b": {**TESTED, "subset": "training"}})
+    assert main([str(path), "--plot", str(tmp_path / "lengths.svg")]) == 0
+    assert (tmp_path / "lengths.svg").read_bytes().startswith(b"<?xml")
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_the_subsets_of_the_run_that_follows_are_checked(tmp_path, capsys):
     path = tmp_path / "own.json"
     database = {"a": {**TESTED, "subset": "Train"}, "b": {**TESTED, "subset": "val"}}
