@@ -81,5 +81,5 @@ def _labels(value: Any, attribute: Mapping[str, Any]) -> list[str]:
     options = attribute.get("options")
     options = options if isinstance(options, dict) else {}
     text = str(value)
-    parts = text.split(",") if attribute.get("type") == CHECKBOX else [text]
+    parts = text.split(",") if options and attribute.get("type") == CHECKBOX else [text]
     return [str(options.get(part, part)).strip() for part in parts if part.strip()]

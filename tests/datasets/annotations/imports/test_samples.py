@@ -211,3 +211,11 @@ def test_an_empty_folder_is_named(tmp_path):
         InputError, match=r"holds no text file of a class .* and no annotation file; known are"
     ):
         read_file(tmp_path)
+
+
+def test_a_via_checkbox_without_options_has_one_text(tmp_path):
+    """As in projects whose checkbox is used as a text field."""
+    changed = json.loads(json.dumps(samples.VIA))
+    changed["attribute"]["3"]["options"] = {}
+    file = read_file(written(tmp_path, "via.json", changed), options=ImportOptions(tiers=("Hands",)))
+    assert instances(file)["kitchen one"] == [(8, 9.5, "l,r")]
