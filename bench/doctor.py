@@ -15,24 +15,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.config.arguments import whole
+from bench.config.arguments import pairs, real, whole
 from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser, run_command
 from bench.io.text import printable
 
 SHOWN = 5
+rate = real(lambda value: 0 < value <= 1000, "a number of frames per second, up to 1000")
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the argument parser."""
     result = CommandParser(prog="python -m bench.doctor", description=__doc__)
     add = result.add_argument
-    add("annotations", type=Path, nargs="?", help="JSON file or folder of text files (default: in --data)")
+    add("annotations", type=Path, nargs="?", help="annotations in any known format (default: in --data)")
     add("--data", type=Path, help="folder with the videos, at any depth")
     add("--card", help="the known data set to compare with, such as thumos14:211")
+    add(
+        "--protocol",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="the protocol fields of the run that follows: its subsets are checked",
+    )
+    add("--convert", type=Path, metavar="OUT.json", help="write the annotations as ActivityNet's JSON first")
+    add("--fps", type=rate, help="with --convert: frames per second of annotations in frame numbers")
+    add("--subset", help="with --convert: subset of the videos of a file without subsets")
+    add("--tiers", help="with --convert: tiers (ELAN), attributes (VIA) or controls (Label Studio) to read")
     add("--every-frame", action="store_true", help="decode every frame (default: the first and the last)")
     add("--workers", type=whole(1), default=os.cpu_count() or 1, help="processes that open videos")
-    add("--cache", type=Path, help="folder of cached check results (default: below $TALBENCH_CACHE)")
+    add("--cache", type=Path, help="file of cached check results (default: below $TALBENCH_CACHE)")
     add("--plot", type=Path, help="draw lengths of videos and instances (.png, .pdf or .svg)")
     add("--json", metavar="FILE", help="write the report as JSON; '-' prints only the JSON")
     add(
@@ -93,6 +105,8 @@ def draw(report: Mapping[str, Any], path: Path) -> bytes:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    from bench.report.figures.fonts import draw_with_fonts
+
     figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for panel, what in zip(panels, ("instance", "video"), strict=True):
         for subset, numbers in report["subsets"].items():
@@ -103,10 +117,44 @@ def draw(report: Mapping[str, Any], path: Path) -> bytes:
         panel.grid(alpha=0.3)
         if report["subsets"]:
             panel.legend()
-    content = io.BytesIO()
-    figure.savefig(content, format=kind, dpi=150)
+
+    def render() -> bytes:
+        content = io.BytesIO()
+        figure.savefig(content, format=kind, dpi=150)
+        return content.getvalue()
+
+    drawn = draw_with_fonts(figure, render)
     pyplot.close(figure)
-    return content.getvalue()
+    return drawn
+
+
+def subsets_of(card: str, changes: Mapping[str, str]) -> tuple[str, str]:
+    """Return the training and evaluation subset of a run on a known data set, or on own data."""
+    from bench.config.overrides import override
+    from bench.config.presets import default_protocol
+    from datasets.cards.cards import card_protocol
+
+    protocol = override(default_protocol("vit-t"), {**card_protocol(card), **changes})
+    return protocol.training_subset, protocol.evaluation_subset
+
+
+def converted(options: argparse.Namespace) -> list[str]:
+    """Convert the annotations if asked to, so that the result is examined; return lines for the user."""
+    if options.convert is None:
+        for name in ("fps", "subset", "tiers"):
+            if getattr(options, name) is not None:
+                raise InputError(f"--{name}: allowed only with --convert OUT.json")
+        return []
+    if options.annotations is None:
+        raise InputError("--convert: the annotations to convert are needed")
+    from datasets.annotations.imports.database import ImportOptions
+    from datasets.checks.conversion import convert
+
+    tiers = tuple(part.strip() for part in (options.tiers or "").split(",") if part.strip())
+    given = ImportOptions(options.fps, options.subset, tiers)
+    text = convert(options.annotations, options.convert, given, options.data)
+    options.annotations = options.convert
+    return text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,7 +166,9 @@ def _main(options: argparse.Namespace) -> int:
     from bench.io.writing import write_output
     from datasets.checks.examine import examine
 
-    report = examine(options)
+    for line in converted(options):
+        print(printable(line), file=sys.stderr if options.json == "-" else sys.stdout)
+    report = examine(options, lambda card: subsets_of(card, pairs(options.protocol, "--protocol")))
     content = json.dumps(report, indent=1, allow_nan=False).encode() + b"\n"
     if options.json and options.json != "-":
         write_output("--json", Path(options.json), content)

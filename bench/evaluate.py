@@ -13,9 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench.detection.diagnosis import KINDS, diagnose
 from bench.detection.evaluation import Evaluation, evaluate
 from bench.detection.recall import average_recall
+from bench.detection.segments import without_duplicates
 from bench.detection.submission import read_ground_truth, read_submission
 from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser, run_command
@@ -23,14 +26,20 @@ from bench.io.tables import plain_cell
 from bench.io.writing import write_output
 
 
-def parse_tiou(text: str) -> tuple[float, ...]:
-    """Return the thresholds given as ``start:stop:step`` (stop included) or as a comma-separated list."""
+def parse_tiou(text: str, *, official: bool = False) -> tuple[float, ...]:
+    """Return the thresholds given as ``start:stop:step`` (stop included) or as a comma-separated list.
+
+    With ``official``, ``start:stop:step`` gives the values of ``numpy.linspace``, as in the official code and
+    ActionFormer's: 0.5:0.95:0.05 contains 0.8999999999999999, which a tIoU of just that value reaches.
+    """
     try:
         if ":" in text:
             start, stop, step = (float(part) for part in text.split(":"))
             count = math.floor((stop - start) / step + 1e-6) + 1
             # Rounded, as the third threshold of .3:.7:.1 would otherwise be 0.5000000000000001.
             thresholds = [round(start + index * step, 9) for index in range(count)]
+            if official and count > 0:
+                thresholds = np.linspace(start, thresholds[-1], count).tolist()
         else:
             thresholds = [float(part) for part in text.split(",")]
     except (ValueError, ZeroDivisionError, OverflowError):
@@ -84,8 +93,10 @@ def document(evaluation: Evaluation) -> dict[str, Any]:
         "tiou": list(evaluation.tiou),
         "map": list(evaluation.map),
         "average": evaluation.average,
+        "official": evaluation.official,
         "ap": dict(per_class),
         "counts": dataclasses.asdict(evaluation.counts),
+        "suggestion": evaluation.suggestion,
     }
 
 
@@ -102,12 +113,35 @@ def lines(evaluation: Evaluation) -> list[str]:
         f"{counts.detections} detections, {counts.instances} instances in {counts.videos} videos, "
         f"{len(evaluation.classes)} classes"
     )
-    remarks = (
+    table += [f"{number} {remark}" for number, remark in remarks(evaluation) if number]
+    if evaluation.suggestion:
+        table.append(f"no detection is in a video of the ground truth: {evaluation.suggestion}")
+    return table
+
+
+def remarks(evaluation: Evaluation) -> list[tuple[int, str]]:
+    """Return counts with what they mean for the result; those of 0 are not printed."""
+    counts, official = evaluation.counts, evaluation.official
+    order = "in NumPy's unstable order, as in the official code" if official else "in the file's order"
+    matched = "matched, as 0/0 is in the official code" if official else "not matched, unlike with --official"
+    unknown = "not counted; the official code stops at them" if official else "not counted"
+    return [
         (counts.detections_in_unknown_videos, "detections in videos without instances (counted as wrong)"),
-        (counts.detections_of_unknown_labels, "detections of labels without instances (not counted)"),
+        (counts.detections_of_unknown_labels, f"detections of labels without instances ({unknown})"),
         (counts.classes_without_detections, "classes without detections (AP 0)"),
-    )
-    return table + [f"{number} {remark}" for number, remark in remarks if number]
+        (counts.duplicate_instances, "instances repeat another (--drop-duplicates leaves them out)"),
+        (counts.instances_of_zero_length, "instances of zero length"),
+        (counts.detections_of_zero_length, "detections of zero length"),
+        (
+            counts.detections_of_zero_length_at_such_instances,
+            f"detections and instances of zero length in one class and video ({matched})",
+        ),
+        (
+            counts.detections_of_equal_score,
+            f"detections share their score with others of the class ({order})",
+        ),
+        (counts.detections_of_equal_tiou, f"detections have the same tIoU with several instances ({order})"),
+    ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,6 +151,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("predictions", type=Path, help="ActivityNet JSON with 'results' (.json, .json.gz)")
     parser.add_argument("--subset", required=True, help="subset of the ground truth, spelt as in the file")
     parser.add_argument("--tiou", default=".3:.7:.1", help="start:stop:step or a,b,c (default: %(default)s)")
+    parser.add_argument(
+        "--official",
+        action="store_true",
+        help="mAP bit for bit as ActivityNet's own code computes it, with its order of ties and its 0/0",
+    )
+    parser.add_argument(
+        "--drop-duplicates",
+        action="store_true",
+        help="leave out repeated and empty instances of the ground truth, as ActionFormer and OpenTAD do",
+    )
     parser.add_argument("--recall", metavar="AN,AN", help="average recall at AN detections per video")
     parser.add_argument("--diagnose", action="store_true", help="diagnose the kinds of errors, after DETAD")
     parser.add_argument("--csv", metavar="FILE", help="write the AP of every class to this file, in percent")
@@ -126,9 +170,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(options: argparse.Namespace) -> int:
     truth = read_ground_truth(options.ground_truth, options.subset)
-    found, tiou = read_submission(options.predictions), parse_tiou(options.tiou)
-    evaluation = evaluate(truth, found, tiou)
+    found = read_submission(options.predictions)
+    tiou = parse_tiou(options.tiou, official=options.official)
+    instances = len(truth)
+    if options.drop_duplicates:
+        truth = without_duplicates(truth)
+    evaluation = evaluate(truth, found, tiou, official=options.official)
     result = document(evaluation)
+    result["dropped_instances"] = instances - len(truth)
     if options.recall:
         shares = average_recall(truth, found, tiou, parse_numbers(options.recall))
         result["average_recall"] = {str(number): share for number, share in shares.items()}
@@ -142,7 +191,10 @@ def _main(options: argparse.Namespace) -> int:
         return 0
     if options.json:
         write_output("--json", Path(options.json), text)
-    print("\n".join([*lines(evaluation), *extra_lines(result)]))
+    dropped = (
+        [f"{instances - len(truth)} repeated or empty instances left out"] if len(truth) < instances else []
+    )
+    print("\n".join([*lines(evaluation), *dropped, *extra_lines(result)]))
     return 0
 
 

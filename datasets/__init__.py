@@ -10,7 +10,7 @@ from bench.io.errors import InputError
 from datasets.annotations.dataset import Dataset, Instance, SegmentPolicy, Video
 from datasets.annotations.entries import AnnotationRules
 from datasets.annotations.reader import read_annotations, video_path
-from datasets.cards.cards import Card, card_protocol, known_datasets, read_card
+from datasets.cards.cards import Card, card_protocol, is_annotation_path, known_datasets, read_card
 from datasets.cards.known import load_known
 from datasets.miniature import MiniatureConfig, generate, read_pictures_sha256
 from datasets.miniature.generate import Progress
@@ -40,28 +40,32 @@ def load_dataset(
     progress: Progress | None = None,
     workers: int = 2,
 ) -> Dataset:
-    """Return the data set of a known name or of an annotation file (`.json`, `.json.gz`).
+    """Return the data set of a known name, or of an annotation file or folder, given by its path.
 
     A known name may end in a protocol variant, as in `thumos14:211`; `data` is then the folder of its videos
     and, unless `annotations` is given, of its annotations (`datasets.cards.known.load_known`).
     `miniature` is generated below `cache` unless it exists already; `config`, `progress` and `workers` are
     passed to its generator, and `data` is not allowed. Its variant contains the generator's version and the
     digests of configuration and pictures, so that runs on different pictures are different runs. For an
-    annotation file, `data` is the folder of its videos.
+    annotation file, `data` is the folder of its videos. Durations that the annotations lack are read from the
+    videos, and cached below `cache`.
     Raises `InputError` for an unknown name, an unused `data`, and errors in the files.
     """
     name = str(name_or_json)
-    if name.endswith((".json", ".json.gz")):
+    if is_annotation_path(name):
         path = Path(name_or_json)
         stem = path.name.split(".")[0]
         _refuse(annotations, "annotations", "the data set is an annotation file already; leave it out")
         # Many data sets use the same file name; the folder then identifies the data set.
         return read_annotations(
-            path, root=data, name=path.absolute().parent.name if stem == "annotations" else stem
+            path,
+            root=data,
+            name=path.absolute().parent.name if stem == "annotations" else stem,
+            cache=cache,
         )
     card = read_card(name)
     if card.name != "miniature":
-        return load_known(name, data, annotations)
+        return load_known(name, data, annotations, cache)
     if ":" in name:
         raise InputError(f"data set: got {name[:60]!r}, the miniature has no variants")
     _refuse(data, "data", "but the miniature makes its own videos; leave it out")

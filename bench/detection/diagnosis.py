@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.detection.evaluation import Floats, Indices, Segments, average_precision, codes, match, right_of
+from bench.detection.evaluation import average_precision
+from bench.detection.matching import match, pair, right_of
+from bench.detection.segments import Floats, Indices, Segments, codes
 from bench.io.errors import InputError
 
 KINDS = ("true positive", "double detection", "wrong label", "localization", "confusion", "background")
@@ -80,15 +82,15 @@ def diagnose(
     label = codes(detections.label, classes)[rank]
     video = codes(detections.video, videos)[rank]
     start, end = (np.asarray(column, dtype=np.float64)[rank] for column in (detections.start, detections.end))
-    holder = match(
-        truth_video * len(classes) + truth_class,
-        np.asarray(ground_truth.start, dtype=np.float64),
-        np.asarray(ground_truth.end, dtype=np.float64),
-        np.where(video >= 0, video * len(classes) + label, -1),
-        start,
-        end,
-        tiou,
+    truth_start, truth_end = (
+        np.asarray(column, dtype=np.float64) for column in (ground_truth.start, ground_truth.end)
     )
+    pairs = pair(
+        (truth_video * len(classes) + truth_class, truth_start, truth_end),
+        (np.where(video >= 0, video * len(classes) + label, -1), start, end),
+        tiou.min(),
+    )
+    holder = match(pairs, tiou)
     right = right_of(holder, len(rank))
     place = _place_in_class(label, len(classes))
     group = place // totals[label]

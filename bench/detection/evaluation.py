@@ -1,58 +1,38 @@
 """Mean average precision over temporal IoU, as the official ActivityNet evaluator defines it.
 
-Heilbron et al., CVPR 2015, and the challenge's evaluation code; vectorized here.
+Heilbron et al., CVPR 2015, and the challenge's evaluation code; vectorized here. Ours and the official code
+(ActivityNet, Evaluation/eval_detection.py) agree except in these cases:
+
+- Differs: two segments of zero length. The official code divides 0 by 0, and as NaN is not below any
+  threshold, the detection matches the instance, wherever the two lie in the video, and before any other
+  instance. Here their tIoU is 0, and an instance of zero length is never detected.
+- Differs: the order of equal scores in a class, and of equal tIoUs of a detection. The official code leaves
+  both to ``argsort()[::-1]``, NumPy's default sort: unstable, and dependent on the number of values, NumPy's
+  version and the processor's instruction set. Here equal scores keep the order of the input, and of equal
+  tIoUs the earlier instance is tried first.
+- Differs: detections of labels without an instance. The official code stops with a KeyError. Here they are
+  counted and change no result.
+- Same: detections in videos without an instance are false positives of their class.
+
+``evaluate(..., official=True)`` reproduces the first two, and the official order of all sums, bit for bit,
+with the same NumPy on the same kind of processor. The official code asks a server for a list of blocked
+videos, which is no longer there; nothing is blocked here. Python 2, for which it was written, read objects in
+an order of its own; here, as in Python 3, videos have the file's order.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.detection.counts import Counts, equal_scores, matching_affix
+from bench.detection.matching import match, pair, right_of
+from bench.detection.segments import Floats, Indices, Segments, codes, duplicates
 from bench.io.errors import InputError
-
-Floats = NDArray[np.float64]
-Indices = NDArray[np.int64]
-Names = NDArray[Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Segments:
-    """A table of n segments, one column per field. Times are in seconds; only detections have a ``score``."""
-
-    video: Names
-    label: Names
-    start: Floats
-    end: Floats
-    score: Floats | None = None
-
-    def __post_init__(self) -> None:
-        columns = [self.label, self.start, self.end] + ([] if self.score is None else [self.score])
-        if any(np.shape(column) != (len(self.video),) for column in columns):
-            shapes = [np.shape(column) for column in (self.video, *columns)]
-            raise InputError(f"segments: columns of shapes {shapes}, allowed are columns of one length")
-
-    def __len__(self) -> int:
-        return len(self.video)
-
-
-@dataclasses.dataclass(frozen=True)
-class Counts:
-    """Counts of the input of an evaluation."""
-
-    videos: int
-    """Videos with at least one instance."""
-    instances: int
-    detections: int
-    detections_in_unknown_videos: int
-    """Detections in videos without any instance: false positives, if their label is known."""
-    detections_of_unknown_labels: int
-    """Detections of labels without any instance. They belong to no class and change no result."""
-    classes_without_detections: int
-    """Classes without a detection; their AP is 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,17 +49,27 @@ class Evaluation:
     average: float
     """Mean of ``map`` over the thresholds."""
     counts: Counts
+    official: bool = False
+    """Whether ties and segments of zero length are treated as by the official code."""
+    suggestion: str | None = None
+    """If all detections are in unknown videos: the prefix or suffix with which video ids would match."""
 
 
-def evaluate(ground_truth: Segments, detections: Segments, tiou_thresholds: Sequence[float]) -> Evaluation:
+def evaluate(
+    ground_truth: Segments,
+    detections: Segments,
+    tiou_thresholds: Sequence[float],
+    *,
+    official: bool = False,
+) -> Evaluation:
     """Return the average precision of ``detections`` for every class of ``ground_truth`` and threshold.
 
     Within a class and at one threshold, detections are visited in order of descending score. Each is matched
     to the instance of its video that has the highest tIoU of at least the threshold and is not yet matched;
-    if there is one, the detection is a true positive. AP is the area under the precision made monotone. Equal
-    scores keep their input order (the official code leaves that order to an unstable sort); of equal tIoUs
-    the earlier instance is tried first. A class without detections has AP 0. Raises ``InputError`` for an
-    empty ground truth, detections without scores, and thresholds outside of (0, 1].
+    if there is one, the detection is a true positive. AP is the area under the precision made monotone. A
+    class without detections has AP 0. With ``official``, the numbers are those of the official code, bit for
+    bit, if rows have the order of its files (the module's docstring says what differs otherwise). Raises
+    ``InputError`` for an empty ground truth, detections without scores, and thresholds outside of (0, 1].
     """
     tiou = tuple(float(each) for each in tiou_thresholds)
     if not tiou or not all(0 < each <= 1 for each in tiou):
@@ -89,27 +79,34 @@ def evaluate(ground_truth: Segments, detections: Segments, tiou_thresholds: Sequ
     if detections.score is None:
         raise InputError("detections: no scores, allowed is a score for each")
 
-    classes, truth_class = np.unique(ground_truth.label, return_inverse=True)
+    classes, first, truth_class = np.unique(ground_truth.label, return_index=True, return_inverse=True)
     videos, truth_video = np.unique(ground_truth.video, return_inverse=True)
     found_class = codes(detections.label, classes)
     found_video = codes(detections.video, videos)
+    score = np.asarray(detections.score, dtype=np.float64)
     # From here on detections are numbered by rank, best first; those of unknown labels are removed.
-    rank = np.argsort(-np.asarray(detections.score, dtype=np.float64), kind="stable")
+    rank = _official_rank(score, found_class) if official else np.argsort(-score, kind="stable")
     rank = rank[found_class[rank] >= 0]
     label = found_class[rank]
-    group = np.where(found_video[rank] >= 0, found_video[rank] * len(classes) + label, -1)
-    holder = match(
-        truth_video * len(classes) + truth_class,
-        np.asarray(ground_truth.start, dtype=np.float64),
-        np.asarray(ground_truth.end, dtype=np.float64),
-        group,
-        np.asarray(detections.start, dtype=np.float64)[rank],
-        np.asarray(detections.end, dtype=np.float64)[rank],
-        np.asarray(tiou),
+    start, end = (np.asarray(column, dtype=np.float64)[rank] for column in (detections.start, detections.end))
+    truth_start, truth_end = (
+        np.asarray(column, dtype=np.float64) for column in (ground_truth.start, ground_truth.end)
     )
-    right = right_of(holder, len(rank))
-    ap = average_precision(right, label, np.bincount(truth_class, minlength=len(classes)))
-    means = ap.mean(axis=0)
+    group = np.where(found_video[rank] >= 0, found_video[rank] * len(classes) + label, -1)
+    pairs = pair(
+        (truth_video * len(classes) + truth_class, truth_start, truth_end),
+        (group, start, end),
+        min(tiou),
+        official=official,
+    )
+    right = right_of(match(pairs, np.asarray(tiou)), len(rank))
+    instances = np.bincount(truth_class, minlength=len(classes))
+    if official:
+        ap, means, average = _official_means(right, label, instances, np.argsort(first))
+    else:
+        ap = average_precision(right, label, instances)
+        means = ap.mean(axis=0)
+        average = float(means.mean())
     counts = Counts(
         videos=len(videos),
         instances=len(ground_truth),
@@ -117,78 +114,17 @@ def evaluate(ground_truth: Segments, detections: Segments, tiou_thresholds: Sequ
         detections_in_unknown_videos=int((found_video < 0).sum()),
         detections_of_unknown_labels=int((found_class < 0).sum()),
         classes_without_detections=len(classes) - len(np.unique(label)),
+        duplicate_instances=int(duplicates(ground_truth).sum()),
+        instances_of_zero_length=int((truth_start == truth_end).sum()),
+        detections_of_zero_length=int((start == end).sum()),
+        detections_of_zero_length_at_such_instances=pairs.empty,
+        detections_of_equal_score=equal_scores(label, score[rank]),
+        detections_of_equal_tiou=pairs.equal,
     )
+    lost = len(detections) > 0 and counts.detections_in_unknown_videos == len(detections)
+    suggestion = matching_affix(set(detections.video.tolist()), set(videos.tolist())) if lost else None
     names = tuple(str(each) for each in classes)
-    return Evaluation(tiou, names, ap, tuple(map(float, means)), float(means.mean()), counts)
-
-
-def codes(values: Names, known: Names) -> Indices:
-    """Return the index of every value in the sorted ``known``, or -1."""
-    table = {name: index for index, name in enumerate(known.tolist())}
-    return np.fromiter((table.get(value, -1) for value in np.asarray(values).tolist()), np.int64, len(values))
-
-
-def match(
-    truth_group: Indices,
-    truth_start: Floats,
-    truth_end: Floats,
-    group: Indices,
-    start: Floats,
-    end: Floats,
-    tiou: Floats,
-) -> Indices:
-    """Return (thresholds, instances): the rank of the matched detection, or their number if there is none.
-
-    A group is a class in a video. Visiting detections by rank and matching each to its best free instance
-    gives the unique stable matching of detections that prefer by tIoU and instances that prefer by rank.
-    Therefore all detections propose at once, instances keep the best rank, and a rejected detection proposes
-    to its next instance (Gale-Shapley): a few rounds of array operations, for all thresholds together.
-    """
-    order = np.argsort(truth_group, kind="stable")
-    first = np.searchsorted(truth_group[order], group, side="left")
-    number = np.searchsorted(truth_group[order], group, side="right") - first
-    # Every pair of a detection and an instance of its group, by detection.
-    one = np.repeat(np.arange(len(group)), number)
-    other = order[
-        np.arange(len(one)) - np.repeat(np.cumsum(number) - number, number) + np.repeat(first, number)
-    ]
-    inner = np.minimum(end[one], truth_end[other]) - np.maximum(start[one], truth_start[other])
-    inner = inner.clip(min=0)
-    union = (end - start)[one] + (truth_end - truth_start)[other] - inner
-    overlap = np.divide(inner, union, out=np.zeros_like(inner), where=union > 0)
-    close = overlap >= tiou.min()
-    one, other, overlap = one[close], other[close], overlap[close]
-    by_preference = np.lexsort((-overlap, one))
-    one, other, overlap = one[by_preference], other[by_preference], overlap[by_preference]
-    first = np.searchsorted(one, np.arange(len(group)))
-
-    # Preferences are sorted by descending tIoU, so a threshold keeps a prefix of each detection's list.
-    length = np.stack([np.bincount(one[overlap >= each], minlength=len(group)) for each in tiou])
-    free = len(group)  # worse than any rank
-    holder = np.full((len(tiou), len(truth_group)), free)
-    position = np.zeros_like(length)
-    level, who = (length > 0).nonzero()
-    while len(who):
-        wanted = other[first[who] + position[level, who]]
-        before = holder[level, wanted]
-        np.minimum.at(holder, (level, wanted), who)
-        after = holder[level, wanted]
-        lost = after != who
-        # One entry per instance whose match changed: the new detection.
-        ousted = ~lost & (before != free)
-        level = np.concatenate((level[lost], level[ousted]))
-        who = np.concatenate((who[lost], before[ousted]))
-        position[level, who] += 1
-        more = position[level, who] < length[level, who]
-        level, who = level[more], who[more]
-    return holder
-
-
-def right_of(holder: Indices, detections: int) -> NDArray[np.bool_]:
-    """Return (thresholds, detections): whether each detection, sorted by rank, matches an instance."""
-    right = np.zeros((len(holder), detections + 1), dtype=bool)
-    right[np.arange(len(holder))[:, None], holder] = True
-    return right[:, :-1]
+    return Evaluation(tiou, names, ap, tuple(map(float, means)), average, counts, official, suggestion)
 
 
 def average_precision(right: NDArray[np.bool_], label: Indices, instances: Indices) -> Floats:
@@ -204,3 +140,39 @@ def average_precision(right: NDArray[np.bool_], label: Indices, instances: Indic
         best_from_here = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         ap[index] = (best_from_here * mine).sum(axis=1) / total
     return ap
+
+
+def _official_rank(score: Floats, label: Indices) -> Indices:
+    """Return the detections of known labels, class by class, in the official order of their scores."""
+    order = np.argsort(label, kind="stable")
+    bounds = np.searchsorted(label[order], np.arange(label.max(initial=-1) + 2))
+    classes = [order[begin:end] for begin, end in itertools.pairwise(bounds)]
+    ranks = [mine[score[mine].argsort()[::-1]] for mine in classes]
+    return np.concatenate(ranks) if ranks else order[:0]
+
+
+def _official_means(
+    right: NDArray[np.bool_], label: Indices, instances: Indices, order: Indices
+) -> tuple[Floats, Floats, float]:
+    """Return AP (classes, thresholds), its means over classes and their mean, summed in the official order.
+
+    ``label`` is sorted. ``order`` is the official order of classes: that of their first instances.
+    """
+    ap = np.zeros((len(right), len(instances)))
+    bounds = np.searchsorted(label, np.arange(len(instances) + 1))
+    for place, index in enumerate(order):
+        mine = right[:, bounds[index] : bounds[index + 1]]
+        if mine.shape[1] == 0:
+            continue
+        hits = mine.cumsum(axis=1)
+        precision = hits / np.arange(1, mine.shape[1] + 1)
+        recall = hits / float(instances[index])
+        for level in range(len(right)):
+            padded = np.hstack([[0], precision[level], [0]])
+            best_from_here = np.maximum.accumulate(padded[::-1])[::-1]
+            reached = np.hstack([[0], recall[level], [1]])
+            steps = np.flatnonzero(reached[1:] != reached[:-1]) + 1
+            ap[level, place] = np.sum((reached[steps] - reached[steps - 1]) * best_from_here[steps])
+    means = ap.mean(axis=1)
+    # ``order`` gives the class of each column; the result has the classes sorted by name.
+    return ap[:, np.argsort(order)].T.copy(), means, float(means.mean())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench.detection.evaluation import Segments, codes
+from bench.detection.segments import Segments, codes
 from bench.io.errors import InputError
 
 PROPOSALS = (1, 5, 10, 50, 100)

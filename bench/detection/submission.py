@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from bench.detection.evaluation import Segments
+from bench.detection.segments import Segments
 from bench.io.errors import InputError
 from bench.io.reading import gc_paused, named_in_errors, read_json
 from bench.io.text import is_name, printable

@@ -1,1 +1,1 @@
-"""Output of ``bench.predict`` for one video: segment files, a timeline figure, an annotated video."""
+"""Output of ``bench.predict``: segment files, subtitles, timeline figures and annotated videos."""

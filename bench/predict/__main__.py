@@ -1,35 +1,47 @@
-"""``python -m bench.predict``: detect the actions in one of your own videos, by a run with kept weights.
+"""``python -m bench.predict``: detect the actions in your own videos, by a run with kept weights.
 
-Writes VIDEO.json (an ActivityNet submission), VIDEO.csv and VIDEO.png, and with --mp4 a copy of the video
-with its labels drawn on the frames, without sound.
+Writes VIDEO.json (an ActivityNet submission), VIDEO.csv and VIDEO.png for each video, or other --format, and
+with --mp4 a copy of the video with its labels drawn on the frames, without sound. The exit code is 2 if any
+video cannot be read; the others are predicted all the same.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import math
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.config.arguments import device_of, real, whole
 from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser, run_command
+from bench.io.text import printable
 
 if TYPE_CHECKING:
+    from bench.predict.detector import VideoDetector
+    from bench.predict.inputs import Job
     from bench.predict.segments import Segment
-    from bench.training.checkpoints.export import Checkpoint
-    from datasets.video.frames import VideoInfo
+
+
+FORMATS = ("json", "csv", "png", "srt", "eaf")
+
+
+def formats(text: str) -> tuple[str, ...]:
+    """Return the formats of a list with commas, each once."""
+    names = tuple(dict.fromkeys(name.strip().lower() for name in text.split(",")))
+    if wrong := [name for name in names if name not in FORMATS]:
+        raise argparse.ArgumentTypeError(f"got '{wrong[0]}', allowed are {', '.join(FORMATS)}")
+    return names
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the argument parser."""
     result = CommandParser(prog="python -m bench.predict", description=__doc__)
     add = result.add_argument
-    add("video", type=Path, metavar="VIDEO", help="a video file")
+    add("videos", type=Path, nargs="+", metavar="VIDEO", help="video files, and folders of them at any depth")
     add(
         "--run",
         type=Path,
@@ -39,6 +51,13 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--weights", type=Path, help="the pre-trained weights of the run, if they are not shipped")
     add("--out", type=Path, default=Path("predictions"), metavar="DIR", help="default: predictions")
+    add(
+        "--format",
+        type=formats,
+        default=("json", "csv", "png"),
+        metavar="NAMES",
+        help="files to write: json, csv, png, srt (subtitles), eaf (ELAN); default: json,csv,png",
+    )
     add(
         "--min-score",
         type=real(lambda value: 0 <= value < math.inf, "0 or more"),
@@ -71,111 +90,110 @@ def checkpoint_of(run: Path) -> Path:
     return path
 
 
-def find(
-    video: Path, info: VideoInfo, checkpoint: Checkpoint, weights: Path | None, device_name: str
-) -> tuple[list[Segment], dict[str, Any]]:
-    """Return the segments of a video, best first, and their provenance as JSON values."""
-    import dataclasses
-
-    import torch
-    from tqdm import tqdm
-
-    from bench.data.frame_loader import FrameLoader, default_cache_bytes, default_workers
-    from bench.data.frame_store import open_store
-    from bench.io.reading import file_sha256
-    from bench.predict.segments import Segment
-    from bench.training.checkpoints.export import restore
-    from bench.training.inference import detect_all
-    from datasets.annotations.dataset import Dataset, Video
-    from datasets.video.frames import readers_used
-    from strategies.base import settings
-
-    device, note = torch.device(device_name), checkpoint.note
-    if device.type == "cpu":
-        # As in bench.run: a CPU takes thirty times as long in bfloat16.
-        note = dataclasses.replace(note, protocol=dataclasses.replace(note.protocol, precision="float32"))
-    protocol = note.protocol
-    torch.set_num_threads(protocol.threads)
-    detector = restore(checkpoint, weights, note).to(device)
-    geometry = detector.backbone.geometry
-    own = Video(video.stem, "own", info.duration, (), video.name)
-    sha256 = file_sha256(video)
-    dataset = Dataset("own", "own", note.classes, (own,), sha256, video, video.parent)
-    loader = FrameLoader(default_cache_bytes(), default_workers(device.type))
-    with (
-        contextlib.closing(loader),
-        tqdm(total=2, desc="predicting", leave=False, disable=not sys.stderr.isatty()) as bar,
-    ):
-        store = open_store(dataset, "own", protocol, geometry, loader)
-        bar.update()
-        found, _ = detect_all(detector, store, protocol, device)
-        bar.update()
-    entries = found[0].entries(note.classes)
-    bounds = [each["segment"] for each in entries]
-    segments = [
-        Segment(start, end, each["label"], each["score"])
-        for (start, end), each in zip(bounds, entries, strict=True)
-    ]
-    origin = {
-        "run": note.run,
-        "checkpoint_sha256": checkpoint.sha256,
-        "model": note.model,
-        "weights": dataclasses.asdict(note.weights),
-        "strategy": settings(note.strategy),
-        "trained_on": note.dataset,
-        "seed": note.seed,
-        "protocol": checkpoint.note.protocol.digest(),
-        "classifier": protocol.classifier,
-        "precision": protocol.precision,
-        "device": device.type,
-        "video": {"file": video.name, "sha256": sha256, "seconds": info.duration, "reader": readers_used()},
-    }
-    return segments, origin
-
-
-def check_options(options: argparse.Namespace) -> None:
-    """Raise InputError if ``--mp4`` would replace the video, or the output folder cannot be written."""
-    if options.mp4 and (options.out / f"{options.video.stem}.mp4").resolve() == options.video.resolve():
-        raise InputError(f"--out: {options.out} holds the video itself, which --mp4 would replace")
+def make_folder(out: Path) -> None:
+    """Create the output folder; raise InputError if it cannot be written."""
     try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=options.out):
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        raise InputError(f"--out: {options.out} cannot be written ({error.strerror})") from None
+        raise InputError(f"--out: {out} cannot be written ({error.strerror})") from None
 
 
-def predict(options: argparse.Namespace) -> list[Path]:
-    """Write the output files of one video and return their paths. Raises InputError for invalid input."""
-    check_options(options)
+def check_replaced(todo: Sequence[Job]) -> None:
+    """Raise InputError if ``--mp4`` would replace a video."""
+    videos = {job.video.resolve() for job in todo}
+    for job in todo:
+        if job.output("mp4").resolve() in videos:
+            raise InputError(
+                f"--out: {job.folder} holds the video itself, which --mp4 would replace: {job.video.name}"
+            )
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Write the output files of all videos, print their paths, and return the exit code.
+
+    A video that cannot be read is one line on standard error, and the code is then 2; the others go on.
+    Raises InputError for invalid options, and if the only video cannot be read.
+    """
+    from tqdm import tqdm
+
+    from bench.predict.inputs import jobs
+
+    make_folder(options.out)
+    todo = jobs(options.videos, options.out)
+    if options.mp4:
+        check_replaced(todo)
     path = checkpoint_of(options.run)
     device = device_of(options.device)
-    from bench.io.writing import write_atomically
-    from bench.predict.segments import as_csv, as_json, chosen
-    from bench.predict.timeline import draw_timeline
+    from bench.predict.detector import VideoDetector
     from bench.training.checkpoints.export import read_checkpoint
-    from datasets.video.frames import probe
 
     checkpoint = read_checkpoint(path)
     if options.run.suffix == ".json" and checkpoint.note.run != options.run.stem:
         raise InputError(f"{path}: is of another run than {options.run.name}")
-    info = probe(options.video)
-    found, origin = find(options.video, info, checkpoint, options.weights, device)
+    detector = VideoDetector(checkpoint, options.weights, device)
+    failed = 0
+    quiet = not sys.stderr.isatty()
+    with tqdm(todo, desc="predicting", unit="video", leave=False, disable=quiet) as bar:
+        for job in bar:
+            try:
+                lines = predict_video(job, detector, options)
+            except InputError as error:
+                if len(todo) == 1:
+                    raise
+                failed += 1
+                bar.write(f"bench.predict: {error}", file=sys.stderr)
+            else:
+                bar.write("\n".join(lines), file=sys.stdout)
+    if failed:
+        print(f"bench.predict: {failed} of {len(todo)} videos could not be read", file=sys.stderr)
+    return 2 if failed else 0
+
+
+def predict_video(job: Job, detector: VideoDetector, options: argparse.Namespace) -> list[str]:
+    """Write the output files of one video, and return the lines to print: a note, if any, and their paths.
+
+    Raises InputError for a video that cannot be read.
+    """
+    from bench.io.writing import write_atomically
+    from bench.predict.players import as_eaf, as_srt, player_offset
+    from bench.predict.segments import as_csv, as_json, chosen
+    from bench.predict.timeline import draw_timeline
+    from datasets.checks.videos import OFFSET_SECONDS
+    from datasets.video.frames import probe
+
+    info = probe(job.video)
+    offset = player_offset(job.video, info)
+    found, origin = detector.find(job.video, info)
     segments = chosen(found, options.min_score, options.top)
-    origin |= {"segments_found": len(found), "min_score": options.min_score, "top": options.top}
-    name, files = options.video.stem, []
-    contents = {
-        "json": as_json(name, segments, origin),
-        "csv": as_csv(segments),
-        "png": draw_timeline(name, segments, info.duration),
+    origin |= {
+        "segments_found": len(found),
+        "min_score": options.min_score,
+        "top": options.top,
+        "offset_seconds": offset,
     }
-    for suffix, content in contents.items():
-        files.append(options.out / f"{name}.{suffix}")
-        write_atomically(files[-1], content)
+    makers: dict[str, Callable[[], bytes]] = {
+        "json": lambda: as_json(job.name, segments, origin),
+        "csv": lambda: as_csv(segments),
+        "png": lambda: draw_timeline(job.name, segments, info.duration),
+        "srt": lambda: as_srt(segments, offset),
+        "eaf": lambda: as_eaf(segments, offset, job.video, job.folder),
+    }
+    lines = []
+    if abs(offset) > OFFSET_SECONDS:
+        lines.append(
+            f"{job.video}: the picture begins {offset:.3f} s after the container: add offset_seconds to the "
+            "times in json, csv and png to get the player's"
+        )
+    job.folder.mkdir(parents=True, exist_ok=True)
+    for suffix in options.format:
+        write_atomically(job.output(suffix), makers[suffix]())
+        lines.append(str(job.output(suffix)))
     if options.mp4:
-        files.append(options.out / f"{name}.mp4")
-        film(options.video, files[-1], segments)
-    return files
+        film(job.video, job.output("mp4"), segments)
+        lines.append(str(job.output("mp4")))
+    return [printable(line) for line in lines]
 
 
 def film(source: Path, target: Path, segments: list[Segment]) -> None:
@@ -195,13 +213,7 @@ def film(source: Path, target: Path, segments: list[Segment]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; invalid input prints one line and returns exit code 2."""
-
-    def action(options: argparse.Namespace) -> int:
-        for file in predict(options):
-            print(file)
-        return 0
-
-    return run_command(parser(), arguments, action)
+    return run_command(parser(), arguments, predict)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from bench.io.errors import InputError
 from bench.io.writing import atomic_path
 from bench.predict.segments import Segment, select_for_display
 from bench.predict.timeline import colour_of, plain
+from bench.report.figures.fonts import draw_with_fonts
 from bench.report.figures.style import STYLE
 from datasets.video.index import VideoIndex, inspect
 from datasets.video.pyav_reader import pyav_frames
@@ -121,7 +122,7 @@ def draw_strip(now: Sequence[Segment], numbers: Sequence[int], shape: Sequence[i
                 va="center_baseline",
                 fontsize=0.5 * line,
             )
-        agg.draw()  # type: ignore[no-untyped-call]
+        draw_with_fonts(figure, agg.draw)
         drawn = np.asarray(agg.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
     strip = np.zeros((height, width, 3), dtype=np.uint8)
     strip[: drawn.shape[0], : drawn.shape[1]] = drawn[:height, :width]

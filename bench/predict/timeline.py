@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from bench.io.text import printable
 from bench.predict.segments import Segment, select_for_display
+from bench.report.figures.fonts import draw_with_fonts
 from bench.report.figures.style import COLOURS, HATCHES, canvas
 
 TEXT_SHARE = 0.04
@@ -52,9 +53,13 @@ def draw_timeline(name: str, segments: Sequence[Segment], seconds: float) -> byt
             f"seconds of {plain(name)}; {len(shown)} of {len(segments)} segments, "
             "those that no better one of their label covers; height: score"
         )
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", metadata={"Software": None})
-        return picture.getvalue()
+
+        def draw() -> bytes:
+            picture = io.BytesIO()
+            figure.savefig(picture, format="png", metadata={"Software": None})
+            return picture.getvalue()
+
+        return draw_with_fonts(figure, draw)
 
 
 def plain(text: str) -> str:

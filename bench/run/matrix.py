@@ -10,17 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.io.errors import InputError
+from bench.io.text import printable
 from bench.io.writing import check_inside
 from bench.records.paths import RESULTS, WORK
 from bench.run.options import default_workers
 from bench.run.specification import ResolvedRun, RunSpecification, resolve_runs
 from datasets.annotations.dataset import Dataset
+from datasets.checks.checking import Finding
 
 NEEDED_BYTES = 64 * 2**20
 
 
 def load_dataset(spec: RunSpecification) -> Dataset:
-    """Return the data set, with a progress bar while it is generated."""
+    """Return the data set, with a progress bar while it is generated; print what was guessed in its file."""
     from tqdm import tqdm
 
     with tqdm(desc="generating videos", leave=False, disable=not sys.stderr.isatty()) as bar:
@@ -29,20 +31,54 @@ def load_dataset(spec: RunSpecification) -> Dataset:
             bar.total = total
             bar.update(done - bar.n)
 
-        return spec.load_dataset(progress)
+        dataset = spec.load_dataset(progress)
+    for note in dataset.notes:
+        print(f"bench.run: {dataset.path.name}: {printable(note)}", file=sys.stderr)
+    return dataset
+
+
+def check_subsets(run: ResolvedRun) -> None:
+    """Raise InputError for subsets that cannot be trained or evaluated on; print what is doubtful."""
+    from datasets.checks import subsets
+
+    protocol, dataset = run.protocol, run.dataset
+    used = (protocol.training_subset, protocol.evaluation_subset)
+    classified = run.spec.classifier is None
+    report(subsets.check_subsets(dataset.path.name, dataset.videos, *used, classified=classified), run)
 
 
 def check_data(run: ResolvedRun) -> None:
-    """Raise InputError for a missing subset, or a video that cannot be opened or is too short."""
-    from tqdm import tqdm
+    """Raise InputError for a video that is missing, cannot be read or is too short; print what is doubtful.
 
-    from datasets.annotations.reader import video_path
-    from datasets.checks.checking import require_fit
+    These are the findings of ``bench.doctor``, from the same functions.
+    """
+    from datasets.cards.cards import known_datasets, read_card, split_name
+    from datasets.checks.videos import check_used_videos
 
-    dataset, protocol = run.dataset, run.protocol
-    videos = [*dataset.subset(protocol.training_subset), *dataset.subset(protocol.evaluation_subset)]
-    for video in tqdm(videos, desc="checking videos", leave=False, disable=not sys.stderr.isatty()):
-        require_fit(video_path(dataset, video), video)
+    name, cache = split_name(run.spec.dataset)[0], run.spec.cache
+    card = read_card(name) if name in known_datasets() else None
+    used = (run.protocol.training_subset, run.protocol.evaluation_subset)
+    report(check_used_videos(run.dataset, used, card, Path(cache) if cache else None), run)
+
+
+def report(findings: Sequence[Finding], run: ResolvedRun) -> None:
+    """Raise InputError for the first error, else print one line for each kind of warning."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.level, finding.kind), []).append(finding)
+    for level, kind in sorted(groups):  # errors first
+        found = groups[level, kind]
+        first, count = found[0], len(found)
+        what = f"{first.video}: {first.text}" if first.video else first.text
+        if kind == "missing":
+            files = {video.id: video.file for video in run.dataset.videos}
+            what = run.dataset.folder.missing(first.video, files[first.video])
+        line = what if kind in ("missing", "two files") or not first.video else f"{kind}: {what}"
+        line += f"; {count} such findings, bench.doctor lists them" if count > 1 else ""
+        if level == "error":
+            raise InputError(line)
+        if level == "warning":
+            print(f"bench.run: warning: {printable(line)}", file=sys.stderr)
 
 
 def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int:
@@ -55,6 +91,7 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
     check_writable(options.results)
     check_locks(options.results)
     runs = resolve_runs(specs, load_dataset(specs[0]))
+    check_subsets(runs[0])
     runs[0].class_scores()
     if options.fit is not None:
         from bench.run.memory_check import fit_micro_batch

@@ -20,6 +20,7 @@ from bench.config.arguments import (
 from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser
 from bench.run.cluster.slurm_options import check_launcher, cluster_device
+from datasets.cards.cards import is_annotation_path
 from strategies import settings_of, strategy_names
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("--model", default="vit-t", help="backbone (default: vit-t, the embedded one)")
     add(
-        "--dataset", default="miniature", help="a known name such as thumos14:211, or the path of a JSON file"
+        "--dataset", default="miniature", help="a known name such as thumos14:211, or the path of annotations"
     )
     add("--annotations", type=Path, help="a known data set's annotations, where they are not in --data")
     add("--data", type=Path, help="folder with the data set's videos")
@@ -180,7 +181,7 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
             model=options.model,
             strategy=name,
             strategy_settings=changed[name],
-            dataset=_absolute(options.dataset) if ".json" in options.dataset else options.dataset,
+            dataset=_absolute(options.dataset) if is_annotation_path(options.dataset) else options.dataset,
             data=_absolute(options.data) if options.data else None,
             cache=_absolute(options.cache) if options.cache else None,
             weights=weights if weights in ("source", "random") else _absolute(weights),

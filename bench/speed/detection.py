@@ -11,7 +11,7 @@ from bench.speed import Inputs, Measurement, seconds_of
 if TYPE_CHECKING:
     import numpy as np
 
-    from bench.detection.evaluation import Segments
+    from bench.detection.segments import Segments
 
 TIOUS = tuple(round(0.1 * each, 1) for each in range(1, 10))
 
@@ -52,7 +52,7 @@ def suppression(inputs: Inputs) -> list[Measurement]:
 def _synthetic(truths: int, found: int) -> tuple[Segments, Segments]:
     import numpy as np
 
-    from bench.detection.evaluation import Segments
+    from bench.detection.segments import Segments
 
     generator = np.random.default_rng(0)
 

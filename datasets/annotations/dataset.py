@@ -1,10 +1,12 @@
 """A data set after its files were read: videos, instances, and the repairs made while reading."""
 
+import functools
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from bench.io.errors import InputError
+from datasets.annotations.files import VideoFolder
 
 ACTION = "action"
 Policy = Literal["refuse", "drop", "keep"]
@@ -69,7 +71,8 @@ class Dataset:
 
     `sha256` covers the annotation file's bytes, durations from other sources, and a known data set's variant
     and missing videos: it identifies the ground truth. `missing` lists videos that the user declared absent;
-    the variant's name then contains their number. `repairs` counts the changes made while reading.
+    the variant's name then contains their number. `repairs` counts the changes made while reading, and
+    `notes` are lines on what was guessed in the file of an annotation tool.
     """
 
     name: str
@@ -82,6 +85,12 @@ class Dataset:
     file_pattern: str = "{id}"
     repairs: Repairs = field(default_factory=Repairs)
     missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def folder(self) -> VideoFolder:
+        """The files below the root, listed once."""
+        return VideoFolder(self.root, self.file_pattern)
 
     @property
     def clipped(self) -> int:

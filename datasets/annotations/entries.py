@@ -75,10 +75,12 @@ class EntryReader:
         where = f"database.{key}"
         subset = self.text(self.field(entry, "subset", where), f"{where}.subset")
         facts = self.facts.get(key)
-        if "duration" in entry or facts is None:
-            duration = self.positive(self.field(entry, "duration", where), f"{where}.duration")
-        else:
+        if not lacks_duration(entry):
+            duration = self.positive(entry["duration"], f"{where}.duration")
+        elif facts is not None:
             duration = facts.duration
+        else:
+            self.fail(f"{where}.duration", "missing, and no table beside the file and no video file has it")
         rate = facts.frames_per_second if facts else None
         if entry.get("fps") is not None:
             rate = self.positive(entry["fps"], f"{where}.fps", "of frames per second")
@@ -139,19 +141,14 @@ class EntryReader:
         return None
 
     def unique(self, instances: list[Instance], where: str) -> list[Instance]:
-        """Return the instances sorted by start, without duplicates if the policy drops them."""
-        if self.policy.duplicates == "keep":
-            return instances
+        """Return the instances, which are sorted by start, without duplicates if the policy drops them."""
         kept: list[Instance] = []
         for instance in instances:
-            if not is_duplicate(instance, kept):
-                kept.append(instance)
-            elif self.policy.duplicates == "refuse":
-                self.fail(
-                    where, f"{instance.label} from {instance.start:g} to {instance.end:g} s is there twice"
-                )
-            else:
-                self.count("duplicates")
+            if is_duplicate(instance, kept):
+                problem = f"{instance.label} from {instance.start:g} to {instance.end:g} s is there twice"
+                if self.apply_policy("duplicates", self.policy.duplicates, where, problem, instance) is None:
+                    continue
+            kept.append(instance)
         return kept
 
     def count(self, kind: str) -> None:
@@ -189,6 +186,11 @@ class EntryReader:
         if problem := unsafe_name(name, allow_folders=True):
             self.fail(f"{where}.file", f"{format_value(name)} {problem}")
         return name
+
+
+def lacks_duration(entry: Any) -> bool:
+    """Return whether an entry has no duration, or null: it is then taken from another source."""
+    return isinstance(entry, dict) and entry.get("duration") is None
 
 
 def is_duplicate(instance: Instance, kept: list[Instance]) -> bool:

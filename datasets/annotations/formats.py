@@ -1,8 +1,9 @@
 """Read published annotation formats into one structure: ActivityNet's `database`, not yet checked.
 
 Supported are ActivityNet's JSON (also as written by ActionFormer, AFSD, HACS and FineAction), MultiTHUMOS's
-JSON of numbered actions, and the original THUMOS folder with a text file per class. Single values are checked
-by `datasets.annotations.entries`.
+JSON of numbered actions, the original THUMOS folder with a text file per class, and the files of annotation
+tools (`datasets.annotations.imports`), one or a folder of them. Single values are checked by
+`datasets.annotations.entries`.
 """
 
 import csv
@@ -10,6 +11,7 @@ import hashlib
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,12 @@ from typing import Any
 from bench.io.errors import InputError
 from bench.io.reading import MAX_DATA_BYTES, MAX_RECORD_BYTES, parse_json, read_bytes, read_text, reason
 from bench.io.text import format_value
+from datasets.annotations.imports.columns import guess_columns
+from datasets.annotations.imports.database import Database, ImportOptions, subset_of_name
+from datasets.annotations.imports.formats import KNOWN, holds_json, read_json_import, read_text_import
+from datasets.annotations.imports.tables import is_segment_table
 
+TOOL_SUFFIXES = (".json", ".csv", ".tsv", ".eaf", ".xml")
 NO_CLASSES = re.compile(r"(readme.*|.*class_?list|.*classes)", re.IGNORECASE)
 SUBSET_SUFFIX = re.compile(r"_(val|validation|test)$")
 
@@ -27,13 +34,15 @@ SUBSET_SUFFIX = re.compile(r"_(val|validation|test)$")
 class AnnotationFile:
     """The unchecked `database` of a file or folder, its name for messages, its digest and its kind.
 
-    The digest is that of the bytes; `kind` is `activitynet`, `multithumos` or `thumos-text`.
+    The digest is that of the bytes; `kind` is `activitynet`, `multithumos`, `thumos-text`, a kind of
+    `datasets.annotations.imports`, or `folder`. `notes` say what was guessed or left out.
     """
 
     name: str
     database: Any
     sha256: str
     kind: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,39 +54,60 @@ class VideoFacts:
     frames: int | None = None
 
 
-def read_file(path: Path, numbered: Sequence[str] = ()) -> AnnotationFile:
-    """Return the database of an annotation file (`.json`, `.json.gz`) or of a folder of text files.
+def read_file(
+    path: Path, numbered: Sequence[str] = (), options: ImportOptions | None = None
+) -> AnnotationFile:
+    """Return the database of an annotation file, or of a folder of text files or of annotation tools' files.
 
     `numbered` has the class names of a file that numbers them from 1, unless there is a `class_list.txt`
-    beside it; a number without a name becomes `class 21`. Raises `InputError` if the file cannot be read.
+    beside it; a number without a name becomes `class 21`. `options` has what a tool's file may lack. Raises
+    `InputError` if the file cannot be read, or is of no known format.
     """
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, options or ImportOptions())
     content = read_bytes(path, MAX_DATA_BYTES)
+    return _read_content(path, content, numbered, Database(path.name, options or ImportOptions()))
+
+
+def _read_content(path: Path, content: bytes, numbered: Sequence[str], imported: Database) -> AnnotationFile:
+    """Read a file as its own formats if it has JSON of these, else into `imported`."""
+    digest = hashlib.sha256(content).hexdigest()
+    if not path.name.endswith((".json", ".json.gz")) and not holds_json(content):
+        kind = read_text_import(content, imported)
+        return AnnotationFile(path.name, imported.videos, digest, kind, tuple(imported.notes))
     top = parse_json(content, path.name, packed=path.suffix == ".gz")
     kind = "activitynet"
     if isinstance(top, dict) and "database" not in top and _numbers_actions(top):
         top, kind = {"database": _multithumos(path, top, numbered)}, "multithumos"
+    if isinstance(top, dict) and "database" in top:
+        return AnnotationFile(path.name, top["database"], digest, kind)
+    if found := read_json_import(top, imported):
+        return AnnotationFile(path.name, imported.videos, digest, found, tuple(imported.notes))
     if not isinstance(top, dict):
-        raise InputError(f"{path.name}: top level: got {format_value(top)}, an object is needed")
-    if "database" not in top:
-        raise InputError(f"{path.name}: database: missing")
-    return AnnotationFile(path.name, top["database"], hashlib.sha256(content).hexdigest(), kind)
+        raise InputError(
+            f"{path.name}: top level: got {format_value(top)}, an object is needed; known are {KNOWN}"
+        )
+    raise InputError(f"{path.name}: database: missing; known are {KNOWN}")
 
 
 def read_facts(path: Path) -> dict[str, VideoFacts]:
     """Return facts by video id from the CSV tables in the annotations' folder.
 
-    A table is used if its header has `video` and either `duration` or `fps` and `count`; others are skipped.
+    A table is used if its header has `video` and either `duration` or `fps` and `count`, and it is no table
+    of segments; others are skipped.
     Raises `InputError` for a value in such a table that is not a positive number.
     """
     folder = path if path.is_dir() else path.parent
     facts: dict[str, VideoFacts] = {}
     for table in sorted(folder.glob("*.csv")):
+        if table == path:
+            continue
         try:
             rows = csv.DictReader(io.StringIO(read_text(table), newline=""))
             header = set(rows.fieldnames or ())
             if "video" not in header or not ({"duration"} <= header or {"fps", "count"} <= header):
+                continue
+            if guess_columns(rows.fieldnames or ()):
                 continue
             for number, row in enumerate(rows, start=2):
                 facts[row["video"] or ""] = _facts(f"{table.name}: line {number}", row)
@@ -150,15 +180,17 @@ def _class_list(path: Path) -> dict[int, str]:
     return names
 
 
-def _read_folder(folder: Path) -> AnnotationFile:
-    """Read the THUMOS challenge's folder: files such as `Biking_val.txt` with lines `video start end`.
+def _read_folder(folder: Path, options: ImportOptions) -> AnnotationFile:
+    """Read the THUMOS challenge's folder, or a folder of annotation tools' files.
+
+    The challenge's has files such as `Biking_val.txt` with lines `video start end`.
 
     The class is the file's name without `_val` or `_test`, the subset the second word of the video's id
     (`video_test_0000004`). Videos without instances are not included: the files do not contain them.
     """
     files = sorted(path for path in folder.rglob("*.txt") if not NO_CLASSES.fullmatch(path.stem))
     if not files:
-        raise InputError(f"{folder}: holds no text file of a class such as Diving_val.txt, nor is it JSON")
+        return _read_tool_files(folder, options)
     digest, database = hashlib.sha256(), dict[str, Any]()
     for path in files:
         label = SUBSET_SUFFIX.sub("", path.stem)
@@ -175,6 +207,44 @@ def _read_folder(folder: Path) -> AnnotationFile:
                         f"{path.name}: line {number}: got {format_value(line)}, 'video start end' is needed"
                     )
     return AnnotationFile(folder.name, database, digest.hexdigest(), "thumos-text")
+
+
+def _read_tool_files(folder: Path, options: ImportOptions) -> AnnotationFile:
+    """Read all annotation files in a folder, each with the subset that its folder or its name gives.
+
+    Tables that are none of segments are left out, with a note: they may have durations.
+    """
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in TOOL_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+    digest, kinds, notes = hashlib.sha256(), Counter[str](), dict[str, None]()
+    database: dict[str, Any] = {}
+    for path in files:
+        name, content = path.relative_to(folder).as_posix(), read_bytes(path, MAX_DATA_BYTES)
+        if path.suffix.lower() == ".csv" and not is_segment_table(content):
+            notes[f"{name} is not read as annotations: it is no table of segments"] = None
+            continue
+        subset = subset_of_name(name) or (path.parent.name if "/" in name else None)
+        imported = Database(name, options, subset)
+        file = _read_content(path, content, (), imported)
+        digest.update(f"{name}\0".encode(errors="replace") + content)
+        kinds[file.kind] += 1
+        notes |= dict.fromkeys(file.notes)
+        for video, entry in file.database.items() if isinstance(file.database, dict) else ():
+            other = database.setdefault(video, entry)
+            if other is not entry:
+                raise InputError(f"{name}: {format_value(video)}: another file of the folder has it too")
+    if not kinds:
+        raise InputError(
+            f"{folder}: holds no text file of a class such as Diving_val.txt and no annotation file; known "
+            f"are {KNOWN}"
+        )
+    shown = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    return AnnotationFile(
+        folder.name, database, digest.hexdigest(), "folder", (f"files read: {shown}", *notes)
+    )
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:

@@ -6,16 +6,15 @@ annotation stops a run at its start instead of causing an unexplained mAP of zer
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench.io.errors import InputError
-from bench.io.text import format_value
 from datasets.annotations.dataset import Dataset, Video
-from datasets.annotations.entries import AnnotationRules, EntryReader
+from datasets.annotations.durations import measured_facts, without_duration
+from datasets.annotations.entries import AnnotationRules, EntryReader, lacks_duration
+from datasets.annotations.files import VideoFolder
 from datasets.annotations.formats import AnnotationFile, VideoFacts, read_facts, read_file
-
-CONTAINERS = ("mp4", "mkv", "webm", "avi", "mov")
 
 
 def read_annotations(
@@ -25,24 +24,30 @@ def read_annotations(
     name: str | None = None,
     variant: str = "own",
     rules: AnnotationRules | None = None,
+    cache: Path | None = None,
 ) -> Dataset:
     """Return the data set of an annotation file, in a format of `datasets.annotations.formats`.
 
     `root` contains the videos (default: `videos` beside the file, else the file's folder). Without `rules`,
     every label is a class, and segments that are empty or outside their video are errors. Durations that are
-    missing in the file are read from a CSV table beside it.
+    missing in the file are read from a CSV table beside it, else from the videos; what is read from videos is
+    cached below `cache`.
 
     Raises `InputError` for a file that cannot be read or violates the format.
     """
-    path = Path(path)
+    path, rules = Path(path), rules or AnnotationRules()
+    file, facts, below = read_file(path), read_facts(path), _root(path, root)
+    if isinstance(file.database, dict):
+        lacking = without_duration(file.database, facts, rules.exclude)
+        facts |= measured_facts(VideoFolder(below, rules.file_pattern), lacking, cache)
     return check_file(
-        read_file(path),
+        file,
         path,
-        _root(path, root),
+        below,
         name=path.name.split(".")[0] if name is None else name,
         variant=variant,
-        rules=rules or AnnotationRules(),
-        facts=read_facts(path),
+        rules=rules,
+        facts=facts,
     )
 
 
@@ -70,11 +75,12 @@ def check_file(
         variant=variant,
         classes=tuple(sorted(labels if rules.classes is None else set(rules.classes))),
         videos=videos,
-        sha256=_digest(file.sha256, {v.id: v.duration for v in videos if "duration" not in database[v.id]}),
+        sha256=_digest(file.sha256, {v.id: v.duration for v in videos if lacks_duration(database[v.id])}),
         path=path,
         root=root,
         file_pattern=rules.file_pattern,
         repairs=reader.repairs,
+        notes=file.notes,
     )
 
 
@@ -87,31 +93,14 @@ def _digest(sha256: str, durations: Mapping[str, float]) -> str:
 
 
 def video_path(dataset: Dataset, video: Video) -> Path:
-    """Return the video's file below the data set's root.
+    """Return the video's file below the data set's root, by the rule of `VideoFolder.find`.
 
-    Tried in turn: the video's own `file`, the data set's pattern unchanged, then the pattern with the usual
-    container suffixes, without and with ActivityNet's prefix `v_`. Raises `InputError` if none is a file.
+    Raises `InputError` if there is none, or if there are several that differ.
     """
-    plain = dataset.file_pattern.replace("{id}", video.id)
-    names = [video.file] if video.file is not None else [plain, *_usual_names(plain)]
-    for name in names:
-        candidate = dataset.root / name
-        try:
-            if candidate.is_file():
-                return candidate
-        except OSError:
-            continue  # a name that is too long for this file system
-    tried = video.file or f"{plain}.{{{','.join(CONTAINERS)}}}, with or without v_ before it"
-    raise InputError(f"{dataset.root}: no file for video {format_value(video.id)}: looked for {tried}")
-
-
-def _usual_names(plain: str) -> Iterable[str]:
-    folder, _, stem = plain.rpartition("/")
-    before = f"{folder}/" if folder else ""
-    for prefix in ("", "v_"):
-        for suffix in CONTAINERS:
-            yield f"{before}{prefix}{stem}.{suffix}"
-            yield f"{before}{prefix}{stem}.{suffix.upper()}"
+    found = dataset.folder.find(video.id, video.file)
+    if found is None:
+        raise InputError(dataset.folder.missing(video.id, video.file))
+    return found
 
 
 def _root(path: Path, root: Path | str | None) -> Path:

@@ -1,5 +1,6 @@
 """Cards: the fixed facts of each known data set, one TOML file per data set beside this module."""
 
+import os
 import tomllib
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -8,6 +9,7 @@ from typing import Any
 
 from bench.io.errors import InputError
 from datasets.annotations.dataset import SegmentPolicy
+from datasets.annotations.imports.formats import SUFFIXES
 
 CARDS = Path(__file__).parent
 
@@ -90,13 +92,19 @@ def split_name(name: str) -> tuple[str, str]:
     return card, variant
 
 
+def is_annotation_path(name: str) -> bool:
+    """Return whether a data set's name is the path of annotations: it has a / or a suffix of such files."""
+    return "/" in name or os.sep in name or name.lower().endswith(SUFFIXES)
+
+
 @lru_cache(maxsize=32)
 def read_card(name: str) -> Card:
     """Return the card of a known data set, with or without `:variant`; `InputError` lists the known ones."""
     name = split_name(name)[0]
     if name not in known_datasets():
         raise InputError(
-            f"data set: got {name[:60]!r}, known are {', '.join(known_datasets())}, or a .json file"
+            f"data set: got {name[:60]!r}, known are {', '.join(known_datasets())}, or an annotation file, "
+            "as my.json, my.csv or ./folder"
         )
     fields: dict[str, Any] = tomllib.loads((CARDS / f"{name}.toml").read_text(encoding="utf-8"))
     variants = tuple(_variant(key, value) for key, value in fields.pop("variants", {}).items())
@@ -115,7 +123,7 @@ def card_protocol(name: str) -> dict[str, str]:
 
     Empty for the miniature, whose card equals the protocol's defaults, and for annotation files.
     """
-    if name.endswith((".json", ".json.gz")) or split_name(name)[0] == "miniature":
+    if is_annotation_path(name) or split_name(name)[0] == "miniature":
         return {}
     if split_name(name)[0] not in known_datasets():
         return {}

@@ -5,24 +5,22 @@ missing videos, two files for one video.
 """
 
 import hashlib
-import itertools
-import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.io.errors import InputError
 from bench.io.reading import read_text
-from bench.io.text import format_value
 from datasets.annotations.dataset import Dataset
+from datasets.annotations.durations import measured_facts, without_duration
 from datasets.annotations.entries import AnnotationRules
+from datasets.annotations.files import VideoFolder, some
 from datasets.annotations.formats import AnnotationFile, VideoFacts, read_facts, read_file
-from datasets.annotations.reader import CONTAINERS, check_file
+from datasets.annotations.reader import check_file
 from datasets.cards.cards import Card, Variant, read_card, split_name
 
 MISSING_LIST = "missing.txt"
-NAMED = 5
 
 
 Probe = Callable[[Sequence[str]], Mapping[str, VideoFacts]]
@@ -32,13 +30,16 @@ def _no_facts(videos: Sequence[str]) -> Mapping[str, VideoFacts]:
     return {}
 
 
-def load_known(name: str, data: Path | None, annotations: Path | None = None) -> Dataset:
+def load_known(
+    name: str, data: Path | None, annotations: Path | None = None, cache: Path | None = None
+) -> Dataset:
     """Return the data set of a card: `thumos14`, or `thumos14:211` for a variant other than its first.
 
     `data` is a folder that contains the videos, at any depth, and the annotations unless `annotations` is
     given: a file or folder with a name of the card, in `data` or in its folder `annotations`. Every video of
     the variant must exist except those that `missing.txt` in `data` lists, one id per line; the variant is
-    then called, for example, `211, 2 missing (1f0c)`. Raises `InputError` for every mismatch.
+    then called, for example, `211, 2 missing (1f0c)`. Durations read from videos are cached below `cache`.
+    Raises `InputError` for every mismatch.
     """
     card = read_card(name)
     variant = card.variant(split_name(name)[1])
@@ -47,8 +48,11 @@ def load_known(name: str, data: Path | None, annotations: Path | None = None) ->
     if not data.is_dir():
         raise InputError(f"{data}: the folder of the videos of {card.name} is no folder")
     path = annotations or find_annotations(card, data)
-    dataset = check_known(card, variant, path, lambda ids: probed_facts(data, ids))
-    absent = _read_missing(data / MISSING_LIST, dataset)
+    folder = VideoFolder(data)
+    dataset = check_known(card, variant, path, lambda ids: measured_facts(folder, dict.fromkeys(ids), cache))
+    absent = read_missing(
+        data / MISSING_LIST, [video.id for video in dataset.videos], f"{card.name}:{variant.name}"
+    )
     if absent:
         digest = hashlib.sha256("\n".join(sorted(absent)).encode()).hexdigest()[:4]
         dataset = replace(
@@ -57,8 +61,13 @@ def load_known(name: str, data: Path | None, annotations: Path | None = None) ->
             variant=f"{variant.name}, {len(absent)} missing ({digest})",
             missing=tuple(sorted(absent)),
         )
-    files = find_videos(data)
-    videos = tuple(replace(video, file=pick_file(data, video.id, files)) for video in dataset.videos)
+    files = {video.id: folder.find(video.id, video.file) for video in dataset.videos}
+    videos = tuple(
+        replace(
+            video, file=None if (found := files[video.id]) is None else found.relative_to(data).as_posix()
+        )
+        for video in dataset.videos
+    )
     if lost := [video.id for video in videos if video.file is None]:
         raise InputError(
             f"{data}: {len(lost)} of {len(videos)} videos of {card.name}:{variant.name} have no file: "
@@ -84,9 +93,9 @@ def check_known(
             entries[video] = {"subset": subset, "annotations": []}
     for video in (*variant.excluded, *card.excluded):
         entries.pop(video, None)
-    facts = {**facts, **probe([key for key in entries if _lacks_duration(entries[key], key, facts)])}
+    facts = {**facts, **probe(list(without_duration(entries, facts)))}
     for video in card.unannotated:
-        if video in entries and _lacks_duration(entries[video], video, facts):
+        if video in entries and video in without_duration({video: entries[video]}, facts):
             raise InputError(
                 f"{file.name}: variant {variant.name} needs {video}, which the file lacks and no video "
                 f"file or table has the duration of; other variants: {_others(card, variant)}"
@@ -124,10 +133,6 @@ def _of_another_subset(entry: Any, wanted: Collection[str]) -> bool:
     return isinstance(entry, dict) and isinstance(entry.get("subset"), str) and entry["subset"] not in wanted
 
 
-def _lacks_duration(entry: Any, key: str, facts: Mapping[str, VideoFacts]) -> bool:
-    return isinstance(entry, dict) and "duration" not in entry and key not in facts
-
-
 def check_counts(card: Card, variant: Variant, dataset: Dataset) -> None:
     """Raise `InputError` if the numbers of videos or instances differ from the variant's."""
     for what, expected in (("videos", variant.videos), ("instances", variant.instances)):
@@ -157,71 +162,15 @@ def find_annotations(card: Card, data: Path) -> Path:
     raise InputError(f"{data}: no annotations of {card.name}: looked for {names}, here and in annotations/")
 
 
-def find_videos(data: Path) -> dict[str, list[str]]:
-    """Return paths of video files below `data`, relative to it and sorted, by name without suffix."""
-    found: dict[str, list[str]] = {}
-    seen: set[tuple[int, int]] = set()
-    for folder, names, files in os.walk(data, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            names.clear()  # a symbolic link to a parent folder
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        for name in sorted(files):
-            stem, _, suffix = name.rpartition(".")
-            if stem and not name.startswith(".") and suffix.lower() in CONTAINERS:
-                found.setdefault(stem, []).append(os.path.relpath(os.path.join(folder, name), data))
-    return found
-
-
-def pick_file(data: Path, video: str, files: Mapping[str, Sequence[str]]) -> str | None:
-    """Return the file of a video: by its id, else with ActivityNet's prefix `v_`, else without it.
-
-    Returns None if there is none. Two files of different size for one id raise `InputError`.
-    """
-    for stem in (video, f"v_{video}", video.removeprefix("v_")):
-        if stem in files:
-            if len({(data / name).stat().st_size for name in files[stem]}) > 1:
-                raise InputError(
-                    f"{data}: video {video} has files that differ: {some(files[stem])}; leave one"
-                )
-            return files[stem][0]
-    return None
-
-
-def probed_facts(data: Path, videos: Iterable[str]) -> dict[str, VideoFacts]:
-    """Return duration, rate and frames of some videos from their files; videos without a file are omitted."""
-    wanted = list(videos)
-    if not wanted:
-        return {}
-    from datasets.video.frames import probe
-
-    files, facts = find_videos(data), {}
-    for video in wanted:
-        if (name := pick_file(data, video, files)) is not None:
-            info = probe(data / name)
-            facts[video] = VideoFacts(info.duration, info.frames_per_second, info.frames)
-    return facts
-
-
-def _read_missing(path: Path, dataset: Dataset) -> set[str]:
-    """Return the ids in a list of missing videos; `InputError` for one that the data set does not have."""
+def read_missing(path: Path, videos: Collection[str], name: str) -> set[str]:
+    """Return the ids in a list of missing videos; `InputError` for one that is not among `videos`."""
     if not path.is_file():
         return set()
     try:
         lines = read_text(path).split()
     except InputError as error:
         raise InputError(f"{error}; a video id a line is needed") from None
-    known = {video.id for video in dataset.videos}
+    known = set(videos)
     if strange := [line for line in lines if line not in known]:
-        raise InputError(f"{path}: {some(strange)}: not in {dataset.name}:{dataset.variant}")
+        raise InputError(f"{path}: {some(strange)}: not in {name}")
     return set(lines)
-
-
-def some(names: Collection[str]) -> str:
-    """Return the first few names, for a one-line message."""
-    first = ", ".join(
-        name[:80] if name.isprintable() else format_value(name) for name in itertools.islice(names, NAMED)
-    )
-    return first + (", ..." if len(names) > NAMED else "")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
-import sys
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,8 @@ from bench.io.errors import InputError
 
 if TYPE_CHECKING:
     from datasets.annotations.dataset import Video
+    from datasets.annotations.files import VideoFolder
+    from datasets.annotations.formats import VideoFacts
     from datasets.cards.cards import Card, Variant
     from datasets.checks.checking import CheckedFile, Finding
     from datasets.checks.probing import Facts
@@ -22,10 +23,17 @@ if TYPE_CHECKING:
 QUANTILES = (0, 5, 25, 50, 75, 95, 99, 100)
 
 
-def examine(options: argparse.Namespace) -> dict[str, Any]:
-    """Return all findings as JSON values; raise InputError if there is nothing to examine."""
+def examine(options: argparse.Namespace, subsets_of: Callable[[str], tuple[str, str]]) -> dict[str, Any]:
+    """Return all findings as JSON values; raise InputError if there is nothing to examine.
+
+    `subsets_of` returns the training and evaluation subset of a run, given a card's name, or of own data
+    given an empty name.
+    """
+    from datasets.annotations.files import VideoFolder
     from datasets.cards.cards import read_card, split_name
-    from datasets.checks.checking import Finding, check_annotations, check_videos, with_durations
+    from datasets.checks.checking import Finding, check_annotations
+    from datasets.checks.subsets import check_subsets
+    from datasets.checks.videos import check_videos, find_files
 
     card = variant = None
     if options.card:
@@ -36,28 +44,33 @@ def examine(options: argparse.Namespace) -> dict[str, Any]:
     if options.data is not None and not options.data.is_dir():
         raise InputError(f"--data: {options.data} is no folder")
     path = _annotations(options, card)
-    checked = check_annotations(path, card, variant)
+    folder = None if options.data is None else VideoFolder(options.data)
+    prober = Prober(options, folder)
+    checked = check_annotations(path, card, variant, prober.measure)
     taken = []
     if card is None and checked.variants:
         # As own data, the file might be refused for faults that the known data set's policy accepts.
         name = checked.variants[0]
         card, variant = read_card(name), read_card(name).variant(split_name(name)[1])
-        checked = check_annotations(path, card, variant)
+        checked = check_annotations(path, card, variant, prober.measure)
         text = f"taken as {name}: run it under this name, with the file as --annotations"
         taken.append(Finding("note", "known data set", "", text))
-    videos = _wanted(checked, card, variant)
+    videos, absent = _wanted(checked, card, variant, options.data)
+    taken += absent
     ours = {"", *(video.id for video in videos)}
     findings = [*taken, *(each for each in checked.findings if each.video in ours or each.kind == "entry")]
     facts: dict[str, Facts] = {}
     unusable: list[str] = []
-    if options.data is not None:
-        files, lost = _files(options.data, videos)
-        findings += lost
-        facts = _probe(files, options)
-        videos = with_durations(videos, facts)
-        findings += check_videos({v.id: v for v in videos if v.id in facts}, facts, card)
+    used = subsets_of(card.name if card else "")
+    if folder is not None:
+        files, lost = find_files(folder, videos)
+        facts = prober.facts(files)
+        lost += check_videos({v.id: v for v in videos if v.id in facts}, facts, card)
+        findings += lost if card else _eased(lost, videos, used)
         unusable = [v.id for v in videos if "error" in facts.get(v.id, {"error": "missing"})]
-    if not videos:
+    if videos:
+        findings += check_subsets(path.name, videos, *used)
+    else:
         findings.append(Finding("error", "nothing", "", "no video can be read from the annotations"))
     opened = [fact for fact in facts.values() if "error" not in fact]
     rates = Counter(round(float(fact["frames_per_second"]), 2) for fact in opened)
@@ -73,6 +86,59 @@ def examine(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+class Prober:
+    """Probes the files of a folder once, for durations and for checks; `folder` is None without `--data`."""
+
+    def __init__(self, options: argparse.Namespace, folder: VideoFolder | None) -> None:
+        self.options = options
+        self.folder = folder
+        self.known: dict[Path, Facts] = {}
+
+    def facts(self, files: Mapping[str, Path]) -> dict[str, Facts]:
+        """Return the facts of files by video."""
+        from datasets.checks.probing import facts_file, probe_shown
+
+        options = self.options
+        new = {str(path): path for path in files.values() if path not in self.known}
+        if new:
+            cache = options.cache or facts_file(options.data)
+            found = probe_shown(new, cache, options.workers, every_frame=options.every_frame)
+            self.known |= {Path(path): facts for path, facts in found.items()}
+        return {video: self.known[path] for video, path in files.items()}
+
+    def measure(self, videos: Mapping[str, str | None]) -> dict[str, VideoFacts]:
+        """Return the facts of videos, given by id and `file`, whose files can be read."""
+        from datasets.annotations.durations import safe_files, video_facts
+
+        if self.folder is None:
+            return {}
+        files = safe_files(self.folder, videos, lambda error: None)
+        return {
+            video: video_facts(facts) for video, facts in self.facts(files).items() if "error" not in facts
+        }
+
+
+def _eased(found: Sequence[Finding], videos: Sequence[Video], used: Collection[str]) -> list[Finding]:
+    """Return the findings on files; errors in subsets that a run does not use are warnings.
+
+    A run reads every duration, so a file that is needed for it must be readable in all subsets. All subsets
+    count if those of a run do not exist: others are then meant.
+    """
+    unused = {v.id: v.subset for v in videos if v.subset not in used and math.isfinite(v.duration)}
+    if not {video.subset for video in videos} >= set(used):
+        return list(found)
+    return [
+        dataclasses.replace(
+            each,
+            level="warning",
+            text=f"{each.text} (of subset {unused[each.video]}, which the run does not use)",
+        )
+        if each.level == "error" and each.video in unused
+        else each
+        for each in found
+    ]
+
+
 def _annotations(options: argparse.Namespace, card: Card | None) -> Path:
     if options.annotations is not None:
         return Path(options.annotations)
@@ -83,48 +149,27 @@ def _annotations(options: argparse.Namespace, card: Card | None) -> Path:
     return find_annotations(card, options.data)
 
 
-def _wanted(checked: CheckedFile, card: Card | None, variant: Variant | None) -> tuple[Video, ...]:
-    """Return the videos that a run would use: of the card's subsets, without the variant's excluded ones."""
-    if card is None or variant is None:
-        return checked.videos
-    out, subsets = {*variant.excluded, *card.excluded}, set(card.subsets.values())
-    return tuple(v for v in checked.videos if v.subset in subsets and v.id not in out)
+def _wanted(
+    checked: CheckedFile, card: Card | None, variant: Variant | None, data: Path | None
+) -> tuple[tuple[Video, ...], list[Finding]]:
+    """Return the videos that a run would use, and a note on those that the user declared missing.
 
-
-def _files(data: Path, videos: Sequence[Video]) -> tuple[dict[str, Path], list[Finding]]:
-    """Return the file of each video that has one, and a finding for each that has none or two."""
-    from datasets.cards.known import find_videos, pick_file
+    Of a known data set these are the videos of the card's subsets, without the variant's excluded ones.
+    """
+    from datasets.cards.known import MISSING_LIST, read_missing
     from datasets.checks.checking import Finding
 
-    found, files, findings = find_videos(data), {}, []
-    for video in videos:
-        try:
-            name = video.file or pick_file(data, video.id, found)
-        except InputError as error:
-            findings.append(Finding("error", "two files", video.id, str(error)))
-            continue
-        if name is None or not (data / name).is_file():
-            findings.append(Finding("error", "missing", video.id, "no file"))
-        else:
-            files[video.id] = data / name
-    return files, findings
-
-
-def _probe(files: Mapping[str, Path], options: argparse.Namespace) -> dict[str, Facts]:
-    from tqdm import tqdm
-
-    from datasets.checks.probing import probe_files
-    from datasets.miniature.config import default_cache_dir
-
-    cache = options.cache
-    if cache is None:
-        digest = hashlib.sha256(str(options.data.absolute()).encode(errors="replace")).hexdigest()[:12]
-        cache = default_cache_dir() / "doctor" / f"{digest}.jsonl"
-    quiet = not sys.stderr.isatty()
-    with tqdm(total=len(files), desc="opening videos", leave=False, disable=quiet) as bar:
-        return probe_files(
-            files, cache, options.workers, every_frame=options.every_frame, progress=lambda: bar.update()
-        )
+    if card is None or variant is None:
+        return checked.videos, []
+    out, subsets = {*variant.excluded, *card.excluded}, set(card.subsets.values())
+    videos = tuple(v for v in checked.videos if v.subset in subsets and v.id not in out)
+    if data is None:
+        return videos, []
+    ids = [*(video.id for video in videos), *card.unannotated]
+    absent = read_missing(data / MISSING_LIST, ids, f"{card.name}:{variant.name}")
+    text = f"{len(absent)} videos are listed in {MISSING_LIST}: left out"
+    note = [Finding("note", "declared missing", "", text)] if absent else []
+    return tuple(video for video in videos if video.id not in absent), note
 
 
 def statistics(videos: Sequence[Video], subset: str) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """Probe many video files in parallel, in processes that may hang or crash; interruptible."""
 
+import functools
+import hashlib
 import json
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +13,8 @@ from typing import IO, Any, get_type_hints
 from bench.io.errors import InputError
 from bench.io.json_lines import Worker, module_command, worker_threads
 from bench.io.reading import NO_WAITING, read_bytes
-from datasets.video.frames import VideoInfo
+from datasets.miniature.config import default_cache_dir
+from datasets.video.frames import VideoInfo, readers_installed
 
 SECONDS = 60.0
 SECONDS_EVERY_FRAME = 1800.0
@@ -23,6 +27,45 @@ Facts = dict[str, Any]
 """A `VideoInfo` as JSON values, or `{"error": why}`."""
 
 
+def facts_file(root: Path, cache: Path | None = None) -> Path:
+    """Return the file of cached facts of the videos of a folder, below `cache` or the default folder."""
+    digest = hashlib.sha256(str(root.absolute()).encode(errors="replace")).hexdigest()[:12]
+    return (cache or default_cache_dir()) / "doctor" / f"{digest}.jsonl"
+
+
+def probe_folder(files: Mapping[str, Path], root: Path, cache: Path | None = None) -> dict[str, Facts]:
+    """Return the facts of some files below a folder, with a progress bar; the doctor's cache of them is used.
+
+    Errors in the cache are not trusted: a run must not fail for a disk that was slow when the doctor looked.
+    Without a cache that can be written, there is none.
+    """
+    known: Path | None = facts_file(root, cache)
+    try:
+        _create(known)
+    except InputError:
+        known = None
+    # A process takes as long to start as a few small files to probe.
+    return probe_shown(files, known, min(os.cpu_count() or 1, 1 + len(files) // 8), retry=True)
+
+
+def probe_shown(
+    files: Mapping[str, Path],
+    cache: Path | None,
+    workers: int,
+    *,
+    every_frame: bool = False,
+    retry: bool = False,
+) -> dict[str, Facts]:
+    """Return the facts of files as `probe_files` does, with a progress bar on a terminal."""
+    from tqdm import tqdm
+
+    quiet = not sys.stderr.isatty()
+    with tqdm(total=len(files), desc="opening videos", leave=False, disable=quiet) as bar:
+        return probe_files(
+            files, cache, workers, every_frame=every_frame, retry=retry, progress=lambda: bar.update()
+        )
+
+
 def probe_files(
     files: Mapping[str, Path],
     cache: Path | None = None,
@@ -30,13 +73,14 @@ def probe_files(
     *,
     every_frame: bool = False,
     seconds: float | None = None,
+    retry: bool = False,
     progress: Callable[[], object] = lambda: None,
 ) -> dict[str, Facts]:
     """Return the facts of each file by its key in `files`; `progress` is called after each.
 
     A file that takes longer than `seconds` or crashes its process is reported as an error like any other.
     With `cache`, a file of JSON lines, facts of a file with the same path, size and modification time are
-    read from there, and new facts are appended to it.
+    read from there, and new facts are appended to it. With `retry`, files that had an error are probed again.
     """
     limit = seconds or (SECONDS_EVERY_FRAME if every_frame else SECONDS)
     known = _read_cache(cache)
@@ -46,7 +90,7 @@ def probe_files(
         key, path = item
         identity = _identity(path, every_frame)
         facts = known.get(identity)
-        if facts is None:
+        if facts is None or (retry and "error" in facts):
             facts = _ask(worker(), path, every_frame, limit)
             if cache is not None:
                 with lock, _appended(cache) as file:
@@ -55,14 +99,19 @@ def probe_files(
             progress()
         return key, facts
 
+    _create(cache)
+    with worker_threads(max(1, workers), lambda: Worker(WORKER)) as (pool, worker):
+        return dict(pool.map(lambda item: one(item, worker), files.items()))
+
+
+def _create(cache: Path | None) -> None:
+    """Create the cache if it does not exist; raise InputError if it cannot be written."""
     if cache is not None:
         try:
             cache.parent.mkdir(parents=True, exist_ok=True)
             _appended(cache).close()
         except OSError as error:
             raise InputError(f"{cache}: the cache cannot be written ({error.strerror})") from None
-    with worker_threads(max(1, workers), lambda: Worker(WORKER)) as (pool, worker):
-        return dict(pool.map(lambda item: one(item, worker), files.items()))
 
 
 def _appended(path: Path) -> IO[bytes]:
@@ -87,7 +136,16 @@ def _identity(path: Path, every_frame: bool) -> str:
         status = path.stat()
     except (OSError, ValueError):
         return f"{path.absolute()}|gone"
-    return f"{path.absolute()}|{status.st_size}|{status.st_mtime_ns}|{every_frame}"
+    return f"{path.absolute()}|{status.st_size}|{status.st_mtime_ns}|{every_frame}|{_readers()}"
+
+
+@functools.cache
+def _readers() -> str:
+    """Return a digest of the readers: facts from other versions of them may differ."""
+    digest = hashlib.sha256(readers_installed().encode())
+    for source in sorted((Path(__file__).parents[1] / "video").glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def _read_cache(path: Path | None) -> dict[str, Facts]:

@@ -23,7 +23,7 @@ from datasets.miniature.config import default_cache_dir
 from datasets.video.image_folder import image_frames, list_images
 from datasets.video.index import IMAGES, VideoIndex, fail, inspect
 from datasets.video.pyav_reader import pyav_frames
-from datasets.video.reader_choice import Reader, choose, wanted_reader
+from datasets.video.reader_choice import Reader, choose, fast_readers, wanted_reader
 
 PYAV = f"PyAV {av.__version__}"
 
@@ -72,6 +72,11 @@ class VideoInfo:
     repaired_times: int = 0
     clock_restarts: int = 0
     reader_reason: str = ""
+
+
+def readers_installed() -> str:
+    """Return names and versions of the readers that may decode a file on this machine."""
+    return ", ".join([*(reader.name for reader in fast_readers(wanted_reader())), PYAV])
 
 
 def readers_used() -> str | None:

@@ -9,9 +9,7 @@ import pytest
 
 from bench.doctor import main
 from bench.io.errors import InputError
-from datasets.annotations.reader import read_annotations
 from datasets.checks import probing
-from datasets.checks.checking import require_fit
 from datasets.checks.probing import probe_files
 from datasets.checks.window_proposal import propose
 
@@ -28,7 +26,13 @@ def entry(*segments, duration=6.0, **more):
     return {"subset": "training", "duration": duration, "annotations": annotations, **more}
 
 
+TESTED = {"subset": "testing", "duration": 6.0, "annotations": [{"segment": [1, 2], "label": "run"}]}
+
+
 def saved(folder, database):
+    """Write annotations; a testing video makes them complete, and its file is written as well."""
+    database = {**database, "tested": TESTED}
+    write(folder / "tested.mp4")
     path = folder / "annotations.json"
     path.write_text(json.dumps({"database": database}))
     return path
@@ -50,7 +54,7 @@ def test_own_data_without_fault_end_well(tmp_path, capsys):
         capsys, path, "--data", tmp_path, "--cache", tmp_path / "c", "--every-frame"
     )
     assert (code, found) == (0, set())
-    assert report["files"] == {"opened": 2, "rates": {"10": 2}}
+    assert report["files"] == {"opened": 3, "rates": {"10": 3}}
     numbers = report["subsets"]["training"]
     assert (numbers["videos"], numbers["instances"]) == (2, 3)
     assert numbers["classes"] == {"jump": 1, "run": 2}
@@ -63,6 +67,7 @@ def test_every_fault_of_annotations_is_found_at_once(tmp_path, capsys):
         "a": entry((2, 2, "run"), (5, 9, "run"), (1, 2, "run"), (1, 2, "run")),
         "A": entry(),
         "c": {"subset": "training", "annotations": []},
+        "f": entry((4, 3, "run")),
         "d": entry((1, "x", "run")),
         "../e": entry(),
     }
@@ -70,6 +75,7 @@ def test_every_fault_of_annotations_is_found_at_once(tmp_path, capsys):
     assert code == 2
     assert found == {
         ("error", "empty segment", "a"),
+        ("error", "empty segment", "f"),
         ("error", "segment outside", "a"),
         ("warning", "duplicate segment", "a"),
         ("warning", "ids alike", "A"),
@@ -108,20 +114,9 @@ def test_every_fault_of_videos_is_found_at_once(tmp_path, capsys):
         ("note", "turned", "turned"),
         ("error", "undecodable", "cut"),
         ("error", "missing", "gone"),
-        ("note", "duration unknown", ""),
+        ("note", "duration from video", ""),
     }
     assert sorted(report["unusable"]) == ["cut", "gone"]
-
-
-def test_a_file_that_ends_before_its_instances_is_refused(tmp_path):
-    path = write(tmp_path / "a.mp4")
-    video = read_annotations(saved(tmp_path, {"a": entry((1, 5.9, "run"))})).videos[0]
-    assert require_fit(path, video).frames == 60
-    late = read_annotations(saved(tmp_path, {"a": entry((1, 9, "run"), duration=9)})).videos[0]
-    with pytest.raises(
-        InputError, match=r"a\.mp4: instances after the end: 1 instances end after the file's 6"
-    ):
-        require_fit(path, late)
 
 
 def test_warnings_alone_end_in_one(tmp_path, capsys):
@@ -144,6 +139,28 @@ def test_text_plot_and_missing_list(tmp_path, capsys):
     assert outputs[0].read_bytes().startswith(b"\x89PNG")
     assert json.loads(outputs[1].read_text())["unusable"] == list("bcdefg")
     assert outputs[2].read_text().split() == list("bcdefg")
+
+
+def test_subsets_in_any_script_are_plotted(tmp_path, capsys):
+    path = saved(tmp_path, {"a": {**TESTED, "subset": "训练"}, "b": {**TESTED, "subset": "training"}})
+    assert main([str(path), "--plot", str(tmp_path / "lengths.svg")]) == 0
+    assert (tmp_path / "lengths.svg").read_bytes().startswith(b"<?xml")
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_subsets_of_the_run_that_follows_are_checked(tmp_path, capsys):
+    path = tmp_path / "own.json"
+    database = {"a": {**TESTED, "subset": "Train"}, "b": {**TESTED, "subset": "val"}}
+    path.write_text(json.dumps({"database": database}))
+    assert main([str(path)]) == 2
+    text = capsys.readouterr().out
+    line = "own.json: no video is of subset 'training', the training_subset; there are Train (1 videos), val"
+    assert line in text
+    assert '--protocol training_subset=Train (make: PROTOCOL="training_subset=Train") uses them' in text
+    assert "--protocol evaluation_subset=val" in text
+    assert main([str(path), "--protocol", "training_subset=Train,evaluation_subset=val"]) == 0
+    assert main([str(path), "--protocol", "evaluation=val"]) == 2
+    assert "unknown field 'evaluation'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -174,7 +191,7 @@ def test_wrong_options_are_one_line_and_two(tmp_path, capsys, options, message):
     [
         ("thumos14_actionformer.json", "thumos14:212", {"validation": (200, 3007), "test": (212, 3358)}),
         ("thumos14_afsd.json", "thumos14:210", {"validation": (200, 3007), "test": (210, 3311)}),
-        ("multithumos.json", "multithumos:213", {"validation": (200, 18482), "test": (213, 20208)}),
+        ("multithumos.json", "multithumos:213", {"validation": (200, 18479), "test": (213, 20204)}),
     ],
 )
 def test_real_annotations_are_recognised_and_counted(capsys, file, known, counts):

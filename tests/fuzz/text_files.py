@@ -17,7 +17,8 @@ from datasets.annotations.reader import read_annotations
 from datasets.cards.cards import Card, Variant
 from datasets.cards.known import check_known
 from datasets.checks import probing
-from datasets.checks.checking import check_annotations, check_videos
+from datasets.checks.checking import check_annotations
+from datasets.checks.videos import check_videos
 
 Tick = Callable[[], object]
 SEGMENTS = [{"segment": [1.0, 2.5], "label": "run"}, {"segment": ["4", "6.25"], "label": "jump"}]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib.patches
 
-from bench.detection.evaluation import Segments
+from bench.detection.segments import Segments
 from bench.detection.submission import read_ground_truth, read_submission
 from bench.io.errors import InputError
 from bench.records.paths import detections_path, ground_truth_path

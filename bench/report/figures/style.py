@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import matplotlib
 
 from bench.io.writing import atomic_path
+from bench.report.figures.fonts import draw_with_fonts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,7 +106,8 @@ def save(figure: Figure, path: Path) -> list[Path]:
     nothing = ({"Software": None}, {"CreationDate": None, "Producer": None, "Creator": None})
     for file, metadata in zip(files, nothing, strict=True):
         with atomic_path(file) as draft:
-            figure.savefig(draft, format=file.suffix[1:], metadata=metadata)
+            kind = file.suffix[1:]
+            draw_with_fonts(figure, functools.partial(figure.savefig, draft, format=kind, metadata=metadata))
     return files
 
 

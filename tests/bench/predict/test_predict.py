@@ -143,6 +143,7 @@ def test_a_video_that_cannot_be_decoded_is_one_line(kind, runs, tiny_dataset, tm
         (("--run", "/nonexistent.json"), "no such record"),
         (("--run", __file__), "no checkpoint"),
         (("--out", "/proc/none"), "--out: /proc/none cannot be written"),
+        (("--format", "json,vtt"), "--format: got 'vtt', allowed are json, csv, png, srt, eaf"),
     ],
 )
 def test_wrong_options_are_one_line(options, words, runs, tiny_dataset, tmp_path, capsys):
@@ -151,6 +152,62 @@ def test_wrong_options_are_one_line(options, words, runs, tiny_dataset, tmp_path
     assert "\n" not in error
     assert re.search(words, error)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_predicted_with_one_model_and_a_bad_video_does_not_stop_it(
+    runs, tiny_dataset, tmp_path, capsys, monkeypatch
+):
+    from bench.predict import detector
+
+    restored = []
+    restore = detector.restore
+    monkeypatch.setattr(detector, "restore", lambda *given: restored.append(1) or restore(*given))
+    videos = tmp_path / "videos"
+    (videos / "sub").mkdir(parents=True)
+    shutil.copy(tiny_dataset / "videos" / "clip_4.mp4", videos / "sub" / "clip_4.mp4")
+    shutil.copy(tiny_dataset / "videos" / "clip_5.mp4", videos / "clip_5.MP4")
+    (videos / "bad.mkv").write_text("no video")
+    options = ("--format", "json,srt,eaf")
+    assert predict(runs, "head-only", videos, tmp_path / "out", *options) == 2
+    said = capsys.readouterr()
+    assert "bad.mkv: it is no video" in said.err
+    assert said.err.splitlines()[-1] == "bench.predict: 1 of 3 videos could not be read"
+    assert len(said.err.splitlines()) == 2
+    assert restored == [1]
+    found = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
+    assert found == [f"{name}.{kind}" for name in ("clip_5", "sub/clip_4") for kind in ("eaf", "json", "srt")]
+    assert [line for line in said.out.splitlines() if line.endswith("clip_4.srt")]
+    # What is written does not depend on the other videos.
+    assert predict(runs, "head-only", videos / "clip_5.MP4", tmp_path / "one", "--format", "json") == 0
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["clip_5.json"]
+    assert (tmp_path / "one" / "clip_5.json").read_bytes() == (tmp_path / "out" / "clip_5.json").read_bytes()
+
+
+def test_a_picture_that_begins_late_is_said_and_put_on_the_players_clock(runs, tmp_path, capsys):
+    import sys
+
+    from tiny import ROOT
+
+    sys.path.insert(0, str(ROOT / "tests" / "datasets"))
+    from movies import write
+
+    write(tmp_path / "plain.mp4")
+    write(tmp_path / "late.mp4", milliseconds=range(1500, 7500, 100))
+    written = {}
+    for name, offset in (("plain", 0.0), ("late", 1.5)):
+        out = tmp_path / name
+        assert predict(runs, "head-only", tmp_path / f"{name}.mp4", out, "--format", "json,srt") == 0
+        content = json.loads((out / f"{name}.json").read_text())
+        assert content["talbench"]["offset_seconds"] == pytest.approx(offset)
+        said = capsys.readouterr()
+        assert said.err == ""
+        assert ("begins 1.500 s after the container: add offset_seconds" in said.out) == (name == "late")
+        start = min(each["segment"][0] for each in content["results"][name])
+        written[name] = (start, (out / f"{name}.srt").read_text().splitlines()[1])
+    assert written["late"][0] == pytest.approx(written["plain"][0], abs=0.01)
+    minutes, rest = written["late"][1].split(" --> ")[0].split(":", 1)
+    assert float(rest.split(":")[1].replace(",", ".")) >= 1.5
+    assert minutes == "00"
 
 
 def test_the_checkpoint_of_another_run_and_a_replaced_video_are_refused(runs, tiny_dataset, tmp_path, capsys):
@@ -225,6 +282,5 @@ def test_odd_labels_and_no_segments_are_written():
     assert [entry["label"] for entry in content["results"]["v"]] == [each.label for each in odd]
     rows = list(csv.DictReader(as_csv(odd).decode().splitlines()))
     assert [row["label"] for row in rows] == [each.label for each in odd]
-    labels = [each for each in odd if each.label != "名前"]
-    assert draw_timeline("v $1$", labels, 2.0) == draw_timeline("v $1$", labels, 2.0)
+    assert draw_timeline("v $1$", odd, 2.0) == draw_timeline("v $1$", odd, 2.0)
     assert draw_timeline("v", [], 2.0).startswith(b"\x89PNG")

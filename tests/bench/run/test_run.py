@@ -235,11 +235,11 @@ def test_a_bad_video_is_one_line_and_exit_2(how, tiny_dataset, tmp_path, capsys)
     ("change", "words"),
     [
         (lambda text: text[:200], "annotations.json"),
-        (lambda text: text.replace('"duration"', '"length"'), "duration"),
+        (lambda text: text.replace('"duration": 10.0', '"duration": "long"'), "duration"),
         (lambda text: text.replace("[1.0, 4.0]", "[4.0, 1.0]"), r"annotations\[0\].segment"),
         (lambda text: text.replace("[5.5, 9.0]", "[5.5, 99.0]"), r"annotations\[1\].segment"),
         (lambda text: text.replace("clip_0", "../clip_0"), "clip_0"),
-        (lambda text: text.replace('"testing"', '"validation"'), "testing"),
+        (lambda text: text.replace('"testing"', '"validation"'), "testing.*--protocol evaluation_subset=val"),
     ],
 )
 def test_bad_annotations_are_one_line_and_exit_2(change, words, tiny_dataset, tmp_path, capsys):

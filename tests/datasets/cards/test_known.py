@@ -12,8 +12,9 @@ import pytest
 from bench.io.errors import InputError
 from datasets import load_dataset, read_card, video_path
 from datasets.annotations.dataset import SegmentPolicy
+from datasets.annotations.files import VideoFolder, walk
 from datasets.cards.cards import Card, Variant
-from datasets.cards.known import check_known, find_videos, load_known, pick_file
+from datasets.cards.known import check_known, load_known
 
 ANNOTATIONS = Path(__file__).parents[3].parent / "shared" / "data" / "annotations"
 needs_shared = pytest.mark.skipif(not ANNOTATIONS.is_dir(), reason="../shared/data is not there")
@@ -264,9 +265,9 @@ def test_numbered_actions_are_named_by_the_card_or_a_class_list(tmp_path: Path) 
 def test_links_that_lead_back_do_not_hang_the_search(tmp_path: Path) -> None:
     movie(tmp_path / "a" / "x.mp4")
     (tmp_path / "a" / "again").symlink_to(tmp_path)
-    files = find_videos(tmp_path)
-    assert files == {"x": ["a/x.mp4"]}
-    assert pick_file(tmp_path, "y", files) is None
+    assert list(walk(tmp_path)) == ["a/x.mp4"]
+    assert VideoFolder(tmp_path).find("x") == tmp_path / "a" / "x.mp4"
+    assert VideoFolder(tmp_path).find("y") is None
 
 
 def test_unknown_variants_and_misplaced_options_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""Durations that annotations lack, from the video files."""
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.io.errors import InputError
+from datasets.annotations.entries import lacks_duration, unsafe_name
+from datasets.annotations.files import VideoFolder
+from datasets.annotations.formats import VideoFacts
+
+
+def without_duration(
+    database: Mapping[str, Any], facts: Collection[str], exclude: Collection[str] = ()
+) -> dict[str, str | None]:
+    """Return the ids of entries whose duration is neither in them nor in `facts`, with their `file`."""
+    found = {}
+    for key, entry in database.items():
+        if key not in facts and key not in exclude and lacks_duration(entry):
+            file = entry.get("file")
+            found[key] = file if isinstance(file, str) else None
+    return found
+
+
+def measured_facts(
+    folder: VideoFolder, videos: Mapping[str, str | None], cache: Path | None = None
+) -> dict[str, VideoFacts]:
+    """Return duration, rate and frames of videos from their files, given by id and `file`.
+
+    Videos without a file are omitted. Raises `InputError` for a file that cannot be read, and for a video
+    with files that differ. The facts are cached below `cache`.
+    """
+    from datasets.checks.probing import probe_folder
+
+    def refuse(error: InputError) -> None:
+        raise error
+
+    files = safe_files(folder, videos, refuse)
+    facts = probe_folder(files, folder.root, cache) if files else {}
+    for video, each in facts.items():
+        if "error" in each:
+            raise InputError(f"{files[video]}: {each['error']}")
+    return {video: video_facts(each) for video, each in facts.items()}
+
+
+def safe_files(
+    folder: VideoFolder, videos: Mapping[str, str | None], on_error: Callable[[InputError], None]
+) -> dict[str, Path]:
+    """Return the files of videos that are not checked yet; several that differ are passed to `on_error`."""
+    files = {}
+    for video, file in videos.items():
+        # An entry with an unsafe name is refused later, when it is checked.
+        if unsafe_name(video, allow_folders=False) or (file and unsafe_name(file, allow_folders=True)):
+            continue
+        try:
+            found = folder.find(video, file)
+        except InputError as error:
+            on_error(error)
+            continue
+        if found is not None:
+            files[video] = found
+    return files
+
+
+def video_facts(facts: Mapping[str, Any]) -> VideoFacts:
+    """Return the facts of a probed file as facts of a video."""
+    return VideoFacts(float(facts["duration"]), float(facts["frames_per_second"]), int(facts["frames"]))

@@ -1,0 +1,149 @@
+"""Find the file of each video below a folder: one rule for the doctor, for runs and for known data sets."""
+
+import functools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.io.errors import InputError
+from bench.io.text import format_value, printable
+
+SUFFIXES = (
+    *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg"),
+    *(".wmv", ".flv", ".ts", ".m2ts", ".mts", ".3gp", ".ogv"),
+)
+"""Suffixes of video files, in any case."""
+PREFIX = "v_"
+"""ActivityNet's prefix of file names."""
+SAMPLE_BYTES = 2**16
+NAMED = 5
+
+
+@dataclass(frozen=True)
+class VideoFolder:
+    """The video files below `root`, at any depth; the folder is listed once, on first use.
+
+    `pattern` is the path of a video's file, with `{id}` for its id; its suffix may be missing. Names that
+    begin with a dot are ignored.
+    """
+
+    root: Path
+    pattern: str = "{id}"
+
+    def find(self, video: str, file: str | None = None) -> Path | None:
+        """Return the file of the video with an id, or None.
+
+        With `file`, only a file of this path below the root, or below one of its folders, is accepted.
+        Otherwise these names are tried in turn, in the root and in all folders below: the pattern, then the
+        id; each as it is if it has a known suffix, with every known suffix, with `v_` before it, and without
+        its own `v_`; at last a file of exactly this name without a known suffix. Several files of one name
+        must have the same content; the one in the fewest folders, then the first by name, is returned.
+        Raises `InputError` that names the files if they differ.
+        """
+        if file is not None and _is_file(self.root / file):
+            return self.root / file
+        for names in [[file]] if file is not None else self._names(video):
+            found = self._matches(names)
+            if len(found) > 1 and not _equal([self.root / name for name in found]):
+                raise InputError(
+                    f"{self.root}: video {printable(video, 80)} has files that differ: {some(found)}; leave "
+                    "one, or name it in the entry's field file"
+                )
+            if found:
+                return self.root / found[0]
+        return None
+
+    def missing(self, video: str, file: str | None = None) -> str:
+        """Return the message for a video that has no file."""
+        plain = self.pattern.replace("{id}", video)
+        looked = format_value(file) if file is not None else f"{format_value(plain)}, with or without v_"
+        suffixes = "" if file is not None else f" before it and {', '.join(SUFFIXES)} after it"
+        return f"{self.root}: no file for video {format_value(video)}: looked for {looked}{suffixes}"
+
+    def _names(self, video: str) -> Iterator[Sequence[str]]:
+        """Yield groups of names of equal rank, in the order in which they are tried."""
+        last = []
+        for plain in dict.fromkeys((self.pattern.replace("{id}", video), video)):
+            folder, slash, name = plain.rpartition("/")
+            for stem in dict.fromkeys((name, f"{PREFIX}{name}", name.removeprefix(PREFIX))):
+                if has_video_suffix(stem):
+                    yield [f"{folder}{slash}{stem}"]
+                yield [f"{folder}{slash}{stem}{suffix}" for suffix in SUFFIXES]
+            last.append(plain)
+        yield last
+
+    def _matches(self, names: Iterable[str]) -> list[str]:
+        """Return the files with one of the names, relative to the root, in order of preference."""
+        found = set()
+        for name in names:
+            wanted = _lower_suffix(name)
+            for path in self._listed.get(wanted.rpartition("/")[2], ()):
+                if f"/{_lower_suffix(path)}".endswith(f"/{wanted}") and _is_file(self.root / path):
+                    found.add(path)
+        return sorted(found, key=lambda path: (path.count("/"), path))
+
+    @functools.cached_property
+    def _listed(self) -> dict[str, list[str]]:
+        """The paths below the root, by file name with its suffix in lower case."""
+        listed: dict[str, list[str]] = {}
+        for path in walk(self.root):
+            listed.setdefault(_lower_suffix(path.rpartition("/")[2]), []).append(path)
+        return listed
+
+
+def walk(root: Path) -> Iterator[str]:
+    """Yield the paths of all files below a folder, relative to it, with / between; links are followed."""
+    seen: set[tuple[int, int]] = set()
+    for folder, names, files in os.walk(root, followlinks=True):
+        try:
+            status = os.stat(folder)
+        except OSError:
+            names.clear()
+            continue
+        if (status.st_dev, status.st_ino) in seen:
+            names.clear()  # a symbolic link to a parent folder
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        relative = "" if folder == str(root) else Path(os.path.relpath(folder, root)).as_posix() + "/"
+        yield from (f"{relative}{name}" for name in sorted(files) if not name.startswith("."))
+
+
+def has_video_suffix(name: str) -> bool:
+    """Return whether a name ends in a suffix of video files."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first few names, for a one-line message."""
+    first = ", ".join(name[:80] if name.isprintable() else format_value(name) for name in names[:NAMED])
+    return first + (", ..." if len(names) > NAMED else "")
+
+
+def _lower_suffix(name: str) -> str:
+    stem, suffix = os.path.splitext(name)
+    return stem + suffix.lower() if suffix.lower() in SUFFIXES else name
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False  # a name that is too long for this file system, or a link to itself
+
+
+def _equal(paths: Sequence[Path]) -> bool:
+    """Return whether files have the same size, and the same bytes at their start, middle and end."""
+    first = _sample(paths[0])
+    return all(path.samefile(paths[0]) or _sample(path) == first for path in paths[1:])
+
+
+def _sample(path: Path) -> tuple[int, bytes, bytes, bytes]:
+    size = path.stat().st_size
+    parts = []
+    with path.open("rb") as file:
+        for start in (0, size // 2, max(0, size - SAMPLE_BYTES)):
+            file.seek(start)
+            parts.append(file.read(SAMPLE_BYTES))
+    return size, parts[0], parts[1], parts[2]

@@ -1,0 +1,1 @@
+"""Annotation files of other tools, converted to ActivityNet's `database` (see `formats.read_import`)."""

@@ -1,0 +1,275 @@
+"""The doctor and a run agree: on any layout of a folder, one has an error where the other has."""
+
+import contextlib
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from bench.config.presets import default_protocol
+from bench.doctor import main as doctor
+from bench.io.errors import InputError
+from bench.run.matrix import check_data, check_subsets
+from bench.run.specification import RunSpecification, resolve_run
+from datasets.checks import probing
+from datasets.checks.probe_worker import look
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from movies import write
+
+LENGTHS = {"six": 60, "three": 30}
+"""Frames of the films, ten a second."""
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("films")
+    made = {name: write(folder / f"{name}.mp4", frames).read_bytes() for name, frames in LENGTHS.items()}
+    return {**made, "broken": made["six"][:900], "text": b"no video"}
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probe in this process: what is tested is which files are probed."""
+    monkeypatch.setattr(probing, "_ask", lambda worker, path, every, seconds: look(path, every))
+    monkeypatch.setattr(probing, "Worker", lambda command: SimpleNamespace(running=True, close=lambda: None))
+
+
+def run_accepts(path: Path, data: Path, cache: Path) -> tuple[bool, str]:
+    """Return whether a run would begin to train, and what it says."""
+    spec = RunSpecification(
+        *("vit-t", "head-only", {}, str(path), str(data), str(cache), "source", 0, "cpu", {}, "unused")
+    )
+    assert spec.protocol() == default_protocol("vit-t", "cpu")
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        try:
+            run = resolve_run(spec, spec.load_dataset())
+            check_subsets(run)
+            check_data(run)
+        except InputError as error:
+            return False, str(error)
+    return True, said.getvalue()
+
+
+def doctor_accepts(path: Path, data: Path, cache: Path) -> tuple[bool, str]:
+    """Return whether the doctor finds no error, and what it says."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = doctor([str(path), "--data", str(data), "--cache", str(cache / "c"), "--workers", "1"])
+    return code < 2, said.getvalue()
+
+
+PLAIN = {"annotations": [{"segment": [0.5, 2], "label": "run"}]}
+GOOD: Any = {"a": {**PLAIN, "subset": "training"}, "b": {**PLAIN, "subset": "testing", "duration": 6.0}}
+
+
+FOLDERS = st.sampled_from(("", "train/", "test/deep/"))
+SUFFIXES = st.sampled_from((".mp4", ".MP4", ".mkv", ".m4v", ".ts"))
+FIELDS = st.one_of(
+    st.tuples(st.just("subset"), st.sampled_from(("training", "testing", "Training", "other"))),
+    st.tuples(st.just("duration"), st.sampled_from((6.0, 3.0, 6.6, 60, None, "x"))),
+    st.tuples(st.just("file"), st.sampled_from(("a.mp4", "train/b.mkv", "c.mp4", ""))),
+    st.tuples(
+        st.just("annotations"),
+        st.lists(
+            st.builds(
+                lambda start, end, label: {"segment": [start, end], "label": label},
+                st.sampled_from((-1, 0.5, 2, 5.9)),
+                st.sampled_from((1, 2, 3.2, 5.5, 6.3, 9)),
+                st.sampled_from(("run", "run", "jump")),
+            ),
+            max_size=2,
+        ),
+    ),
+)
+
+
+@st.composite
+def folders(draw: st.DrawFn) -> tuple[Any, dict[str, str]]:
+    """Return a database and the films by file name: good ones, then up to two changes of each."""
+    database: Any = {"a": {**PLAIN, "subset": "training"}, "b": {**PLAIN, "subset": "testing"}}
+    for name in draw(st.sets(st.sampled_from(("v_a", "c.mp4", "A")), max_size=2)):
+        database[name] = {**PLAIN, "subset": draw(st.sampled_from(("training", "testing", "other")))}
+    layout = {}
+    for name in database:
+        prefix = draw(st.sampled_from(("", "", "v_")))
+        suffix = "" if name.endswith(".mp4") else draw(SUFFIXES)
+        layout[f"{draw(FOLDERS)}{prefix}{name}{suffix}"] = "six"
+        if draw(st.booleans()):
+            database[name]["duration"] = 6.0
+    for name, (field, value) in draw(
+        st.lists(st.tuples(st.sampled_from(sorted(database)), FIELDS), max_size=2)
+    ):
+        database[name][field] = value
+    for name, film in draw(
+        st.lists(
+            st.tuples(
+                st.one_of(
+                    st.sampled_from(sorted(layout)),
+                    st.builds(
+                        "{}{}{}".format, FOLDERS, st.sampled_from(("a", "b", "v_b", "A", "c.mp4")), SUFFIXES
+                    ),
+                    st.sampled_from((".hidden/a.mp4", "b", "a.txt")),
+                ),
+                st.sampled_from((None, "six", "six", "three", "broken", "text")),
+            ),
+            max_size=2,
+        )
+    ):
+        layout.pop(name, None)
+        if film is not None:
+            layout[name] = film
+    return database, layout
+
+
+@settings(max_examples=200, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(folders())
+@example((GOOD, {"train/a.mp4": "six", "test/deep/b.mp4": "six"}))
+@example((GOOD, {"a.mp4": "six", "train/a.mp4": "three", "b.mkv": "six"}))
+@example((GOOD, {"a.mp4": "six", "b.mp4": "broken"}))
+@example(({**GOOD, "c": {**PLAIN, "subset": "other"}}, {"a.mp4": "six", "b.mp4": "six"}))
+def test_doctor_and_run_agree(
+    films: dict[str, bytes], here: None, tmp_path: Path, folder: tuple[Any, dict[str, str]]
+) -> None:
+    database, layout = folder
+    shutil.rmtree(tmp_path)
+    data, cache = tmp_path / "data", tmp_path / "cache"
+    data.mkdir(parents=True)
+    for name, film in layout.items():
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_bytes(films[film])
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps({"database": database}))
+    (theirs, said), (ours, answer) = doctor_accepts(path, data, cache), run_accepts(path, data, cache)
+    assert theirs == ours, f"{said}\n{answer}"
+
+
+def saved(folder: Path, films: dict[str, bytes], database: Any, **files: str) -> tuple[Path, Path, Path]:
+    (folder / "data").mkdir()
+    for name, film in files.items():
+        (folder / "data" / f"{name}.mp4").write_bytes(films[film])
+    path = folder / "own.json"
+    path.write_text(json.dumps({"database": database}))
+    return path, folder / "data", folder / "cache"
+
+
+def test_a_good_layout_is_accepted_by_both(films: dict[str, bytes], here: None, tmp_path: Path) -> None:
+    place = saved(tmp_path, films, GOOD, a="six", b="six")
+    assert run_accepts(*place) == (True, "")
+    assert doctor_accepts(*place)[0]
+
+
+def test_what_the_doctor_warns_of_a_run_prints_a_line_a_kind(
+    films: dict[str, bytes], here: None, tmp_path: Path
+) -> None:
+    twice = {**PLAIN, "annotations": PLAIN["annotations"] * 2}
+    database = {
+        "a": {**twice, "subset": "training", "duration": 60},
+        "b": {**PLAIN, "subset": "testing", "duration": 60},
+        "c": {**PLAIN, "subset": "trainig", "duration": 6},
+    }
+    place = saved(tmp_path, films, database, a="six", b="six", c="six")
+    accepted, said = run_accepts(*place)
+    assert accepted
+    assert [line.removeprefix("bench.run: warning: ")[:60] for line in said.splitlines()] == [
+        "own.json: 1 videos of subset 'trainig' are not used, only th",
+        "duplicate segment: a: run from 0.5 to 2 s is there twice: ke",
+        "shorter than annotated: a: 6.00 s in the file, 60.00 s in th",
+    ]
+    assert "; 2 such findings, bench.doctor lists them" in said
+    told = doctor_accepts(*place)[1]
+    for kind in ("subsets alike", "duplicate segment", "shorter than annotated (2)"):
+        assert f"warning: {kind}" in told
+
+
+@pytest.mark.parametrize(
+    ("change", "files", "message"),
+    [
+        ({"annotations": []}, {"a": "six", "b": "six"}, "of training, the training_subset, have no instance"),
+        ({"subset": "Training"}, {"a": "six", "b": "six"}, "--protocol training_subset=Training"),
+        ({"duration": 6}, {"b": "six"}, "no file for video 'a'"),
+        ({}, {"b": "six"}, "database.a.duration: missing, and no table"),
+        ({}, {"a": "text", "b": "six"}, "a.mp4: it is no video"),
+        (
+            {"annotations": [{"segment": [1, 5.5], "label": "run"}], "duration": 6},
+            {"a": "three", "b": "six"},
+            "instances after the end: a: 1 instances end after the file's 3.00 s",
+        ),
+        (
+            {"annotations": [{"segment": [3, 2], "label": "run"}]},
+            {"a": "six", "b": "six"},
+            "is not before end",
+        ),
+        (
+            {"annotations": [{"segment": [1, 2], "label": "x"}]},
+            {"a": "six", "b": "six"},
+            "no class is in both",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_by_both_before_training(
+    films: dict[str, bytes],
+    here: None,
+    tmp_path: Path,
+    change: dict[str, Any],
+    files: dict[str, str],
+    message: str,
+) -> None:
+    place = saved(tmp_path, films, {**GOOD, "a": {**GOOD["a"], **change}}, **files)
+    accepted, said = run_accepts(*place)
+    assert not accepted
+    assert message in said
+    assert "\n" not in said
+    assert not doctor_accepts(*place)[0]
+
+
+def test_durations_come_from_the_videos_and_count_for_the_digest(
+    films: dict[str, bytes], tmp_path: Path
+) -> None:
+    from datasets import load_dataset
+
+    path, data, cache = saved(tmp_path, films, GOOD, a="six", b="six")
+    dataset = load_dataset(path, data, cache)
+    assert [video.duration for video in dataset.videos] == [6.0, 6.0]
+    assert [video.frames_per_second for video in dataset.videos] == [10.0, None]
+    [facts] = (cache / "doctor").glob("*.jsonl")
+    assert len(facts.read_text().splitlines()) == 1
+    assert load_dataset(path, data, cache).sha256 == dataset.sha256
+    assert len(facts.read_text().splitlines()) == 1  # not probed again
+    (data / "a.mp4").write_bytes(films["three"])
+    other = load_dataset(path, data, cache)
+    assert other.videos[0].duration == pytest.approx(3.0)
+    assert other.sha256 != dataset.sha256
+    (tmp_path / "info.csv").write_text("video,duration\na,4\n")
+    assert load_dataset(path, data, cache).videos[0].duration == 4.0
+    (tmp_path / "info.csv").unlink()
+    (data / "a.mp4").unlink()
+    with pytest.raises(InputError, match=r"database\.a\.duration: missing, and no table"):
+        load_dataset(path, data, cache)
+
+
+def test_an_error_in_the_cache_is_not_trusted_by_a_run(
+    films: dict[str, bytes], here: None, tmp_path: Path
+) -> None:
+    path, data, cache = saved(tmp_path, films, GOOD, a="six", b="six")
+    known = probing.facts_file(data, cache)
+    known.parent.mkdir(parents=True)
+    identity = probing._identity(data / "a.mp4", False)
+    known.write_text(json.dumps([identity, {"error": "reading it takes longer than 60 s"}]) + "\n")
+    assert run_accepts(path, data, cache) == (True, "")
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    films: dict[str, bytes], here: None, tmp_path: Path
+) -> None:
+    path, data, cache = saved(tmp_path, films, GOOD, a="six", b="six")
+    cache.write_text("a file where a folder should be")
+    assert run_accepts(path, data, cache) == (True, "")
