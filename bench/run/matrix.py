@@ -67,18 +67,22 @@ def report(findings: Sequence[Finding], run: ResolvedRun) -> None:
     for finding in findings:
         groups.setdefault((finding.level, finding.kind), []).append(finding)
     for level, kind in sorted(groups):  # errors first
-        found = groups[level, kind]
-        first, count = found[0], len(found)
-        what = f"{first.video}: {first.text}" if first.video else first.text
-        if kind == "missing":
-            files = {video.id: video.file for video in run.dataset.videos}
-            what = run.dataset.folder.missing(first.video, files[first.video])
-        line = what if kind in ("missing", "two files") or not first.video else f"{kind}: {what}"
+        line, count = describe(groups[level, kind][0], run.dataset), len(groups[level, kind])
         line += f"; {count} such findings, bench.doctor lists them" if count > 1 else ""
         if level == "error":
             raise InputError(line)
         if level == "warning":
             print(f"bench.run: warning: {printable(line)}", file=sys.stderr)
+
+
+def describe(finding: Finding, dataset: Dataset) -> str:
+    """Return a finding as a line that names the video's file, or where it was looked for."""
+    if not finding.video or finding.kind == "two files":
+        return finding.text
+    file = next(video.file for video in dataset.videos if video.id == finding.video)
+    if finding.kind == "missing":
+        return dataset.folder.missing(finding.video, file)
+    return f"{dataset.folder.find(finding.video, file)}: {finding.kind}: {finding.text}"
 
 
 def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int:

@@ -73,6 +73,7 @@ def _file(video: Video, facts: Facts, card: Card | None) -> list[tuple[Level, st
     late = [i for i in video.instances if duration + END_TOLERANCE_SECONDS < i.end <= annotated + 1]
     if late:
         text = f"{len(late)} instances end after the file's {duration:.2f} s, the last at {late[-1].end:g} s"
+        text += "; is it the file that was annotated?"
         found.append(("error", "instances after the end", text))
     if video.frames_per_second and abs(rate / video.frames_per_second - 1) > RATE_TOLERANCE:
         text = f"{rate:.3f} frames per second in the file, {video.frames_per_second:g} in the annotations"

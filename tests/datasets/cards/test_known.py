@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from bench.doctor import main as doctor
 from bench.io.errors import InputError
 from datasets import load_dataset, read_card, video_path
 from datasets.annotations.dataset import SegmentPolicy
@@ -281,3 +282,27 @@ def test_unknown_variants_and_misplaced_options_are_refused(tmp_path: Path) -> N
         InputError, match=r"annotations: got x\.json, the data set is an annotation file already"
     ):
         load_dataset("y.json", annotations=Path("x.json"))
+
+
+def test_the_doctor_leaves_out_what_is_declared_missing_as_a_run_does(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = tiny_card(variants=(Variant("2", "all", KEEP, videos={"test": 1}),))
+    monkeypatch.setattr("datasets.cards.cards.read_card", lambda name: card)
+    monkeypatch.setattr("datasets.cards.known.read_card", lambda name: card)
+    videos = {
+        "v1": video_entry("train", (0.5, 1, "Diving"), duration=2),
+        "v2": video_entry("train", (0.5, 1, "Diving"), duration=2),
+        "t1": video_entry("test", (0.5, 1, "Diving"), duration=2),
+    }
+    saved(folder / "annotations", videos)
+    own = "training_subset=validation,evaluation_subset=test"
+    words = ["--card", "tiny", "--data", str(folder), "--cache", str(folder / "facts"), "--protocol", own]
+    assert doctor(words) == 2
+    assert "error: missing\n  v2 no file" in capsys.readouterr().out
+    with pytest.raises(InputError, match="1 of 3 videos of tiny:2 have no file: v2"):
+        load_known("tiny", folder)
+    (folder / "missing.txt").write_text("v2\n")
+    assert doctor(words) == 0
+    assert "note: declared missing\n  1 videos are listed in missing.txt: left out" in capsys.readouterr().out
+    assert len(load_known("tiny", folder).videos) == 2

@@ -179,10 +179,12 @@ def test_what_the_doctor_warns_of_a_run_prints_a_line_a_kind(
     place = saved(tmp_path, films, database, a="six", b="six", c="six")
     accepted, said = run_accepts(*place)
     assert accepted
-    assert [line.removeprefix("bench.run: warning: ")[:60] for line in said.splitlines()] == [
+    assert [
+        line.removeprefix("bench.run: warning: ").rpartition("data/")[2][:60] for line in said.splitlines()
+    ] == [
         "own.json: 1 videos of subset 'trainig' are not used, only th",
-        "duplicate segment: a: run from 0.5 to 2 s is there twice: ke",
-        "shorter than annotated: a: 6.00 s in the file, 60.00 s in th",
+        "a.mp4: duplicate segment: run from 0.5 to 2 s is there twice",
+        "a.mp4: shorter than annotated: 6.00 s in the file, 60.00 s i",
     ]
     assert "; 2 such findings, bench.doctor lists them" in said
     told = doctor_accepts(*place)[1]
@@ -196,12 +198,13 @@ def test_what_the_doctor_warns_of_a_run_prints_a_line_a_kind(
         ({"annotations": []}, {"a": "six", "b": "six"}, "of training, the training_subset, have no instance"),
         ({"subset": "Training"}, {"a": "six", "b": "six"}, "--protocol training_subset=Training"),
         ({"duration": 6}, {"b": "six"}, "no file for video 'a'"),
+        ({"duration": 6}, {"a": "text", "b": "six"}, "data/a.mp4: undecodable: it is no video"),
         ({}, {"b": "six"}, "database.a.duration: missing, and no table"),
         ({}, {"a": "text", "b": "six"}, "a.mp4: it is no video"),
         (
             {"annotations": [{"segment": [1, 5.5], "label": "run"}], "duration": 6},
             {"a": "three", "b": "six"},
-            "instances after the end: a: 1 instances end after the file's 3.00 s",
+            "data/a.mp4: instances after the end: 1 instances end after the file's 3.00 s",
         ),
         (
             {"annotations": [{"segment": [3, 2], "label": "run"}]},
