@@ -66,6 +66,13 @@ def parser() -> argparse.ArgumentParser:
         help="leave out segments with a lower score",
     )
     add("--top", type=whole(1), metavar="N", help="keep the N best segments (default: all)")
+    add(
+        "--fps",
+        type=real(lambda value: 0 < value < 1e6, "more than 0 (frames per second)"),
+        metavar="RATE",
+        help="frames per second of folders of images such as img_00001.jpg, which are then videos",
+    )
+    add("--reader", metavar="auto|decord|pyav|torchcodec", help="what decodes videos (default: auto)")
     add("--device", default="auto", help="cpu, cuda or cuda:N (default: cuda if available)")
     add("--mp4", action="store_true", help="also write the video with labels, without sound")
     return result
@@ -119,9 +126,12 @@ def predict(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from bench.predict.inputs import jobs
+    from datasets.video.reader_choice import use_reader
 
+    if options.reader is not None:
+        use_reader(options.reader)
     make_folder(options.out)
-    todo = jobs(options.videos, options.out)
+    todo = jobs(options.videos, options.out, options.fps)
     if options.mp4:
         check_replaced(todo)
     path = checkpoint_of(options.run)
@@ -163,7 +173,7 @@ def predict_video(job: Job, detector: VideoDetector, options: argparse.Namespace
     from datasets.checks.videos import OFFSET_SECONDS
     from datasets.video.frames import probe
 
-    info = probe(job.video)
+    info = probe(job.video, options.fps)
     offset = player_offset(job.video, info)
     found, origin = detector.find(job.video, info)
     segments = chosen(found, options.min_score, options.top)
@@ -191,12 +201,12 @@ def predict_video(job: Job, detector: VideoDetector, options: argparse.Namespace
         write_atomically(job.output(suffix), makers[suffix]())
         lines.append(str(job.output(suffix)))
     if options.mp4:
-        film(job.video, job.output("mp4"), segments)
+        film(job.video, job.output("mp4"), segments, options.fps)
         lines.append(str(job.output("mp4")))
     return [printable(line) for line in lines]
 
 
-def film(source: Path, target: Path, segments: list[Segment]) -> None:
+def film(source: Path, target: Path, segments: list[Segment], rate: float | None) -> None:
     """Write the video with labels, with a progress bar."""
     from tqdm import tqdm
 
@@ -208,7 +218,7 @@ def film(source: Path, target: Path, segments: list[Segment]) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        write_annotated_video(source, target, segments, progress)
+        write_annotated_video(source, target, segments, progress, rate)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

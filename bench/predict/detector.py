@@ -11,12 +11,11 @@ import torch
 
 from bench.data.frame_loader import FrameLoader, default_cache_bytes, default_workers
 from bench.data.frame_store import open_store
-from bench.io.reading import file_sha256
 from bench.predict.segments import Segment
 from bench.training.checkpoints.export import Checkpoint, restore
 from bench.training.inference import detect_all
 from datasets.annotations.dataset import Dataset, Video
-from datasets.video.frames import VideoInfo
+from datasets.video.frames import VideoInfo, source_sha256
 from strategies.base import settings
 
 
@@ -40,8 +39,8 @@ class VideoDetector:
         Raises InputError if the video cannot be decoded.
         """
         note, protocol = self.note, self.note.protocol
-        own = Video(video.stem, "own", info.duration, (), video.name)
-        sha256 = file_sha256(video)
+        own = Video(video.stem, "own", info.duration, (), video.name, info.frames_per_second)
+        sha256 = source_sha256(video)
         dataset = Dataset("own", "own", note.classes, (own,), sha256, video, video.parent)
         loader = FrameLoader(default_cache_bytes(), default_workers(self.device.type))
         with contextlib.closing(loader):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from bench.io.errors import InputError
 from datasets.annotations.files import SUFFIXES, has_video_suffix, walk
+from datasets.video.image_folder import is_image_folder
 
 
 class Job(NamedTuple):
@@ -23,17 +24,18 @@ class Job(NamedTuple):
         return self.folder / f"{self.name}.{suffix}"
 
 
-def jobs(given: Sequence[Path], out: Path) -> list[Job]:
+def jobs(given: Sequence[Path], out: Path, fps: float | None = None) -> list[Job]:
     """Return the videos of files and folders, each once, with their output files below ``out``.
 
-    Of a folder, all files with a suffix of videos are taken, at any depth, except those below ``out`` and in
+    With ``fps``, a folder that holds images `img_00001.jpg` is a video. Of another folder, all files with a
+    suffix of videos are taken, at any depth, except those below ``out`` and in
     hidden folders; their output files are in the same folders below ``out``. A file's name is that of the
     video without its suffix, or with it where two videos of a folder differ in nothing else. Raises
     InputError for a folder without a video, and for two videos with the same output file.
     """
     found: dict[Path, tuple[Path, Path]] = {}
     for path in given:
-        if not path.is_dir():
+        if not path.is_dir() or (fps is not None and is_image_folder(path)):
             found.setdefault(path.resolve(), (path, out))
             continue
         names = [name for name in walk(path) if has_video_suffix(name)]
@@ -42,7 +44,8 @@ def jobs(given: Sequence[Path], out: Path) -> list[Job]:
         if apart:
             videos = [video for video in videos if out.resolve() not in video.resolve().parents]
         if not videos:
-            raise InputError(f"{path}: the folder holds no video; looked for {', '.join(SUFFIXES)}")
+            images = "; its images are a video if --fps is given" if is_image_folder(path) else ""
+            raise InputError(f"{path}: the folder holds no video; looked for {', '.join(SUFFIXES)}{images}")
         for video in videos:
             found.setdefault(video.resolve(), (video, out / video.relative_to(path).parent))
     plain = Counter((folder, video.stem.casefold()) for video, folder in found.values())

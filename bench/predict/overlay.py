@@ -17,6 +17,7 @@ from bench.predict.segments import Segment, select_for_display
 from bench.predict.timeline import colour_of, plain
 from bench.report.figures.fonts import draw_with_fonts
 from bench.report.figures.style import STYLE
+from datasets.video.image_folder import image_frames
 from datasets.video.index import VideoIndex, inspect
 from datasets.video.pyav_reader import pyav_frames
 
@@ -34,9 +35,13 @@ def write_annotated_video(
     target: Path,
     segments: Sequence[Segment],
     progress: Callable[[int, int], None] = lambda done, total: None,
+    rate: float | None = None,
 ) -> None:
-    """Write the video at ``source`` with labels to ``target``; every frame keeps its timestamp."""
-    index = inspect(source)
+    """Write the video at ``source`` with labels to ``target``; every frame keeps its timestamp.
+
+    ``rate`` is the number of frames per second of a folder of images.
+    """
+    index = inspect(source, rate)
     with atomic_path(target) as draft, av.open(str(draft), "w", format="mp4") as container:
         stream: Any = None
         for number, frame in enumerate(_labelled(source, index, segments)):
@@ -68,7 +73,11 @@ def _labelled(source: Path, index: VideoIndex, segments: Sequence[Segment]) -> I
     labels = sorted({each.label for each in shown})
     strips: dict[tuple[Segment, ...], Picture] = {}
     everything = np.arange(len(index.starts))
-    for start, frame in zip(index.starts, pyav_frames(source, index, everything), strict=True):
+    if index.images:
+        frames = image_frames(source, index.images, everything)
+    else:
+        frames = pyav_frames(source, index, everything)
+    for start, frame in zip(index.starts, frames, strict=True):
         large = _enlarged(frame)
         now = tuple(active(shown, float(start)))
         if now:

@@ -80,7 +80,7 @@ def remove_stale_files(results: Path, runs: Sequence[ResolvedRun], again: Collec
     Checkpoints of the run ids in ``again`` are kept, since these runs resume from them. Files of runs that
     another living process has locked are kept.
     """
-    from datasets.miniature.config import default_cache_dir
+    from bench.io.cache_dir import default_cache_dir
 
     remove_stale_temps(results, lambda name: is_locked(results, _lock_of(name)))
     for cache in {Path(run.spec.cache) if run.spec.cache else default_cache_dir() for run in runs}:

@@ -1,8 +1,9 @@
 """Durations that annotations lack, from the video files."""
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.io.errors import InputError
 from datasets.annotations.entries import lacks_duration, unsafe_name
@@ -10,22 +11,30 @@ from datasets.annotations.files import VideoFolder
 from datasets.annotations.formats import VideoFacts
 
 
+class Source(NamedTuple):
+    """What an entry says of its video: its `file`, and its `fps`, which a folder of images needs."""
+
+    file: str | None = None
+    frames_per_second: float | None = None
+
+
 def without_duration(
     database: Mapping[str, Any], facts: Collection[str], exclude: Collection[str] = ()
-) -> dict[str, str | None]:
-    """Return the ids of entries whose duration is neither in them nor in `facts`, with their `file`."""
+) -> dict[str, Source]:
+    """Return the ids of entries whose duration is neither in them nor in `facts`, with their sources."""
     found = {}
     for key, entry in database.items():
         if key not in facts and key not in exclude and lacks_duration(entry):
-            file = entry.get("file")
-            found[key] = file if isinstance(file, str) else None
+            file, rate = entry.get("file"), entry.get("fps")
+            usable = isinstance(rate, int | float) and not isinstance(rate, bool) and 0 < rate < math.inf
+            found[key] = Source(file if isinstance(file, str) else None, float(rate) if usable else None)
     return found
 
 
 def measured_facts(
-    folder: VideoFolder, videos: Mapping[str, str | None], cache: Path | None = None
+    folder: VideoFolder, videos: Mapping[str, Source], cache: Path | None = None
 ) -> dict[str, VideoFacts]:
-    """Return duration, rate and frames of videos from their files, given by id and `file`.
+    """Return duration, rate and frames of videos from their files.
 
     Videos without a file are omitted. Raises `InputError` for a file that cannot be read, and for a video
     with files that differ. The facts are cached below `cache`.
@@ -36,19 +45,24 @@ def measured_facts(
         raise error
 
     files = safe_files(folder, videos, refuse)
-    facts = probe_folder(files, folder.root, cache) if files else {}
+    facts = probe_folder(files, folder.root, cache, rates_of(videos)) if files else {}
     for video, each in facts.items():
         if "error" in each:
             raise InputError(f"{files[video]}: {each['error']}")
     return {video: video_facts(each) for video, each in facts.items()}
 
 
+def rates_of(videos: Mapping[str, Source]) -> dict[str, float]:
+    """Return the frames per second that annotations give, by video."""
+    return {video: each.frames_per_second for video, each in videos.items() if each.frames_per_second}
+
+
 def safe_files(
-    folder: VideoFolder, videos: Mapping[str, str | None], on_error: Callable[[InputError], None]
+    folder: VideoFolder, videos: Mapping[str, Source], on_error: Callable[[InputError], None]
 ) -> dict[str, Path]:
     """Return the files of videos that are not checked yet; several that differ are passed to `on_error`."""
     files = {}
-    for video, file in videos.items():
+    for video, (file, _) in videos.items():
         # An entry with an unsafe name is refused later, when it is checked.
         if unsafe_name(video, allow_folders=False) or (file and unsafe_name(file, allow_folders=True)):
             continue

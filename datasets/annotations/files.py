@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.io.errors import InputError
 from bench.io.text import format_value, printable
+from datasets.video.image_folder import IMAGE_SUFFIXES, is_image_folder
 
 SUFFIXES = (
     *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg"),
@@ -41,7 +42,7 @@ class VideoFolder:
         must have the same content; the one in the fewest folders, then the first by name, is returned.
         Raises `InputError` that names the files if they differ.
         """
-        if file is not None and _is_file(self.root / file):
+        if file is not None and (_is_file(self.root / file) or is_image_folder(self.root / file)):
             return self.root / file
         for names in [[file]] if file is not None else self._names(video):
             found = self._matches(names)
@@ -52,7 +53,9 @@ class VideoFolder:
                 )
             if found:
                 return self.root / found[0]
-        return None
+        stems = [video, f"{PREFIX}{video}", video.removeprefix(PREFIX)] if file is None else []
+        folders = [self.root / stem for stem in (self.pattern.replace("{id}", video), *stems)]
+        return next((folder for folder in folders if is_image_folder(folder)), None)
 
     def missing(self, video: str, file: str | None = None) -> str:
         """Return the message for a video that has no file."""
@@ -88,6 +91,8 @@ class VideoFolder:
         """The paths below the root, by file name with its suffix in lower case."""
         listed: dict[str, list[str]] = {}
         for path in walk(self.root):
+            if path.lower().endswith(IMAGE_SUFFIXES):
+                continue  # folders of frames hold millions
             listed.setdefault(_lower_suffix(path.rpartition("/")[2]), []).append(path)
         return listed
 

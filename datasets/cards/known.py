@@ -13,7 +13,7 @@ from typing import Any
 from bench.io.errors import InputError
 from bench.io.reading import read_text
 from datasets.annotations.dataset import Dataset
-from datasets.annotations.durations import measured_facts, without_duration
+from datasets.annotations.durations import Source, measured_facts, without_duration
 from datasets.annotations.entries import AnnotationRules
 from datasets.annotations.files import VideoFolder, some
 from datasets.annotations.formats import AnnotationFile, VideoFacts, read_facts, read_file
@@ -49,7 +49,9 @@ def load_known(
         raise InputError(f"{data}: the folder of the videos of {card.name} is no folder")
     path = annotations or find_annotations(card, data)
     folder = VideoFolder(data)
-    dataset = check_known(card, variant, path, lambda ids: measured_facts(folder, dict.fromkeys(ids), cache))
+    dataset = check_known(
+        card, variant, path, lambda ids: measured_facts(folder, dict.fromkeys(ids, Source()), cache)
+    )
     absent = read_missing(
         data / MISSING_LIST, [video.id for video in dataset.videos], f"{card.name}:{variant.name}"
     )

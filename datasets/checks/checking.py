@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 from bench.io.errors import InputError
 from datasets.annotations.dataset import Instance, Policy, SegmentPolicy, Video
-from datasets.annotations.durations import without_duration
+from datasets.annotations.durations import Source, without_duration
 from datasets.annotations.entries import AnnotationRules, EntryReader, is_duplicate
 from datasets.annotations.formats import AnnotationFile, VideoFacts, read_facts, read_file
 from datasets.cards.cards import Card, Variant, known_datasets, read_card
 from datasets.cards.known import check_known, read_card_file
 
 Level = Literal["note", "warning", "error"]
-Measure = Callable[[Mapping[str, str | None]], Mapping[str, VideoFacts]]
+Measure = Callable[[Mapping[str, Source]], Mapping[str, VideoFacts]]
 """Returns the facts of videos, given by id and `file`, from their files; others are omitted."""
 KINDS = {"empty": "empty segment", "outside": "segment outside", "duplicates": "duplicate segment"}
 TREATMENTS = {"keep": "kept", "drop": "left out", "refuse": "refused"}

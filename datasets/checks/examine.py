@@ -14,6 +14,7 @@ from bench.io.errors import InputError
 
 if TYPE_CHECKING:
     from datasets.annotations.dataset import Video
+    from datasets.annotations.durations import Source
     from datasets.annotations.files import VideoFolder
     from datasets.annotations.formats import VideoFacts
     from datasets.cards.cards import Card, Variant
@@ -33,7 +34,7 @@ def examine(options: argparse.Namespace, subsets_of: Callable[[str], tuple[str, 
     from datasets.cards.cards import read_card, split_name
     from datasets.checks.checking import Finding, check_annotations
     from datasets.checks.subsets import check_subsets
-    from datasets.checks.videos import check_videos, find_files
+    from datasets.checks.videos import annotated_rates, check_videos, find_files
 
     card = variant = None
     if options.card:
@@ -64,7 +65,7 @@ def examine(options: argparse.Namespace, subsets_of: Callable[[str], tuple[str, 
     used = subsets_of(card.name if card else "")
     if folder is not None:
         files, lost = find_files(folder, videos)
-        facts = prober.facts(files)
+        facts = prober.facts(files, annotated_rates(videos))
         lost += check_videos({v.id: v for v in videos if v.id in facts}, facts, card)
         findings += lost if card else _eased(lost, videos, used)
         unusable = [v.id for v in videos if "error" in facts.get(v.id, {"error": "missing"})]
@@ -94,28 +95,29 @@ class Prober:
         self.folder = folder
         self.known: dict[Path, Facts] = {}
 
-    def facts(self, files: Mapping[str, Path]) -> dict[str, Facts]:
-        """Return the facts of files by video."""
-        from datasets.checks.probing import facts_file, probe_shown
+    def facts(self, files: Mapping[str, Path], rates: Mapping[str, float]) -> dict[str, Facts]:
+        """Return the facts of files by video; `rates` are those of folders of images."""
+        from datasets.checks.probing import Probing, facts_file, probe_shown
 
         options = self.options
         new = {str(path): path for path in files.values() if path not in self.known}
         if new:
             cache = options.cache or facts_file(options.data)
-            found = probe_shown(new, cache, options.workers, every_frame=options.every_frame)
+            by_path = {str(files[video]): rate for video, rate in rates.items() if video in files}
+            how = Probing(by_path, every_frame=options.every_frame)
+            found = probe_shown(new, cache, options.workers, how)
             self.known |= {Path(path): facts for path, facts in found.items()}
         return {video: self.known[path] for video, path in files.items()}
 
-    def measure(self, videos: Mapping[str, str | None]) -> dict[str, VideoFacts]:
-        """Return the facts of videos, given by id and `file`, whose files can be read."""
-        from datasets.annotations.durations import safe_files, video_facts
+    def measure(self, videos: Mapping[str, Source]) -> dict[str, VideoFacts]:
+        """Return the facts of videos whose files can be read."""
+        from datasets.annotations.durations import rates_of, safe_files, video_facts
 
         if self.folder is None:
             return {}
         files = safe_files(self.folder, videos, lambda error: None)
-        return {
-            video: video_facts(facts) for video, facts in self.facts(files).items() if "error" not in facts
-        }
+        known = self.facts(files, rates_of(videos))
+        return {video: video_facts(facts) for video, facts in known.items() if "error" not in facts}
 
 
 def _eased(found: Sequence[Finding], videos: Sequence[Video], used: Collection[str]) -> list[Finding]:

@@ -7,13 +7,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, get_type_hints
 
+from bench.io.cache_dir import default_cache_dir
 from bench.io.errors import InputError
 from bench.io.json_lines import Worker, module_command, worker_threads
 from bench.io.reading import NO_WAITING, read_bytes
-from datasets.miniature.config import default_cache_dir
 from datasets.video.frames import VideoInfo, readers_installed
 
 SECONDS = 60.0
@@ -33,7 +34,22 @@ def facts_file(root: Path, cache: Path | None = None) -> Path:
     return (cache or default_cache_dir()) / "doctor" / f"{digest}.jsonl"
 
 
-def probe_folder(files: Mapping[str, Path], root: Path, cache: Path | None = None) -> dict[str, Facts]:
+@dataclass(frozen=True)
+class Probing:
+    """How to probe files: `rates` has the frames per second of folders of images, by key.
+
+    With `retry`, files that had an error are probed again. `seconds` is the time limit of a file.
+    """
+
+    rates: Mapping[str, float] = field(default_factory=dict)
+    every_frame: bool = False
+    retry: bool = False
+    seconds: float | None = None
+
+
+def probe_folder(
+    files: Mapping[str, Path], root: Path, cache: Path | None, rates: Mapping[str, float]
+) -> dict[str, Facts]:
     """Return the facts of some files below a folder, with a progress bar; the doctor's cache of them is used.
 
     Errors in the cache are not trusted: a run must not fail for a disk that was slow when the doctor looked.
@@ -45,53 +61,45 @@ def probe_folder(files: Mapping[str, Path], root: Path, cache: Path | None = Non
     except InputError:
         known = None
     # A process takes as long to start as a few small files to probe.
-    return probe_shown(files, known, min(os.cpu_count() or 1, 1 + len(files) // 8), retry=True)
+    workers = min(os.cpu_count() or 1, 1 + len(files) // 8)
+    return probe_shown(files, known, workers, Probing(rates, retry=True))
 
 
 def probe_shown(
-    files: Mapping[str, Path],
-    cache: Path | None,
-    workers: int,
-    *,
-    every_frame: bool = False,
-    retry: bool = False,
+    files: Mapping[str, Path], cache: Path | None, workers: int, how: Probing
 ) -> dict[str, Facts]:
     """Return the facts of files as `probe_files` does, with a progress bar on a terminal."""
     from tqdm import tqdm
 
     quiet = not sys.stderr.isatty()
     with tqdm(total=len(files), desc="opening videos", leave=False, disable=quiet) as bar:
-        return probe_files(
-            files, cache, workers, every_frame=every_frame, retry=retry, progress=lambda: bar.update()
-        )
+        return probe_files(files, cache, workers, how, progress=lambda: bar.update())
 
 
 def probe_files(
     files: Mapping[str, Path],
     cache: Path | None = None,
     workers: int = 2,
-    *,
-    every_frame: bool = False,
-    seconds: float | None = None,
-    retry: bool = False,
+    how: Probing = Probing(),
     progress: Callable[[], object] = lambda: None,
 ) -> dict[str, Facts]:
     """Return the facts of each file by its key in `files`; `progress` is called after each.
 
-    A file that takes longer than `seconds` or crashes its process is reported as an error like any other.
+    A file that takes longer than the limit or crashes its process is reported as an error like any other.
     With `cache`, a file of JSON lines, facts of a file with the same path, size and modification time are
-    read from there, and new facts are appended to it. With `retry`, files that had an error are probed again.
+    read from there, and new facts are appended to it.
     """
-    limit = seconds or (SECONDS_EVERY_FRAME if every_frame else SECONDS)
+    limit = how.seconds or (SECONDS_EVERY_FRAME if how.every_frame else SECONDS)
     known = _read_cache(cache)
     lock = threading.Lock()
 
     def one(item: tuple[str, Path], worker: Callable[[], Worker]) -> tuple[str, Facts]:
         key, path = item
-        identity = _identity(path, every_frame)
+        rate = how.rates.get(key) if path.is_dir() else None
+        identity = f"{_identity(path, how.every_frame)}|{rate}"
         facts = known.get(identity)
-        if facts is None or (retry and "error" in facts):
-            facts = _ask(worker(), path, every_frame, limit)
+        if facts is None or (how.retry and "error" in facts):
+            facts = _ask(worker(), path, limit, {"every_frame": how.every_frame, "rate": rate})
             if cache is not None:
                 with lock, _appended(cache) as file:
                     file.write((json.dumps([identity, facts]) + "\n").encode())
@@ -120,9 +128,9 @@ def _appended(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, flags, 0o666), "ab")
 
 
-def _ask(worker: Worker, path: Path, every_frame: bool, seconds: float) -> Facts:
+def _ask(worker: Worker, path: Path, seconds: float, how: Mapping[str, Any]) -> Facts:
     try:
-        worker.send({"path": str(path.absolute()), "every_frame": every_frame, "seconds": seconds})
+        worker.send({"path": str(path.absolute()), "seconds": seconds, **how})
         return worker.receive()
     except TimeoutError:
         worker.close()
@@ -170,8 +178,8 @@ def _usable(facts: Any) -> bool:
     if "error" in facts:
         return isinstance(facts["error"], str)
     kinds = get_type_hints(VideoInfo)
-    for field, value in facts.items():
-        kind = int if field == "decoded" else kinds.get(field)
+    for name, value in facts.items():
+        kind = int if name == "decoded" else kinds.get(name)
         usual = type(value) is kind or (kind is float and type(value) is int)
         if not usual or (kind in (int, float) and not abs(value) < MAX_FACT):  # NaN too
             return False

@@ -27,12 +27,17 @@ def check_used_videos(
     """
     videos = [video for video in dataset.videos if video.subset in subsets]
     files, findings = find_files(dataset.folder, videos)
-    facts = probe_folder(files, dataset.root, cache)
+    facts = probe_folder(files, dataset.root, cache, annotated_rates(videos))
     findings += check_videos({video.id: video for video in videos if video.id in facts}, facts, card)
     if card is None:
         findings += [finding for video in videos for finding in repeated(video)]
         findings += overlapping([video.id for video in videos])
     return findings
+
+
+def annotated_rates(videos: Sequence[Video]) -> dict[str, float]:
+    """Return the frames per second that annotations give, by video."""
+    return {video.id: video.frames_per_second for video in videos if video.frames_per_second}
 
 
 def find_files(folder: VideoFolder, videos: Sequence[Video]) -> tuple[dict[str, Path], list[Finding]]:

@@ -1,6 +1,7 @@
 """The embedded miniature: generated videos, so that the benchmark runs without a download."""
 
-from datasets.miniature.config import MiniatureConfig, default_cache_dir
+from bench.io.cache_dir import default_cache_dir
+from datasets.miniature.config import MiniatureConfig
 from datasets.miniature.generate import (
     SourceClip,
     generate,

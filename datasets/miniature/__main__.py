@@ -7,9 +7,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from bench.io.cache_dir import default_cache_dir
 from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser, run_command
-from datasets.miniature.config import MiniatureConfig, default_cache_dir
+from datasets.miniature.config import MiniatureConfig
 from datasets.miniature.generate import Progress, generate, generate_source
 
 

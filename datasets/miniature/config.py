@@ -2,12 +2,8 @@
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
-
-from bench.io.errors import InputError
 
 SUBSETS = ("training", "tuning", "testing")
 SOURCE_SUBSETS = ("training", "validation")
@@ -87,14 +83,3 @@ class MiniatureConfig:
 
     def _ranges(self) -> dict[str, tuple[float, float]]:
         return {name: value for name, value in asdict(self).items() if isinstance(value, tuple)}
-
-
-def default_cache_dir() -> Path:
-    """Return the folder in TALBENCH_CACHE, else ~/.cache/talbench. It is not created here."""
-    named = os.environ.get("TALBENCH_CACHE")
-    if named:
-        return Path(named).expanduser()
-    try:
-        return Path.home() / ".cache" / "talbench"
-    except RuntimeError:
-        raise InputError("TALBENCH_CACHE: not set, and there is no home folder to use instead") from None

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.io.cache_dir import default_cache_dir
 from bench.io.errors import InputError
 from bench.io.json_lines import Worker, module_command, worker_threads
 from bench.io.reading import MAX_RECORD_BYTES, read_json
@@ -22,7 +23,6 @@ from datasets.miniature.config import (
     SOURCE_SUBSETS,
     SUBSETS,
     MiniatureConfig,
-    default_cache_dir,
 )
 from datasets.miniature.motions import SOURCE_CLASSES
 from datasets.miniature.scenes import source_label, target_scene

@@ -17,9 +17,9 @@ import av
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bench.io.cache_dir import default_cache_dir
 from bench.io.errors import InputError
 from bench.io.reading import file_sha256
-from datasets.miniature.config import default_cache_dir
 from datasets.video.image_folder import image_frames, list_images
 from datasets.video.index import IMAGES, VideoIndex, fail, inspect
 from datasets.video.pyav_reader import pyav_frames

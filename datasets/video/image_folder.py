@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from bench.io.errors import InputError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 NUMBER = re.compile(r"(\d+)\D*$")
 """The last number in a name without its suffix, as in `img_00001`."""
 
@@ -46,7 +46,7 @@ def list_images(path: Path) -> tuple[str, ...]:
 
 
 def _number(path: Path) -> int | None:
-    if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+    if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
         return None
     found = NUMBER.search(path.stem)
     return int(found[1]) if found else None

@@ -10,7 +10,7 @@ import pytest
 from bench.doctor import main
 from bench.io.errors import InputError
 from datasets.checks import probing
-from datasets.checks.probing import probe_files
+from datasets.checks.probing import Probing, probe_files
 from datasets.checks.window_proposal import propose
 
 ROOT = Path(__file__).parents[2]
@@ -222,7 +222,7 @@ def test_files_that_hang_or_crash_are_findings(tmp_path, monkeypatch):
     monkeypatch.setattr(probing, "WORKER", (sys.executable, str(script)))
     cache = tmp_path / "cache.jsonl"
     done = []
-    facts = probe_files(paths, cache, 1, seconds=0.5, progress=lambda: done.append(1))
+    facts = probe_files(paths, cache, 1, Probing(seconds=0.5), progress=lambda: done.append(1))
     assert facts["hang"] == {"error": "reading it takes longer than 0.5 s"}
     assert facts["crash"]["error"].startswith("reading it crashes the decoder")
     assert facts["good"] == {"frames": 10}

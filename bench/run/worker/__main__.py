@@ -22,6 +22,7 @@ from bench.detection import diagnose, evaluate
 from bench.detection.submission import read_ground_truth, read_submission, write_submission
 from bench.features.disk_cache import DiskCache
 from bench.features.encode import ClipPasses
+from bench.io.cache_dir import default_cache_dir
 from bench.io.errors import InputError, StoppedError, StuckDecoderError
 from bench.io.json_lines import reserve_stdout
 from bench.models.backbone import Backbone
@@ -51,7 +52,6 @@ from bench.training.distributed.processes import ALONE, World, exit_process, loc
 from bench.training.inference import VideoDetections, detect_all
 from bench.training.loop import train
 from bench.training.step import Trainer
-from datasets.miniature.config import default_cache_dir
 
 Progress = Callable[[str, int, int], None]
 BEFORE_TRAINING = ("forecast", "load")

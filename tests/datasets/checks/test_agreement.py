@@ -18,6 +18,7 @@ from bench.doctor import main as doctor
 from bench.io.errors import InputError
 from bench.run.matrix import check_data, check_subsets
 from bench.run.specification import RunSpecification, resolve_run
+from datasets.annotations.reader import read_annotations
 from datasets.checks import probing
 from datasets.checks.probe_worker import look
 
@@ -38,7 +39,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Probe in this process: what is tested is which files are probed."""
-    monkeypatch.setattr(probing, "_ask", lambda worker, path, every, seconds: look(path, every))
+    monkeypatch.setattr(probing, "_ask", lambda worker, path, seconds, how: look(path, **how))
     monkeypatch.setattr(probing, "Worker", lambda command: SimpleNamespace(running=True, close=lambda: None))
 
 
@@ -276,3 +277,30 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     path, data, cache = saved(tmp_path, films, GOOD, a="six", b="six")
     cache.write_text("a file where a folder should be")
     assert run_accepts(path, data, cache) == (True, "")
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("rate", [10, None])
+def test_folders_of_images_are_videos_to_both(tmp_path: Path, rate: int | None) -> None:
+    from movies import numbered
+    from PIL import Image
+
+    data = tmp_path / "frames"
+    entries = {"a": {**PLAIN, "subset": "training"}, "b": {**PLAIN, "subset": "testing"}}
+    for name, entry in entries.items():
+        if rate:
+            entry["fps"] = rate
+        (data / name).mkdir(parents=True)
+        for index in range(30):
+            Image.fromarray(numbered(index)).save(data / name / f"img_{index:05d}.png")
+    path = tmp_path / "frames.json"
+    path.write_text(json.dumps({"database": entries}))
+    run, said = run_accepts(path, data, tmp_path / "cache")
+    doctor, report = doctor_accepts(path, data, tmp_path / "cache")
+    assert run == doctor == (rate is not None), (said, report)
+    if rate is None:
+        assert "frames per second" in said
+        assert "frames per second" in report
+    else:
+        [duration] = {video.duration for video in read_annotations(path, data).videos}
+        assert duration == 3.0

@@ -15,12 +15,12 @@ import pytest
 from numpy.typing import NDArray
 from small import SMALL
 
+from bench.io.cache_dir import default_cache_dir
 from bench.io.errors import InputError
 from bench.memory.device import processor_facts
 from bench.records.record import read_folder
 from datasets.miniature import (
     MiniatureConfig,
-    default_cache_dir,
     generate,
     generate_source,
     read_pictures_sha256,
