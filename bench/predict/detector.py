@@ -15,7 +15,7 @@ from bench.predict.segments import Segment
 from bench.training.checkpoints.export import Checkpoint, restore
 from bench.training.inference import detect_all
 from datasets.annotations.dataset import Dataset, Video
-from datasets.video.frames import VideoInfo, source_sha256
+from datasets.video.frames import VideoInfo, readers_used, source_sha256
 from strategies.base import settings
 
 
@@ -67,7 +67,7 @@ class VideoDetector:
                 "file": video.name,
                 "sha256": sha256,
                 "seconds": info.duration,
-                "reader": info.reader,
+                "reader": readers_used(video),
             },
         }
         return segments, origin

@@ -79,8 +79,10 @@ def readers_installed() -> str:
     return ", ".join([*(reader.name for reader in fast_readers(wanted_reader())), PYAV])
 
 
-def readers_used() -> str | None:
-    """Return the readers that this process has used, with numbers of files; None before any file."""
+def readers_used(path: Path | None = None) -> str | None:
+    """Return the readers that this process has used, with numbers of files, or for one file; None if none."""
+    if path is not None:
+        return ", ".join(sorted(name for name, files in _served.items() if path in files)) or None
     if len(_served) < 2:
         return next(iter(_served), None)
     return ", ".join(f"{name} ({len(files)} files)" for name, files in sorted(_served.items()))
