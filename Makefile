@@ -33,8 +33,8 @@ bench-papers: $(VENV)/installed ## the papers' ablations and configurations on t
 doctor: $(VENV)/installed ## check annotations and videos before a run; DATASET= (a known name or a path) DATA= ANNOTATIONS= PROTOCOL=
 	$(BIN)/python -m bench.doctor $(if $(findstring /,$(DATASET))$(filter %.json %.json.gz %.csv %.tsv %.txt %.eaf %.xml,$(DATASET)),$(DATASET),$(ANNOTATIONS) --card $(DATASET)) $(if $(DATA),--data $(DATA)) $(foreach p,$(PROTOCOL),--protocol $(p))
 
-predict: $(VENV)/installed ## the actions of your own VIDEO= (file or folder) by a RUN= (record or checkpoint) made with KEEP=1; WEIGHTS= DEVICE= OUT= FORMAT= MP4=
-	$(BIN)/python -m bench.predict "$(VIDEO)" --run "$(RUN)" --device $(DEVICE) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(OUT),--out $(OUT)) $(if $(FORMAT),--format $(FORMAT)) $(if $(MP4),--mp4)
+predict: $(VENV)/installed ## the actions of your own VIDEO= (file or folder) by a RUN= (record or checkpoint) made with KEEP=1; WEIGHTS= DEVICE= OUT= FORMAT= FPS= READER= MP4=
+	$(BIN)/python -m bench.predict "$(VIDEO)" --run "$(RUN)" --device $(DEVICE) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(OUT),--out $(OUT)) $(if $(FORMAT),--format $(FORMAT)) $(if $(FPS),--fps $(FPS)) $(if $(READER),--reader $(READER)) $(if $(MP4),--mp4)
 
 plan: $(VENV)/installed ## predict the peak memory of every strategy, without a GPU; MODEL= FRAMES= SIZE= GPU= PROTOCOL= PROCESSES= SHARDED=
 	$(BIN)/python -m bench.plan --model $(MODEL) --strategy $(STRATEGIES) $(if $(FRAMES),--frames $(FRAMES)) $(if $(SIZE),--size $(SIZE)) $(if $(GPU),--gpu $(GPU)) $(foreach p,$(PROTOCOL),--protocol $(p)) $(SEVERAL)
