@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from datasets.annotations.dataset import Video
 from datasets.checks.checking import Finding, Level
 
-ALIKE = 0.7
-"""Least similarity (difflib) of a subset's name to the wanted one to be taken for it."""
+ALIKE = 0.75
+"""Least similarity (difflib) of a subset's name to the wanted one to be taken for it; `tuning` has 0.71."""
 USUAL = {
     "training_subset": ("train", "training", "trn"),
     "evaluation_subset": ("test", "testing", "val", "validation", "valid", "eval", "evaluation", "dev"),
@@ -47,13 +47,18 @@ def check_subsets(
         if not labels[name]:
             add("error", "no instance", f"the {counts[name]} videos of {name}, the {field}, have no instance")
         for other in others:
-            if difflib.SequenceMatcher(None, other.casefold(), name.casefold()).ratio() >= ALIKE:
+            if _spelled_alike(other.casefold(), name.casefold()):
                 text = f"{counts[other]} videos of subset {other!r} are not used, only those of {name!r}"
                 add("warning", "subsets alike", f"{text}; {_use(field, other)}")
     if classified and all(labels.values()) and not labels[training] & labels[evaluation]:
         text = f"no class is in both {training}, the training_subset, and {evaluation}, the evaluation_subset"
         add("error", "no common class", text)
     return findings
+
+
+def _spelled_alike(name: str, other: str) -> bool:
+    beginning = name.startswith(other) or other.startswith(name)
+    return beginning or difflib.SequenceMatcher(None, name, other).ratio() >= ALIKE
 
 
 def _alike(field: str, wanted: str, names: Sequence[str]) -> str | None:

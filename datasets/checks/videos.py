@@ -14,6 +14,8 @@ from datasets.checks.checking import Finding, Level, overlapping, repeated
 from datasets.checks.probing import Facts, probe_folder
 
 RATE_TOLERANCE = 0.01
+LONG_SECONDS = 60.0
+"""A shorter file is decoded from its first frame without a word."""
 OFFSET_SECONDS = 0.1
 """Container times of the first frame that are not worth a word, in seconds."""
 
@@ -99,6 +101,9 @@ def _file(video: Video, facts: Facts, card: Card | None) -> list[tuple[Level, st
     if abs(facts["offset_seconds"]) > OFFSET_SECONDS:
         text = f"the first frame is at {facts['offset_seconds']:.3f} s; it is time 0 here"
         found.append(("warning", "late first frame", text))
+    if not facts["seekable"] and duration > LONG_SECONDS:
+        text = "every read begins at the first frame; ffmpeg -i FILE -c:v libx264 -crf 18 OUT.mp4 is faster"
+        found.append(("note", "slow to read", text))
     if facts["rotation"]:
         found.append(("note", "turned", f"shown turned by {facts['rotation']} degrees"))
     if facts["mirrored"]:

@@ -56,7 +56,8 @@ class VideoInfo:
     `offset_seconds` is the container's time of the first frame, which is time 0 here. Frames are turned by
     `rotation` degrees counter-clockwise for display, or `mirrored` (then `rotation` is 0).
     `repaired_times` counts packets that were left out for their wrong times, `clock_restarts` the places
-    where the times begin anew. `reader_reason` says why a faster reader is not used.
+    where the times begin anew. `reader_reason` says why a faster reader is not used. If not `seekable`, every
+    read decodes from the first frame.
     """
 
     frames: int
@@ -72,6 +73,7 @@ class VideoInfo:
     repaired_times: int = 0
     clock_restarts: int = 0
     reader_reason: str = ""
+    seekable: bool = True
 
 
 def readers_installed() -> str:
@@ -120,6 +122,7 @@ def probe(path: Path | str, rate: float | None = None) -> VideoInfo:
         repaired_times=times.repaired if times else 0,
         clock_restarts=times.restarts if times else 0,
         reader_reason=reason,
+        seekable=index.seekable,
     )
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bench.io.errors import InputError
 from datasets.video.image_folder import list_images, read_image
 from datasets.video.orientation import UPRIGHT, Orientation, orientation_of
-from datasets.video.timestamps import RESTARTING, Packet, Timeline, is_idr, timeline
+from datasets.video.timestamps import RESTARTING, Packet, Timeline, read_packets, timeline
 
 MAX_PIXELS = 2**27
 """Largest frame (16384 x 8192): a larger one indicates a damaged header."""
@@ -27,6 +27,8 @@ MAX_UNDECODABLE = 256
 """Most packets at the beginning of a file that give no picture."""
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,ivf"
 """Video containers only: no playlists, no image lists, no stream descriptions."""
+UNSEEKABLE = "mpeg"
+"""Program streams: after a seek FFmpeg gives some frames the times of their neighbours."""
 IMAGES = "images"
 """`VideoIndex.container` of a folder of images."""
 LIMITS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
@@ -73,6 +75,13 @@ class VideoIndex:
     def shown(self) -> tuple[int, int]:
         """Height and width of the frame as it is shown."""
         return (self.width, self.height) if self.orientation.transposed else (self.height, self.width)
+
+    @property
+    def seekable(self) -> bool:
+        """Whether decoding may begin at a key frame; else every read begins at the first frame."""
+        times = self.timeline
+        usable = times is not None and not times.restarts and self.container != UNSEEKABLE
+        return usable or self.container == IMAGES
 
     @property
     def variable_rate(self) -> bool:
@@ -164,7 +173,7 @@ def choose_stream(path: Path, container: Any) -> Any:
 
 
 def _index(path: Path, container: Any, stream: Any) -> VideoIndex:
-    packets, discarded, present = _packets(container, stream)
+    packets, discarded, present = read_packets(container, stream)
     if not packets:
         fail(path, "it holds no frames")
     # Some writers declare one frame more or less; in a truncated file many are missing.
@@ -206,36 +215,6 @@ def _index(path: Path, container: Any, stream: Any) -> VideoIndex:
         streams=len(container.streams.video),
         discarded=discarded,
     )
-
-
-def _packets(container: Any, stream: Any) -> tuple[list[Packet], int, int]:
-    """Return the packets that give pictures, the number of discarded ones, and that of frames present.
-
-    AVI counts empty chunks as frames (the previous picture is shown again); FFmpeg leaves them out, but its
-    decoding times are the chunks' numbers.
-    """
-    codec, extra = stream.codec_context.name, bytes(stream.codec_context.extradata or b"")
-    length_size = (extra[4] & 3) + 1 if len(extra) > 4 and extra[0] == 1 else 0
-    packets: list[Packet] = []
-    discarded = empty = 0
-    for packet in container.demux(stream):
-        if packet.size == 0:
-            empty += packet.pts is not None
-            continue
-        if packet.is_discard:
-            discarded += 1
-            continue
-        # Only the needed fields: with their data the whole file would be in memory.
-        instant = codec != "h264" or not packet.is_keyframe or is_idr(bytes(packet), length_size)
-        packets.append(
-            Packet(
-                packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, instant, packet.is_corrupt
-            )
-        )
-    present = len(packets) + discarded + empty
-    if packets and container.format.name == "avi":
-        present = max(present, 1 + max(packet.dts or 0 for packet in packets))
-    return packets, discarded, present
 
 
 def _avi_has_times(packets: Sequence[Packet], codec: str) -> bool:

@@ -17,14 +17,12 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from datasets.video.index import VideoIndex, fail, open_video
-from datasets.video.timestamps import Clock, clock_limits, typical_step
+from datasets.video.timestamps import Clock, clock_limits
 
 SEEK_FRAMES = 48
 """A gap of more frames than this is skipped by a seek; shorter ones are decoded."""
 SEEK_KEYS = (1, 4)
 """Key frames before the wanted frame that are tried in turn: containers may land later than asked."""
-UNSEEKABLE = ("mpeg",)
-"""Program streams: after a seek FFmpeg gives some frames the times of their neighbours."""
 
 Decoded = tuple[int, Any]
 """Index and frame; -1 and None before the first."""
@@ -55,8 +53,7 @@ class _Decoder:
     def __init__(self, path: Path, index: VideoIndex, num_threads: int) -> None:
         self.path, self.index, self.num_threads = path, index, num_threads
         self.container: Any = None
-        times = index.timeline
-        self.seekable = times is not None and not times.restarts and index.container not in UNSEEKABLE
+        self.seekable = index.seekable
         self.restart()
 
     def close(self) -> None:
@@ -131,7 +128,7 @@ class _Decoder:
         if times is None:
             yield from enumerate(frames)
             return
-        limits = clock_limits(self.index.container, typical_step(times.ticks), self.index.tick_seconds)
+        limits = clock_limits(self.index.container, times.step, self.index.tick_seconds)
         clock = Clock(times.offsets, *limits)
         found, previous = -1, None
         for frame in frames:

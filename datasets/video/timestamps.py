@@ -6,7 +6,7 @@ neighbours, a clock that restarts where two recordings were joined. Only the pac
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,8 @@ class Timeline:
     `ticks` (n,) ascend strictly; parts whose clock restarts are joined: `offsets` has, for each part, the
     number that was added to its times. `moved` are the indices of frames whose time occurred before; they
     were put between it and the next. `repaired` counts these and the packets that were left out because
-    their time is missing or far from its neighbours'. `keys` are the indices of key frames.
+    their time is missing or far from its neighbours'. `step` is the median step between times, in ticks.
+    `keys` are the indices of key frames.
     `instant`: no key frame is known to need earlier frames. `closed`: decoding can start at every key frame,
     and gives it and the later frames only.
     """
@@ -54,6 +55,7 @@ class Timeline:
     offsets: tuple[int, ...]
     moved: frozenset[int]
     repaired: int
+    step: float
     keys: NDArray[np.int64]
     instant: bool
     closed: bool
@@ -108,6 +110,36 @@ def clock_limits(container: str, step: float, tick_seconds: float) -> tuple[floa
     return back, max(AHEAD_SECONDS / tick_seconds, back) if restarts else np.inf
 
 
+def read_packets(container: Any, stream: Any) -> tuple[list[Packet], int, int]:
+    """Return the packets that give pictures, the number of discarded ones, and that of frames present.
+
+    AVI counts empty chunks as frames (the previous picture is shown again); FFmpeg leaves them out, but its
+    decoding times are the chunks' numbers.
+    """
+    codec, extra = stream.codec_context.name, bytes(stream.codec_context.extradata or b"")
+    length_size = (extra[4] & 3) + 1 if len(extra) > 4 and extra[0] == 1 else 0
+    packets: list[Packet] = []
+    discarded = empty = 0
+    for packet in container.demux(stream):
+        if packet.size == 0:
+            empty += packet.pts is not None
+            continue
+        if packet.is_discard:
+            discarded += 1
+            continue
+        # Only the needed fields: with their data the whole file would be in memory.
+        instant = codec != "h264" or not packet.is_keyframe or is_idr(bytes(packet), length_size)
+        packets.append(
+            Packet(
+                packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, instant, packet.is_corrupt
+            )
+        )
+    present = len(packets) + discarded + empty
+    if packets and container.format.name == "avi":
+        present = max(present, 1 + max(packet.dts or 0 for packet in packets))
+    return packets, discarded, present
+
+
 def timeline(packets: Sequence[Packet], container: str, tick_seconds: float) -> Timeline | None:
     """Return the times of the frames of packets in decoding order; None if too many packets have no time."""
     timed = [packet for packet in packets if packet.pts is not None]
@@ -132,6 +164,7 @@ def timeline(packets: Sequence[Packet], container: str, tick_seconds: float) -> 
         offsets=tuple(offsets),
         moved=moved,
         repaired=len(packets) - len(ticks) + len(moved),
+        step=step,
         keys=np.unique(np.searchsorted(ticks, joined[keys])),
         instant=instant,
         closed=instant and _closed(joined, keys),

@@ -53,6 +53,7 @@ FACTS = {
     "repaired_times": 0,
     "clock_restarts": 0,
     "reader_reason": "",
+    "seekable": True,
 }
 DOCUMENTS: dict[str, Any] = {
     "annotations": ACTIVITYNET,

@@ -33,6 +33,7 @@ FACTS = {
     "repaired_times": 0,
     "clock_restarts": 0,
     "reader_reason": "",
+    "seekable": True,
 }
 
 

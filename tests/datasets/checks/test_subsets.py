@@ -90,6 +90,11 @@ def test_both_subsets_may_be_missing() -> None:
     )
 
 
+def test_other_subsets_are_no_warning() -> None:
+    assert found(training="a", testing="a", tuning="a", validation="a") == []
+    assert [kind for _, kind, _ in found(training="a", testing="a", test="a")] == ["subsets alike"]
+
+
 def test_a_subset_that_is_spelled_alike_is_a_warning() -> None:
     [(level, kind, line)] = found(training="a", trainig="b", testing="a", validation="a")
     assert (level, kind) == ("warning", "subsets alike")
