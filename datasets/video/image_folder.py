@@ -26,7 +26,7 @@ def is_image_folder(path: Path) -> bool:
 def list_images(path: Path) -> tuple[str, ...]:
     """Return the names of a folder's numbered images in order; `InputError` if there are none, or gaps.
 
-    A missing number would shift every later frame in time.
+    Numbers begin at 0 or 1. A missing number would shift every later frame in time.
     """
     numbered: dict[int, str] = {}
     for each in path.iterdir():
@@ -39,6 +39,8 @@ def list_images(path: Path) -> tuple[str, ...]:
             f"{path}: holds no numbered images, such as img_00001.jpg; these or a video are needed"
         )
     first, last = min(numbered), max(numbered)
+    if first > 1:
+        raise InputError(f"{path}: the first image is {numbered[first]}; numbers must begin at 0 or 1")
     if last - first + 1 != len(numbered):
         gap = next(number for number in range(first, last) if number not in numbered)
         raise InputError(f"{path}: image {gap} is missing between {numbered[first]} and {numbered[last]}")

@@ -291,6 +291,10 @@ def test_folders_of_images_are_videos(tmp_path: Path) -> None:
     (folder / "img_00004.png").write_bytes(b"no image")
     with pytest.raises(InputError, match="cannot be decoded as an image"):
         read_frames(folder, [0.35], rate=10)
+    for index in (0, 1, 2, 3):
+        (folder / f"img_{index + 1:05d}.png").unlink()
+    with pytest.raises(InputError, match="numbers must begin at 0 or 1"):
+        probe(folder, rate=10)
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(InputError, match="no numbered images"):
