@@ -14,8 +14,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bench.predict.segments import Segment, select_for_display
+from datasets.video.container import open_video
 from datasets.video.frames import VideoInfo
-from datasets.video.index import open_video
 
 TYPE = "action"
 SCHEMA = "http://www.w3.org/2001/XMLSchema-instance"

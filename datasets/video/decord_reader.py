@@ -130,6 +130,7 @@ def _send(worker: _Worker, path: Path, indices: NDArray[np.int64], number: int, 
     seconds = SECONDS + SECONDS_PER_FRAME * len(indices)
     request = {
         "path": str(path.absolute()),
+        "modified": path.stat().st_mtime_ns,
         "threads": num_threads,
         "indices": indices.tolist(),
         "offset": _offset(worker, number),

@@ -25,12 +25,12 @@ def main() -> None:
     import decord
 
     decord.logging.set_level(decord.logging.QUIET)
-    opened: tuple[str, int] | None = None
+    opened: tuple[str, int, int] | None = None
     reader: Any = None
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         nonlocal opened, reader
-        wanted = (request["path"], request["threads"])
+        wanted = (request["path"], request["threads"], request["modified"])
         try:
             if opened != wanted:
                 opened = None

@@ -20,13 +20,13 @@ from numpy.typing import ArrayLike, NDArray
 from bench.io.cache_dir import default_cache_dir
 from bench.io.errors import InputError
 from bench.io.reading import file_sha256
+from datasets.video.container import fail
 from datasets.video.image_folder import image_frames, list_images
-from datasets.video.index import IMAGES, VideoIndex, fail, inspect
+from datasets.video.index import IMAGES, VideoIndex, inspect
 from datasets.video.pyav_reader import pyav_frames
 from datasets.video.reader_choice import Reader, choose, fast_readers, wanted_reader
 
 PYAV = f"PyAV {av.__version__}"
-
 _served: dict[str, set[Path]] = {}
 """The files that each reader has read, wholly or in part."""
 
@@ -178,8 +178,8 @@ def read_frames(
     second of a folder of images. Raises `InputError` for a file that
     cannot be read, and `ValueError` for times that are not a finite vector or a size below 1.
     """
-    instants, index, (height, width) = _asked(path, times, size, rate)
-    result = np.empty((len(instants), height, width, 3), dtype=np.uint8)
+    instants, index, shown = _asked(path, times, size, rate)
+    result = np.empty((len(instants), *shown, 3), dtype=np.uint8)
     _read(Path(path), index, instants, result, num_threads)
     return result
 

@@ -4,34 +4,36 @@ Frames are selected by the demuxer's presentation times: frame counts and times 
 if they agree with these.
 """
 
+import contextlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import av
 import numpy as np
-from av.stream import Disposition
 from numpy.typing import NDArray
 
 from bench.io.errors import InputError
+from datasets.video.container import UPRIGHT, Orientation, choose_stream, fail, open_video, orientation_of
 from datasets.video.image_folder import list_images, read_image
-from datasets.video.orientation import UPRIGHT, Orientation, orientation_of
-from datasets.video.timestamps import RESTARTING, Packet, Timeline, read_packets, timeline
+from datasets.video.timestamps import RESTARTING, Packet, Packets, Timeline, read_packets, timeline
 
 MAX_PIXELS = 2**27
 """Largest frame (16384 x 8192): a larger one indicates a damaged header."""
 
 MAX_UNDECODABLE = 256
 """Most packets at the beginning of a file that give no picture."""
-FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,ivf"
-"""Video containers only: no playlists, no image lists, no stream descriptions."""
 UNSEEKABLE = "mpeg"
 """Program streams: after a seek FFmpeg gives some frames the times of their neighbours."""
+COUNTED = ("mov", "avi")
+"""Formats whose headers have the number of frames."""
+REORDERING = ("h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "vc1")
+CLOCK = re.compile(r"(\d+):(\d+):(\d+\.?\d*)")
 IMAGES = "images"
 """`VideoIndex.container` of a folder of images."""
-LIMITS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,8 @@ class VideoIndex:
     if the container has none, as AVI with B-frames: frames are then counted from the beginning. `rate` is the
     mean over the file. `offset` is the first frame's time in the container. Width and height are those of the
     decoded frame. `stream` is the stream's number in the file, one of `streams` video streams. `discarded`
-    counts the packets that an edit list cuts off. `images` are the files of a folder of images.
+    counts the packets that an edit list cuts off; `without` is that of `Packets`. `images` are the files of a
+    folder of images.
     """
 
     starts: NDArray[np.float64]
@@ -59,6 +62,7 @@ class VideoIndex:
     stream: int = 0
     streams: int = 1
     discarded: int = 0
+    without: frozenset[int] | None = frozenset()
     images: tuple[str, ...] = ()
 
     def frame_indices(self, instants: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -91,15 +95,6 @@ class VideoIndex:
         spans = np.diff(self.starts)
         usual = float(np.median(spans))
         return bool(np.mean((spans < usual / 2) | (spans > usual * 2)) > 0.01)
-
-
-def open_video(path: Path) -> Any:
-    """Return an open container for a `with` block; PyAV raises an error for other than the known formats.
-
-    Without these limits FFmpeg would open a text file of names as a playlist, whatever its name, and a path
-    that looks like a URL as a URL.
-    """
-    return av.open(str(path.absolute()), container_options=LIMITS)
 
 
 def inspect(path: Path, rate: float | None = None) -> VideoIndex:
@@ -152,34 +147,12 @@ def _inspect(path: Path, modified: int, size: int) -> VideoIndex:
         fail(path, "it is no video that can be read; it may be truncated")
 
 
-def choose_stream(path: Path, container: Any) -> Any:
-    """Return the video stream that players show; all readers read this one.
-
-    Cover pictures are no videos. Of several streams the one marked as default counts, then the largest
-    picture, then the choice of FFmpeg's `av_find_best_stream`.
-    """
-    best = container.streams.best("video")
-
-    def rank(stream: Any) -> tuple[bool, int, bool]:
-        default = bool(stream.disposition & Disposition.default)
-        return default, stream.codec_context.width * stream.codec_context.height, stream is best
-
-    streams = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
-    if not streams:
-        fail(path, "it holds no video stream")
-    if not (known := [each for each in streams if each.codec_context is not None]):
-        fail(path, "its codec is not known")
-    return max(known, key=rank)
-
-
 def _index(path: Path, container: Any, stream: Any) -> VideoIndex:
-    packets, discarded, present = read_packets(container, stream)
+    found_packets = read_packets(container, stream)
+    packets = found_packets.shown
     if not packets:
         fail(path, "it holds no frames")
-    # Some writers declare one frame more or less; in a truncated file many are missing.
-    declared = stream.frames
-    if present < declared - max(2, declared // 100):
-        fail(path, f"it is truncated: {present} of {declared} frames are there")
+    _check_complete(path, container, stream, found_packets)
     # Joined or recorded transport streams have a few gaps; elsewhere one shows that the file was cut.
     corrupt = sum(packet.corrupt for packet in packets)
     name = str(container.format.name)
@@ -191,7 +164,7 @@ def _index(path: Path, container: Any, stream: Any) -> VideoIndex:
     first, orientation = _first_frame(path, stream.index)
     seconds = float(stream.time_base or 0)
     found = None
-    if seconds > 0 and (name != "avi" or _avi_has_times(packets, stream.codec_context.name)):
+    if seconds > 0 and not _times_are_those_of_decoding(path, name, stream, packets):
         found = timeline(packets, name, seconds)
     if found is not None and first is not None:
         found = found.since(first)
@@ -213,14 +186,61 @@ def _index(path: Path, container: Any, stream: Any) -> VideoIndex:
         orientation=orientation,
         stream=stream.index,
         streams=len(container.streams.video),
-        discarded=discarded,
+        discarded=found_packets.discarded,
+        without=found_packets.without,
     )
 
 
-def _avi_has_times(packets: Sequence[Packet], codec: str) -> bool:
-    """Return whether chunk numbers are presentation times: there are no B-frames."""
-    reordered = codec in ("h264", "hevc") or any(packet.pts != packet.dts for packet in packets)
-    return not reordered
+def _check_complete(path: Path, container: Any, stream: Any, found: Packets) -> None:
+    """Raise `InputError` if the container declares many more frames, or seconds, than there are.
+
+    Some writers declare one frame more or less, and an edit list takes whole groups of pictures away: the
+    declared number of frames counts only if the last frame's time falls short as well.
+    """
+    tick, name = float(stream.time_base or 0), str(container.format.name)
+    present, times = found.present, [packet.pts for packet in found.shown if packet.pts is not None]
+    end = (max(times) + found.shown[-1].duration) * tick if times else 0.0
+    tag = stream.metadata.get("DURATION", "")
+    if "matroska" in name and (clock := CLOCK.fullmatch(tag)):
+        declared = int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3])
+    elif stream.duration and "matroska" not in name:
+        declared = ((stream.start_time or 0) + stream.duration) * tick
+    else:
+        declared = 0.0
+    missing = declared - end if times else 0.0
+    late = max(2 * (declared / max(present, 1)), 0.01 * declared)
+    frames = stream.frames if any(each in name for each in COUNTED) else 0
+    few = present < frames - max(2, frames // 100)
+    if few and (missing > late or name == "avi"):
+        fail(path, f"it is truncated: {present} of {frames} frames are there")
+    if "matroska" in name and missing > max(late, 1.0):
+        fail(path, f"it is truncated: {end:.1f} of {declared:.1f} s are there")
+
+
+def _times_are_those_of_decoding(path: Path, container: str, stream: Any, packets: Sequence[Packet]) -> bool:
+    """Return whether packets have no presentation times of their own, but frames are reordered.
+
+    AVI has chunk numbers only. Elsewhere it is a fault of files that were made from bare streams: decoding
+    then gives the first frames in another order than that of their times.
+    """
+    codec = stream.codec_context.name
+    if container == "avi":
+        return codec in ("h264", "hevc") or any(packet.pts != packet.dts for packet in packets)
+    if codec not in REORDERING or any(packet.pts != packet.dts for packet in packets):
+        return False
+    return not _first_frames_ascend(path, stream.index)
+
+
+def _first_frames_ascend(path: Path, number: int) -> bool:
+    """Return whether the first decoded frames have ascending times."""
+    times: list[int] = []
+    with open_video(path) as container:
+        for packets, packet in enumerate(container.demux(container.streams[number])):
+            if packets > MAX_UNDECODABLE or packet.size == 0:
+                break
+            with contextlib.suppress(av.FFmpegError):
+                times += [frame.pts for frame in packet.decode() if frame.pts is not None]
+    return times == sorted(times)
 
 
 def _starts(
@@ -270,8 +290,3 @@ def _first_frame(path: Path, number: int) -> tuple[int | None, Orientation]:
             except av.FFmpegError:
                 continue
     fail(path, "none of its first frames can be decoded")
-
-
-def fail(path: Path, problem: str) -> NoReturn:
-    """Raise the one-line error of a file that cannot be used."""
-    raise InputError(f"{path}: {problem}; a video file with decodable frames is needed") from None

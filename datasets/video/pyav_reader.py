@@ -16,13 +16,19 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from datasets.video.index import VideoIndex, fail, open_video
-from datasets.video.timestamps import Clock, clock_limits
+from datasets.video.container import fail, open_video
+from datasets.video.index import VideoIndex
+from datasets.video.timestamps import REORDERED_FRAMES, Clock
 
 SEEK_FRAMES = 48
 """A gap of more frames than this is skipped by a seek; shorter ones are decoded."""
 SEEK_KEYS = (1, 4)
 """Key frames before the wanted frame that are tried in turn: containers may land later than asked."""
+HAS_OPAQUE = hasattr(av.Packet, "opaque")
+REORDERED_MPEG4 = 4
+"""Most frames by which MPEG-4 and its relatives reorder; `REORDERED_FRAMES` is for H.264 and H.265."""
+FROZEN_SECONDS = 1.0
+"""Longest time for which an earlier frame replaces those that cannot be decoded."""
 
 Decoded = tuple[int, Any]
 """Index and frame; -1 and None before the first."""
@@ -33,15 +39,16 @@ def pyav_frames(
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the frames (height, width, 3) of ascending indices, as they are shown.
 
-    A frame that cannot be decoded is replaced by the previous one, for at most 1% of the frames (one is
-    always allowed: encoders drop the last); otherwise `InputError` is raised.
+    A frame that cannot be decoded is replaced by the last decodable one, as players do, if that is at most a
+    second earlier and at most a tenth of the frames is lost; otherwise `InputError` is raised.
     """
+    near = max(1, round(index.rate * FROZEN_SECONDS))
     lost, reformatter = 0, VideoReformatter()  # one for all frames: making one takes as long as converting
     with contextlib.closing(_Decoder(path, index, num_threads)) as decoder:
         for wanted in needed.tolist():
             number, frame = decoder.last_until(wanted)
             lost += number != wanted
-            if frame is None or lost > max(1, len(needed) // 100):
+            if frame is None or wanted - number > near or lost > max(near, len(needed) // 10):
                 fail(path, f"frame {wanted} of {len(index.starts)} cannot be decoded")
             picture: Any = reformatter.reformat(frame, format="rgb24").to_ndarray()
             yield np.ascontiguousarray(index.orientation.apply(picture))
@@ -66,6 +73,9 @@ class _Decoder:
         self.container = open_video(self.path)
         self.stream = self.container.streams[self.index.stream]
         self.stream.codec_context.thread_count = self.num_threads
+        if HAS_OPAQUE and self.index.timeline is None:
+            self.stream.codec_context.copy_opaque = True  # frames keep their packet's number
+        self.failed: list[int] = []
         self.frames: Iterator[Decoded] = self._numbered(self._decoded(self.container.demux(self.stream)))
         self.before: Decoded = (-1, None)
         self.here: Decoded = (-1, None)
@@ -114,22 +124,23 @@ class _Decoder:
 
     def _decoded(self, packets: Iterator[Any]) -> Iterator[Any]:
         """Yield the frames of packets, the decodable ones."""
-        for packet in packets:
+        for number, packet in enumerate(packets):
             if packet.size == 0 and packet.pts is not None:
                 continue  # an empty sample; decoders take it for the end
+            if HAS_OPAQUE:
+                packet.opaque = number
             try:
                 yield from packet.decode()
             except av.FFmpegError:
-                continue
+                self.failed.append(number)
 
     def _numbered(self, frames: Iterator[Any]) -> Iterator[Decoded]:
         """Yield frames in presentation order with their indices: by time, else counted from the first."""
         times = self.index.timeline
         if times is None:
-            yield from enumerate(frames)
+            yield from self._counted(frames)
             return
-        limits = clock_limits(self.index.container, times.step, self.index.tick_seconds)
-        clock = Clock(times.offsets, *limits)
+        clock = Clock(times.parts)
         found, previous = -1, None
         for frame in frames:
             tick = None if frame.pts is None else clock.tick(frame.pts)
@@ -144,6 +155,25 @@ class _Decoder:
             if place < len(times.ticks) and times.ticks[place] == tick:
                 found, previous = place, tick
                 yield found, frame
+
+    def _counted(self, frames: Iterator[Any]) -> Iterator[Decoded]:
+        """Yield frames with their numbers, counting those that packets failed to give.
+
+        A packet that gave no frame is known by an error, or when frames of later packets have come.
+        """
+        reordered = REORDERED_MPEG4 if self.index.codec.startswith("m") else REORDERED_FRAMES
+        seen, without = set[int](), self.index.without
+        silent = checked = 0
+        for count, frame in enumerate(frames):
+            own = getattr(frame, "opaque", None)
+            if own is None or without is None:
+                yield count + len(self.failed), frame
+                continue
+            seen.add(own)
+            while checked < own - reordered:
+                silent += not (checked in seen or checked in without or checked in self.failed)
+                checked += 1
+            yield count + silent + sum(each < own for each in self.failed), frame
 
 
 def count_decodable(path: Path, stream_number: int) -> int:

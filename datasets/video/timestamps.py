@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.video.container import PictureCounter, is_idr
+
 REORDERED_FRAMES = 32
 """Largest distance between a frame's places in decoding and presentation order; H.264 and H.265 allow 16."""
-BACK_SECONDS = 2.0
-"""A time that is earlier than a previous one by more than this (and by 32 frames) is of a restarted clock."""
-AHEAD_SECONDS = 10.0
-"""A larger step forward is a new clock in formats whose clocks restart: FFmpeg's `dts_delta_threshold`."""
 RESTARTING = ("mpegts", "mpeg")
+"""Formats whose clock may restart, where recordings were joined: their decoding times then step."""
+BACK_SECONDS = 1.0
+AHEAD_SECONDS = 60.0
+"""Larger steps of the decoding times, back or ahead, are restarts; shorter pauses are the recording's."""
 MAX_REPEATED = 0.05
 """Largest fraction of times that occur again; if there are more, they are those of fields, not of frames."""
 MAX_WITHOUT_TIME = 0.5
@@ -42,20 +44,18 @@ class Packet(NamedTuple):
 class Timeline:
     """Times of the frames in presentation order.
 
-    `ticks` (n,) ascend strictly; parts whose clock restarts are joined: `offsets` has, for each part, the
-    number that was added to its times. `moved` are the indices of frames whose time occurred before; they
-    were put between it and the next. `repaired` counts these and the packets that were left out because
-    their time is missing or far from its neighbours'. `step` is the median step between times, in ticks.
+    `ticks` (n,) ascend strictly; the `parts` between restarts of the clock are joined. `moved` are the
+    indices of frames whose time occurred before; they were put between it and the next. `repaired` counts
+    these and the packets that were left out because their time is missing or far from its neighbours'.
     `keys` are the indices of key frames.
     `instant`: no key frame is known to need earlier frames. `closed`: decoding can start at every key frame,
     and gives it and the later frames only.
     """
 
     ticks: NDArray[np.int64]
-    offsets: tuple[int, ...]
+    parts: tuple["Part", ...]
     moved: frozenset[int]
     repaired: int
-    step: float
     keys: NDArray[np.int64]
     instant: bool
     closed: bool
@@ -63,7 +63,7 @@ class Timeline:
     @property
     def restarts(self) -> int:
         """How often the clock restarts."""
-        return len(self.offsets) - 1
+        return len(self.parts) - 1
 
     def since(self, first: int) -> "Timeline":
         """Return the timeline from a time on: earlier frames of a file that was cut cannot be decoded."""
@@ -80,45 +80,61 @@ class Timeline:
         )
 
 
-class Clock:
-    """Converts the times of frames or packets in stream order to those of the joined parts."""
+class Part(NamedTuple):
+    """A part of a file with one clock: its first and last time, and what to add for those of the whole."""
 
-    def __init__(self, offsets: Sequence[int] | None, back: float, ahead: float) -> None:
-        self.offsets, self.back, self.ahead = offsets, back, ahead
-        self.part = 0
+    first: int
+    last: int
+    offset: int
+
+
+class Clock:
+    """Converts the times of decoded frames, in presentation order, to those of the joined parts."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts, self.number = parts, 0
         self.latest: int | None = None
 
-    def advance(self, pts: int) -> int:
-        """Return the number of the part that a time belongs to."""
-        if self.latest is not None and (pts < self.latest - self.back or pts > self.latest + self.ahead):
-            self.part, self.latest = self.part + 1, pts
-        else:
-            self.latest = pts if self.latest is None else max(self.latest, pts)
-        return self.part
-
     def tick(self, pts: int) -> int | None:
-        """Return the joined time of a frame; None if the index has no such part."""
-        assert self.offsets is not None
-        part = 0 if len(self.offsets) == 1 else self.advance(pts)
-        return pts + self.offsets[part] if part < len(self.offsets) else None
+        """Return the joined time of a frame; None if it lies outside of its part."""
+        part = self.parts[self.number]
+        past = pts > part.last or (self.latest is not None and pts < self.latest)
+        if past and self.number + 1 < len(self.parts):
+            following = self.parts[self.number + 1]
+            if following.first <= pts <= following.last:
+                part, self.number = following, self.number + 1
+        if not part.first <= pts <= part.last:
+            return None
+        self.latest = pts
+        return pts + part.offset
 
 
-def clock_limits(container: str, step: float, tick_seconds: float) -> tuple[float, float]:
-    """Return the steps back and ahead, in ticks, beyond which a clock has restarted."""
-    back = max(BACK_SECONDS / tick_seconds, REORDERED_FRAMES * step)
-    restarts = any(name in RESTARTING for name in container.split(","))
-    return back, max(AHEAD_SECONDS / tick_seconds, back) if restarts else np.inf
+@dataclass(frozen=True)
+class Packets:
+    """The packets of a stream that give pictures, in decoding order.
+
+    `discarded` counts those that an edit list cuts off, `present` all frames of the container. `without` are
+    the numbers of packets that give no picture; None in a packed bitstream, where one gives two and another
+    none.
+    """
+
+    shown: list[Packet]
+    discarded: int
+    present: int
+    without: frozenset[int] | None
 
 
-def read_packets(container: Any, stream: Any) -> tuple[list[Packet], int, int]:
-    """Return the packets that give pictures, the number of discarded ones, and that of frames present.
+def read_packets(container: Any, stream: Any) -> Packets:
+    """Return the packets of a stream.
 
     AVI counts empty chunks as frames (the previous picture is shown again); FFmpeg leaves them out, but its
     decoding times are the chunks' numbers.
     """
     codec, extra = stream.codec_context.name, bytes(stream.codec_context.extradata or b"")
     length_size = (extra[4] & 3) + 1 if len(extra) > 4 and extra[0] == 1 else 0
+    counter = PictureCounter(codec, extra)
     packets: list[Packet] = []
+    pictures: list[int] = []
     discarded = empty = 0
     for packet in container.demux(stream):
         if packet.size == 0:
@@ -129,6 +145,7 @@ def read_packets(container: Any, stream: Any) -> tuple[list[Packet], int, int]:
             continue
         # Only the needed fields: with their data the whole file would be in memory.
         instant = codec != "h264" or not packet.is_keyframe or is_idr(bytes(packet), length_size)
+        pictures.append(counter.count(memoryview(packet)))
         packets.append(
             Packet(
                 packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, instant, packet.is_corrupt
@@ -137,7 +154,11 @@ def read_packets(container: Any, stream: Any) -> tuple[list[Packet], int, int]:
     present = len(packets) + discarded + empty
     if packets and container.format.name == "avi":
         present = max(present, 1 + max(packet.dts or 0 for packet in packets))
-    return packets, discarded, present
+    if max(pictures, default=1) > 1:
+        return Packets(packets, discarded, present, None)
+    without = frozenset(number for number, count in enumerate(pictures) if count == 0)
+    shown = [packet for number, packet in enumerate(packets) if number not in without]
+    return Packets(shown, discarded, present, without)
 
 
 def timeline(packets: Sequence[Packet], container: str, tick_seconds: float) -> Timeline | None:
@@ -148,27 +169,41 @@ def timeline(packets: Sequence[Packet], container: str, tick_seconds: float) -> 
     times = np.array([packet.pts for packet in timed], dtype=np.int64)
     keys = np.array([packet.key for packet in timed], dtype=bool)
     step = typical_step(times)
+    numbers = (
+        _part_numbers(timed, tick_seconds) if container in RESTARTING else np.zeros(len(times), np.int64)
+    )
     kept = _in_place(times)
-    times, keys = times[kept], keys[kept]
-    clock = Clock(None, *clock_limits(container, step, tick_seconds))
-    parts = np.array([clock.advance(int(pts)) for pts in times], dtype=np.int64)
-    offsets = [0]
-    for part in range(1, int(parts[-1]) + 1):
-        before, own = times[parts == part - 1], times[parts == part]
-        offsets.append(int(before.max()) + offsets[-1] + max(1, round(step)) - int(own.min()))
-    joined = times + np.array(offsets, dtype=np.int64)[parts]
+    times, keys, numbers = times[kept], keys[kept], numbers[kept]
+    parts: list[Part] = []
+    for number in np.unique(numbers):
+        first, last = int(times[numbers == number].min()), int(times[numbers == number].max())
+        begin = parts[-1].last + parts[-1].offset + max(1, round(step)) if parts else first
+        parts.append(Part(first, last, begin - first))
+        times[numbers == number] += begin - first
+    joined = times
     ticks, moved = _apart(joined, max(1, round(step)))
     instant = all(packet.instant for packet in timed if packet.key)
     return Timeline(
         ticks=ticks,
-        offsets=tuple(offsets),
+        parts=tuple(parts),
         moved=moved,
         repaired=len(packets) - len(ticks) + len(moved),
-        step=step,
         keys=np.unique(np.searchsorted(ticks, joined[keys])),
         instant=instant,
         closed=instant and _closed(joined, keys),
     )
+
+
+def _part_numbers(packets: Sequence[Packet], tick_seconds: float) -> NDArray[np.int64]:
+    """Return the number of the part of each packet: decoding times ascend within a part."""
+    numbers, number, latest = [], 0, None
+    for packet in packets:
+        if packet.dts is not None:
+            step = 0.0 if latest is None else (packet.dts - latest) * tick_seconds
+            number += step < -BACK_SECONDS or step > AHEAD_SECONDS
+            latest = packet.dts
+        numbers.append(number)
+    return np.array(numbers, dtype=np.int64)
 
 
 def _apart(times: NDArray[np.int64], step: int) -> tuple[NDArray[np.int64], frozenset[int]]:
@@ -210,27 +245,3 @@ def _closed(times: NDArray[np.int64], keys: NDArray[np.bool_]) -> bool:
     before = np.maximum.accumulate(np.concatenate([[np.iinfo(np.int64).min], times[:-1]]))
     after = np.minimum.accumulate(np.concatenate([times[1:], [np.iinfo(np.int64).max]])[::-1])[::-1]
     return bool(keys.any() and keys[0] and ((before < times) & (times < after))[keys].all())
-
-
-def is_idr(data: bytes, length_size: int) -> bool:
-    """Return whether a packet of H.264 holds a picture that resets the decoder (NAL unit type 5).
-
-    `length_size` is the number of bytes of a NAL unit's length, 0 for start codes (Annex B). Other pictures
-    that containers mark as key frames (recovery points, intra refresh) may need earlier frames.
-    """
-    if length_size == 0:
-        return any(data[at + 3] & 31 == 5 for at in _start_codes(data))
-    at = 0
-    while at + length_size < len(data):
-        if data[at + length_size] & 31 == 5:
-            return True
-        at += length_size + int.from_bytes(data[at : at + length_size], "big")
-    return False
-
-
-def _start_codes(data: bytes) -> list[int]:
-    found, at = [], data.find(b"\0\0\1")
-    while 0 <= at < len(data) - 3:
-        found.append(at)
-        at = data.find(b"\0\0\1", at + 3)
-    return found

@@ -86,8 +86,8 @@ def x265(suffix: str, more: str = "", **movie: str) -> Encoding:
 
 VARIABLE = [40 * index + (17 * index * index) % 31 for index in range(FRAMES)]
 """Times whose gaps are between 10 and 70 ms."""
-HALTING = [40 * (index + 20 * (index // 60)) for index in range(FRAMES)]
-"""Times with a pause of 0.8 s after every 60th frame."""
+HALTING = [40 * (index + 100 * (index // 70)) for index in range(FRAMES)]
+"""Times with a pause of 4 s after every 70th frame, which is no key frame."""
 BLURAY = "keyint=24:bframes=3:open-gop=1:b-pyramid=strict:slices=4:ref=4"
 FRAGMENTS = {"movflags": "frag_keyframe+empty_moov"}
 
@@ -113,6 +113,8 @@ ENCODINGS: dict[str, Encoding] = {
     "h264 mp4 variable rate": Encoding("libx264", "mp4", {"g": "40"}, milliseconds=VARIABLE),
     "h264 mkv variable rate": Encoding("libx264", "mkv", {"g": "40"}, milliseconds=VARIABLE),
     "h264 mkv with pauses": Encoding("libx264", "mkv", {"g": "40"}, milliseconds=HALTING),
+    "h264 mp4 with pauses": Encoding("libx264", "mp4", {"g": "40"}, milliseconds=HALTING),
+    "h264 ts with pauses": Encoding("libx264", "ts", {"g": "40"}, milliseconds=HALTING),
     "h265 mp4": x265("mp4"),
     "h265 mkv": x265("mkv", "keyint=48"),
     "h265 mkv closed gop": x265("mkv", "keyint=48:open-gop=0"),

@@ -161,8 +161,9 @@ def sequential(path: Path, times: Any) -> Any:
     import av
     import numpy as np
 
+    from datasets.video.container import open_video
     from datasets.video.frames import _resize
-    from datasets.video.index import inspect, open_video
+    from datasets.video.index import inspect
 
     index, starts, pictures = inspect(path), [], []
     with open_video(path) as container:

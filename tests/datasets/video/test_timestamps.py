@@ -1,7 +1,7 @@
 """Times of frames where containers have faults: repaired locally, and read as players show them."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.io.errors import InputError
+from datasets.video.container import is_idr
 from datasets.video.frames import PYAV, probe, read_frames
 from datasets.video.index import inspect
 from datasets.video.reader_choice import READER_VARIABLE
-from datasets.video.timestamps import Packet, is_idr, timeline
+from datasets.video.timestamps import Packet, timeline
 
 PLAIN = Encoding("libx264", "mkv", {"bf": "0", "g": "40"})
 MILLISECOND = 1e-3
@@ -81,20 +82,22 @@ def test_a_file_that_was_cut_in_an_open_group_begins_with_its_first_picture(tmp_
     assert (probe(cut).frames, probe(cut).repaired_times) == (120 - first, leading)
 
 
-def test_packets_that_an_edit_list_cuts_off_are_no_frames(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut", [10, 30])
+def test_packets_that_an_edit_list_cuts_off_are_no_frames(tmp_path: Path, cut: int) -> None:
+    """Of a whole group of pictures FFmpeg gives no packets."""
     whole = x264("mp4", "keyint=24").write(tmp_path / "whole", 120)
-    shift = 10 * 512
+    shift = cut * 512
 
     def earlier(number: int, packet: Any) -> None:
         packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
 
     path = remux(whole, tmp_path / "edited.mp4", earlier, {"avoid_negative_ts": "disabled"})
     index = inspect(path)
-    assert len(index.starts) + index.discarded == 120
-    assert index.discarded == 10
-    times = (np.arange(110) + 0.5) / RATE
-    assert numbers(path, times) == list(range(10, 120))
-    assert numbers(path, times[::-7]) == list(range(10, 120))[::-7]
+    assert len(index.starts) == 120 - cut
+    assert index.discarded == cut % 24
+    times = (np.arange(120 - cut) + 0.5) / RATE
+    assert numbers(path, times) == list(range(cut, 120))
+    assert numbers(path, times[::-7]) == list(range(cut, 120))[::-7]
     assert probe(path).reader == PYAV
 
 
@@ -161,6 +164,70 @@ def test_avi_with_twice_the_rate_of_its_pictures(tmp_path: Path) -> None:
         pytest.approx(RATE),
     )
     assert numbers(path, [1.02, 3.02]) == [25, 75]
+
+
+def with_packet(source: Path, target: Path, number: int, change: Callable[[bytes], bytes]) -> Path:
+    """Copy a file with other bytes in one packet."""
+    with av.open(str(source)) as read, av.open(str(target), "w") as written:
+        stream = written.add_stream_from_template(read.streams.video[0])
+        for index, packet in enumerate(read.demux(video=0)):
+            if packet.size == 0:
+                continue
+            copy = av.Packet(change(bytes(packet)) if index == number else bytes(packet))
+            copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+            copy.is_keyframe, copy.duration, copy.stream = packet.is_keyframe, packet.duration, stream
+            written.mux(copy)
+    return target
+
+
+def hidden(data: bytes) -> bytes:
+    """A packet of VP8 whose picture is not shown."""
+    return bytes([data[0] & ~16]) + data[1:]
+
+
+def not_coded(data: bytes) -> bytes:
+    """A packet of MPEG-4 that repeats the picture, as DivX writes for dropped frames (25 frames a second)."""
+    return b"\0\0\1\xb6" + int("01" + "0" + "1" + "00001" + "1" + "0" + "1" * 5, 2).to_bytes(2, "big")
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "change"),
+    [("vp8 webm", "webm", hidden), ("mpeg4 mkv", "mp4", not_coded), ("mpeg4 avi", "avi", not_coded)],
+)
+def test_a_packet_without_a_picture_is_no_frame(
+    tmp_path: Path, name: str, suffix: str, change: Callable[[bytes], bytes]
+) -> None:
+    whole = ENCODINGS[name].write(tmp_path / "whole")
+    path = with_packet(whole, tmp_path / f"hidden.{suffix}", 100, change)
+    info = probe(path)
+    assert (info.frames, info.duration) == (239, pytest.approx(9.6))
+    expected = [99 if number == 100 else number for number in range(240)]
+    read = numbers(path, (np.arange(240) + 0.5) / RATE)
+    # Up to the next key frame, pictures are predicted from another one than was meant.
+    assert (read[:101], read[120:]) == (expected[:101], expected[120:])
+    assert numbers(path, [9.02, 6.02, 2.02]) == [225, 150, 50]
+
+
+@pytest.mark.parametrize("name", ["h264 avi", "mpeg4 avi b-frames"])
+def test_a_damaged_chunk_moves_no_other_frame(tmp_path: Path, name: str) -> None:
+    whole = ENCODINGS[name].write(tmp_path / "whole")
+    path = with_packet(whole, tmp_path / "damaged.avi", 101, lambda data: bytes(len(data)))
+    assert numbers(path, [9.02, 6.02, 2.02]) == [225, 150, 50]
+
+
+def test_a_file_that_is_replaced_is_read_anew(tmp_path: Path) -> None:
+    path = x264("mp4", "keyint=24").write(tmp_path / "film", 100)
+    assert numbers(path, [2.02, 3.02]) == [50, 75]
+    x264("mp4", "keyint=24").write(tmp_path / "other", 100, first=100).replace(path)
+    assert numbers(path, [2.02, 3.02]) == [150, 175]
+
+
+def test_a_truncated_matroska_file_is_refused(tmp_path: Path) -> None:
+    whole = x264("mkv", "keyint=24").write(tmp_path / "whole")
+    content = whole.read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(content[: len(content) * 7 // 10])
+    with pytest.raises(InputError, match=r"it is truncated: .* of 9\.6 s are there"):
+        probe(tmp_path / "cut.mkv")
 
 
 def with_matrix(path: Path, target: Path, a: int, b: int, c: int, d: int) -> Path:
@@ -254,7 +321,7 @@ def test_any_reordering_by_a_decoder_gives_the_same_times(
     found = timeline(packets(order), "matroska", MILLISECOND)
     assert found is not None
     assert found.ticks.tolist() == times
-    assert (found.repaired, found.offsets) == (0, (0,))
+    assert (found.repaired, found.restarts) == (0, 0)
 
 
 def test_idr_pictures_are_found_in_both_kinds_of_streams() -> None:
