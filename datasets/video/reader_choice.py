@@ -166,6 +166,8 @@ def check(path: Path, index: VideoIndex, reader: Reader) -> str | None:
             [[got]] = reader.frames(path, index, np.array([number]), 1)
         except (reader.error, StuckDecoderError) as error:
             return str(error).removeprefix(f"{path}: ")
+        if got.shape[:2] != index.shown:
+            return f"its pictures have another size than {index.shown[1]} x {index.shown[0]}"
         near = [other for other in range(number - NEAR, number + NEAR + 1) if other in frames]
         distances = {other: _difference(_thinned(got), frames[other]) for other in near}
         if distances[number] > min(distances.values()) + TIE:
@@ -184,7 +186,7 @@ def _thinned(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _difference(first: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
     """Return the mean difference of two pictures in grey levels; infinite if their sizes differ."""
     if first.shape != other.shape:
-        return float("inf")
+        return float("inf")  # the size changes in the file
     return float(np.abs(first.astype(np.int16) - other).mean())
 
 

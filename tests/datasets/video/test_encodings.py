@@ -20,7 +20,13 @@ from datasets.video.torchcodec_reader import torchcodec_installed
 DECORD = {
     *("h264 mp4", "h264 mp4 short gop", "h264 mp4 gop of 3", "h264 mp4 only key frames"),
     *("h264 mp4 no b-frames", "h264 mkv", "h264 fragments", "h264 short fragments", "h264 mov"),
-    *("h264 mp4 variable rate", "h264 mkv variable rate", "h264 mkv with pauses", "h265 mp4"),
+    *(
+        "h264 mp4 variable rate",
+        "h264 mkv variable rate",
+        "h264 mkv with pauses",
+        "h264 mp4 with pauses",
+        "h265 mp4",
+    ),
     *("h265 mkv closed gop", "h265 mp4 closed gop", "h265 intra refresh", "mpeg4 mkv", "mpeg4 avi"),
     *("mpeg2 closed gop", "vp8 webm", "vp8 hidden frames", "vp9 webm", "vp9 hidden frames", "mjpeg avi"),
     *("prores mov", "ffv1 mkv"),
@@ -131,7 +137,7 @@ def test_readers_that_are_wrong_are_found(files: Callable[[str], Path]) -> None:
     small = Reader(
         "small", lambda index: None, lambda *_: iter([np.zeros((1, 8, 8, 3), np.uint8)]), RuntimeError
     )
-    assert "another picture" in str(check(path, index, small))
+    assert "another size" in str(check(path, index, small))
 
 
 def test_the_index_tells_open_from_closed_groups(files: Callable[[str], Path]) -> None:
