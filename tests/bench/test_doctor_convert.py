@@ -1,6 +1,7 @@
 """``bench.doctor --convert``, and annotations of other tools as the data set of a run."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -117,6 +118,51 @@ def test_the_annotations_are_never_overwritten(tmp_path, capsys):
     assert "is the file that is converted" in capsys.readouterr().err
     assert main(["--convert", str(path)]) == 2
     assert "--convert: the annotations to convert are needed" in capsys.readouterr().err
+
+
+def test_a_wrong_rate_is_found_in_the_films(tmp_path, capsys):
+    path, films = saved(tmp_path, FRAMES), with_videos(tmp_path)
+    out, words = tmp_path / "out.json", ["--data", str(films), "--subset", "training"]
+    for rate, wrong in (("25", True), ("10", False)):
+        main([str(path), "--convert", str(out), "--fps", rate, *words])
+        assert ("rate unlike annotated" in capsys.readouterr().out) == wrong
+    own = saved(tmp_path, "video,start_frame,end_frame,label,fps\na,10,25,run,25\n", "own.csv")
+    main([str(own), "--data", str(films)])
+    assert "rate unlike annotated" in capsys.readouterr().out
+
+
+def test_the_proposed_command_works_as_it_is(tmp_path, capsys):
+    folder = tmp_path / "my films"
+    folder.mkdir()
+    path, out = saved(folder, FRAMES), tmp_path / "out.json"
+    for given in (path, folder):
+        assert main([str(given)]) == 2
+        proposed = capsys.readouterr().err.strip().partition("python -m bench.doctor ")[2]
+        words = shlex.split(proposed.replace("OUT.json", str(out)).replace("RATE", "10"))
+        assert words == [str(given), "--convert", str(out), "--fps", "10"]
+        main(words)
+        assert "1 videos, 1 instances, read as" in capsys.readouterr().out
+
+
+def test_a_folder_converted_into_itself_names_both_files(tmp_path, capsys):
+    saved(tmp_path, TABLE)
+    out = tmp_path / "out.json"
+    main([str(tmp_path), "--convert", str(out)])
+    assert out.exists()
+    capsys.readouterr()
+    assert main([str(tmp_path), "--convert", str(out)]) == 2
+    printed = capsys.readouterr().err
+    assert "segments.csv: 'a': another file of the folder has it too, out.json; keep one of them" in printed
+    assert len(printed.splitlines()) == 1
+
+
+def test_options_without_effect_are_said_and_activitynets_entries_take_a_subset(tmp_path, capsys):
+    entry = {"duration": 9, "annotations": [{"segment": [1, 2], "label": "run"}]}
+    path = saved(tmp_path, json.dumps({"database": {"a": entry}}), "a.json")
+    out = tmp_path / "out.json"
+    main([str(path), "--convert", str(out), "--subset", "training", "--fps", "10"])
+    assert "--fps has no effect: no times are frame numbers" in capsys.readouterr().out
+    assert read_annotations(out).subsets == ("training",)
 
 
 def test_without_convert_the_doctor_examines_the_table_itself(tmp_path, capsys):

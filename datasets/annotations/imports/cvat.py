@@ -22,8 +22,12 @@ WHAT = "a frame number"
 def read_cvat(root: Element, database: Database) -> None:
     """Add the videos of the file's tasks, with an instance for every run of frames of a track or a tag."""
     tasks = {task.findtext("id", "").strip(): task for task in root.iterfind("meta//task")}
-    tasks = tasks or {"": root.find("meta/job") or Element("task")}
-    found = {key: database.video(_name(task, database), "task", _subset(task)) for key, task in tasks.items()}
+    if not tasks:
+        job = root.find("meta/job")
+        tasks = {"": Element("task") if job is None else job}
+    source = root.findtext("meta/source") if len(tasks) == 1 else None
+    names = {key: _name(task, source, database) for key, task in tasks.items()}
+    found = {key: database.video(names[key], "task", _subset(task)) for key, task in tasks.items()}
     runs: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for number, track in enumerate(root.iterfind("track")):
         key = (_task(track, tasks, database), track.get("label", ""), f"track {number}")
@@ -39,7 +43,7 @@ def read_cvat(root: Element, database: Database) -> None:
         database.notes.append(f"{shapes} shapes of single images are left out: export tracks 'for video'")
     for (task, label, _), spans in runs.items():
         for start, end in _joined(spans):
-            rate = database.rate()
+            rate = database.rate(names[task])
             found[task].append({"segment": [start / rate, end / rate], "label": label})
 
 
@@ -53,16 +57,19 @@ def _task(element: Element, tasks: dict[str, Element], database: Database) -> st
     return next(iter(tasks))
 
 
-def _name(task: Element, database: Database) -> str:
-    for path in ("source", "name"):
-        if text := (task.findtext(path) or "").strip():
+def _name(task: Element, source: str | None, database: Database) -> str:
+    """Return the name of a task's video. `source` is there until CVAT 2.2, which has it beside the task."""
+    for each in (task.findtext("source"), source, task.findtext("name")):
+        if text := (each or "").strip():
             return text.replace("\\", "/").rpartition("/")[2]
     database.notes.append("no video is named: its id is the annotation file's name")
     return PurePath(database.file).stem
 
 
 def _subset(task: Element) -> str | None:
-    return (task.findtext("subset") or "").strip() or None
+    """Return a task's subset; CVAT writes `default` for a task without one."""
+    subset = (task.findtext("subset") or "").strip()
+    return None if subset.lower() in ("", "default") else subset
 
 
 def _step(task: Element) -> int:

@@ -2,19 +2,20 @@
 
 import math
 import re
-from collections.abc import Iterable
+import shlex
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
 from bench.io.errors import InputError
 from bench.io.text import format_value, printable
+from datasets.annotations.files import SUFFIXES
 
 DEFAULT_SUBSET = "all"
 """Subset of all videos if neither the file, its name nor the options give one."""
-MEDIA = re.compile(
-    r"\.(mp4|m4v|mkv|webm|avi|mov|mpg|mpeg|wmv|flv|ts|m2ts|mts|3gp|ogv|ogg|wav|mp3|m4a|flac)$", re.IGNORECASE
-)
+AUDIO_SUFFIXES = (".ogg", ".wav", ".mp3", ".m4a", ".flac")
+MEDIA = re.compile(f"({'|'.join(map(re.escape, (*SUFFIXES, *AUDIO_SUFFIXES)))})$", re.IGNORECASE)
 SUBSET_WORDS = {
     "train": "training",
     "training": "training",
@@ -37,21 +38,39 @@ class ImportOptions:
     tiers: tuple[str, ...] = ()
     """Names of the ELAN tiers, VIA attributes or Label Studio controls to read; empty for all."""
 
+    def unused(self, applied: Collection[str]) -> list[str]:
+        """Return a line for each option that is given and not in `applied`."""
+        reasons = {
+            "fps": (self.fps, "no times are frame numbers"),
+            "subset": (self.subset, "all videos have subsets of their own"),
+            "tiers": (self.tiers, "there are no tiers, attributes or controls to choose"),
+        }
+        return [
+            f"--{name} has no effect: {reason}"
+            for name, (value, reason) in reasons.items()
+            if value and name not in applied
+        ]
+
 
 class Database:
     """Collects the videos and instances of one file.
 
-    `subset` is that of videos without one (default: as the file's name says). `notes` are lines for the
-    user: what was guessed, and what was left out. Errors are `InputError` of one
-    line that names the file and the field.
+    `file` is its name for messages, `source` the path that the user gave. `subset` is that of videos without
+    one (default: as the file's name says). `notes` are lines for the user: what was guessed, and what was
+    left out. `applied` has the names of the options that had an effect. Errors are `InputError` of one line
+    that names the file and the field.
     """
 
-    def __init__(self, file: str, options: ImportOptions, subset: str | None = None) -> None:
+    def __init__(self, file: str, source: str, options: ImportOptions, subset: str | None = None) -> None:
         self.file = file
+        self.source = source
         self.options = options
         self.videos: dict[str, Any] = {}
         self.notes: list[str] = []
+        self.applied: set[str] = set()
         self._names: dict[str, str] = {}
+        self._rates: dict[str, float] = {}
+        self._own_rates: dict[float, None] = {}
         self._default = subset or subset_of_name(file)
 
     def fail(self, field: str, problem: str) -> NoReturn:
@@ -64,8 +83,13 @@ class Database:
         if not isinstance(name, str) or not name.strip():
             self.fail(where, f"got {format_value(name)}, a video's id or file name is needed")
         identifier = video_id(name)
-        if self._names.setdefault(identifier, name) != name and is_path(name):
-            self.fail(where, f"{format_value(self._names[identifier])} and {format_value(name)} have one id")
+        other = self._names.setdefault(identifier, name)
+        if other != name and (is_path(name) or len({_suffix(other), _suffix(name), ""}) > 2):
+            self.fail(where, f"{format_value(other)} and {format_value(name)} have one id")
+        if not _suffix(other):
+            self._names[identifier] = name
+        if not subset and self.options.subset:
+            self.applied.add("subset")
         chosen = subset or self.options.subset or self._default or DEFAULT_SUBSET
         entry = self.videos.setdefault(identifier, {"subset": chosen, "annotations": []})
         if entry["subset"] != chosen:
@@ -85,15 +109,28 @@ class Database:
             self.fail(where, f"got {format_value(value)}, {what} is needed")
         return number
 
-    def rate(self, own: float | None = None) -> float:
-        """Return the rate of frame numbers: the option's, else the file's `own`."""
-        rate = self.options.fps or own
+    def rate(self, name: str, own: float | None = None) -> float:
+        """Return the rate of a video's frame numbers: the file's `own`, else the option's."""
+        given = self.options.fps
+        if given is not None:
+            self.applied.add("fps")
+        if own is not None and given is not None and own != given:
+            self._own_rates[own] = None
+        rate = given if own is None else own
         if rate is None:
             raise InputError(
                 f"{self.file}: its times are frame numbers and it has no rate: give it as "
-                f"python -m bench.doctor {self.file} --convert OUT.json --fps RATE"
+                f"python -m bench.doctor {shlex.quote(self.source)} --convert OUT.json --fps RATE"
             )
+        self.take_rate(name, rate)
         return rate
+
+    def take_rate(self, name: str, rate: float) -> None:
+        """Store a video's rate, so that it is compared with that of its file."""
+        identifier = video_id(name)
+        if (known := self._rates.setdefault(identifier, rate)) != rate:
+            shown = f"{known:g} and {rate:g} frames per second"
+            self.fail("fps", f"{format_value(identifier)} has {shown}, one rate is needed")
 
     def chosen(self, tier: str) -> bool:
         """Return whether a tier, attribute or control is to be read."""
@@ -102,6 +139,7 @@ class Database:
     def check_tiers(self, kind: str, present: Iterable[str]) -> None:
         """Note the tiers that are read if there are several; fail for an option that names none of them."""
         names = list(dict.fromkeys(present))
+        self.applied.add("tiers")
         shown = ", ".join(format_value(name) for name in names[:20]) or "none"
         for wanted in self.options.tiers:
             if wanted not in names:
@@ -110,9 +148,14 @@ class Database:
             self.notes.append(f"instances of all {kind} are read: {shown} (--tiers chooses)")
 
     def finish(self) -> None:
-        """Note a subset that was guessed, and fail if no video was found."""
+        """Add the rates to the videos, note a subset that was guessed, and fail if no video was found."""
         if not self.videos:
             self.fail("videos", "none found, at least one is needed")
+        for video, rate in self._rates.items():
+            self.videos[video]["fps"] = rate
+        if self._own_rates:
+            own = ", ".join(f"{rate:g}" for rate in list(self._own_rates)[:5])
+            self.notes.append(f"--fps {self.options.fps:g} is not used where the file has a rate: {own}")
         subsets = {entry["subset"] for entry in self.videos.values()}
         if self.options.subset is None and subsets == {self._default}:
             self.notes.append(f"the file's or folder's name gives the subset: {self._default}")
@@ -127,6 +170,12 @@ def video_id(name: str) -> str:
     """Return the id of a video: the last part of its path without the suffix of a media file."""
     last = name.strip().replace("\\", "/").rstrip("/").rpartition("/")[2]
     return MEDIA.sub("", last) or last
+
+
+def _suffix(name: str) -> str:
+    """Return the suffix of a media file, in lower case, or nothing."""
+    found = MEDIA.search(name.strip())
+    return found[0].lower() if found else ""
 
 
 def is_path(name: str) -> bool:

@@ -52,8 +52,7 @@ def read_text_import(content: bytes, database: Database) -> str:
         kind = tables.KIND
     else:
         raise InputError(
-            f"{database.file}: no format is recognised; known are {KNOWN}. Known names of columns are "
-            f"{tables.known_names()}"
+            f"{database.file}: no format is recognised; known are {KNOWN}. {tables.column_names(content)}"
         )
     database.finish()
     return kind

@@ -19,6 +19,8 @@ FRAMES = "timelinelabels"
 SECONDS = ("labels", "timeserieslabels")
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 MIN_FIELDS = {"annotation_id", "annotator", "lead_time"}
+SOURCE = re.compile(r"<[^>]*\bsrc\s*=\s*[\"']([^\"']+)[\"']", re.IGNORECASE)
+"""The file in a HyperText value, as `<video src="a.mp4"/>`."""
 PREFERRED = ("video", "video_url", "url", "audio")
 
 
@@ -43,8 +45,9 @@ def read_label_studio(top: list[Any], database: Database) -> None:
     """Add a video for each task, with the segments of its annotation.
 
     Cancelled annotations are left out. Of several, the one marked as ground truth is read, else the last.
+    A task without annotations is left out: it is not labelled, which is other than without instances.
     """
-    skipped, controls, several = Counter[str](), list[str](), 0
+    skipped, controls, several, unlabelled = Counter[str](), list[str](), 0, 0
     for index, task in enumerate(top):
         where = f"[{index}]"
         if not isinstance(task, dict):
@@ -52,17 +55,25 @@ def read_label_studio(top: list[Any], database: Database) -> None:
         data = task.get("data")
         data = data if isinstance(data, dict) else task
         subset = next((data[key] for key in ("subset", "split") if isinstance(data.get(key), str)), None)
-        found = database.video(_video(data, task.get("file_upload"), database, where), where, subset)
         results, number = _results(task, database, where)
+        if not number:
+            unlabelled += 1
+            continue
+        name = _video(data, task.get("file_upload"), database, where)
+        found = database.video(name, where, subset)
         several += number > 1
         for control, kind, value in results:
-            segments = list(_segments(kind, value, database, where))
+            segments = list(_segments(kind, value, name, database, where))
             if not segments:
                 skipped[kind] += 1
                 continue
             controls.append(control)
             if database.chosen(control):
                 found += segments
+    if unlabelled == len(top):
+        database.fail("annotations", f"none of the {unlabelled} tasks has one, at least one is needed")
+    if unlabelled:
+        database.notes.append(f"{unlabelled} tasks without an annotation are left out: they are not labelled")
     database.check_tiers("controls", controls)
     if several:
         database.notes.append(
@@ -100,7 +111,7 @@ def _results(
     ], len(valid)
 
 
-def _segments(kind: str, value: Any, database: Database, where: str) -> Iterator[dict[str, Any]]:
+def _segments(kind: str, value: Any, name: str, database: Database, where: str) -> Iterator[dict[str, Any]]:
     labels = value.get(kind) if isinstance(value, dict) else None
     if not isinstance(labels, list):
         return
@@ -108,7 +119,7 @@ def _segments(kind: str, value: Any, database: Database, where: str) -> Iterator
         ranges = value.get("ranges")
         if not isinstance(ranges, list) or not all(isinstance(each, dict) for each in ranges):
             database.fail(f"{where}.ranges", "a list of objects with start and end is needed")
-        rate = database.rate()
+        rate = database.rate(name)
         for each in ranges:
             start, end = (
                 database.number(each.get(key), f"{where}.ranges.{key}", "a frame number")
@@ -124,7 +135,7 @@ def _segments(kind: str, value: Any, database: Database, where: str) -> Iterator
 
 def _video(data: Mapping[str, Any], upload: Any, database: Database, where: str) -> str:
     """Return the file name of a task's video, without the prefix that an upload gets."""
-    texts = {key: value for key, value in data.items() if isinstance(value, str)}
+    texts = {key: _source(value) for key, value in data.items() if isinstance(value, str)}
     media = [key for key, value in texts.items() if MEDIA.search(url_name(value))]
     keys = [key for key in PREFERRED if key in texts] or media
     if not keys:
@@ -135,3 +146,8 @@ def _video(data: Mapping[str, Any], upload: Any, database: Database, where: str)
     name = url_name(url)
     uploaded = "/data/upload/" in url or (isinstance(upload, str) and name.endswith(upload))
     return UPLOAD_PREFIX.sub("", name.rpartition("/")[2]) if uploaded else name
+
+
+def _source(text: str) -> str:
+    found = SOURCE.search(text)
+    return found[1] if found else text

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from datasets.annotations.imports.times import ALLOWED, seconds_of
 
 KIND = "table"
 DELIMITERS = ("\t", ",", ";", "|")
+FIRST_LINE = re.compile(r"([^\r\n]*)(\r\n|\r|\n|$)")
+SEPARATOR = re.compile(r'"?sep=([\t,;|])"?', re.IGNORECASE)
+"""A first line with which Excel is told the delimiter."""
 TOLERANCE = 0.051
 """Seconds by which a length may differ from end - start: tables have rounded times."""
 SHOWN_UNIT = {"s": "", "ms": " (milliseconds)", "frames": " (frames)"}
@@ -26,9 +30,11 @@ def read_table(content: bytes, database: Database) -> bool:
     A row without times and label adds a video without instances. Frame numbers are counted from 0 and
     divided by the rate: that of the row's column `fps`, or of the options.
     """
-    text = _decoded(content, database)
-    first = text.lstrip().partition("\n")[0]
-    for delimiter in sorted(DELIMITERS, key=lambda each: -first.count(each)):
+    text = _decoded(content)
+    if text is None:
+        raise InputError(f"{database.file}: not text in UTF-8")
+    text, delimiters, above = _from_header(text)
+    for delimiter in delimiters:
         try:
             rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
             header = next((row for row in rows if any(cell.strip() for cell in row)), [])
@@ -36,8 +42,13 @@ def read_table(content: bytes, database: Database) -> bool:
             columns = named or without_header(header)
             if columns is None:
                 continue
+            if columns.parts:
+                both = " and ".join(map(format_value, columns.parts))
+                database.fail("columns", f"{both}: a time is needed in one column, as {ALLOWED}")
             first_row = [] if named else [(rows.line_num, header)]
-            _read_rows([*first_row, *_filled(rows)], columns, database)
+            lines = [(above + line, row) for line, row in (*first_row, *_filled(rows))]
+            _check_width(lines, header, delimiter, database)
+            _read_rows(lines, columns, database)
         except csv.Error as error:
             raise InputError(f"{database.file}: cannot be read as a table: {reason(error)}") from None
         names = ", ".join(
@@ -52,24 +63,60 @@ def read_table(content: bytes, database: Database) -> bool:
 
 def is_segment_table(content: bytes) -> bool:
     """Return whether a table's first row names columns of segments, or has the values of one."""
-    first = content.decode("utf-8-sig", "replace").lstrip().partition("\n")[0]
-    cells = (first.rstrip("\r").replace('"', "").split(each) for each in DELIMITERS)
+    text, delimiters, _ = _from_header(_decoded(content) or content.decode("utf-8-sig", "replace"))
+    cells = [_cells(text, each) for each in delimiters]
     return any(guess_columns(each) or without_header(each) for each in cells)
 
 
-def known_names() -> str:
-    """Return the names of columns that are known, for a message."""
-    return "; ".join(
+def column_names(content: bytes) -> str:
+    """Return the names of columns that are known and those in a table's header, for a message."""
+    known = "; ".join(
         f"{role}: {', '.join(NAMES[role][:4])}, ..." for role in ("video", "start", "end", "label")
     )
+    text, delimiters, _ = _from_header(_decoded(content) or "")
+    found = ", ".join(format_value(cell) for cell in _cells(text, delimiters[0])[:20])
+    return f"Known names of columns are {known}; the file's first line has {found or 'none'}"
 
 
-def _decoded(content: bytes, database: Database) -> str:
+def _decoded(content: bytes) -> str | None:
+    """Return a table's text, None if it is not in UTF-8 or UTF-16."""
     wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))  # as Excel writes "Unicode text"
     try:
         return content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(f"{database.file}: not text in UTF-8") from None
+        return None
+
+
+def _cells(text: str, delimiter: str) -> list[str]:
+    """Return the cells of a text's first line."""
+    return [cell.strip() for cell in _first(text)[0].replace('"', "").split(delimiter)]
+
+
+def _first(text: str) -> tuple[str, int]:
+    """Return the first line, and where the next one begins."""
+    found = FIRST_LINE.match(text)
+    return (found[1], found.end()) if found else ("", len(text))
+
+
+def _from_header(text: str) -> tuple[str, Sequence[str], int]:
+    """Return a text from its header on, the delimiters to try, and the number of lines above.
+
+    Left out are empty lines, Excel's `sep=;` and comments, which begin with `#`; a header may do so too.
+    """
+    above, named = 0, ""
+    while text:
+        line, end = _first(text)
+        plain = line.strip().lstrip('"')
+        if found := SEPARATOR.fullmatch(line):
+            named = found[1]
+        elif plain.startswith("#") and any(guess_columns(_cells(plain[1:], each)) for each in DELIMITERS):
+            text = text.replace("#", "", 1)
+            break
+        elif plain and not plain.startswith("#"):
+            break
+        text, above = text[end:], above + 1
+    first = _first(text)[0]
+    return text, named or sorted(DELIMITERS, key=lambda each: -first.count(each)), above
 
 
 def _filled(rows: Any) -> Iterator[tuple[int, list[str]]]:
@@ -78,14 +125,28 @@ def _filled(rows: Any) -> Iterator[tuple[int, list[str]]]:
             yield rows.line_num, row
 
 
+def _check_width(
+    rows: Sequence[tuple[int, list[str]]], header: Sequence[str], delimiter: str, database: Database
+) -> None:
+    """Refuse rows with more cells than the header: a decimal comma without quotes moves the others."""
+    width = max(place for place, name in enumerate(header, start=1) if name.strip())
+    for line, row in rows:
+        if any(cell.strip() for cell in row[width:]):
+            problem = f"{len(row)} cells, the first line has {width}: a cell with {delimiter!r} needs quotes"
+            database.fail(f"line {line}", problem)
+
+
 def _read_rows(rows: Sequence[tuple[int, list[str]]], columns: Columns, database: Database) -> None:
     kept: list[tuple[str, float, float, float | None]] = []
     for line, row in rows:
         cells = {role: row[place].strip() for role, place in columns.index.items() if place < len(row)}
         where = f"line {line}"
         name, label = cells.get("video", ""), cells.get("label", "")
+        subset = cells.get("subset") or None
+        database.video(name, f"{where}: video", subset)
+        _take_rate(cells, columns, database)
         total = _time(cells, "video_length", columns, database, where)
-        found = database.video(name, f"{where}: video", cells.get("subset") or None, total)
+        found = database.video(name, f"{where}: video", subset, total)
         start = _time(cells, "start", columns, database, where)
         end, length = (_time(cells, role, columns, database, where) for role in ("end", "length"))
         if not label and start is None and end is None:
@@ -129,12 +190,26 @@ def _time(cells: dict[str, str], role: str, columns: Columns, database: Database
     if value is None:
         database.fail(f"{where}: {role}", f"got {format_value(text)}, allowed are {ALLOWED}")
     unit = columns.units[role]
-    if unit == "ms" and ":" not in text:
+    if ":" in text:
+        if unit == "frames" and role in ("start", "end"):
+            database.fail(f"{where}: {role}", f"got {format_value(text)}, a frame number is needed")
+        return value
+    if unit == "ms":
         return value / 1000
     if unit == "frames":
         own = cells.get("fps")
         rate = database.number(own, f"{where}: fps", "a number of frames per second") if own else None
         if rate is not None and rate <= 0:
             database.fail(f"{where}: fps", f"got {rate:g}, more than 0 is needed")
-        return value / database.rate(rate)
+        return value / database.rate(cells.get("video", ""), rate)
     return value
+
+
+def _take_rate(cells: dict[str, str], columns: Columns, database: Database) -> None:
+    """Store the rate of a table in seconds, which needs none: a cell that is no number is left."""
+    try:
+        rate = float(cells.get("fps", ""))
+    except ValueError:
+        return
+    if columns.units["start"] != "frames" and 0 < rate < math.inf:
+        database.take_rate(cells.get("video", ""), rate)

@@ -171,3 +171,108 @@ def test_an_annotation_table_is_no_table_of_durations(tmp_path):
     written(tmp_path, "facts.csv", "video,duration\nb,20\n")
     path = written(tmp_path, "test.csv", "video,start,duration,label\nb,2,1.5,wave\n")
     assert read_annotations(path).videos[0].duration == 20
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "video,start,end,label\na,1,2,w\n\na,1,5,2,5,w\n",
+            "line 4: 6 cells, the first line has 4: a cell w",
+        ),
+        ("video,start,end,label,\na,1,5,2,5,w\n", "line 2: 6 cells, the first line has 4"),
+        ("a,1,2,w\nb,1,5,2,w\n", "line 2: 5 cells, the first line has 4"),
+        ("sep=,\n# by hand\nvideo,start,end,label\na,1,5,2,5,w\n", "line 4: 6 cells, the first line has 4"),
+    ],
+)
+def test_more_cells_than_the_header_are_refused(tmp_path, text, line):
+    with pytest.raises(InputError, match=f"^x.csv: {line}"):
+        read_file(written(tmp_path, "x.csv", text))
+
+
+def test_empty_cells_after_the_last_column_are_nothing(tmp_path):
+    text = "video,start,end,label,,\na,61.5,63,wave,,\na.mp4,,,,,,,\n"
+    assert instances(read_file(written(tmp_path, "x.csv", text))) == WAVE
+
+
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [
+        ("video,start_min,start_sec,end_min,end_sec,label", "'start_min' and 'start_sec'"),
+        ("video,startHour,start,endHour,end,label", "'startHour' and 'start'"),
+        (
+            "video,start (h),start (m),start (s),end (h),end (m),end (s),label",
+            r"'start \(h\)' and 'start \(s\)'",
+        ),
+        ("video,start,duration_min,duration_sec,label", "'duration_min' and 'duration_sec'"),
+    ],
+)
+def test_a_time_in_two_columns_is_refused(tmp_path, header, names):
+    row = ",".join("1" * len(header.split(",")))
+    with pytest.raises(InputError, match=f"^x.csv: columns: {names}: a time is needed in one column"):
+        read_file(written(tmp_path, "x.csv", f"{header}\n{row}\n"))
+
+
+def test_minutes_alone_are_not_taken_for_seconds(tmp_path):
+    path = written(tmp_path, "x.csv", "video,start (min),end (min),label\na,1,2,w\n")
+    with pytest.raises(
+        InputError, match=r"the file's first line has 'video', 'start \(min\)', 'end \(min\)', 'l"
+    ):
+        read_file(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "duration"),
+    [
+        ("video,start_ms,duration,label\na,61500,1500,wave\n", None),
+        ("video,start_frame,length,label\na,615,15,wave\n", None),
+        ("video,start_frame,duration_sec,label\na,615,1.5,wave\n", None),
+        ("video,start_ms,duration_s,label\na,61500,1.5,wave\n", None),
+        ("video,start_ms,end_ms,video_duration,label\na,61500,63000,90000,wave\n", 90),
+        ("video,start_frame,end_frame,video_duration,label\na,615,630,900,wave\n", 90),
+        ("video,start_frame,end_frame,video_duration,label\na,615,630,1:30,wave\n", 90),
+        ("video,start_frame,end_frame,video_duration_s,label\na,615,630,90,wave\n", 90),
+        ("video,first_frame,last_frame,label\na,615,630,wave\n", None),
+    ],
+)
+def test_a_length_without_a_unit_has_that_of_the_start(tmp_path, text, duration):
+    file = read_file(written(tmp_path, "x.csv", text), options=ImportOptions(fps=10))
+    assert (instances(file), file.database["a"].get("duration")) == (WAVE, duration)
+
+
+def test_a_clock_time_is_no_frame_number(tmp_path):
+    path = written(tmp_path, "x.csv", "video,start_frame,end_frame,label\na,1:02,70,wave\n")
+    with pytest.raises(InputError, match="line 2: start: got '1:02', a frame number is needed"):
+        read_file(path, options=ImportOptions(fps=10))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sep=;\r\nvideo;start;end;label\r\na;61,5;63;wave\r\n",
+        '"sep=\t"\nvideo\tstart\tend\tlabel\na\t61.5\t63\twave\n',
+        "# written by hand, in May\n#\n\nvideo,start,end,label\na,61.5,63,wave\n",
+        "# video,start,end,label\na,61.5,63,wave\n",
+        "#label,start,end,video\nwave,61.5,63,a\n",
+        '"#file:///a.eaf"\nvideo\tstart\tend\tlabel\na\t61.5\t63\twave\n',
+    ],
+)
+def test_lines_above_the_header_are_passed_over(tmp_path, text):
+    assert instances(read_file(written(tmp_path, "x.csv", text))) == WAVE
+    written(tmp_path / "folder", "x.csv", text)
+    assert instances(read_file(tmp_path / "folder")) == WAVE
+
+
+@pytest.mark.parametrize(("first", "second"), [("t0.mp4", "t0.avi"), ("x/t0.mp4", "x/t0.AVI")])
+def test_two_files_of_one_name_are_not_one_video(tmp_path, first, second):
+    rows = f"video,start,end,label\n{first},1,2,w\n{second},3,4,w\n"
+    with pytest.raises(InputError, match=f"line 3: video: '{first}' and '{second}' have one id"):
+        read_file(written(tmp_path, "x.csv", rows))
+
+
+def test_an_id_with_and_without_a_suffix_is_one_video(tmp_path):
+    rows = "video,start,end,label\nt0,1,2,w\nt0.mp4,1,2,x\nt0.MP4,3,4,w\n"
+    path = written(tmp_path, "x.csv", rows)
+    assert instances(read_file(path)) == {"t0": [(1, 2, "w"), (1, 2, "x"), (3, 4, "w")]}
+    with pytest.raises(InputError, match=r"line 5: video: 't0.mp4' and 't0.avi' have one id"):
+        read_file(written(tmp_path, "y.csv", rows + "t0.avi,5,6,w\n"))
