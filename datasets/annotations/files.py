@@ -140,11 +140,12 @@ def _is_file(path: Path) -> bool:
 
 def _equal(paths: Sequence[Path]) -> bool:
     """Return whether files have the same size, and the same bytes at their start, middle and end."""
-    first = _sample(paths[0])
-    return all(path.samefile(paths[0]) or _sample(path) == first for path in paths[1:])
+    first = content_sample(paths[0])
+    return all(path.samefile(paths[0]) or content_sample(path) == first for path in paths[1:])
 
 
-def _sample(path: Path) -> tuple[int, bytes, bytes, bytes]:
+def content_sample(path: Path) -> tuple[int, bytes, bytes, bytes]:
+    """Return the size of a file, and the bytes at its start, middle and end; OSError if unreadable."""
     size = path.stat().st_size
     parts = []
     with path.open("rb") as file:

@@ -103,10 +103,15 @@ def video_path(dataset: Dataset, video: Video) -> Path:
     return found
 
 
+def default_root(path: Path) -> Path:
+    """Return the folder of the videos of an annotation file if none is given: `videos` beside it, or its own."""
+    beside = path.parent / "videos"
+    return beside if beside.is_dir() else path.parent
+
+
 def _root(path: Path, root: Path | str | None) -> Path:
     if root is None:
-        beside = path.parent / "videos"
-        return beside if beside.is_dir() else path.parent
+        return default_root(path)
     if not Path(root).is_dir():
         raise InputError(f"{root}: the folder of the videos of {path.name} is no folder")
     return Path(root)
