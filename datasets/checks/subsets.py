@@ -87,7 +87,9 @@ def _check_labels(
         yield "error", "no common class", f"{text}; only a run with --classifier accepts that"
     elif trained and (unknown := sorted(evaluated.keys() - trained.keys())):
         shown = ", ".join(map(format_value, unknown[:NAMED])) + (", ..." if len(unknown) > NAMED else "")
-        text = f"{len(unknown)} classes of {evaluation}, the evaluation_subset, have no instance in {training}"
+        text = (
+            f"{len(unknown)} classes of {evaluation}, the evaluation_subset, have no instance in {training}"
+        )
         yield "warning", "class not trained", f"{text}, the training_subset: {shown}; none will be detected"
     alike: dict[str, list[str]] = {}
     for label in sorted(trained.keys() | evaluated.keys()):

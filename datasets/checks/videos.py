@@ -93,7 +93,9 @@ def check_same_files(
     for alike in by_size.values():
         if len({video.subset for video in alike}) > 1:
             findings += [
-                Finding("warning", "copy", copy.id, f"the files of {named(video, copy)} have the same content")
+                Finding(
+                    "warning", "copy", copy.id, f"the files of {named(video, copy)} have the same content"
+                )
                 for video, copy in _copies(alike, files)
             ]
     return findings
@@ -154,7 +156,9 @@ def _file(video: Video, facts: Facts, card: Card | None) -> list[tuple[Level, st
     if facts["variable_rate"]:
         found.append(("warning", "variable rate", f"frames last unequally, {rate:.3f} a second on average"))
     if abs(facts["offset_seconds"]) > OFFSET_SECONDS:
-        text = f"the first frame is at {facts['offset_seconds']:.3f} s, which is time 0 here; times annotated in"
+        text = (
+            f"the first frame is at {facts['offset_seconds']:.3f} s, which is time 0 here; times annotated in"
+        )
         text += " a player that shows this time at the first frame are late by that: subtract it"
         found.append(("warning", "late first frame", text))
     if not facts["seekable"] and duration > LONG_SECONDS:

@@ -157,7 +157,9 @@ def test_the_subsets_of_the_run_that_follows_are_checked(tmp_path, capsys):
     text = capsys.readouterr().out
     line = "own.json: no video is of subset 'training', the training_subset; there are Train (1 videos), val"
     assert line in text
-    assert '--protocol training_subset=Train (make: PROTOCOL="training_subset=Train") uses these instead' in text
+    assert (
+        '--protocol training_subset=Train (make: PROTOCOL="training_subset=Train") uses these instead' in text
+    )
     assert "--protocol evaluation_subset=val" in text
     assert main([str(path), "--protocol", "training_subset=Train,evaluation_subset=val"]) == 0
     assert main([str(path), "--protocol", "evaluation=val"]) == 2

@@ -341,27 +341,41 @@ def test_a_cache_that_cannot_be_written_is_done_without(
 
 
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize("rate", [10, None])
-def test_folders_of_images_are_videos_to_both(tmp_path: Path, rate: int | None) -> None:
+@pytest.mark.parametrize("rate", [10, "10", "table", None, "-1"])
+@pytest.mark.parametrize("duration", [3.0, None])
+def test_folders_of_images_are_videos_to_both(tmp_path: Path, rate: Any, duration: float | None) -> None:
     from movies import numbered
     from PIL import Image
 
     data = tmp_path / "frames"
-    entries = {"a": {**PLAIN, "subset": "training"}, "b": {**PLAIN, "subset": "testing"}}
+    entries: Any = {"a": {**PLAIN, "subset": "training"}, "b": {**PLAIN, "subset": "testing"}}
     for name, entry in entries.items():
-        if rate:
+        if rate not in ("table", None):
             entry["fps"] = rate
-        (data / name).mkdir(parents=True)
+        if duration:
+            entry["duration"] = duration
+        (data / "deep" / name).mkdir(parents=True)
         for index in range(30):
-            Image.fromarray(numbered(index)).save(data / name / f"img_{index:05d}.png")
+            Image.fromarray(numbered(index)).save(data / "deep" / name / f"img_{index:05d}.png")
+    if rate == "table":
+        (tmp_path / "rates.csv").write_text("video,fps\na,10\nb,10.0\nc,5\n")
     path = tmp_path / "frames.json"
     path.write_text(json.dumps({"database": entries}))
     run, said = run_accepts(path, data, tmp_path / "cache")
     doctor, report = doctor_accepts(path, data, tmp_path / "cache")
-    assert run == doctor == (rate is not None), (said, report)
-    if rate is None:
-        assert "frames per second" in said
-        assert "frames per second" in report
+    assert run == doctor == (rate not in (None, "-1")), (said, report)
+    if not run:
+        message = "frames per second" if rate is None else "a.fps: got -1, more than 0 is needed"
+        assert message in said
+        assert message in report
     else:
-        [duration] = {video.duration for video in read_annotations(path, data).videos}
-        assert duration == 3.0
+        assert {(v.duration, v.frames_per_second) for v in read_annotations(path, data).videos} == {(3, 10)}
+
+
+def test_a_wrong_rate_in_a_table_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_text(json.dumps({"database": GOOD}))
+    (tmp_path / "rates.csv").write_text("video,fps\na,fast\n")
+    with pytest.raises(
+        InputError, match=r"^rates\.csv: line 2: fps: got 'fast', a positive number is needed$"
+    ):
+        read_annotations(tmp_path / "own.json")
