@@ -31,7 +31,7 @@ def jobs(given: Sequence[Path], out: Path, fps: float | None = None) -> list[Job
     hidden folders. With ``fps``, a folder of images `img_00001.jpg` without video files in it or below is a
     video too: the given folder, else those below. Output files are in the same folders below ``out``. A
     file's name is that of the video without its suffix, or with it where two videos of a folder differ in
-    nothing else. Raises InputError for a folder without a video, and for two videos with the same output file.
+    nothing else. Raises InputError for a folder without a video, and for two videos with one output file.
     """
     found: dict[Path, tuple[Path, Path]] = {}
     for path in given:
@@ -70,11 +70,11 @@ def jobs(given: Sequence[Path], out: Path, fps: float | None = None) -> list[Job
 def _inside(path: Path, out: Path) -> tuple[list[Path], list[Path]]:
     """Return the video files below a folder, and the folders of images below it without such files.
 
-    What is in ``out`` is left out, unless it is the folder itself.
+    What is in ``out`` is left out, if that is below the folder.
     """
     names = list(walk(path))
     place = out.resolve()
-    apart = place != path.resolve()
+    apart = path.resolve() in place.parents
 
     def wanted(each: Path) -> bool:
         return not apart or place not in (each.resolve(), *each.resolve().parents)

@@ -104,7 +104,7 @@ def video_path(dataset: Dataset, video: Video) -> Path:
 
 
 def default_root(path: Path) -> Path:
-    """Return the folder of the videos of an annotation file if none is given: `videos` beside it, or its own."""
+    """Return the default folder of the videos of an annotation file: `videos` beside it, or its own."""
     beside = path.parent / "videos"
     return beside if beside.is_dir() else path.parent
 

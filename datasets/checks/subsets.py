@@ -103,7 +103,7 @@ def _check_labels(
 
 
 def _better(missing: Mapping[str, str], others: Sequence[str]) -> dict[str, str]:
-    """Return the subset to use for each field whose subset is missing, if there is one; none is used twice."""
+    """Return the subset to use for each field whose subset is missing, if there is one; none for both."""
     left, found = list(others), {}
     for choose in (_alike, lambda field, name, names: next(iter(names), None)):
         for field, name in missing.items():

@@ -28,7 +28,8 @@ def check_used_videos(
 ) -> list[Finding]:
     """Return the findings of the doctor on the videos of a run's two subsets, from the same functions.
 
-    `used` are the training and the evaluation subset. `cache` is the folder below which the facts of the files are cached.
+    `used` are the training and the evaluation subset. `cache` is the folder below which the facts of the
+    files are cached.
     """
     videos = [video for video in dataset.videos if video.subset in used]
     files, findings = find_files(dataset.folder, videos)

@@ -204,9 +204,9 @@ def test_folders_of_images_below_a_folder_are_videos_if_their_rate_is_given(tmp_
     assert taken(folder, out, None) == [("a.mp4", "a.csv")]
     assert taken(folder / "x", out, 10) == [("b", "b.csv")]
     assert [job.video for job in jobs([folder / "c"], out, 10)] == [folder / "c"]
-    with pytest.raises(InputError, match="the folders of images in it are videos if --fps is given$"):
+    with pytest.raises(InputError, match=r"the folders of images in it are videos if --fps is given$"):
         jobs([folder / "x"], out)
-    with pytest.raises(InputError, match="its images are a video if --fps is given$"):
+    with pytest.raises(InputError, match=r"its images are a video if --fps is given$"):
         jobs([folder / "c"], out)
 
 
