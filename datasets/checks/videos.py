@@ -87,7 +87,8 @@ def check_same_files(
         other = first.setdefault((status.st_dev, status.st_ino), video)
         if other is not video:
             level: Level = "warning" if other.subset == video.subset else "error"
-            text = f"{named(other, video)} have the same file; its results say nothing about other videos"
+            why = "it counts twice" if level == "warning" else "its results say nothing about other videos"
+            text = f"{named(other, video)} have the same file; {why}"
             findings.append(Finding(level, "same file", video.id, text))
         elif files[video.id].is_file():
             by_size.setdefault(status.st_size, []).append(video)
