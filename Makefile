@@ -8,8 +8,10 @@ DEVICE ?= auto
 RESULTS ?= results/local
 VENV := .venv
 BIN := $(VENV)/bin
-OPTIONS = --model $(MODEL) --dataset $(DATASET) --strategies $(STRATEGIES) --seeds $(SEEDS) --device $(DEVICE) --results $(RESULTS)
-OPTIONS += $(if $(DATA),--data $(DATA)) $(if $(ANNOTATIONS),--annotations $(ANNOTATIONS)) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(CACHE),--cache $(CACHE)) $(foreach p,$(PROTOCOL),--protocol $(p)) $(if $(FORCE),--force) $(if $(FIT),--fit $(FIT)) $(if $(KEEP),--keep-weights) $(if $(CLASSIFIER),--classifier $(CLASSIFIER)) $(if $(READER),--reader $(READER)) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(foreach s,$(SLURM),--slurm $(s)) $(SEVERAL)
+# A path in quotes, so that it may have spaces; ~/ is the home folder although it is in quotes.
+quoted = "$(if $(filter ~/%,$(firstword $(1))),$(patsubst ~/%,$(HOME)/%,$(1)),$(1))"
+OPTIONS = --model $(MODEL) --dataset $(call quoted,$(DATASET)) --strategies $(STRATEGIES) --seeds $(SEEDS) --device $(DEVICE) --results $(call quoted,$(RESULTS))
+OPTIONS += $(if $(DATA),--data $(call quoted,$(DATA))) $(if $(ANNOTATIONS),--annotations $(call quoted,$(ANNOTATIONS))) $(if $(WEIGHTS),--weights $(call quoted,$(WEIGHTS))) $(if $(CACHE),--cache $(call quoted,$(CACHE))) $(foreach p,$(PROTOCOL),--protocol $(p)) $(if $(FORCE),--force) $(if $(FIT),--fit $(FIT)) $(if $(KEEP),--keep-weights) $(if $(CLASSIFIER),--classifier $(call quoted,$(CLASSIFIER))) $(if $(READER),--reader $(READER)) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(foreach s,$(SLURM),--slurm $(s)) $(SEVERAL)
 SEVERAL = $(if $(PROCESSES),--processes $(PROCESSES)) $(if $(SHARDED),--sharded)
 
 # A process that has none left takes tests from the other, so that both end together.
@@ -28,25 +30,25 @@ bench: $(VENV)/installed ## compare the strategies; MODEL= DATASET= DATA= ANNOTA
 	$(BIN)/python -m bench.run $(OPTIONS)
 
 bench-papers: $(VENV)/installed ## the papers' ablations and configurations on the embedded data set, three seeds; CACHE=
-	$(BIN)/python -m bench.papers $(if $(CACHE),--cache $(CACHE))
+	$(BIN)/python -m bench.papers $(if $(CACHE),--cache $(call quoted,$(CACHE)))
 
 doctor: $(VENV)/installed ## check annotations and videos before a run; DATASET= (a known name or a path) DATA= ANNOTATIONS= PROTOCOL=
-	$(BIN)/python -m bench.doctor $(if $(findstring /,$(DATASET))$(filter %.json %.json.gz %.csv %.tsv %.txt %.eaf %.xml,$(DATASET)),$(DATASET),$(ANNOTATIONS) --card $(DATASET)) $(if $(DATA),--data $(DATA)) $(foreach p,$(PROTOCOL),--protocol $(p))
+	$(BIN)/python -m bench.doctor $(if $(findstring /,$(DATASET))$(filter %.json %.json.gz %.csv %.tsv %.txt %.eaf %.xml,$(DATASET)),$(call quoted,$(DATASET)),$(if $(ANNOTATIONS),$(call quoted,$(ANNOTATIONS))) --card $(DATASET)) $(if $(DATA),--data $(call quoted,$(DATA))) $(foreach p,$(PROTOCOL),--protocol $(p))
 
 predict: $(VENV)/installed ## the actions of your own VIDEO= (file or folder) by a RUN= (record or checkpoint) made with KEEP=1; WEIGHTS= DEVICE= OUT= FORMAT= FPS= READER= MP4=
-	$(BIN)/python -m bench.predict "$(VIDEO)" --run "$(RUN)" --device $(DEVICE) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(if $(OUT),--out $(OUT)) $(if $(FORMAT),--format $(FORMAT)) $(if $(FPS),--fps $(FPS)) $(if $(READER),--reader $(READER)) $(if $(MP4),--mp4)
+	$(BIN)/python -m bench.predict $(call quoted,$(VIDEO)) --run $(call quoted,$(RUN)) --device $(DEVICE) $(if $(WEIGHTS),--weights $(call quoted,$(WEIGHTS))) $(if $(OUT),--out $(call quoted,$(OUT))) $(if $(FORMAT),--format $(FORMAT)) $(if $(FPS),--fps $(FPS)) $(if $(READER),--reader $(READER)) $(if $(MP4),--mp4)
 
 plan: $(VENV)/installed ## predict the peak memory of every strategy, without a GPU; MODEL= FRAMES= SIZE= GPU= PROTOCOL= PROCESSES= SHARDED=
 	$(BIN)/python -m bench.plan --model $(MODEL) --strategy $(STRATEGIES) $(if $(FRAMES),--frames $(FRAMES)) $(if $(SIZE),--size $(SIZE)) $(if $(GPU),--gpu $(GPU)) $(foreach p,$(PROTOCOL),--protocol $(p)) $(SEVERAL)
 
 report: $(VENV)/installed ## rebuild tables and figures from the records in RESULTS
-	$(BIN)/python -m bench.report --results $(RESULTS)
+	$(BIN)/python -m bench.report --results $(call quoted,$(RESULTS))
 
 verify: $(VENV)/installed ## are the tables of RESULTS closed, and its records intact
-	$(BIN)/python -m bench.verify --results $(RESULTS)
+	$(BIN)/python -m bench.verify --results $(call quoted,$(RESULTS))
 
 status: $(VENV)/installed ## the state and progress of all runs in RESULTS
-	$(BIN)/python -m bench.status --results $(RESULTS)
+	$(BIN)/python -m bench.status --results $(call quoted,$(RESULTS))
 
 test: $(VENV)/installed ## the quick tests, a few minutes: all that need no GPU and few processes of their own
 	$(TEST) -m "not gpu and not slow"
@@ -61,8 +63,8 @@ gpu-check: $(VENV)/installed ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
 gpu-measure: $(VENV)/installed ## memory and seconds of published models on this GPU, beside their forecasts; RESULTS=
-	-$(BIN)/python -m bench.measure --results $(RESULTS) --model vit-g,vit-s,vit-b,vit-l,vit-h
-	-$(BIN)/python -m bench.measure --results $(RESULTS) --model vit-b --frames 96,384,1536,3072 --size 112,224,336
+	-$(BIN)/python -m bench.measure --results $(call quoted,$(RESULTS)) --model vit-g,vit-s,vit-b,vit-l,vit-h
+	-$(BIN)/python -m bench.measure --results $(call quoted,$(RESULTS)) --model vit-b --frames 96,384,1536,3072 --size 112,224,336
 
 pretrain: $(VENV)/installed ## train vit-t on the miniature's source clips, in place of the shipped weights
 	$(BIN)/python -m bench.pretrain
@@ -71,10 +73,10 @@ tune: $(VENV)/installed ## choose hyper-parameters on the tuning videos, equal t
 	$(BIN)/python -m bench.tune
 
 speed: $(VENV)/installed ## time the parts of the bench against their bars; CACHE= DATA=
-	$(BIN)/python -m bench.speed --references tests/reference $(if $(DATA),--data $(DATA)) $(if $(CACHE),--cache $(CACHE))
+	$(BIN)/python -m bench.speed --references tests/reference $(if $(DATA),--data $(call quoted,$(DATA))) $(if $(CACHE),--cache $(call quoted,$(CACHE)))
 
 fuzz: $(VENV)/installed ## ten thousand hostile files through all that reads them; REPORT=
-	$(BIN)/python -m tests.fuzz $(if $(REPORT),--report $(REPORT))
+	$(BIN)/python -m tests.fuzz $(if $(REPORT),--report $(call quoted,$(REPORT)))
 
 endurance: $(VENV)/installed ## kill a small bench 200 times, anywhere, and compare its end with an unbroken one's; KILLS=
 	$(BIN)/python -m tests.endurance $(if $(KILLS),--kills $(KILLS))

@@ -177,7 +177,13 @@ def _main(options: argparse.Namespace) -> int:
         truth = without_duplicates(truth)
     evaluation = evaluate(truth, found, tiou, official=options.official)
     result = document(evaluation)
-    result["dropped_instances"] = instances - len(truth)
+    result |= {
+        "ground_truth": options.ground_truth.name,
+        "predictions": options.predictions.name,
+        "subset": options.subset,
+        "drop_duplicates": options.drop_duplicates,
+        "dropped_instances": instances - len(truth),
+    }
     if options.recall:
         shares = average_recall(truth, found, tiou, parse_numbers(options.recall))
         result["average_recall"] = {str(number): share for number, share in shares.items()}

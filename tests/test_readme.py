@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -154,3 +155,26 @@ def test_choices_that_the_readme_names_are_the_defaults():
 
     losa = build_strategy("losa")
     assert (losa.taps, losa.grid, losa.width, losa.heads, losa.gated) == ((), 4, None, 4, True)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("doctor", ["my sets/a b.json", "--data", "/v w"]),
+        ("bench", ["--dataset", "my sets/a b.json"]),
+        ("bench", ["--data", "/v w", "--annotations", "c d.json"]),
+        ("bench", ["--weights", "/home/me/e f.pth", "--cache", "g h", "--classifier", "i j.json"]),
+        ("predict", ["k l.mp4", "--run", "m n.json", "--device", "cpu", "--weights", "/home/me/e f.pth"]),
+    ],
+)
+def test_paths_with_spaces_are_one_word_to_make(target, expected):
+    values = {
+        **{"DATASET": "my sets/a b.json", "DATA": "/v w", "ANNOTATIONS": "c d.json", "CACHE": "g h"},
+        **{"WEIGHTS": "~/e f.pth", "CLASSIFIER": "i j.json", "VIDEO": "k l.mp4", "RUN": "m n.json"},
+        **{"DEVICE": "cpu", "HOME": "/home/me"},
+    }
+    words = ["make", "-n", "-s", target, *(f"{name}={value}" for name, value in values.items())]
+    printed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    found = shlex.split(printed.splitlines()[-1])
+    start = found.index(expected[0])
+    assert found[start : start + len(expected)] == expected

@@ -125,13 +125,14 @@ def predict(options: argparse.Namespace) -> int:
     """
     from tqdm import tqdm
 
-    from bench.predict.inputs import jobs
+    from bench.predict.inputs import check_reader, jobs
     from datasets.video.reader_choice import use_reader
 
     if options.reader is not None:
         use_reader(options.reader)
     make_folder(options.out)
     todo = jobs(options.videos, options.out, options.fps)
+    check_reader(todo, options.reader)
     if options.mp4:
         check_replaced(todo)
     path = checkpoint_of(options.run)

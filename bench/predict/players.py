@@ -21,6 +21,8 @@ TYPE = "action"
 SCHEMA = "http://www.w3.org/2001/XMLSchema-instance"
 DATE = "1970-01-01T00:00:00Z"
 """The schema requires a date; a constant one, so that the same input gives the same file."""
+NO_TAGS = str.maketrans("<>{}", "‹›()")
+"""Players interpret `<i>` and `{\\an8}`, also in SRT, which has no way to escape them."""
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -39,11 +41,14 @@ def player_offset(video: Path, info: VideoInfo) -> float:
 
 
 def as_srt(segments: Sequence[Segment], offset: float) -> bytes:
-    """Return SubRip subtitles: one for each segment, its label and score."""
+    """Return SubRip subtitles: one for each segment, its label and score.
+
+    Characters that players take for the beginning of a tag are replaced by similar ones.
+    """
     cues = []
     for number, each in enumerate(_in_order(segments), start=1):
         start, end = _milliseconds(each, offset)
-        text = f"{' '.join(each.label.split()).replace('-->', '->')} ({each.score:.2f})"
+        text = f"{' '.join(each.label.split()).translate(NO_TAGS)} ({each.score:.2f})"
         cues.append(f"{number}\n{_clock(start)} --> {_clock(end)}\n{text}\n")
     return "\n".join(cues).encode("utf-8", "replace")
 

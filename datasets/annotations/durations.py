@@ -1,14 +1,19 @@
-"""Durations that annotations lack, from the video files."""
+"""Durations and rates that annotations lack, from the video files and from tables."""
 
-import math
+import csv
+import io
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.io.errors import InputError
-from datasets.annotations.entries import lacks_duration, unsafe_name
+from bench.io.reading import read_text, reason
+from bench.io.text import format_value
+from datasets.annotations.entries import finite, lacks_duration, unsafe_name
 from datasets.annotations.files import VideoFolder
-from datasets.annotations.formats import VideoFacts
+from datasets.annotations.formats import AnnotationFile, VideoFacts
+from datasets.annotations.imports.columns import guess_columns
 
 
 class Source(NamedTuple):
@@ -25,10 +30,51 @@ def without_duration(
     found = {}
     for key, entry in database.items():
         if key not in facts and key not in exclude and lacks_duration(entry):
-            file, rate = entry.get("file"), entry.get("fps")
-            usable = isinstance(rate, int | float) and not isinstance(rate, bool) and 0 < rate < math.inf
-            found[key] = Source(file if isinstance(file, str) else None, float(rate) if usable else None)
+            file, rate = entry.get("file"), finite(entry.get("fps"))
+            usable = rate is not None and rate > 0
+            found[key] = Source(file if isinstance(file, str) else None, rate if usable else None)
     return found
+
+
+def with_rates(file: AnnotationFile, path: Path) -> AnnotationFile:
+    """Return a file whose entries without `fps` have that of a table `video,fps` beside the file at `path`.
+
+    Tables with durations are not read here (`datasets.annotations.formats.read_facts`). Raises `InputError`
+    for a value that is no positive number.
+    """
+    if not isinstance(file.database, dict) or not (rates := _rates(path)):
+        return file
+    database = {
+        key: {**entry, "fps": rates[key]}
+        if key in rates and isinstance(entry, dict) and entry.get("fps") is None
+        else entry
+        for key, entry in file.database.items()
+    }
+    return replace(file, database=database)
+
+
+def _rates(path: Path) -> dict[str, float]:
+    """Return frames per second by video from the tables beside a file that have these and no durations."""
+    rates: dict[str, float] = {}
+    for table in sorted((path if path.is_dir() else path.parent).glob("*.csv")):
+        if table == path:
+            continue
+        try:
+            rows = csv.DictReader(io.StringIO(read_text(table), newline=""))
+            header = set(rows.fieldnames or ())
+            if not {"video", "fps"} <= header or header & {"duration", "count"} or guess_columns([*header]):
+                continue
+            for number, row in enumerate(rows, start=2):
+                rate = finite(row["fps"])
+                if rate is None or rate <= 0:
+                    got = format_value(row["fps"])
+                    raise InputError(
+                        f"{table.name}: line {number}: fps: got {got}, a positive number is needed"
+                    )
+                rates[row["video"] or ""] = rate
+        except csv.Error as error:
+            raise InputError(f"{table.name}: cannot be read as a table: {reason(error)}") from None
+    return rates
 
 
 def measured_facts(

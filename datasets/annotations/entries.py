@@ -156,11 +156,8 @@ class EntryReader:
 
     def number(self, value: Any, where: str, unit: str = "of seconds") -> float:
         """Return a finite number, also from a string: some published files have seconds in quotes."""
-        try:
-            number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError, OverflowError):
-            number = math.nan
-        if not math.isfinite(number):
+        number = finite(value)
+        if number is None:
             self.fail(where, f"got {format_value(value)}, a finite number {unit} is needed")
         return number
 
@@ -186,6 +183,15 @@ class EntryReader:
         if problem := unsafe_name(name, allow_folders=True):
             self.fail(f"{where}.file", f"{format_value(name)} {problem}")
         return name
+
+
+def finite(value: Any) -> float | None:
+    """Return a finite number or the one that a string holds, else None."""
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def lacks_duration(entry: Any) -> bool:

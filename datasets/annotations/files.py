@@ -23,7 +23,7 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class VideoFolder:
-    """The video files below `root`, at any depth; the folder is listed once, on first use.
+    """The video files and folders of images below `root`, at any depth; listed once, on first use.
 
     `pattern` is the path of a video's file, with `{id}` for its id; its suffix may be missing. Names that
     begin with a dot are ignored.
@@ -40,22 +40,19 @@ class VideoFolder:
         id; each as it is if it has a known suffix, with every known suffix, with `v_` before it, and without
         its own `v_`; at last a file of exactly this name without a known suffix. Several files of one name
         must have the same content; the one in the fewest folders, then the first by name, is returned.
+        Without a file, a folder of numbered images of one of these names, without suffix, is found likewise.
         Raises `InputError` that names the files if they differ.
         """
         if file is not None and (_is_file(self.root / file) or is_image_folder(self.root / file)):
             return self.root / file
         for names in [[file]] if file is not None else self._names(video):
-            found = self._matches(names)
-            if len(found) > 1 and not _equal([self.root / name for name in found]):
-                raise InputError(
-                    f"{self.root}: video {printable(video, 80)} has files that differ: {some(found)}; leave "
-                    "one, or name it in the entry's field file"
-                )
-            if found:
-                return self.root / found[0]
-        stems = [video, f"{PREFIX}{video}", video.removeprefix(PREFIX)] if file is None else []
-        folders = [self.root / stem for stem in (self.pattern.replace("{id}", video), *stems)]
-        return next((folder for folder in folders if is_image_folder(folder)), None)
+            if found := self._chosen(video, self._matches(names)):
+                return found
+        stems = [self.pattern.replace("{id}", video), video, f"{PREFIX}{video}", video.removeprefix(PREFIX)]
+        for stem in stems if file is None else [file]:
+            if found := self._chosen(video, self._image_folders(stem)):
+                return found
+        return None
 
     def missing(self, video: str, file: str | None = None) -> str:
         """Return the message for a video that has no file."""
@@ -63,6 +60,15 @@ class VideoFolder:
         looked = format_value(file) if file is not None else f"{format_value(plain)}, with or without v_"
         suffixes = "" if file is not None else f" before it and {', '.join(SUFFIXES)} after it"
         return f"{self.root}: no file for video {format_value(video)}: looked for {looked}{suffixes}"
+
+    def _chosen(self, video: str, found: Sequence[str]) -> Path | None:
+        """Return the first of the found paths, or None; raise `InputError` if their contents differ."""
+        if len(found) > 1 and not _equal([self.root / name for name in found]):
+            raise InputError(
+                f"{self.root}: video {printable(video, 80)} has files that differ: {some(found)}; leave "
+                "one, or name it in the entry's field file"
+            )
+        return self.root / found[0] if found else None
 
     def _names(self, video: str) -> Iterator[Sequence[str]]:
         """Yield groups of names of equal rank, in the order in which they are tried."""
@@ -81,20 +87,31 @@ class VideoFolder:
         found = set()
         for name in names:
             wanted = _lower_suffix(name)
-            for path in self._listed.get(wanted.rpartition("/")[2], ()):
+            for path in self._listed[0].get(wanted.rpartition("/")[2], ()):
                 if f"/{_lower_suffix(path)}".endswith(f"/{wanted}") and _is_file(self.root / path):
                     found.add(path)
         return sorted(found, key=lambda path: (path.count("/"), path))
 
+    def _image_folders(self, stem: str) -> list[str]:
+        """Return the folders of images with a name, relative to the root, in order of preference."""
+        listed = self._listed[1].get(stem.rpartition("/")[2], ())
+        # The listing has only one of several links to a folder.
+        found = {stem, *(path for path in listed if f"/{path}".endswith(f"/{stem}"))}
+        usable = [path for path in found if is_image_folder(self.root / path)]
+        return sorted(usable, key=lambda path: (path.count("/"), path))
+
     @functools.cached_property
-    def _listed(self) -> dict[str, list[str]]:
-        """The paths below the root, by file name with its suffix in lower case."""
-        listed: dict[str, list[str]] = {}
+    def _listed(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """The files below the root by name, suffix in lower case, and the folders that hold images."""
+        files: dict[str, list[str]] = {}
+        folders: dict[str, dict[str, None]] = {}
         for path in walk(self.root):
-            if path.lower().endswith(IMAGE_SUFFIXES):
-                continue  # folders of frames hold millions
-            listed.setdefault(_lower_suffix(path.rpartition("/")[2]), []).append(path)
-        return listed
+            folder, _, name = path.rpartition("/")
+            if name.lower().endswith(IMAGE_SUFFIXES):  # not listed: folders of frames hold millions
+                folders.setdefault(folder.rpartition("/")[2], {})[folder] = None
+            else:
+                files.setdefault(_lower_suffix(name), []).append(path)
+        return files, {name: list(found) for name, found in folders.items()}
 
 
 def walk(root: Path) -> Iterator[str]:
@@ -139,12 +156,21 @@ def _is_file(path: Path) -> bool:
 
 
 def _equal(paths: Sequence[Path]) -> bool:
-    """Return whether files have the same size, and the same bytes at their start, middle and end."""
-    first = _sample(paths[0])
-    return all(path.samefile(paths[0]) or _sample(path) == first for path in paths[1:])
+    """Return whether files have the same size, and the same bytes at their start, middle and end.
+
+    Folders are equal if the names and sizes of their files are.
+    """
+    if all(path.samefile(paths[0]) for path in paths[1:]):
+        return True
+    if paths[0].is_dir():
+        first, *others = ({each.name: each.stat().st_size for each in path.iterdir()} for path in paths)
+        return all(sizes == first for sizes in others)
+    sample = content_sample(paths[0])
+    return all(path.samefile(paths[0]) or content_sample(path) == sample for path in paths[1:])
 
 
-def _sample(path: Path) -> tuple[int, bytes, bytes, bytes]:
+def content_sample(path: Path) -> tuple[int, bytes, bytes, bytes]:
+    """Return the size of a file, and the bytes at its start, middle and end; OSError if unreadable."""
     size = path.stat().st_size
     parts = []
     with path.open("rb") as file:

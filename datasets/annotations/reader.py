@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.io.errors import InputError
 from datasets.annotations.dataset import Dataset, Video
-from datasets.annotations.durations import measured_facts, without_duration
+from datasets.annotations.durations import measured_facts, with_rates, without_duration
 from datasets.annotations.entries import AnnotationRules, EntryReader, lacks_duration
 from datasets.annotations.files import VideoFolder
 from datasets.annotations.formats import AnnotationFile, VideoFacts, read_facts, read_file
@@ -36,7 +36,7 @@ def read_annotations(
     Raises `InputError` for a file that cannot be read or violates the format.
     """
     path, rules = Path(path), rules or AnnotationRules()
-    file, facts, below = read_file(path), read_facts(path), _root(path, root)
+    file, facts, below = with_rates(read_file(path), path), read_facts(path), _root(path, root)
     if isinstance(file.database, dict):
         lacking = without_duration(file.database, facts, rules.exclude)
         facts |= measured_facts(VideoFolder(below, rules.file_pattern), lacking, cache)
@@ -103,10 +103,15 @@ def video_path(dataset: Dataset, video: Video) -> Path:
     return found
 
 
+def default_root(path: Path) -> Path:
+    """Return the default folder of the videos of an annotation file: `videos` beside it, or its own."""
+    beside = path.parent / "videos"
+    return beside if beside.is_dir() else path.parent
+
+
 def _root(path: Path, root: Path | str | None) -> Path:
     if root is None:
-        beside = path.parent / "videos"
-        return beside if beside.is_dir() else path.parent
+        return default_root(path)
     if not Path(root).is_dir():
         raise InputError(f"{root}: the folder of the videos of {path.name} is no folder")
     return Path(root)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from bench.io.errors import InputError
 from datasets.annotations.dataset import Instance, Policy, SegmentPolicy, Video
-from datasets.annotations.durations import Source, without_duration
+from datasets.annotations.durations import Source, with_rates, without_duration
 from datasets.annotations.entries import AnnotationRules, EntryReader, is_duplicate
 from datasets.annotations.formats import AnnotationFile, VideoFacts, read_facts, read_file
 from datasets.cards.cards import Card, Variant, known_datasets, read_card
@@ -74,7 +74,9 @@ def check_annotations(
     `measure` reads durations that the file and the tables beside it lack. A video whose duration it does not
     return either has an infinite duration here.
     """
-    file, facts = read_card_file(card, path) if card else (read_file(path), read_facts(path))
+    file, facts = (
+        read_card_file(card, path) if card else (with_rates(read_file(path), path), read_facts(path))
+    )
     policy = variant.policy if variant else SegmentPolicy()
     rules = AnnotationRules(policy=policy, ignored=card.ignored if card else ())
     reader = FindingReader(file.name, rules, variant is not None)

@@ -34,7 +34,7 @@ def examine(options: argparse.Namespace, subsets_of: Callable[[str], tuple[str, 
     from datasets.cards.cards import read_card, split_name
     from datasets.checks.checking import Finding, check_annotations
     from datasets.checks.subsets import check_subsets
-    from datasets.checks.videos import annotated_rates, check_videos, find_files
+    from datasets.checks.videos import annotated_rates, check_same_files, check_videos, find_files
 
     card = variant = None
     if options.card:
@@ -68,7 +68,10 @@ def examine(options: argparse.Namespace, subsets_of: Callable[[str], tuple[str, 
         facts = prober.facts(files, annotated_rates(videos))
         lost += check_videos({v.id: v for v in videos if v.id in facts}, facts, card)
         findings += lost if card else _eased(lost, videos, used)
+        findings += check_same_files(files, videos, *used)
         unusable = [v.id for v in videos if "error" in facts.get(v.id, {"error": "missing"})]
+    else:
+        findings.append(Finding("note", "no video opened", "", _unopened(path, card)))
     if videos:
         findings += check_subsets(path.name, videos, *used)
     else:
@@ -139,6 +142,15 @@ def _eased(found: Sequence[Finding], videos: Sequence[Video], used: Collection[s
         else each
         for each in found
     ]
+
+
+def _unopened(path: Path, card: Card | None) -> str:
+    """Return the note of a doctor without the folder of the videos."""
+    from datasets.annotations.reader import default_root
+
+    if card is not None:
+        return "only the annotations were checked; --data names the folder of the videos, which a run needs"
+    return f"only the annotations were checked; a run without --data takes the videos in {default_root(path)}"
 
 
 def _annotations(options: argparse.Namespace, card: Card | None) -> Path:

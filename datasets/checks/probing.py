@@ -38,12 +38,11 @@ def facts_file(root: Path, cache: Path | None = None) -> Path:
 class Probing:
     """How to probe files: `rates` has the frames per second of folders of images, by key.
 
-    With `retry`, files that had an error are probed again. `seconds` is the time limit of a file.
+    `seconds` is the time limit of a file.
     """
 
     rates: Mapping[str, float] = field(default_factory=dict)
     every_frame: bool = False
-    retry: bool = False
     seconds: float | None = None
 
 
@@ -52,7 +51,6 @@ def probe_folder(
 ) -> dict[str, Facts]:
     """Return the facts of some files below a folder, with a progress bar; the doctor's cache of them is used.
 
-    Errors in the cache are not trusted: a run must not fail for a disk that was slow when the doctor looked.
     Without a cache that can be written, there is none.
     """
     known: Path | None = facts_file(root, cache)
@@ -62,7 +60,7 @@ def probe_folder(
         known = None
     # A process takes as long to start as a few small files to probe.
     workers = min(os.cpu_count() or 1, 1 + len(files) // 8)
-    return probe_shown(files, known, workers, Probing(rates, retry=True))
+    return probe_shown(files, known, workers, Probing(rates))
 
 
 def probe_shown(
@@ -87,7 +85,7 @@ def probe_files(
 
     A file that takes longer than the limit or crashes its process is reported as an error like any other.
     With `cache`, a file of JSON lines, facts of a file with the same path, size and modification time are
-    read from there, and new facts are appended to it.
+    read from there, and new facts are appended to it. Errors are not cached: a disk may have been slow once.
     """
     limit = how.seconds or (SECONDS_EVERY_FRAME if how.every_frame else SECONDS)
     known = _read_cache(cache)
@@ -98,9 +96,9 @@ def probe_files(
         rate = how.rates.get(key) if path.is_dir() else None
         identity = f"{_identity(path, how.every_frame)}|{rate}"
         facts = known.get(identity)
-        if facts is None or (how.retry and "error" in facts):
+        if facts is None:
             facts = _ask(worker(), path, limit, {"every_frame": how.every_frame, "rate": rate})
-            if cache is not None:
+            if cache is not None and "error" not in facts:
                 with lock, _appended(cache) as file:
                     file.write((json.dumps([identity, facts]) + "\n").encode())
         with lock:
@@ -173,10 +171,8 @@ def _read_cache(path: Path | None) -> dict[str, Facts]:
 
 def _usable(facts: Any) -> bool:
     """Return whether facts from a cache have the fields that the checks need: the file is untrusted."""
-    if not isinstance(facts, dict):
+    if not isinstance(facts, dict) or "error" in facts:
         return False
-    if "error" in facts:
-        return isinstance(facts["error"], str)
     kinds = get_type_hints(VideoInfo)
     for name, value in facts.items():
         kind = int if name == "decoded" else kinds.get(name)

@@ -32,7 +32,7 @@ TESTED = {"subset": "testing", "duration": 6.0, "annotations": [{"segment": [1, 
 def saved(folder, database):
     """Write annotations; a testing video makes them complete, and its file is written as well."""
     database = {**database, "tested": TESTED}
-    write(folder / "tested.mp4")
+    write(folder / "tested.mp4", frames=61)
     path = folder / "annotations.json"
     path.write_text(json.dumps({"database": database}))
     return path
@@ -80,6 +80,7 @@ def test_every_fault_of_annotations_is_found_at_once(tmp_path, capsys):
         ("warning", "duplicate segment", "a"),
         ("warning", "ids alike", "A"),
         ("note", "duration unknown", ""),
+        ("note", "no video opened", ""),
         ("error", "entry", "d"),
         ("error", "entry", "../e"),
     }
@@ -156,7 +157,9 @@ def test_the_subsets_of_the_run_that_follows_are_checked(tmp_path, capsys):
     text = capsys.readouterr().out
     line = "own.json: no video is of subset 'training', the training_subset; there are Train (1 videos), val"
     assert line in text
-    assert '--protocol training_subset=Train (make: PROTOCOL="training_subset=Train") uses them' in text
+    assert (
+        '--protocol training_subset=Train (make: PROTOCOL="training_subset=Train") uses these instead' in text
+    )
     assert "--protocol evaluation_subset=val" in text
     assert main([str(path), "--protocol", "training_subset=Train,evaluation_subset=val"]) == 0
     assert main([str(path), "--protocol", "evaluation=val"]) == 2
@@ -227,12 +230,45 @@ def test_files_that_hang_or_crash_are_findings(tmp_path, monkeypatch):
     assert facts["crash"]["error"].startswith("reading it crashes the decoder")
     assert facts["good"] == {"frames": 10}
     assert len(done) == 3
-    # What is known is not asked again, a line that was cut is; a file that changed is, too.
-    cache.write_text("\n".join(cache.read_text().splitlines()[:2]) + '\n["half')
+    assert [json.loads(line)[1] for line in cache.read_text().splitlines()] == [{"frames": 10}]
+
+
+def test_errors_are_probed_again_and_what_is_known_is_not(tmp_path, monkeypatch):
+    paths = {name: write(tmp_path / f"{name}.mp4", frames=10) for name in ("slow", "good", "cut")}
+    cache = tmp_path / "cache.jsonl"
+    facts = probe_files(paths, cache, 1)
+    good, cut = (
+        next(line for line in cache.read_text().splitlines() if f"{name}.mp4" in line)
+        for name in ("good", "cut")
+    )
+    slow = json.dumps([probing._identity(paths["slow"], False) + "|None", {"error": "takes longer"}])
+    cache.write_text(f"{slow}\n{good}\n{cut[:30]}")
     monkeypatch.setattr(probing, "WORKER", (sys.executable, "-c", "import sys; sys.exit(7)"))
     again = probe_files(paths, cache, 1)
-    assert [again["hang"], again["crash"]] == [facts["hang"], facts["crash"]]
-    assert again["good"]["error"].endswith("(exit code 7)")
+    assert again["good"] == facts["good"]
+    assert again["slow"]["error"].endswith("(exit code 7)")
+    assert again["cut"]["error"].endswith("(exit code 7)")
+
+
+def test_without_data_it_says_that_no_video_was_opened(tmp_path, capsys):
+    path = saved(tmp_path, {"a": entry((1, 2, "run"))})
+    assert main([str(path)]) == 0
+    line = f"only the annotations were checked; a run without --data takes the videos in {tmp_path}\n"
+    assert f"note: no video opened\n  {line}" in capsys.readouterr().out
+    (tmp_path / "videos").mkdir()
+    assert main([str(path)]) == 0
+    assert f"takes the videos in {tmp_path / 'videos'}\n" in capsys.readouterr().out
+
+
+def test_a_late_first_frame_says_what_to_subtract(tmp_path, capsys):
+    write(tmp_path / "late.mp4", milliseconds=range(1500, 7500, 100))
+    path = saved(tmp_path, {"late": entry((1, 2, "run"))})
+    _, report, _ = examined(capsys, path, "--data", tmp_path, "--cache", tmp_path / "cache")
+    [text] = [each["text"] for each in report["findings"]]
+    assert text == (
+        "the first frame is at 1.500 s, which is time 0 here; times annotated in a player that shows this "
+        "time at the first frame are late by that: subtract it"
+    )
 
 
 def test_the_proposal_follows_the_lengths():

@@ -215,6 +215,8 @@ def test_the_command_counts_what_can_differ(tmp_path: Path, capsys: pytest.Captu
     assert main([*words, "--drop-duplicates", "--json", "-"]) == 0
     dropped = json.loads(capsys.readouterr().out)
     assert (dropped["counts"]["instances"], dropped["dropped_instances"]) == (2, 2)
+    origin = [dropped[name] for name in ("ground_truth", "predictions", "subset", "drop_duplicates")]
+    assert origin == [Path(words[0]).name, Path(words[1]).name, words[words.index("--subset") + 1], True]
     assert dropped["official"] is False
     assert dropped["counts"]["instances_of_zero_length"] == dropped["counts"]["duplicate_instances"] == 0
     assert main([*words, "--drop-duplicates"]) == 0

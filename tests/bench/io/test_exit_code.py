@@ -1,6 +1,11 @@
 """Commands end with an exit code and one line, and leave the process as it was."""
 
+import json
+import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +74,57 @@ def test_without_installed_strategies_a_bench_says_so(monkeypatch, capsys, tmp_p
     [error] = capsys.readouterr().err.splitlines()
     assert "talbench is not installed" in error
     assert not (tmp_path / "results").exists()
+
+
+def unread(*arguments, both=False, buffered=True):
+    """Run a command whose standard output (and error) nobody reads; return its exit code and its errors."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        process = subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            stdout=write,
+            stderr=write if both else subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"},
+            cwd=Path(__file__).parents[3],
+        )
+    finally:
+        os.close(write)
+    return process.returncode, process.stderr or ""
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("buffered", [False, True])
+def test_output_that_nobody_reads_ends_a_command_quietly(lines, both, buffered):
+    code = (
+        "import sys\nfrom bench.io.exit_code import CommandParser, run_command\n"
+        "def action(options):\n"
+        f"    print('x\\n' * {lines})\n"
+        f"    {both} and print('y', file=sys.stderr)\n"
+        "    return 0\n"
+        "sys.exit(run_command(CommandParser(prog='example'), sys.argv[1:], action))\n"
+    )
+    assert unread("-c", code, both=both, buffered=buffered) == (1, "")
+    # argparse ignores the failure if the text is written at once.
+    assert unread("-c", code, "--help", both=both, buffered=buffered) == (int(buffered), "")
+    assert unread("-c", code, "--unknown", buffered=buffered)[0] == 2
+
+
+def test_doctor_and_evaluate_end_quietly_if_nobody_reads(tmp_path):
+    video = {"subset": "training", "duration": 6, "annotations": [{"segment": [1, 2], "label": "run"}]}
+    truth, found = tmp_path / "truth.json", tmp_path / "found.json"
+    truth.write_text(json.dumps({"database": {"a": video, "b": {**video, "subset": "testing"}}}))
+    found.write_text(json.dumps({"results": {"b": [{"segment": [1, 2], "label": "run", "score": 1}]}}))
+    assert unread("-m", "bench.doctor", truth) == (1, "")
+    options = ("--subset", "testing", "--json", "-")
+    assert unread("-m", "bench.evaluate", truth, found, *options) == (1, "")
+
+
+def test_a_broken_pipe_elsewhere_is_a_fault_of_the_code(parser):
+    def action(options):
+        raise BrokenPipeError(32, "of a worker")
+
+    with pytest.raises(BrokenPipeError):
+        run_command(parser, [], action)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny import ROOT
 
 from bench.io.errors import InputError
-from bench.predict.inputs import jobs
+from bench.predict.inputs import check_reader, jobs
 from bench.predict.overlay import draw_strip
 from bench.predict.players import as_eaf, as_srt, player_offset
 from bench.predict.segments import Segment
@@ -31,13 +31,19 @@ SEGMENTS = [
 def test_subtitles_are_in_order_of_time_and_on_the_players_clock():
     text = as_srt(SEGMENTS, 1.5).decode()
     assert text == (
-        '1\n00:00:02,500 --> 00:00:02,501\na < "b" & 名前 -> c (0.60)\n\n'
+        '1\n00:00:02,500 --> 00:00:02,501\na ‹ "b" & 名前 --› c (0.60)\n\n'
         "2\n00:00:02,500 --> 00:00:05,500\nwalk (0.80)\n\n"
         "3\n00:00:04,700 --> 00:00:06,500\nwalk (0.70)\n\n"
         "4\n00:01:03,000 --> 01:02:06,750\nfall (0.90)\n"
     )
     assert as_srt(SEGMENTS[1:2], -2.0).startswith(b"1\n00:00:00,000 --> 00:00:02,000\n")
     assert as_srt([], 0.0) == b""
+
+
+def test_labels_are_no_tags_of_subtitles():
+    text = as_srt([Segment(0.0, 1.0, r"<i>a</i> {\an8}b", 0.5)], 0.0).decode()
+    assert text.splitlines()[2] == r"‹i›a‹/i› (\an8)b (0.50)"
+    assert not set("<>{}") & set(text.replace("-->", ""))
 
 
 def read_eaf(content):
@@ -159,3 +165,55 @@ def test_a_folder_is_searched_and_mirrored(tmp_path):
         jobs([data / "a.mp4", data / "sub" / "a.mp4"], out)
     with pytest.raises(InputError, match="the folder holds no video; looked for"):
         jobs([data / "empty"], out)
+
+
+def filled(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def taken(folder, out, fps):
+    return sorted(
+        (job.video.relative_to(folder).as_posix(), job.output("csv").relative_to(out).as_posix())
+        for job in jobs([folder], out, fps)
+    )
+
+
+def test_a_folder_of_videos_is_no_folder_of_images(tmp_path):
+    folder = filled(tmp_path / "data", "a.mp4", "cover_1.jpg", "sub/b.mp4", "sub/b_1.png")
+    assert (
+        taken(folder, tmp_path, 10)
+        == taken(folder, tmp_path, None)
+        == [
+            ("a.mp4", "a.csv"),
+            ("sub/b.mp4", "sub/b.csv"),
+        ]
+    )
+
+
+def test_folders_of_images_below_a_folder_are_videos_if_their_rate_is_given(tmp_path):
+    folder = filled(
+        tmp_path / "data",
+        *("a.mp4", "x/b/img_1.jpg", "x/b/img_2.jpg", "c/1.png", "notes/cover.jpg", ".h/d/1.jpg"),
+        *("out/a1.png", "out/x/b1.png"),
+    )
+    out = folder / "out"
+    assert taken(folder, out, 10) == [("a.mp4", "a.csv"), ("c", "c.csv"), ("x/b", "x/b.csv")]
+    assert taken(folder, out, None) == [("a.mp4", "a.csv")]
+    assert taken(folder / "x", out, 10) == [("b", "b.csv")]
+    assert [job.video for job in jobs([folder / "c"], out, 10)] == [folder / "c"]
+    with pytest.raises(InputError, match=r"the folders of images in it are videos if --fps is given$"):
+        jobs([folder / "x"], out)
+    with pytest.raises(InputError, match=r"its images are a video if --fps is given$"):
+        jobs([folder / "c"], out)
+
+
+@pytest.mark.parametrize("reader", ["decord", "torchcodec"])
+def test_a_reader_of_files_reads_no_folder_of_images(tmp_path, reader):
+    todo = jobs([filled(tmp_path / "a", "1.jpg")], tmp_path / "out", 10)
+    for usable in (None, "auto", "pyav"):
+        check_reader(todo, usable)
+    with pytest.raises(InputError, match=f"/a: --reader {reader} reads no folders of images; --reader auto"):
+        check_reader(todo, reader)

@@ -85,3 +85,37 @@ def test_equal_files_for_one_id_are_one_and_others_an_error(tmp_path: Path) -> N
 def test_hidden_folders_and_files_are_left_out(tmp_path: Path) -> None:
     fill(tmp_path, ".trash/a.mp4", "sub/._a.mp4", ".a.mp4")
     assert found(tmp_path, "a") is None
+
+
+def test_folders_of_images_are_found_at_any_depth(tmp_path: Path) -> None:
+    fill(
+        tmp_path, "train/x/a/img_1.jpg", "test/v_b/0001.png", "c/img_1.jpg", "x/notes/cover.jpg", ".h/d/1.jpg"
+    )
+    assert found(tmp_path, "a") == "train/x/a"
+    assert found(tmp_path, "b") == "test/v_b"
+    assert found(tmp_path, "v_c") == "c"
+    assert found(tmp_path, "notes") is None  # no numbered image
+    assert found(tmp_path, "d") is None
+    assert found(tmp_path, "other", "x/a") == "train/x/a"
+    assert found(tmp_path, "other", "y/a") is None
+    fill(tmp_path, "test/a/img_1.jpg")
+    assert found(tmp_path, "a") == "test/a"  # equal content
+    fill(tmp_path, "test/a/img_2.jpg")
+    with pytest.raises(InputError, match=r"video a has files that differ: test/a, train/x/a; leave one"):
+        found(tmp_path, "a")
+    fill(tmp_path, "deep/er/a.mp4")
+    assert found(tmp_path, "a") == "deep/er/a.mp4"  # a file comes first
+
+
+def test_folders_of_images_are_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    listings = []
+    walk = os.walk
+    monkeypatch.setattr(
+        "datasets.annotations.files.os.walk", lambda *a, **b: listings.append(a) or walk(*a, **b)
+    )
+    folder = fill(tmp_path, *(f"x/{number}/img_1.jpg" for number in range(20)))
+    assert all(folder.find(str(number)) for number in range(20))
+    assert folder.find("none") is None
+    assert len(listings) == 1

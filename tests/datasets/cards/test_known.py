@@ -303,6 +303,7 @@ def test_the_doctor_leaves_out_what_is_declared_missing_as_a_run_does(
     with pytest.raises(InputError, match="1 of 3 videos of tiny:2 have no file: v2"):
         load_known("tiny", folder)
     (folder / "missing.txt").write_text("v2\n")
+    movie(folder / "videos" / "deep" / "v_t1.MP4", frames=21)  # no copy of the other
     assert doctor(words) == 0
     assert "note: declared missing\n  1 videos are listed in missing.txt: left out" in capsys.readouterr().out
     assert len(load_known("tiny", folder).videos) == 2

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ from datasets.checks.probe_worker import look
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from movies import write
 
-LENGTHS = {"six": 60, "three": 30}
+LENGTHS = {"six": 60, "also": 59, "three": 30}
 """Frames of the films, ten a second."""
 
 
@@ -163,7 +164,7 @@ def saved(folder: Path, films: dict[str, bytes], database: Any, **files: str) ->
 
 
 def test_a_good_layout_is_accepted_by_both(films: dict[str, bytes], here: None, tmp_path: Path) -> None:
-    place = saved(tmp_path, films, GOOD, a="six", b="six")
+    place = saved(tmp_path, films, GOOD, a="six", b="also")
     assert run_accepts(*place) == (True, "")
     assert doctor_accepts(*place)[0]
 
@@ -177,7 +178,7 @@ def test_what_the_doctor_warns_of_a_run_prints_a_line_a_kind(
         "b": {**PLAIN, "subset": "testing", "duration": 60},
         "c": {**PLAIN, "subset": "trainig", "duration": 6},
     }
-    place = saved(tmp_path, films, database, a="six", b="six", c="six")
+    place = saved(tmp_path, films, database, a="six", b="also", c="six")
     accepted, said = run_accepts(*place)
     assert accepted
     assert [
@@ -185,7 +186,7 @@ def test_what_the_doctor_warns_of_a_run_prints_a_line_a_kind(
     ] == [
         "own.json: 1 videos of subset 'trainig' are not used, only th",
         "a.mp4: duplicate segment: run from 0.5 to 2 s is there twice",
-        "a.mp4: shorter than annotated: 6.00 s in the file, 60.00 s i",
+        "a.mp4: shorter than annotated: 6 s in the file, 60 s in the ",
     ]
     assert "; 2 such findings, bench.doctor lists them" in said
     told = doctor_accepts(*place)[1]
@@ -205,7 +206,7 @@ def test_what_the_doctor_warns_of_a_run_prints_a_line_a_kind(
         (
             {"annotations": [{"segment": [1, 5.5], "label": "run"}], "duration": 6},
             {"a": "three", "b": "six"},
-            "data/a.mp4: instances after the end: 1 instances end after the file's 3.00 s",
+            "data/a.mp4: instances after the end: 1 instances end after the file's 3 s",
         ),
         (
             {"annotations": [{"segment": [3, 2], "label": "run"}]},
@@ -235,6 +236,63 @@ def test_what_is_wrong_is_said_by_both_before_training(
     assert not doctor_accepts(*place)[0]
 
 
+@pytest.mark.parametrize(
+    ("subset", "link", "accepted", "kind"),
+    [
+        ("testing", os.symlink, False, "error: same file\n"),
+        ("testing", os.link, False, "error: same file\n"),
+        ("training", os.symlink, True, "warning: same file\n"),
+        ("testing", shutil.copy, True, "warning: copy\n"),
+        ("training", shutil.copy, True, None),
+        ("other", os.symlink, True, None),
+    ],
+)
+def test_one_film_under_two_ids_is_found_by_both(
+    films: dict[str, bytes],
+    here: None,
+    tmp_path: Path,
+    subset: str,
+    link: Any,
+    accepted: bool,
+    kind: str | None,
+) -> None:
+    database = {**GOOD, "film": {**PLAIN, "subset": subset, "duration": 6.0}}
+    path, data, cache = saved(tmp_path, films, database, a="six", b="also")
+    link(data / "a.mp4", data / "film.mp4")
+    ours, said = run_accepts(path, data, cache)
+    theirs, told = doctor_accepts(path, data, cache)
+    assert (ours, theirs) == (accepted, accepted)
+    if kind is None:
+        assert said == ""
+        assert "warning" not in told
+    else:
+        assert kind in told
+        assert f"'a' (training) and 'film' ({subset}) have the same " in said
+        assert f"'a' (training) and 'film' ({subset}) have the same " in told
+
+
+def test_an_entry_with_the_file_of_another_is_the_same_film(
+    films: dict[str, bytes], here: None, tmp_path: Path
+) -> None:
+    place = saved(tmp_path, films, {**GOOD, "b": {**GOOD["b"], "file": "a.mp4"}}, a="six")
+    assert run_accepts(*place)[1].endswith(
+        "a.mp4: same file: 'a' (training) and 'b' (testing) have the same file; its results say nothing "
+        "about other videos"
+    )
+    assert not doctor_accepts(*place)[0]
+
+
+@pytest.mark.parametrize(("duration", "accepted"), [(72.0, True), (72.5, False), (1e9, False)])
+def test_a_duration_far_beyond_the_file_is_an_error_to_both(
+    films: dict[str, bytes], here: None, tmp_path: Path, duration: float, accepted: bool
+) -> None:
+    database = {**GOOD, "a": {**GOOD["a"], "duration": duration}}
+    place = saved(tmp_path, films, database, a="six", b="also")
+    ours, said = run_accepts(*place)
+    assert ours == doctor_accepts(*place)[0] == accepted
+    assert f"shorter than annotated: 6 s in the file, {duration:g} s in the annotations" in said
+
+
 def test_durations_come_from_the_videos_and_count_for_the_digest(
     films: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -260,47 +318,63 @@ def test_durations_come_from_the_videos_and_count_for_the_digest(
         load_dataset(path, data, cache)
 
 
-def test_an_error_in_the_cache_is_not_trusted_by_a_run(
+def test_an_error_in_the_cache_is_trusted_by_neither(
     films: dict[str, bytes], here: None, tmp_path: Path
 ) -> None:
-    path, data, cache = saved(tmp_path, films, GOOD, a="six", b="six")
+    path, data, cache = saved(tmp_path, films, GOOD, a="six", b="also")
     known = probing.facts_file(data, cache)
     known.parent.mkdir(parents=True)
     identity = probing._identity(data / "a.mp4", False)
-    known.write_text(json.dumps([identity, {"error": "reading it takes longer than 60 s"}]) + "\n")
+    line = json.dumps([f"{identity}|None", {"error": "reading it takes longer than 60 s"}]) + "\n"
+    known.write_text(line)
     assert run_accepts(path, data, cache) == (True, "")
+    (cache / "c").write_text(line)
+    assert doctor_accepts(path, data, cache)[0]
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(
     films: dict[str, bytes], here: None, tmp_path: Path
 ) -> None:
-    path, data, cache = saved(tmp_path, films, GOOD, a="six", b="six")
+    path, data, cache = saved(tmp_path, films, GOOD, a="six", b="also")
     cache.write_text("a file where a folder should be")
     assert run_accepts(path, data, cache) == (True, "")
 
 
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize("rate", [10, None])
-def test_folders_of_images_are_videos_to_both(tmp_path: Path, rate: int | None) -> None:
+@pytest.mark.parametrize("rate", [10, "10", "table", None, "-1"])
+@pytest.mark.parametrize("duration", [3.0, None])
+def test_folders_of_images_are_videos_to_both(tmp_path: Path, rate: Any, duration: float | None) -> None:
     from movies import numbered
     from PIL import Image
 
     data = tmp_path / "frames"
-    entries = {"a": {**PLAIN, "subset": "training"}, "b": {**PLAIN, "subset": "testing"}}
+    entries: Any = {"a": {**PLAIN, "subset": "training"}, "b": {**PLAIN, "subset": "testing"}}
     for name, entry in entries.items():
-        if rate:
+        if rate not in ("table", None):
             entry["fps"] = rate
-        (data / name).mkdir(parents=True)
+        if duration:
+            entry["duration"] = duration
+        (data / "deep" / name).mkdir(parents=True)
         for index in range(30):
-            Image.fromarray(numbered(index)).save(data / name / f"img_{index:05d}.png")
+            Image.fromarray(numbered(index)).save(data / "deep" / name / f"img_{index:05d}.png")
+    if rate == "table":
+        (tmp_path / "rates.csv").write_text("video,fps\na,10\nb,10.0\nc,5\n")
     path = tmp_path / "frames.json"
     path.write_text(json.dumps({"database": entries}))
     run, said = run_accepts(path, data, tmp_path / "cache")
     doctor, report = doctor_accepts(path, data, tmp_path / "cache")
-    assert run == doctor == (rate is not None), (said, report)
-    if rate is None:
-        assert "frames per second" in said
-        assert "frames per second" in report
+    assert run == doctor == (rate not in (None, "-1")), (said, report)
+    if not run:
+        wrong = rate is not None and duration
+        message = "a.fps: got -1, more than 0 is needed" if wrong else "needs its frames per second: `fps`"
+        assert message in said
+        assert ("a.fps: got -1, more than 0 is needed" if rate else message) in report
     else:
-        [duration] = {video.duration for video in read_annotations(path, data).videos}
-        assert duration == 3.0
+        assert {(v.duration, v.frames_per_second) for v in read_annotations(path, data).videos} == {(3, 10)}
+
+
+def test_a_wrong_rate_in_a_table_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_text(json.dumps({"database": GOOD}))
+    (tmp_path / "rates.csv").write_text("video,fps\na,fast\n")
+    with pytest.raises(InputError, match=r"^rates\.csv: line 2: fps: got 'fast', a positive number"):
+        read_annotations(tmp_path / "own.json")

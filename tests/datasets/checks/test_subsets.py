@@ -23,8 +23,7 @@ def found(*subsets: str, classified: bool = True, **labels: str) -> list[tuple[s
 
 
 def test_usable_subsets_have_no_finding() -> None:
-    assert found(training="ab", testing="bc", validation="") == []
-    assert found("a", "a", a="x") == []
+    assert found(training="ab", testing="b", validation="") == []
 
 
 @pytest.mark.parametrize(
@@ -85,9 +84,60 @@ def test_a_missing_subset_comes_with_the_option_that_uses_another(name: str, fie
 def test_both_subsets_may_be_missing() -> None:
     lines = [text for _, _, text in found(train="a", val="a", other="b")]
     assert ["=train " in lines[0], "=val " in lines[1], len(lines)] == [True, True, 2]
-    assert found(only="a")[0][2].endswith(
-        '--protocol training_subset=only (make: PROTOCOL="training_subset=only") uses them'
+
+
+def test_no_subset_is_proposed_for_both() -> None:
+    first, second = (text for _, _, text in found(val="a", odd="a"))
+    assert "--protocol training_subset=odd " in first
+    assert "--protocol evaluation_subset=val " in second
+    assert second.endswith(" uses these instead")
+
+
+@pytest.mark.parametrize(
+    ("name", "lacking"),
+    [
+        ("only", "none is of 'training', the training_subset and 'testing', the evaluation_subset; a run"),
+        ("training", "none is of 'testing', the evaluation_subset; a run needs two subsets"),
+        ("testing", "none is of 'training', the training_subset; a run needs two subsets"),
+    ],
+)
+def test_a_file_of_one_subset_needs_a_second(name: str, lacking: str) -> None:
+    [(level, kind, line)] = found(**{name: "a"})
+    assert (level, kind) == ("error", "subset")
+    assert line.startswith(f"f.json: all 1 videos are of subset '{name}', {lacking}")
+    assert "in each video's field subset (JSON) or in the column subset (tables)" in line
+    assert "--protocol" not in line
+
+
+def test_one_subset_for_both_is_a_warning() -> None:
+    [(level, kind, line)] = found("a", "a", a="x", b="x")
+    assert (level, kind) == ("warning", "same subset")
+    assert line == (
+        "f.json: the videos of 'a' are trained and evaluated on: the result says nothing about other videos"
     )
+
+
+def labelled(training: list[str], testing: list[str]) -> list[tuple[str, str, str]]:
+    made = [
+        Video(name, name, 9.0, tuple(Instance(1.0, 2.0, label) for label in labels))
+        for name, labels in (("training", training), ("testing", testing), ("tuning", ["WAVE", "new"]))
+    ]
+    findings = check_subsets("f.json", made, "training", "testing")
+    return [(each.level, each.kind, each.text) for each in findings]
+
+
+def test_labels_that_differ_in_case_or_spaces_are_a_warning() -> None:
+    assert labelled(["wave", "run"], ["run", "wave"]) == []
+    [(level, kind, line)] = labelled(["wave", "wave", "Wave", "wave "], ["wave"])
+    assert (level, kind) == ("warning", "labels alike")
+    assert "'Wave' (1 instances) and 'wave' (3 instances) and 'wave ' (1 instances) are different" in line
+
+
+def test_classes_that_are_not_trained_are_a_warning() -> None:
+    [(level, kind, line)] = labelled(["a"], ["a", "g", "f", "e", "d", "c", "b"])
+    assert (level, kind) == ("warning", "class not trained")
+    assert "6 classes of testing, the evaluation_subset, have no instance in training" in line
+    assert line.endswith(": 'b', 'c', 'd', 'e', 'f', ...; none will be detected")
 
 
 def test_other_subsets_are_no_warning() -> None:
