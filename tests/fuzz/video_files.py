@@ -119,6 +119,7 @@ def look(path: Path) -> str:
 
     from bench.io.errors import InputError
     from datasets.video import frames as video
+    from datasets.video.index import inspect
     from datasets.video.reader_choice import READER_VARIABLE
 
     outcomes, read = [], []
@@ -141,11 +142,11 @@ def look(path: Path) -> str:
         return failed[0]
     if len(read) == 2:
         expected = sequential(path, times)
+        _, apart = np.unique(inspect(path).frame_indices(times), return_index=True)
         for name, frames in zip(("the proved reader", "PyAV's reader"), read, strict=True):
-            inside = (times >= 0) & (times < info.duration)  # others repeat the first or the last frame
-            wrong = [] if expected is None else strange(frames[inside], expected[inside])
+            wrong = [] if expected is None else strange(frames[apart], expected[apart])
             if len(wrong) > ALLOWED:
-                return f"failed: {name} gives {len(wrong)} of 40 pictures of other times, first {wrong[0]}"
+                return f"failed: {name} gives {len(wrong)} of {len(apart)} pictures of other times, first {wrong[0]}"
     return f"auto {outcomes[0]}, PyAV {outcomes[1]}"
 
 
@@ -165,7 +166,7 @@ def sequential(path: Path, times: Any) -> Any:
     from datasets.video.frames import _resize
     from datasets.video.index import inspect
 
-    index, starts, pictures = inspect(path), [], []
+    index, starts, pictures, held = inspect(path), [], [], []
     with open_video(path) as container:
         stream = container.streams[index.stream]
         stream.codec_context.thread_count = 1  # threads conceal damage differently
@@ -177,6 +178,8 @@ def sequential(path: Path, times: Any) -> Any:
             except av.FFmpegError:
                 continue
             for frame in frames:
+                # As the readers do: damaged VP8 shows what is left in the buffers of freed frames.
+                held = [*held, frame][-2:]
                 if frame.pts is None or container.format.name == "avi":
                     return None
                 starts.append(frame.pts * float(stream.time_base))
