@@ -146,7 +146,8 @@ def look(path: Path) -> str:
         for name, frames in zip(("the proved reader", "PyAV's reader"), read, strict=True):
             wrong = [] if expected is None else strange(frames[apart], expected[apart])
             if len(wrong) > ALLOWED:
-                return f"failed: {name} gives {len(wrong)} of {len(apart)} pictures of other times, first {wrong[0]}"
+                count = f"{len(wrong)} of {len(apart)}"
+                return f"failed: {name} gives {count} pictures of other times, first {wrong[0]}"
     return f"auto {outcomes[0]}, PyAV {outcomes[1]}"
 
 
