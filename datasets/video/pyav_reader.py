@@ -24,7 +24,6 @@ SEEK_FRAMES = 48
 """A gap of more frames than this is skipped by a seek; shorter ones are decoded."""
 SEEK_KEYS = (1, 4)
 """Key frames before the wanted frame that are tried in turn: containers may land later than asked."""
-HAS_OPAQUE = hasattr(av.Packet, "opaque")
 REORDERED_MPEG4 = 4
 """Most frames by which MPEG-4 and its relatives reorder; `REORDERED_FRAMES` is for H.264 and H.265."""
 FROZEN_SECONDS = 1.0
@@ -73,8 +72,6 @@ class _Decoder:
         self.container = open_video(self.path)
         self.stream = self.container.streams[self.index.stream]
         self.stream.codec_context.thread_count = self.num_threads
-        if HAS_OPAQUE and self.index.timeline is None:
-            self.stream.codec_context.copy_opaque = True  # frames keep their packet's number
         self.failed: list[int] = []
         self.frames: Iterator[Decoded] = self._numbered(self._decoded(self.container.demux(self.stream)))
         self.before: Decoded = (-1, None)
@@ -127,8 +124,8 @@ class _Decoder:
         for number, packet in enumerate(packets):
             if packet.size == 0 and packet.pts is not None:
                 continue  # an empty sample; decoders take it for the end
-            if HAS_OPAQUE:
-                packet.opaque = number
+            if self.index.timeline is None and packet.size:
+                packet.pts = number  # which its frame then has
             try:
                 yield from packet.decode()
             except av.FFmpegError:
@@ -159,13 +156,14 @@ class _Decoder:
     def _counted(self, frames: Iterator[Any]) -> Iterator[Decoded]:
         """Yield frames with their numbers, counting those that packets failed to give.
 
-        A packet that gave no frame is known by an error, or when frames of later packets have come.
+        A frame's time is its packet's number here. A packet that gave no frame is known by an error, or when
+        frames of later packets have come.
         """
         reordered = REORDERED_MPEG4 if self.index.codec.startswith("m") else REORDERED_FRAMES
         seen, without = set[int](), self.index.without
         silent = checked = 0
         for count, frame in enumerate(frames):
-            own = getattr(frame, "opaque", None)
+            own = frame.pts
             if own is None or without is None:
                 yield count + len(self.failed), frame
                 continue
