@@ -175,8 +175,8 @@ def read_frames(
     Only two chunks of frames are held at the file's own size.
 
     `num_threads` is the decoder's number of threads; 0 lets it choose. `rate` is the number of frames per
-    second of a folder of images. Raises `InputError` for a file that
-    cannot be read, and `ValueError` for times that are not a finite vector or a size below 1.
+    second of a folder of images. Raises `InputError` for a file that cannot be read, and `ValueError` for
+    times that are not a finite vector or a size below 1.
     """
     instants, index, shown = _asked(path, times, size, rate)
     result = np.empty((len(instants), *shown, 3), dtype=np.uint8)

@@ -25,7 +25,7 @@ from datasets.video import decord_reader, torchcodec_reader
 from datasets.video.index import IMAGES, VideoIndex, inspect
 from datasets.video.pyav_reader import pyav_frames
 
-VERSION = 2
+VERSION = 3
 """Counts the changes of the check; results of another version are not used."""
 GROUPS = 6
 """Groups of pictures in which frames are compared; all of them if a file has no more."""
@@ -105,14 +105,14 @@ def choose(path: Path, index: VideoIndex, wanted: str, cache: Path | None) -> tu
         return None, ""
     problems = []
     for reader in fast_readers(wanted):
-        problem = reader.seeks_wrongly(index) or _checked(path, index, reader, cache)
+        problem = reader.seeks_wrongly(index) or _checked(path, reader, cache)
         if problem is None:
             return reader, ""
         problems.append(f"{reader.name}: {problem}")
     return None, "; ".join(problems)
 
 
-def _checked(path: Path, index: VideoIndex, reader: Reader, cache: Path | None) -> str | None:
+def _checked(path: Path, reader: Reader, cache: Path | None) -> str | None:
     status = path.stat()
     facts = [str(path.absolute()), status.st_size, status.st_mtime_ns, reader.name, VERSION]
     return _check_once(path, json.dumps(facts), reader, cache)
@@ -201,6 +201,8 @@ def _sample(index: VideoIndex) -> NDArray[np.int64]:
     lengths = np.minimum(following[groups] - keys[groups], SPAN)
     some, others = keys[groups] + rng.integers(0, lengths, (2, len(groups)))
     # A frame before a key frame may follow it in decoding order.
-    return np.concatenate(
-        [some[::-1], keys[groups] + lengths - 1, others[::-1], rng.permutation(keys[groups])]
-    )
+    ends = keys[groups] + lengths - 1
+    # Errors of counting add up until the end of a group, and the longest has the most.
+    longest = int(np.argmax(following - keys))
+    late = [min(int(following[longest]) - 1, int(keys[longest]) + MAX_LATE)]
+    return np.concatenate([some[::-1], ends, others[::-1], late, rng.permutation(keys[groups])])

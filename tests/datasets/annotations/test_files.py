@@ -56,7 +56,8 @@ def test_a_file_that_is_named_needs_no_listing(tmp_path: Path, monkeypatch: pyte
     assert found(tmp_path, "b", "x/a.mp4") == "x/a.mp4"
 
 
-def test_the_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["{0}/{0}.mp4", "x/{0}/img_1.jpg"], ids=["files", "folders of images"])
+def test_the_folder_is_listed_once(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     listings = []
@@ -64,7 +65,7 @@ def test_the_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(
         "datasets.annotations.files.os.walk", lambda *a, **b: listings.append(a) or walk(*a, **b)
     )
-    folder = fill(tmp_path, *(f"{number}/{number}.mp4" for number in range(20)))
+    folder = fill(tmp_path, *(name.format(number) for number in range(20)))
     assert all(folder.find(str(number)) for number in range(20))
     assert folder.find("none") is None
     assert len(listings) == 1
@@ -105,17 +106,3 @@ def test_folders_of_images_are_found_at_any_depth(tmp_path: Path) -> None:
         found(tmp_path, "a")
     fill(tmp_path, "deep/er/a.mp4")
     assert found(tmp_path, "a") == "deep/er/a.mp4"  # a file comes first
-
-
-def test_folders_of_images_are_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
-    listings = []
-    walk = os.walk
-    monkeypatch.setattr(
-        "datasets.annotations.files.os.walk", lambda *a, **b: listings.append(a) or walk(*a, **b)
-    )
-    folder = fill(tmp_path, *(f"x/{number}/img_1.jpg" for number in range(20)))
-    assert all(folder.find(str(number)) for number in range(20))
-    assert folder.find("none") is None
-    assert len(listings) == 1
