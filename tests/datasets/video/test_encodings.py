@@ -140,6 +140,22 @@ def test_readers_that_are_wrong_are_found(files: Callable[[str], Path]) -> None:
     assert "another size" in str(check(path, index, small))
 
 
+def test_a_reader_that_drifts_late_in_a_group_is_found(files: Callable[[str], Path]) -> None:
+    """Of this file's groups of 48 frames, the others that are compared are among the first 32."""
+    path = files("h264 mkv")
+    index = inspect(path)
+
+    def frames(
+        path: Path, index: object, needed: NDArray[np.int64], threads: int
+    ) -> Iterator[NDArray[np.uint8]]:
+        drift = int(needed[0] % 48 >= 40)
+        yield read_frames(path, (np.minimum(needed + drift, FRAMES - 1) + 0.5) / RATE)
+
+    assert "another picture" in str(
+        check(path, index, Reader("drifts", lambda _: None, frames, RuntimeError))
+    )
+
+
 def test_the_index_tells_open_from_closed_groups(files: Callable[[str], Path]) -> None:
     for name in (
         "h264 mp4",
