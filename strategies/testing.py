@@ -23,6 +23,7 @@ from bench.data.clips import VideoClips
 from bench.data.frame_store import FrameStore
 from bench.data.time_grid import time_grid
 from bench.data.windows import TrainingSampler
+from bench.features.cache import EncodingStorage
 from bench.features.disk_cache import DiskCache
 from bench.models import build_head
 from bench.models.actionformer.model import ActionFormer
@@ -131,7 +132,8 @@ def train_tiny(
         disk = open_disk(detector.backbone, protocol) if open_disk else None
         before = {name: value.detach().clone() for name, value in detector.state_dict().items()}
         sampler = TrainingSampler(tiny_store(detector.backbone, protocol), protocol, CLASSES, seed)
-        trainer = Trainer(detector, protocol, sampler, torch.device("cpu"), disk=disk)
+        storage = EncodingStorage(disk)
+        trainer = Trainer(detector, protocol, sampler, torch.device("cpu"), storage=storage)
         log = train(trainer, strategy.stages(), fresh_head)
         return Trained(detector, log, before)
     finally:

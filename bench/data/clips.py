@@ -78,7 +78,8 @@ class VideoClips:
         return self.frames[torch.from_numpy(indices)]
 
     def part(self, first: int, last: int) -> Tensor:
-        return self.frames if (first, last) == (0, self.count) else self.frames[first:last]
+        # Outside of torch's operations, as those of a file: a view would count as the whole video.
+        return torch.from_numpy(self.frames.numpy()[first:last])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -159,8 +160,8 @@ def file_clips(
     )
 
 
-def parts(clips: Clips, multiple: int = 1) -> Iterator[tuple[int, int]]:
-    """Yield the bounds of parts of a video of at most PART_BYTES, each a multiple of ``multiple`` clips."""
-    length = max(1, PART_BYTES // (clips.clip_bytes * multiple)) * multiple
+def parts(clips: Clips) -> Iterator[tuple[int, int]]:
+    """Yield the bounds of parts of a video of at most PART_BYTES."""
+    length = max(1, PART_BYTES // clips.clip_bytes)
     for first in range(0, clips.count, length):
         yield first, min(first + length, clips.count)

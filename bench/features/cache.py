@@ -1,25 +1,46 @@
-"""Cache of frozen encodings of whole videos in host memory."""
+"""Cache of frozen encodings in bounded host memory, and beyond it on disk."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import itertools
 import time
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.data import clips as data_clips
+from bench.data.frame_loader import default_cache_bytes
 from bench.data.frame_store import FrameStore
 from bench.data.windows import Window, window_frames
-from bench.features.disk_cache import DiskCache
-from bench.features.encode import ClipPasses, encode_frozen, encode_video
+from bench.features.disk_cache import DiskCache, PassKey
+from bench.features.encode import ClipPasses, HostEncodings, encode_frozen, encode_to_host
 from bench.models.backbone import Backbone, Encoded
 
 
-class EncodingCache:
-    """Encodings of whole videos in host memory, read from disk or computed on first use.
+@dataclasses.dataclass(frozen=True)
+class EncodingStorage:
+    """Where encodings are kept, for all caches of a run."""
 
-    Valid as long as no parameter of ``backbone.upstream()`` is trained; the training loop creates a new
-    cache whenever one may have changed. ``disk`` is used only if it is valid for the current upstream.
+    disk: DiskCache | None = None
+    """Disk cache of encodings of the upstream as it was loaded, shared with other runs."""
+    memory_bytes: int | None = None
+    """Host memory for encodings; None for a quarter of what is available when a cache is created."""
+
+
+class EncodingCache:
+    """Encodings of clips, computed on first use, a pass of clips at a time, and kept in host memory.
+
+    The device holds the encodings of one pass and of one batch, so its memory does not depend on the length
+    of a video. Beyond ``storage.memory_bytes`` the least recently used passes are dropped; they are then read
+    from disk, or computed again. Valid as long as no parameter of ``backbone.upstream()`` is trained; the
+    training loop creates a new cache whenever one may have changed. The disk is used only if it is valid for
+    the current upstream.
     """
 
     def __init__(
@@ -29,51 +50,141 @@ class EncodingCache:
         passes: ClipPasses,
         *,
         keep: bool = True,
-        disk: DiskCache | None = None,
+        storage: EncodingStorage = EncodingStorage(),
     ) -> None:
         self.backbone = backbone
         self.store = store
         self.passes = passes
         self.keep = keep
-        self.disk = disk.if_unchanged(backbone) if disk and keep else None
-        self._videos: dict[str, Encoded] = {}
+        self.disk = storage.disk.if_unchanged(backbone) if storage.disk and keep else None
+        budget = storage.memory_bytes
+        self.memory_bytes = default_cache_bytes() if budget is None else budget
+        self._kept: OrderedDict[tuple[str, int], HostEncodings] = OrderedDict()
+        self._kept_bytes = 0
+        self._reading = True
+        self._not_on_disk = sum(clips.count for clips in store.clips.values())
 
-    def window(self, window: Window) -> Encoded:
-        """Return the encodings of a window's clips, first axis S."""
-        if not self.keep or window.view is not None:
-            return encode_frozen(self.backbone, window_frames(self.store, window), self.passes)
-        indices = torch.from_numpy(window.indices(self.store.clips[window.video].count))
-        return tuple(part[indices] for part in self.video(window.video))
+    def batch(self, windows: Sequence[Window], device: torch.device) -> Encoded:
+        """Return the encodings of a batch of windows on ``device``; the first two axes are (B, S)."""
+        if not self.keep or any(window.view is not None for window in windows):
+            frames = (window_frames(self.store, window) for window in windows)
+            parts = zip(*(encode_frozen(self.backbone, each, self.passes) for each in frames), strict=True)
+            return tuple(torch.stack(part).to(device) for part in parts)
+        return self._gathered(windows).to(device)
 
-    def video(self, name: str) -> Encoded:
-        """Return the encodings of all clips of a video."""
-        if name in self._videos:
-            return self._videos[name]
-        encoded = self._found(name) or self._computed(name)
-        if self.keep:
-            self._videos[name] = encoded
-        return encoded
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """Compute inside the block what would be read from disk: its memory is then that of a first use."""
+        self._reading = False
+        try:
+            yield
+        finally:
+            self._reading = True
 
     def drop(self, name: str) -> None:
         """Remove a video that is not needed again."""
-        self._videos.pop(name, None)
+        for key in [key for key in self._kept if key[0] == name]:
+            self._kept_bytes -= self._kept.pop(key).nbytes
 
-    def _found(self, name: str) -> Encoded | None:
-        return self.disk.read(self.store.clips[name].source) if self.disk else None
+    def clear(self) -> None:
+        """Free the host memory."""
+        self._kept.clear()
+        self._kept_bytes = 0
 
-    def _computed(self, name: str) -> Encoded:
-        clips, started = self.store.clips[name], time.perf_counter()
-        encoded = encode_video(self.backbone, self.store, name, self.passes)
-        encoded = tuple(part.cpu() for part in encoded)
-        if self.disk:
-            share = clips.count / sum(each.count for each in self.store.clips.values())
-            self.disk.write(clips.source, encoded, time.perf_counter() - started, share)
-        return encoded
+    def _gathered(self, windows: Sequence[Window]) -> HostEncodings:
+        """Return the encodings of windows, (B, S, ...), copied from those of passes."""
+        size = self.passes.size
+        uses: dict[tuple[str, int], list[tuple[int, NDArray[np.int64], NDArray[np.int64]]]] = {}
+        for row, window in enumerate(windows):
+            numbers = window.indices(self.store.clips[window.video].count)
+            passes = numbers // size
+            for steps in np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(passes)) + 1):
+                key = (window.video, int(passes[steps[0]]))
+                uses.setdefault(key, []).append((row, steps, numbers[steps] % size))
+        whole: HostEncodings | None = None
+        for key, encoded in self._passes_of(uses):
+            if whole is None:
+                shape = (len(windows), windows[0].clips)
+                empty = (np.empty((*shape, *array.shape[1:]), array.dtype) for array in encoded.arrays)
+                whole = HostEncodings(tuple(empty), encoded.dtypes)
+            for row, steps, clips in uses[key]:
+                for target, source in zip(whole.arrays, encoded.arrays, strict=True):
+                    target[row, steps] = source[clips]
+        assert whole is not None
+        return whole
 
-    def batch(self, windows: Sequence[Window], device: torch.device) -> Encoded:
-        """Return the encodings of a batch of windows; the first two axes are (B, S)."""
-        parts = zip(*(self.window(window) for window in windows), strict=True)
-        return tuple(torch.stack(part).to(device) for part in parts)
+    def _passes_of(
+        self, needed: Iterable[tuple[str, int]]
+    ) -> Iterator[tuple[tuple[str, int], HostEncodings]]:
+        """Yield the encodings of passes (video, number), those that are to be computed last."""
+        missing = []
+        for key in needed:
+            if (found := self._kept.get(key)) is not None:
+                self._kept.move_to_end(key)
+                yield key, found
+            elif (found := self._read(key)) is not None:
+                self._keep(key, found)
+                yield key, found
+            else:
+                missing.append(key)
+        yield from self._computed(missing)
+
+    def _read(self, key: tuple[str, int]) -> HostEncodings | None:
+        if self.disk is None or not self._reading:
+            return None
+        found = self.disk.read(self._disk_key(key))
+        if found is not None:
+            self._not_on_disk -= found.count
+        return found
+
+    def _computed(
+        self, missing: Sequence[tuple[str, int]]
+    ) -> Iterator[tuple[tuple[str, int], HostEncodings]]:
+        runs = list(self._runs(missing))
+        size = self.passes.size
+        for index, (name, first, last) in enumerate(runs):
+            self.store.expect(runs[index : index + 1 + max(1, self.store.ahead)])
+            started = time.perf_counter()
+            frames = self.store.clips[name].part(first, last).numpy()
+            loading = (time.perf_counter() - started) * size / (last - first)
+            encodings = encode_to_host(self.backbone, frames, self.passes)
+            for number in range(first // size, -(-last // size)):
+                started = time.perf_counter()
+                key, encoded = (name, number), next(encodings)
+                seconds = time.perf_counter() - started + loading
+                self._keep(key, encoded)
+                if self.disk and self.disk.write(
+                    self._disk_key(key), encoded, seconds, self._not_on_disk
+                ):
+                    self._not_on_disk -= encoded.count
+                yield key, encoded
+
+    def _runs(self, missing: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int, int]]:
+        """Yield (video, first clip, last clip) of consecutive passes whose frames are read at once."""
+        size = self.passes.size
+        ordered = sorted(missing)
+        for name, passes in itertools.groupby(ordered, lambda key: key[0]):
+            clips = self.store.clips[name]
+            most = max(1, data_clips.PART_BYTES // (clips.clip_bytes * size))
+            run: list[int] = []
+            for _, number in passes:
+                if run and (number != run[-1] + 1 or len(run) == most):
+                    yield name, run[0] * size, min((run[-1] + 1) * size, clips.count)
+                    run = []
+                run.append(number)
+            yield name, run[0] * size, min((run[-1] + 1) * size, clips.count)
+
+    def _disk_key(self, key: tuple[str, int]) -> PassKey:
+        clips = self.store.clips[key[0]]
+        return PassKey(clips.source, clips.count, key[1])
+
+    def _keep(self, key: tuple[str, int], encoded: HostEncodings) -> None:
+        if encoded.nbytes > self.memory_bytes:
+            return
+        self._kept[key] = encoded
+        self._kept_bytes += encoded.nbytes
+        while self._kept_bytes > self.memory_bytes:
+            self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
 
 
 def batch_clips(store: FrameStore, windows: Sequence[Window]) -> Tensor:

@@ -1,9 +1,9 @@
-"""Cache of frozen encodings on disk, shared by runs and seeds: one file per video.
+"""Cache of frozen encodings on disk, shared by runs and seeds: one file per video, read and written by pass.
 
 The key of a file is two digests. ``encoder_digest`` covers all that turns a clip into an encoding: the state
 of the upstream weights in memory, the network's encoding of one random clip (which covers taps, pooling and
-code without listing them), chunk, precision, versions and device. ``bench.data.clips.Clips.source`` covers
-the pixels. The cache serves only the upstream as a run loaded it: encodings of a trained upstream are
+code without listing them), clips per pass, precision, versions and device. ``bench.data.clips.Clips.source``
+covers the pixels. The cache serves only the upstream as a run loaded it: encodings of a trained upstream are
 computed and not written.
 """
 
@@ -19,27 +19,35 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from bench.features.encode import ClipPasses, encode_frozen
+from bench.features.encode import ClipPasses, HostEncodings, encode_frozen
+from bench.features.encoding_file import EncodingFile
 from bench.io.errors import InputError
-from bench.io.reading import open_regular, reason
-from bench.io.writing import check_inside, write_atomically
+from bench.io.reading import reason
+from bench.io.writing import check_inside
 from bench.memory.device import processor_name
-from bench.models.backbone import Backbone, Encoded
+from bench.models.backbone import Backbone
 
-FORMAT = 1
-MAX_BYTES = 2**34
-"""Largest size of a video's encodings."""
+FORMAT = 2
 RESERVE_BYTES = 2**30
 """Disk space that is left free."""
 WORTH_BYTES_PER_SECOND = 50e6
 """Encodings that are computed faster than this are not written: reading them back would gain little."""
 
 
-def _bytes(tensor: Tensor) -> memoryview:
+@dataclasses.dataclass(frozen=True)
+class PassKey:
+    """One pass of clips of a video."""
+
+    source: str | None
+    """The digest of the video's pixels; None if it is not known, so that nothing is kept on disk."""
+    clips: int
+    """Number of clips of the video."""
+    number: int
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
     """Return the tensor's bytes on the host, for any dtype."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
@@ -50,7 +58,7 @@ def state_digest(module: nn.Module) -> str:
     for kind in (module.named_parameters(), module.named_buffers()):
         for name, tensor in kind:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(_bytes(tensor))
+            digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
 
 
@@ -66,7 +74,7 @@ def encoder_digest(backbone: Backbone, passes: ClipPasses, state: str, **also: o
     probe = hashlib.sha256()
     for part in encode_frozen(backbone, clip, dataclasses.replace(passes, size=1)):
         probe.update(f"{part.dtype} {tuple(part.shape)}\n".encode())
-        probe.update(_bytes(part))
+        probe.update(tensor_bytes(part))
     device = next(backbone.parameters()).device
     facts = {
         **also,
@@ -75,7 +83,7 @@ def encoder_digest(backbone: Backbone, passes: ClipPasses, state: str, **also: o
         "probe": probe.hexdigest(),
         "modules": [f"{type(each).__module__}.{type(each).__qualname__}" for each in backbone.modules()],
         "geometry": repr(geometry),
-        "chunk": passes.size,
+        "clips_per_pass": passes.size,
         "precision": passes.precision,
         "threads": torch.get_num_threads(),
         "device": [
@@ -107,71 +115,66 @@ class DiskCache:
         self.state = state_digest(backbone.upstream())
         self.encoder = encoder_digest(backbone, passes, self.state, **also)
         self.folder = folder / "encodings" / self.encoder[:16]
+        self.size = passes.size
         self.warn = warn
         self.worth = worth
-        self.read_videos = 0
         self.writing = True
+        self._videos_read: set[str] = set()
+        self._damaged: set[str] = set()
+
+    @property
+    def read_videos(self) -> int:
+        """Number of videos of which encodings were read."""
+        return len(self._videos_read)
 
     def if_unchanged(self, backbone: Backbone) -> DiskCache | None:
         """Return this cache if the upstream of ``backbone`` is still the one that was loaded, else None."""
         return self if state_digest(backbone.upstream()) == self.state else None
 
-    def _path(self, source: str) -> Path:
-        return self.folder / f"{source}.encoding"
+    def _file(self, key: PassKey) -> EncodingFile:
+        path = self.folder / f"{key.source}.encoding"
+        return EncodingFile(path, f"{self.encoder} {key.source}", key.clips, self.size)
 
-    def _key(self, source: str) -> str:
-        return f"{self.encoder} {source}"
-
-    def read(self, source: str | None) -> Encoded | None:
-        """Return the encodings of a video, or None if there is no intact file of this video."""
-        if source is None:
+    def read(self, key: PassKey) -> HostEncodings | None:
+        """Return the encodings of a pass, or None if they are not on disk intact."""
+        if key.source is None:
             return None
-        path = self._path(source)
         try:
-            with open_regular(path, MAX_BYTES) as stream:
-                content = stream.read()
+            found = self._file(key).read(key.number)
         except FileNotFoundError:
             return None
         except (OSError, InputError) as error:
-            self._warn_corrupt(path, reason(error))
+            self._warn_damaged(key.source, error)
             return None
-        first, _, body = content.partition(b"\n")
-        head = f"{self._key(source)} {hashlib.sha256(body).hexdigest()}"
-        if first != head.encode():
-            self._warn_corrupt(path, "damaged, or another video's")
-            return None
-        try:
-            parts = load(body)
-        except SafetensorError:
-            self._warn_corrupt(path, "damaged")
-            return None
-        self.read_videos += 1
-        return tuple(parts[name] for name in sorted(parts))
+        if found is not None:
+            self._videos_read.add(key.source)
+        return found
 
-    def _warn_corrupt(self, path: Path, reason: str) -> None:
-        self.warn(f"cache: {path.name[:16]}: {reason}; it is computed again")
+    def _warn_damaged(self, source: str, error: OSError | InputError) -> None:
+        if source not in self._damaged:
+            self._damaged.add(source)
+            self.warn(f"cache: {source[:16]}: {reason(error)}; it is computed again")
 
-    def write(self, source: str | None, encoded: Encoded, seconds: float, share: float = 1.0) -> None:
-        """Store the encodings of a video, which took ``seconds`` to compute.
+    def write(self, key: PassKey, encoded: HostEncodings, seconds: float, expected: int) -> bool:
+        """Store the encodings of a pass, which took ``seconds`` to compute; return whether they are stored.
 
-        They are the fraction ``share`` of all expected encodings: if these do not fit on the disk, nothing
-        more is written.
+        ``expected`` clips are to be stored in all: if these do not fit on the disk, nothing more is written.
         """
-        size = sum(part.numel() * part.element_size() for part in encoded)
-        if source is None or not self.writing or size > self.worth * seconds:
-            return
-        body = save({f"{number:04d}": part.contiguous() for number, part in enumerate(encoded)})
-        head = f"{self._key(source)} {hashlib.sha256(body).hexdigest()}\n"
+        if key.source is None or not self.writing or encoded.nbytes > self.worth * seconds:
+            return False
         try:
             check_inside(self.folder.parents[1], "encodings", f"encodings/{self.folder.name}")
             self.folder.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.folder).free
-            if free < size / share + RESERVE_BYTES:
-                needed, left = int(size / share) >> 20, free >> 20
+            wanted = encoded.nbytes // encoded.count * expected
+            if free < wanted + RESERVE_BYTES:
                 raise OSError(
-                    0, f"about {needed} MiB are needed beside {RESERVE_BYTES >> 20}, {left} are free"
+                    0,
+                    f"about {wanted >> 20} MiB are needed beside {RESERVE_BYTES >> 20}, {free >> 20} are free",
                 )
-            write_atomically(self._path(source), head.encode() + body)
+            self._file(key).write(key.number, encoded)
         except (OSError, InputError) as error:
             self.writing = False
             self.warn(f"cache: {self.folder}: encodings are not kept on disk: {reason(error)}")
+            return False
+        return True

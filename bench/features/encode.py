@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.data.clips import parts
-from bench.data.frame_store import FrameStore
 from bench.features.fidelity import downscale_clips
 from bench.models.backbone import Backbone, Encoded
+
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""The integer type of each item size: NumPy has no bfloat16."""
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[None]:
@@ -52,6 +56,39 @@ class ClipPasses:
             return backbone.encode(backbone.normalise(reduced))
 
 
+@dataclasses.dataclass(frozen=True)
+class HostEncodings:
+    """Encodings of n clips in host memory, outside of torch, so that they are not memory of a step."""
+
+    arrays: tuple[NDArray[Any], ...]
+    """For each part (n, ...), as integers of the same item size."""
+    dtypes: tuple[torch.dtype, ...]
+
+    @classmethod
+    def of(cls, encoded: Encoded, count: int) -> HostEncodings:
+        """Return a copy of the first ``count`` encodings."""
+        arrays = (
+            np.array(part.detach().cpu().view(INTEGERS[part.element_size()]).numpy()[:count], order="C")
+            for part in encoded
+        )
+        return cls(tuple(arrays), tuple(part.dtype for part in encoded))
+
+    @property
+    def count(self) -> int:
+        return len(self.arrays[0])
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays)
+
+    def to(self, device: torch.device) -> Encoded:
+        """Return the encodings as tensors on ``device``."""
+        return tuple(
+            torch.from_numpy(array).view(dtype).to(device)
+            for array, dtype in zip(self.arrays, self.dtypes, strict=True)
+        )
+
+
 def write_slice(outputs: Encoded | None, encoded: Encoded, first: int, count: int) -> Encoded:
     """Write encodings from index ``first`` on into ``outputs``; if None, allocate ``count`` encodings.
 
@@ -64,41 +101,32 @@ def write_slice(outputs: Encoded | None, encoded: Encoded, first: int, count: in
     return outputs
 
 
+@torch.no_grad()
 def encode_frozen(backbone: Backbone, clips: Tensor, passes: ClipPasses) -> Encoded:
     """Return the encodings of (N, 3, T, H, W) uint8 clips, computed a few at a time, without gradient.
 
     The last pass is padded with its last clip, so that every pass has the same shape and a clip's encoding
     does not depend on the number of other clips.
     """
-    return _encode(backbone, passes.parts(clips), len(clips), passes)
-
-
-def encode_video(backbone: Backbone, store: FrameStore, name: str, passes: ClipPasses) -> Encoded:
-    """Return the encodings of all clips of a video; frames of a long video are loaded in parts.
-
-    The passes are those of ``encode_frozen``: every part but the last consists of complete passes.
-    """
-    return _encode(backbone, _video_parts(store, name, passes), store.clips[name].count, passes)
-
-
-def _video_parts(store: FrameStore, name: str, passes: ClipPasses) -> Iterator[tuple[int, Tensor]]:
-    clips = store.clips[name]
-    borders = list(parts(clips, passes.size))
-    for number, (begin, end) in enumerate(borders):
-        if len(borders) > 1:
-            store.expect([(name, *each) for each in borders[number : number + 2]])
-        for first, part in passes.parts(clips.part(begin, end)):
-            yield begin + first, part
+    outputs: Encoded | None = None
+    for first, part in passes.parts(clips):
+        filled = torch.cat([part, part[-1:].expand(passes.size - len(part), *part.shape[1:])])
+        encoded = passes.encode(backbone, filled)
+        outputs = write_slice(outputs, tuple(each[: len(part)] for each in encoded), first, len(clips))
+    assert outputs is not None
+    return outputs
 
 
 @torch.no_grad()
-def _encode(
-    backbone: Backbone, clips: Iterable[tuple[int, Tensor]], count: int, passes: ClipPasses
-) -> Encoded:
-    outputs: Encoded | None = None
-    for first, part in clips:
-        filled = torch.cat([part, part[-1:].expand(passes.size - len(part), *part.shape[1:])])
-        encoded = passes.encode(backbone, filled)
-        outputs = write_slice(outputs, tuple(each[: len(part)] for each in encoded), first, count)
-    assert outputs is not None
-    return outputs
+def encode_to_host(
+    backbone: Backbone, frames: NDArray[np.uint8], passes: ClipPasses
+) -> Iterator[HostEncodings]:
+    """Yield the host encodings of (N, 3, T, H, W) clips, one pass after the other, as ``encode_frozen``.
+
+    The device holds one pass at a time, whatever N is.
+    """
+    for first in range(0, len(frames), passes.size):
+        rows = np.minimum(np.arange(first, first + passes.size), len(frames) - 1)
+        encoded = passes.encode(backbone, torch.from_numpy(frames[rows]))
+        yield HostEncodings.of(encoded, min(passes.size, len(frames) - first))
+        del encoded

@@ -89,6 +89,8 @@ class MemoryMeter:
         """Measure the block as the phase ``name``; a phase that runs twice keeps its higher peak."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+            # Else the reserved and the device peak would be those of whatever ran before.
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
         with self.tracker.phase(name):
             yield
@@ -126,6 +128,53 @@ class MemoryMeter:
         assert allocated is not None
         return MemoryReading(
             meter, allocated, _highest(phases, "reserved"), _highest(phases, "device"), dict(phases), kinds
+        )
+
+
+class AllocatorPeaks:
+    """Peaks of CUDA's caching allocator over blocks that run without a meter; on a CPU it measures nothing.
+
+    The allocator counts when memory is requested, so reading it needs no synchronization.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.allocated: int | None = None
+        self.reserved: int | None = None
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Add the block's peaks."""
+        if self.device.type != "cuda":
+            yield
+            return
+        torch.cuda.reset_peak_memory_stats(self.device)
+        yield
+        self.allocated = _larger(self.allocated, torch.cuda.max_memory_allocated(self.device))
+        self.reserved = _larger(self.reserved, torch.cuda.max_memory_reserved(self.device))
+
+    def added_to(self, reading: MemoryReading, phase: str | None = None) -> MemoryReading:
+        """Return the higher peaks of ``reading`` and of the blocks, also for its phase ``phase``."""
+        if self.allocated is None:
+            return reading
+        # The process's memory grows only when the allocator reserves more.
+        grown = (self.reserved or 0) > (reading.peak_reserved_bytes or 0)
+        found = {
+            "allocated": self.allocated,
+            "reserved": self.reserved,
+            "device": process_device_bytes(self.device) if grown else None,
+        }
+        phases = dict(reading.phases)
+        if phase is not None:
+            phases[phase] = {key: _larger(value, phases[phase][key]) for key, value in found.items()}
+        allocated = _larger(reading.peak_allocated_bytes, found["allocated"])
+        assert allocated is not None
+        return dataclasses.replace(
+            reading,
+            peak_allocated_bytes=allocated,
+            peak_reserved_bytes=_larger(reading.peak_reserved_bytes, found["reserved"]),
+            peak_device_bytes=_larger(reading.peak_device_bytes, found["device"]),
+            phases=phases,
         )
 
 

@@ -70,6 +70,13 @@ def parser() -> argparse.ArgumentParser:
         help="decoded frames that a run keeps in memory (default: a quarter of what is free)",
     )
     add(
+        "--encoding-cache",
+        type=real(lambda value: 0 <= value <= 1e6, "0 to 1000000 (GiB)"),
+        metavar="GIB",
+        help="encodings that a run keeps in memory, others are read from disk or computed again "
+        "(default: a quarter of what is free)",
+    )
+    add(
         "--decoders",
         type=whole(1, 256),
         help="videos that a run decodes at once (default: 1 on CPU, up to 8 on a GPU)",
@@ -194,6 +201,7 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
             keep_weights=options.keep_weights,
             classifier=_absolute(options.classifier) if options.classifier else None,
             frame_cache=options.frame_cache,
+            encoding_cache=options.encoding_cache,
             decoders=options.decoders,
             checkpoint_seconds=options.checkpoint_seconds,
             processes=options.processes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +18,6 @@ from datasets.annotations.dataset import Dataset
 from strategies.base import settings
 
 if TYPE_CHECKING:
-    import torch
-
     from bench.detection.evaluation import Evaluation
     from bench.memory.meter import MemoryReading
     from bench.models.pretrained import LoadAudit
@@ -99,32 +98,40 @@ class RankMemory:
     """None in a process that evaluated no video."""
 
     @property
-    def highest(self) -> MemoryReading:
+    def highest(self) -> StageMemory:
         """The largest training step of any stage."""
-        return max(self.stages, key=lambda entry: entry.reading.peak_allocated_bytes).reading
+        return max(self.stages, key=lambda entry: entry.reading.peak_allocated_bytes)
 
 
-def memory(ranks: Sequence[RankMemory], predicted_peak_bytes: int | None) -> dict[str, Any]:
-    """Return the peaks: the largest training step of any stage, the forecast of it, and inference.
+def memory(ranks: Sequence[RankMemory], forecast: dict[str, Any]) -> dict[str, Any]:
+    """Return the peaks: the largest training step of any stage, inference, and the forecasts of both.
 
-    With several processes, the one with the highest peak is reported, and ``ranks`` has all of them.
+    ``step`` is the kind of the largest step. With several processes, the one with the highest peak is
+    reported, and ``ranks`` has all of them.
     """
-    rank = max(ranks, key=lambda each: each.highest.peak_allocated_bytes)
-    highest = rank.highest
+    rank = max(ranks, key=lambda each: each.highest.reading.peak_allocated_bytes)
+    highest = rank.highest.reading
     inference = max(
         (each.inference for each in ranks if each.inference), key=lambda reading: reading.peak_allocated_bytes
     )
     measured = ("peak_allocated_bytes", "peak_reserved_bytes", "peak_device_bytes")
-    each_rank = [{name: getattr(each.highest, name) for name in measured} for each in ranks]
+    each_rank = [{name: getattr(each.highest.reading, name) for name in measured} for each in ranks]
+    predicted = forecast["inference"]
     return {
         **{name: value for name, value in dataclasses.asdict(highest).items() if name != "phases"},
-        "predicted_peak_bytes": predicted_peak_bytes,
+        "step": rank.highest.step,
+        "predicted_peak_bytes": forecast["predicted_peak_bytes"],
         "phases": {**highest.phases, "inference": inference.phases["inference"]},
-        "inference": {"peak_allocated_bytes": inference.peak_allocated_bytes, "kinds": inference.kinds},
+        "inference": {
+            **{name: getattr(inference, name) for name in measured},
+            "kinds": inference.kinds,
+            "predicted_peak_bytes": predicted["predicted_peak_bytes"] if predicted else None,
+        },
         "stages": [
             {
                 "stage": entry.stage,
                 "fidelity": dataclasses.asdict(entry.fidelity),
+                "step": entry.step,
                 "peak_allocated_bytes": entry.reading.peak_allocated_bytes,
             }
             for entry in rank.stages
@@ -133,13 +140,23 @@ def memory(ranks: Sequence[RankMemory], predicted_peak_bytes: int | None) -> dic
     }
 
 
-def cost(detector: Detector, log: TrainingLog, before: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Return parameters, seconds per step, and the bytes of the tensors that training changed."""
-    import torch  # here, as the scheduler builds the records of failed runs without torch
+def parameter_digests(detector: Detector) -> dict[str, str]:
+    """Return the SHA-256 of the values of every parameter, which takes no memory that copies would."""
+    from bench.features.disk_cache import tensor_bytes  # here, as the scheduler works without torch
 
-    changed = [
-        p for name, p in detector.named_parameters() if name not in before or not torch.equal(p, before[name])
-    ]
+    return {
+        name: hashlib.sha256(tensor_bytes(parameter)).hexdigest()
+        for name, parameter in detector.named_parameters()
+    }
+
+
+def cost(detector: Detector, log: TrainingLog, before: dict[str, str]) -> dict[str, Any]:
+    """Return parameters, seconds per step, and the bytes of the tensors that training changed.
+
+    ``before`` has the digests of the parameters before training; empty if they are not known.
+    """
+    after = parameter_digests(detector) if before else {}
+    changed = [p for name, p in detector.named_parameters() if after.get(name) != before.get(name)]
     return {
         "trainable_parameters": max(log.trainable_parameters.values()),
         "total_parameters": sum(p.numel() for p in detector.parameters()),

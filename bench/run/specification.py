@@ -46,6 +46,8 @@ class RunSpecification:
     """Path of the scores of the external classifier named in ``protocol_changes``."""
     frame_cache: float | None = None
     """Size of the in-memory cache of decoded frames in GiB; None for a quarter of the free memory."""
+    encoding_cache: float | None = None
+    """Size of the in-memory cache of encodings in GiB; None for a quarter of the free memory."""
     decoders: int | None = None
     """Number of videos decoded in parallel; None for the machine's default."""
     checkpoint_seconds: float = 60.0

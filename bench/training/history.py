@@ -14,10 +14,12 @@ from strategies.base import Fidelity
 
 @dataclasses.dataclass(frozen=True)
 class StageMemory:
-    """The peak of a full training step of one stage at one fidelity."""
+    """The highest peak of the measured steps of one kind, in one stage at one fidelity."""
 
     stage: str
     fidelity: Fidelity
+    step: str
+    """``uncached`` (the backbone runs), ``first cached`` (encodings are computed and kept) or ``cached``."""
     reading: MemoryReading
 
 
@@ -35,8 +37,8 @@ class TrainingHistory:
     """The first step of each stage and fidelity."""
     resumed: list[int] = dataclasses.field(default_factory=list)
     """The number of completed steps at each time that the run was resumed."""
-    measured: list[Fidelity] = dataclasses.field(default_factory=list)
-    """The fidelity of every step that ran under the memory meter."""
+    measured: list[tuple[Fidelity, str]] = dataclasses.field(default_factory=list)
+    """The fidelity and the kind of every step that ran under the memory meter."""
     times: list[float] = dataclasses.field(default_factory=list)
     """Seconds of every other step."""
 
@@ -55,7 +57,7 @@ def to_dict(history: TrainingHistory) -> dict[str, Any]:
         "trainable": dict(history.trainable),
         "held": [[first, stage, dataclasses.asdict(fidelity)] for first, stage, fidelity in history.schedule],
         "resumed": list(history.resumed),
-        "measured": [dataclasses.asdict(fidelity) for fidelity in history.measured],
+        "measured": [[dataclasses.asdict(fidelity), step] for fidelity, step in history.measured],
         "times": torch.tensor(history.times, dtype=torch.float64),
     }
 
@@ -65,14 +67,16 @@ def from_dict(values: Mapping[str, Any]) -> TrainingHistory:
     return TrainingHistory(
         losses=[(float(cls), float(reg)) for cls, reg in values["losses"].tolist()],
         memory=[
-            StageMemory(each["stage"], Fidelity(**each["fidelity"]), MemoryReading(**each["reading"]))
+            StageMemory(
+                each["stage"], Fidelity(**each["fidelity"]), each["step"], MemoryReading(**each["reading"])
+            )
             for each in values["memory"]
         ],
         seconds=dict(values["seconds"]),
         trainable=dict(values["trainable"]),
         schedule=[(first, stage, Fidelity(**fidelity)) for first, stage, fidelity in values["held"]],
         resumed=list(values["resumed"]),
-        measured=[Fidelity(**fidelity) for fidelity in values["measured"]],
+        measured=[(Fidelity(**fidelity), str(step)) for fidelity, step in values["measured"]],
         times=list(values["times"].tolist()),
     )
 

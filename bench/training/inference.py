@@ -14,10 +14,9 @@ from bench.config.protocol import Protocol
 from bench.data.frame_store import FrameStore
 from bench.data.windows import Window, window_mask
 from bench.detection import ClassScores, fuse, soft_nms
-from bench.features.cache import EncodingCache
-from bench.features.disk_cache import DiskCache
+from bench.features.cache import EncodingCache, EncodingStorage
 from bench.features.encode import ClipPasses, autocast
-from bench.memory.meter import MemoryMeter, MemoryReading
+from bench.memory.meter import AllocatorPeaks, MemoryMeter, MemoryReading
 from bench.training.detector import Detector
 from bench.training.distributed.fsdp import local_shards
 from bench.training.distributed.processes import ALONE, World
@@ -87,10 +86,10 @@ def detect_all(
     protocol: Protocol,
     device: torch.device,
     progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
-    disk: DiskCache | None = None,
+    storage: EncodingStorage = EncodingStorage(),
     world: World = ALONE,
 ) -> tuple[list[VideoDetections], MemoryReading | None]:
-    """Return the detections of every video of ``store`` and the memory peak of the first video.
+    """Return the detections of every video of ``store`` and the memory peak of the longest video.
 
     Every process of ``world`` processes some of the videos and returns all detections; a process without a
     video returns no peak.
@@ -99,19 +98,21 @@ def detect_all(
     results: list[VideoDetections] = []
     meter = MemoryMeter(device)
     passes = ClipPasses(protocol.frozen_clips, precision=protocol.precision)
-    # The first video is measured, so the backbone runs on it even if encodings are on disk.
-    measured = EncodingCache(detector.backbone, store, passes)
-    cache = EncodingCache(detector.backbone, store, passes, disk=disk)
+    cache = EncodingCache(detector.backbone, store, passes, storage=storage)
     names = sorted(store.videos)[world.rank :: world.size]
+    longest = max(names, key=lambda name: store.clips[name].count, default=None)
+    others = AllocatorPeaks(device)
     for number, name in enumerate(names):
-        if number == 0:
-            with meter.watching(detector, parameters=local_shards(detector)), meter.phase("inference"):
-                results.append(detect(detector, store, protocol, device, measured, name))
+        if name == longest:
+            # The backbone runs on it even if its encodings are on disk.
+            watching = meter.watching(detector, parameters=local_shards(detector))
+            with watching, meter.phase("inference"), cache.computing():
+                results.append(detect(detector, store, protocol, device, cache, name))
         else:
-            results.append(detect(detector, store, protocol, device, cache, name))
+            with others.watching():
+                results.append(detect(detector, store, protocol, device, cache, name))
         # Each video is visited once: its encodings serve all of its windows and are then dropped.
-        for each in (measured, cache):
-            each.drop(name)
+        cache.drop(name)
         progress("inference", number + 1, len(names))
     merged = sorted(itertools.chain(*world.gather(results)), key=lambda found: found.video)
-    return merged, meter.reading() if names else None
+    return merged, others.added_to(meter.reading(), "inference") if names else None

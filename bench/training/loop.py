@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import torch
 
 from bench.features.streamed import check_streamable
-from bench.memory.meter import MemoryMeter, NoMeter
 from bench.models.actionformer.model import ActionFormer
 from bench.models.random_state import derived_seed
 from bench.training.checkpoints.resume import ResumeCheckpointer
 from bench.training.distributed.fsdp import make_mesh, shard, unshard
 from bench.training.distributed.processes import check_draws
-from bench.training.history import StageMemory, TrainingHistory, TrainingLog
+from bench.training.history import TrainingHistory, TrainingLog
 from bench.training.nonfinite import NonFiniteLossError
 from bench.training.optimizer import schedule
 from bench.training.step import Trainer, setup_stage
+from bench.training.step_memory import StageMeters
 from strategies.base import Stage, check_stages
 
 Progress = Callable[[str, int, int], None]
 """Called with the phase, the number of completed steps and the total."""
-
-
-MEASURED_STEPS = 2
-"""Steps under the memory meter per stage and fidelity; the last, with all states allocated, is reported."""
 
 
 def train(
@@ -37,17 +32,18 @@ def train(
 ) -> TrainingLog:
     """Train the detector of ``trainer`` in place, stage by stage, and return the measurements.
 
-    The first steps of a stage (of each fidelity of its cycle) run under the memory meter and without the
-    cache, so that a frozen backbone's memory is included; their results are those of any other step. If
-    ``unfinished`` has a checkpoint of this run, training is resumed from it. Every process of the run calls
-    this function and ends with the same weights. Raises NonFiniteLossError that gives the training progress.
+    Some steps of a stage run under the memory meter (``bench.training.step_memory``), the first of them
+    without the cache, so that a frozen backbone's memory is included; their results are those of any other
+    step. If ``unfinished`` has a checkpoint of this run, training is resumed from it. Every process of the
+    run calls this function and ends with the same weights. Raises NonFiniteLossError that gives the training
+    progress.
     """
     check_stages(stages)
     detector, protocol, sampler = trainer.detector, trainer.protocol, trainer.sampler
     device, world = trainer.device, trainer.world
     state = unfinished.read(detector, stages) if unfinished else None
     history = state.history if state else TrainingHistory()
-    losses, memory, changes, times = history.losses, history.memory, history.schedule, history.times
+    losses, changes, times = history.losses, history.schedule, history.times
     if world.sharded:
         if protocol.backward == "streamed":
             check_streamable(detector.backbone)  # checked before it is sharded
@@ -73,25 +69,19 @@ def train(
         if state:
             state.restore_stage(detector, setup, device)
             state = None
+        meters = StageMeters(trainer, stage, setup, history)
+        meters.find_busiest(first, end)
         for number in range(len(losses), end):
             setup.optimizer.set_factor(schedule(number - first, end - first, protocol.warmup))
             fidelity = stage.fidelity_at(number - first, sampler.steps_per_epoch)
             if not changes or changes[-1][1:] != (stage.name, fidelity):
                 changes.append((number, stage.name, fidelity))
-            started = time.perf_counter()
             try:
-                if history.measured.count(fidelity) < MEASURED_STEPS:
-                    history.measured.append(fidelity)
-                    meter = MemoryMeter(device)
-                    with meter.watching(
-                        detector, setup.optimizer, parameters=setup.parameters_beside(detector)
-                    ):
-                        losses.append(trainer.step(number, fidelity, setup.uncached, setup.optimizer, meter))
-                    if history.measured.count(fidelity) == MEASURED_STEPS:
-                        memory.append(StageMemory(stage.name, fidelity, meter.reading()))
-                else:
-                    losses.append(trainer.step(number, fidelity, setup.cache, setup.optimizer, NoMeter()))
-                    times.append(time.perf_counter() - started)
+                with meters.step(number, fidelity) as (meter, cache):
+                    losses.append(trainer.step(number, fidelity, cache, setup.optimizer, meter))
+                    if setup.average:
+                        with meter.phase("optimizer"):
+                            setup.average.update()
             except NonFiniteLossError as error:
                 raise error.with_context(
                     stage.name,
@@ -99,12 +89,10 @@ def train(
                     setup.optimizer.gradient_norm,
                     unfinished.kept() if unfinished else None,
                 ) from None
-            if setup.average:
-                setup.average.update()
             if unfinished:
                 unfinished.after_step(detector, stages, index, setup, history, device)
             progress(stage.name, number + 1, protocol.steps)
-        setup.optimizer.close()
+        setup.close()
         if setup.average:
             setup.average.apply()
         if times:
@@ -116,7 +104,7 @@ def train(
     detector.eval()
     return TrainingLog(
         tuple(losses),
-        tuple(memory),
+        tuple(history.memory),
         history.seconds,
         history.trainable,
         tuple(changes),

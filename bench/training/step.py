@@ -12,8 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from bench.config.protocol import Protocol
 from bench.data.frame_store import FrameStore
 from bench.data.windows import TrainingSampler, Window, window_mask
-from bench.features.cache import EncodingCache, batch_clips
-from bench.features.disk_cache import DiskCache
+from bench.features.cache import EncodingCache, EncodingStorage, batch_clips
 from bench.features.encode import ClipPasses, autocast, encode_frozen
 from bench.features.fidelity import interpolate_steps, keep_snippets, reduced_mask
 from bench.features.streamed import encode_streamed
@@ -47,8 +46,8 @@ class Trainer:
     """For forecasts: number of passes of clips that are run (``bench.features.encode.ClipPasses``)."""
     make_gradients: Callable[[], None] | None = None
     """For forecasts: creates the gradients that a streamed pass expects (``bench.features.streamed``)."""
-    disk: DiskCache | None = None
-    """Disk cache of encodings of the upstream as it was loaded, shared with other runs."""
+    storage: EncodingStorage = EncodingStorage()
+    """Where encodings are kept."""
     world: World = ALONE
     """The processes that share every batch."""
 
@@ -215,6 +214,12 @@ class StageSetup:
     uncached: EncodingCache | None
     """Like ``cache``, but encodings are computed anew each time."""
 
+    def close(self) -> None:
+        """Remove the optimizer's hooks, and free the cached encodings."""
+        self.optimizer.close()
+        if self.cache:
+            self.cache.clear()
+
     def parameters_beside(self, detector: Detector) -> list[Tensor]:
         """Return the tensors with weights besides the detector's own: local shards, averages."""
         return [*local_shards(detector), *(self.average.average if self.average else ())]
@@ -243,7 +248,7 @@ def setup_stage(trainer: Trainer, stage: Stage) -> StageSetup:
     cache, uncached = (
         None
         if trains
-        else EncodingCache(detector.backbone, trainer.store, passes, keep=keep, disk=trainer.disk)
+        else EncodingCache(detector.backbone, trainer.store, passes, keep=keep, storage=trainer.storage)
         # Encodings of augmented frames cannot be cached: they differ every time.
         for keep in (protocol.cache and protocol.augmentation == "none", False)
     )

@@ -27,8 +27,9 @@ PROCESS_BYTES = 2 * GIBIBYTE
 """Host memory of a process before it holds any frames."""
 CUDA_BYTES = 4 * GIBIBYTE
 """Host memory used by CUDA. This is an estimate, not measured; ``mem`` overrides it."""
-FRAMES_SHARE = 0.25
-"""Share of the free memory that a run uses for decoded frames, unless ``--frame-cache`` is given."""
+CACHE_SHARE = 0.25
+"""Share of the free memory that a run uses for each of its two caches, of frames and of encodings, unless
+``--frame-cache`` or ``--encoding-cache`` is given."""
 WINDOWS_HELD = 4
 """Copies of a batch's windows in flight, in addition to those being decoded."""
 CPU_DECODERS, GPU_DECODERS = 1, 8
@@ -157,9 +158,9 @@ def host_bytes(run: ResolvedRun, row: dict[str, Any] | None, decoders: int) -> i
         held += int(row["predicted_peak_bytes"]) if row else 0
     else:
         held += CUDA_BYTES + (2 * weights.stat().st_size if weights and weights.exists() else 0)
-    if spec.frame_cache is not None:
-        return int(held * spec.processes + spec.frame_cache * GIBIBYTE)
-    return int(held * spec.processes / (1 - FRAMES_SHARE))
+    caches = (spec.frame_cache, spec.encoding_cache)
+    needed = held * spec.processes + sum(gib * GIBIBYTE for gib in caches if gib is not None)
+    return int(needed / (1 - CACHE_SHARE * caches.count(None)))
 
 
 def _clip_frames(model: str) -> int:

@@ -20,11 +20,13 @@ from bench.data.frame_store import FrameStore, open_store, pictures_sha256
 from bench.data.windows import TrainingSampler
 from bench.detection import diagnose, evaluate
 from bench.detection.submission import read_ground_truth, read_submission, write_submission
+from bench.features.cache import EncodingStorage
 from bench.features.disk_cache import DiskCache
 from bench.features.encode import ClipPasses
 from bench.io.cache_dir import default_cache_dir
 from bench.io.errors import InputError, StoppedError, StuckDecoderError
 from bench.io.json_lines import reserve_stdout
+from bench.memory.constants import GIBIBYTE
 from bench.models.backbone import Backbone
 from bench.records.environment import describe
 from bench.records.failure import facts_of, failure
@@ -37,6 +39,7 @@ from bench.run.record_builder import (
     empty_record,
     memory,
     metrics,
+    parameter_digests,
     training,
     weights_entry,
     write_ground_truth,
@@ -76,10 +79,13 @@ def open_disk_cache(
 
 def open_loader(spec: RunSpecification, world: World) -> FrameLoader:
     """Return the frame loader of a process; its sizes affect the speed, not the result."""
-    cache_bytes = default_cache_bytes() if spec.frame_cache is None else int(spec.frame_cache * 2**30)
-    return FrameLoader(
-        cache_bytes // world.size, spec.decoders or default_workers(torch.device(spec.device).type)
-    )
+    workers = spec.decoders or default_workers(torch.device(spec.device).type)
+    return FrameLoader(cache_bytes(spec.frame_cache, world), workers)
+
+
+def cache_bytes(gib: float | None, world: World) -> int:
+    """Return the host memory of a cache of ``gib`` GiB in one of the processes of ``world``."""
+    return (default_cache_bytes() if gib is None else int(gib * GIBIBYTE)) // world.size
 
 
 def do_run(
@@ -136,10 +142,9 @@ def do_run(
             lambda done, total: checked_progress("load", done, total),
         )
 
-    before = (
-        {name: p.detach().clone() for name, p in detector.named_parameters()} if device.type == "cpu" else {}
-    )
+    before = parameter_digests(detector) if device.type == "cpu" else {}
     disk = open_disk_cache(run, detector.backbone, announce)
+    storage = EncodingStorage(disk, cache_bytes(spec.encoding_cache, world))
     unfinished = ResumeCheckpointer(
         unfinished_path(run.results, record["id"]),
         fingerprint_of(record["id"], strategy),
@@ -151,10 +156,12 @@ def do_run(
     with contextlib.closing(open_loader(spec, world)) as loader:
         trained = store(protocol.training_subset, loader)
         sampler = TrainingSampler(trained, protocol, learned.classes, spec.seed)
-        trainer = Trainer(detector, protocol, sampler, device, disk=disk, world=world)
+        trainer = Trainer(detector, protocol, sampler, device, storage=storage, world=world)
         log = train(trainer, strategy.stages(), fresh_head, progress, unfinished)
         evaluated = store(protocol.evaluation_subset, loader)
-        results, inference = detect_all(detector, evaluated, protocol, device, checked_progress, disk, world)
+        results, inference = detect_all(
+            detector, evaluated, protocol, device, checked_progress, storage, world
+        )
         if world.is_main:
             record["dataset"]["pictures_sha256"] = {
                 subset: pictures_sha256(
@@ -182,7 +189,7 @@ def do_run(
     durations = {video.id: video.duration for video in dataset.subset(protocol.evaluation_subset)}
     # The diagnosis counts a detection with a tIoU below 0.1 as background, so it starts above that.
     record["diagnosis"] = diagnose(wanted, found, [t for t in protocol.tiou if t > 0.1], durations)
-    record["memory"] = memory(measured, record["forecast"]["predicted_peak_bytes"])
+    record["memory"] = memory(measured, record["forecast"])
     record["cost"] = cost(detector, log, before)
     record["cost"]["encoded_videos_read"] = disk.read_videos if disk else 0
     record["cost"]["wall_seconds"] = round(unfinished.earlier_seconds + time.perf_counter() - started, 2)
