@@ -46,7 +46,7 @@ class Target:
 
     device: str = "cuda"
     workspace_bytes: int = LARGEST_WORKSPACE
-    """Bytes of a cuBLAS workspace. The caching allocator holds two, of the forward and the backward thread."""
+    """Bytes of a cuBLAS workspace; the forward and the backward thread hold one each."""
 
 
 CUDA = Target()
