@@ -11,7 +11,7 @@ from bench.training.nonfinite import NonFiniteLossError
 
 SHORTAGE = re.compile(
     "out of memory|can't allocate memory|not enough memory|oom trying to allocate|cudaerrormemoryallocation"
-    # Statuses of cuBLAS, cuDNN, cuSOLVER, cuSPARSE and cuFFT (their headers), of the CUDA driver, and of NCCL.
+    # Statuses of cuBLAS, cuDNN, cuSOLVER, cuSPARSE, cuFFT (their headers) and the CUDA driver; NCCL.
     r"|cu[a-z]+_(status_)?\w*alloc(ation)?_failed|cuda_error_out_of_memory"
     r"|failed to cuda [a-z ]*alloc|ncclmemalloc failed"
 )
