@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from bench.features.encode import ClipPasses, write_slice
+from bench.features.encode import ClipPasses, autocast, write_slice
 from bench.io.errors import InputError
 from bench.models.backbone import Backbone, Encoded
 from bench.models.random_state import (
@@ -104,11 +104,12 @@ def _without_zeros(backbone: Backbone) -> Iterator[None]:
                 parameter.zero_()
 
 
-def clips_mix(backbone: Backbone) -> bool:
-    """Return whether the encoding of one clip depends on another clip.
+def clips_mix(backbone: Backbone, precision: str = "float32") -> bool:
+    """Return whether the encoding of one clip depends on another clip, in passes of ``precision``.
 
     Computes the gradient of the first of two clips' encodings with respect to the second clip: it is exactly
-    zero if clips are independent. Zero-initialised layers would hide mixing and are filled temporarily.
+    zero if clips are independent. Zero-initialised layers would hide mixing and are filled temporarily. A
+    backbone that raises RuntimeError for two clips and not for one mixes them; other errors propagate.
     """
     geometry = backbone.geometry
     device = next(backbone.parameters()).device
@@ -120,27 +121,38 @@ def clips_mix(backbone: Backbone) -> bool:
     modes = [(module, module.training) for module in backbone.modules()]
     backbone.eval()  # a dropped branch would hide mixing
     try:
-        with _without_zeros(backbone), torch.enable_grad():
-            outputs = [
-                part[0].float().square().sum() for part in backbone.encode(clips) if part.requires_grad
-            ]
+        with _without_zeros(backbone), torch.enable_grad(), autocast(device, precision):
+            encoded = _encode_two(backbone, clips)
+            if encoded is None:
+                return True
+            outputs = [part[0].float().square().sum() for part in encoded if part.requires_grad]
             if not outputs:
                 return False
             (gradient,) = torch.autograd.grad(torch.stack(outputs).sum(), clips)
             return bool(torch.count_nonzero(gradient[1]))
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:
-        return True  # it cannot process two separate clips
     finally:
         set_random_state(state, device)
         for module, mode in modes:
             module.training = mode
 
 
-def check_streamable(backbone: Backbone) -> None:
+def _encode_two(backbone: Backbone, clips: Tensor) -> Encoded | None:
+    """Return the encodings of two clips, or None if the backbone can encode one and not two."""
+    try:
+        return backbone.encode(clips)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        try:
+            backbone.encode(clips[:1])
+        except RuntimeError:
+            raise error from None
+        return None
+
+
+def check_streamable(backbone: Backbone, precision: str = "float32") -> None:
     """Raise InputError that names the backbone's class if its clips are not independent."""
-    if clips_mix(backbone):
+    if clips_mix(backbone, precision):
         raise InputError(
             f"protocol: backward=streamed is not exact for {type(backbone).__name__}, in which clips mix; "
             "allowed for it are plain and checkpointed"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -61,6 +63,23 @@ def follow_cuda_autocast() -> torch.library.Library:
         for operation in operations:
             library.impl(operation, wrapper(operation), "AutocastCPU")
     return library
+
+
+SMALL_WORKSPACE = 8320 * 2**10
+LARGE_WORKSPACE = 32 * 2**20
+"""PyTorch's cuBLAS workspaces before compute capability 9.0, and from there on (``CublasHandlePool.cpp``)."""
+
+
+def workspace_bytes(capability: tuple[int, int] | None) -> int:
+    """Return the size of a cuBLAS workspace of PyTorch in this process's environment.
+
+    ``capability`` is the card's compute capability; None, for a card that is not known, gives the largest.
+    ``CUBLAS_WORKSPACE_CONFIG`` (":KiB:count", several in a row) replaces the default, as in PyTorch.
+    """
+    pools = re.findall(r":(\d+):(\d+)", os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""))
+    if pools:
+        return sum(int(size) * 2**10 * int(count) for size, count in pools)
+    return SMALL_WORKSPACE if capability is not None and capability < (9, 0) else LARGE_WORKSPACE
 
 
 def kernel_scratch(operation: Any, args: tuple[Any, ...]) -> Iterable[int]:

@@ -26,7 +26,7 @@ from bench.data.frame_store import FrameStore
 from bench.data.time_grid import time_grid
 from bench.data.windows import TrainingSampler
 from bench.memory.allocator import CachingAllocator
-from bench.memory.cuda_ops import follow_cuda_autocast, kernel_scratch
+from bench.memory.cuda_ops import follow_cuda_autocast, kernel_scratch, workspace_bytes
 from bench.memory.tracker import HasState, StorageTracker
 from bench.models.actionformer.model import ActionFormer
 from bench.training.detector import Detector, build_detector, lower_frozen_weights
@@ -37,6 +37,7 @@ from datasets.annotations.dataset import Instance, Video
 from strategies.base import Fidelity, Stage, Strategy
 
 CPU_DEVICE = torch.device("cpu")
+LARGEST_WORKSPACE = workspace_bytes(None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +45,8 @@ class Target:
     """Target device of a forecast."""
 
     device: str = "cuda"
-    workspace_bytes: int = 2 * 8320 * 1024
-    """cuBLAS workspaces (of the forward and the backward thread), which the caching allocator holds: 
-    PyTorch's default of 8320 KiB each, 32 MiB each on compute capability 9.0."""
+    workspace_bytes: int = LARGEST_WORKSPACE
+    """Bytes of a cuBLAS workspace; the forward and the backward thread hold one each."""
 
 
 CUDA = Target()
@@ -286,9 +286,9 @@ def fake_mesh(world: World) -> DeviceMesh:
 
 
 def _workspace(target: Target, tracker: StorageTracker) -> Tensor | None:
-    """Return a tensor of the size of the workspaces, or None if there are none."""
+    """Return a tensor of the size of both threads' workspaces, or None if there are none."""
     if not target.workspace_bytes:
         return None
-    workspace = torch.empty(target.workspace_bytes, dtype=torch.uint8)
+    workspace = torch.empty(2 * target.workspace_bytes, dtype=torch.uint8)
     tracker.label(workspace, "temporary")
     return workspace

@@ -23,7 +23,7 @@ class ForecastRequest:
     """Fields that differ from the model's default protocol, as text."""
     device: str = "cuda"
     workspace_bytes: int | None = None
-    """cuBLAS workspaces; None for PyTorch's default."""
+    """Bytes of a cuBLAS workspace (``bench.memory.cuda_ops.workspace_bytes``); None for the largest."""
     classes: int = 20
     instances: int = 8
     timeline: bool = False

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from typing import Any
 
 from bench.io.errors import StoppedError, StuckDecoderError
 from bench.training.nonfinite import NonFiniteLossError
+
+SHORTAGE = re.compile(
+    "out of memory|can't allocate memory|not enough memory|oom trying to allocate|cudaerrormemoryallocation"
+    # Statuses of cuBLAS, cuDNN, cuSOLVER, cuSPARSE, cuFFT (their headers) and the CUDA driver; NCCL.
+    r"|cu[a-z]+_(status_)?\w*alloc(ation)?_failed|cuda_error_out_of_memory"
+    r"|failed to cuda [a-z ]*alloc|ncclmemalloc failed"
+)
+"""In lower case, what an error says of a failed allocation, on a GPU or a CPU."""
 
 
 def failure(error: BaseException) -> tuple[str, str]:
@@ -19,11 +28,8 @@ def failure(error: BaseException) -> tuple[str, str]:
         return "timeout", message
     if isinstance(error, NonFiniteLossError):
         return "nan", message
-    text = str(error).lower()
-    shortage = "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and shortage
-    ):
+    shortage = isinstance(error, RuntimeError) and SHORTAGE.search(str(error).lower())
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or shortage:
         return "out-of-memory", message
     return "error", message
 

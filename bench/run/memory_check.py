@@ -10,13 +10,11 @@ import torch
 
 from bench.io.errors import InputError
 from bench.memory.constants import CONTEXT_BYTES, GIBIBYTE, needed_bytes
+from bench.memory.cuda_ops import workspace_bytes
 from bench.memory.device import capacity_bytes
 from bench.plan.pool import forecast_pool, run_forecasts
 from bench.plan.request import ForecastRequest, run_forecast
 from bench.run.specification import ResolvedRun
-
-HOPPER_WORKSPACES = 2 * 32 * 2**20
-"""cuBLAS workspaces of PyTorch on compute capability 9.0: 32 MiB for each of two threads."""
 
 
 class PredictedOutOfMemoryError(MemoryError):
@@ -27,12 +25,9 @@ def forecast_request(run: ResolvedRun) -> ForecastRequest:
     """Return the forecast request of a run."""
     spec, dataset, protocol = run.spec, run.dataset, run.protocol
     videos = dataset.subset(protocol.training_subset)
-    workspace = None
-    # If the GPU is in another machine, assume the largest workspaces.
-    if spec.device != "cpu" and (
-        not torch.cuda.is_available() or torch.cuda.get_device_capability(spec.device)[0] >= 9
-    ):
-        workspace = HOPPER_WORKSPACES
+    workspace = None  # the largest: the GPU may be in another machine
+    if spec.device != "cpu" and torch.cuda.is_available():
+        workspace = workspace_bytes(torch.cuda.get_device_capability(spec.device))
     return ForecastRequest(
         spec.model,
         spec.strategy,

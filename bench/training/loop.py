@@ -46,7 +46,7 @@ def train(
     losses, changes, times = history.losses, history.schedule, history.times
     if world.sharded:
         if protocol.backward == "streamed":
-            check_streamable(detector.backbone)  # checked before it is sharded
+            check_streamable(detector.backbone, protocol.precision)  # checked before it is sharded
         shard(detector, stages, make_mesh(world, device))
     ends = [round(sum(s.share for s in stages[: i + 1]) * protocol.steps) for i in range(len(stages))]
     for index, (stage, end) in enumerate(zip(stages, ends, strict=True)):
@@ -63,7 +63,7 @@ def train(
         if world.size > 1:
             check_draws(detector)
         if protocol.backward == "streamed" and setup.cache is None and not world.sharded:
-            check_streamable(detector.backbone)
+            check_streamable(detector.backbone, protocol.precision)
         history.trainable[stage.name] = sum(p.numel() for p in detector.parameters() if p.requires_grad)
         torch.manual_seed(derived_seed(sampler.seed, "stage", index))
         if state:

@@ -16,7 +16,6 @@ from bench.records.record import write_record
 from bench.run.cluster.queue import Job, write_job
 from bench.run.cluster.resources import measured_minutes, smallest_card
 from bench.run.cluster.slurm_options import SlurmOptions, parse_slurm_options
-from bench.run.memory_check import HOPPER_WORKSPACES
 from bench.run.options import parser, specifications
 from bench.run.specification import resolve_run
 from bench.status import duration, main, rows
@@ -180,11 +179,18 @@ def test_time_is_measured_or_unknown():
         assert measured_minutes(run, [{**alike, **change}]) is None, change
 
 
-def test_workspaces_of_a_card_elsewhere_are_taken_for_the_largest(monkeypatch, tiny_dataset):
+@pytest.mark.parametrize(("capability", "size"), [(None, 32 << 20), ((9, 0), 32 << 20), ((8, 0), 8320 << 10)])
+def test_workspaces_are_those_of_the_card_and_elsewhere_the_largest(
+    monkeypatch, tiny_dataset, capability, size
+):
+    from bench.memory.cuda_ops import workspace_bytes
     from bench.run.memory_check import forecast_request
 
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: capability is not None)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
     words = ["--launcher", "slurm", "--device", "cuda", "--strategies", "head-only"]
     words += ["--dataset", str(tiny_dataset / "annotations.json"), "--data", str(tiny_dataset / "videos")]
     [spec] = specifications(parser().parse_args(words))
-    assert forecast_request(resolve_run(spec, spec.load_dataset())).workspace_bytes == HOPPER_WORKSPACES
+    asked = forecast_request(resolve_run(spec, spec.load_dataset())).workspace_bytes
+    assert (asked or workspace_bytes(None)) == size

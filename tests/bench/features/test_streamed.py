@@ -13,7 +13,7 @@ from bench.io.errors import InputError
 from bench.models import build_head
 from bench.models.backbone import Backbone
 from bench.models.backbones.vit import VideoViT
-from bench.training.detector import Detector, freeze_except
+from bench.training.detector import Detector, freeze_except, lower_frozen_weights
 from bench.training.loop import train
 from bench.training.optimizer import make_optimizer
 from bench.training.step import Trainer
@@ -142,6 +142,34 @@ def test_asking_leaves_no_trace():
 @pytest.mark.parametrize("name", sorted(installed()))
 def test_ours_keep_clips_apart(name):
     assert not clips_mix(build_strategy(name).adapt(tiny_vit()))
+
+
+def test_norm_tuning_is_streamed_under_bfloat16():
+    protocol = dataclasses.replace(TINY_PROTOCOL, precision="bfloat16", backward="streamed")
+    norms = Stage("norms", (Rule(r"backbone\..*norm\d\..*", 0.5), Rule(r"head\..*")))
+    backbone = tiny_vit()
+    keywords = protocol.head.keywords(protocol.window_clips * backbone.geometry.steps_per_clip)
+    head = build_head(input_dim=backbone.geometry.width, num_classes=len(CLASSES), **keywords)
+    detector = Detector(backbone, head)
+    assert lower_frozen_weights(detector, (norms,), protocol) > 0
+    freeze_except(detector, norms)
+    check_streamable(backbone, protocol.precision)
+
+
+class EncodesNothing(ClipsSum):
+    def tokens(self, clips):
+        raise RuntimeError("mat1 and mat2 must have the same dtype")
+
+
+class EncodesOne(ClipsSum):
+    def tokens(self, clips):
+        return self.inner.tokens(clips.view(1, *clips.shape[1:]))
+
+
+def test_only_an_error_of_two_clips_is_taken_for_mixing():
+    assert clips_mix(EncodesOne(tiny_vit(), zero=True))
+    with pytest.raises(RuntimeError, match="must have the same dtype"):
+        clips_mix(EncodesNothing(tiny_vit(), zero=True))
 
 
 def test_training_refuses_a_mixing_strategy():
