@@ -33,6 +33,10 @@ class EncodingStorage:
     """Host memory for encodings; None for a quarter of what is available when a cache is created."""
 
 
+MEMORY_ONLY = EncodingStorage()
+"""No disk, and a quarter of the available memory."""
+
+
 class EncodingCache:
     """Encodings of clips, computed on first use, a pass of clips at a time, and kept in host memory.
 
@@ -50,7 +54,7 @@ class EncodingCache:
         passes: ClipPasses,
         *,
         keep: bool = True,
-        storage: EncodingStorage = EncodingStorage(),
+        storage: EncodingStorage = MEMORY_ONLY,
     ) -> None:
         self.backbone = backbone
         self.store = store
@@ -153,9 +157,7 @@ class EncodingCache:
                 key, encoded = (name, number), next(encodings)
                 seconds = time.perf_counter() - started + loading
                 self._keep(key, encoded)
-                if self.disk and self.disk.write(
-                    self._disk_key(key), encoded, seconds, self._not_on_disk
-                ):
+                if self.disk and self.disk.write(self._disk_key(key), encoded, seconds, self._not_on_disk):
                     self._not_on_disk -= encoded.count
                 yield key, encoded
 

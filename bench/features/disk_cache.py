@@ -168,10 +168,10 @@ class DiskCache:
             free = shutil.disk_usage(self.folder).free
             wanted = encoded.nbytes // encoded.count * expected
             if free < wanted + RESERVE_BYTES:
-                raise OSError(
-                    0,
-                    f"about {wanted >> 20} MiB are needed beside {RESERVE_BYTES >> 20}, {free >> 20} are free",
+                sizes = (
+                    f"about {wanted >> 20} MiB are needed beside {RESERVE_BYTES >> 20}, {free >> 20} are free"
                 )
+                raise OSError(0, sizes)
             self._file(key).write(key.number, encoded)
         except (OSError, InputError) as error:
             self.writing = False

@@ -3,7 +3,8 @@
 Follows the documented and observed behaviour of PyTorch's ``CUDACachingAllocator`` with default settings and
 one stream: requests are rounded to 512 bytes; small ones (at most 1 MiB) come from segments of 2 MiB, larger
 ones from segments of 20 MiB, and from 10 MiB on from segments of their own size rounded to 2 MiB; the
-smallest free block that fits is taken and split; freed neighbours merge; segments are never released.
+smallest free block that fits is taken and split; freed neighbours merge; segments are released by
+``empty_cache`` alone.
 """
 
 from __future__ import annotations
@@ -84,6 +85,18 @@ class CachingAllocator:
             self._merge(before, address)
             address = before
         bisect.insort(self._free[block.small], (self._blocks[address].size, address))
+
+    def empty_cache(self) -> None:
+        """Release the segments that are free as a whole, as ``torch.cuda.empty_cache`` does."""
+        for pool in self._free.values():
+            whole = [address for _, address in pool if self._is_segment(address)]
+            for address in whole:
+                self._take_out(address)
+                self.reserved -= self._blocks.pop(address).size
+
+    def _is_segment(self, address: int) -> bool:
+        block = self._blocks[address]
+        return block.before is None and block.after is None
 
     def _new_segment(self, size: int, small: bool) -> int:
         if small:

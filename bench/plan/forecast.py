@@ -3,8 +3,9 @@
 The detector, the strategy's stages, the loss and the optimizer are those of a run; only the tensors hold no
 data. For a CUDA device, the step is traced on fake CPU tensors (fake CUDA tensors do not support backward
 without a GPU), with CUDA's casts and kernel scratch memory added, and every storage passes through a model
-of the caching allocator. Host tensors are traced on ``meta``, so that they are not counted. Two steps are run
-for each stage and fidelity and the second is reported, as the meter does.
+of the caching allocator. Host tensors are traced on ``meta``, so that they are not counted. All kinds of
+steps of a stage that a run measures are traced, after a first one that creates the optimizer's state; then
+inference.
 """
 
 from __future__ import annotations
@@ -16,25 +17,32 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.device_mesh import DeviceMesh
 
 from bench.config.protocol import Protocol
-from bench.data.clips import VideoClips
-from bench.data.frame_store import FrameStore
-from bench.data.time_grid import time_grid
-from bench.data.windows import TrainingSampler
+from bench.data.windows import Window
+from bench.features.cache import EncodingCache
 from bench.memory.allocator import CachingAllocator
 from bench.memory.cuda_ops import follow_cuda_autocast, kernel_scratch, workspace_bytes
 from bench.memory.tracker import HasState, StorageTracker
 from bench.models.actionformer.model import ActionFormer
+from bench.plan.traced import (
+    TracedCache,
+    materialize_gradients,
+    move_to_device,
+    pass_clips,
+    recorded_gradients,
+    traced_sampler,
+)
 from bench.training.detector import Detector, build_detector, lower_frozen_weights
-from bench.training.distributed.fsdp import make_mesh, shard
+from bench.training.distributed.fsdp import make_mesh, shard, unshard
 from bench.training.distributed.processes import ALONE, World
+from bench.training.inference import window_outputs
 from bench.training.step import Trainer, setup_stage
-from datasets.annotations.dataset import Instance, Video
-from strategies.base import Fidelity, Stage, Strategy
+from bench.training.step_memory import CACHED, FIRST_CACHED, UNCACHED
+from strategies.base import FULL, Fidelity, Stage, Strategy
 
 CPU_DEVICE = torch.device("cpu")
 LARGEST_WORKSPACE = workspace_bytes(None)
@@ -71,12 +79,13 @@ class TraceSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class StageForecast:
-    """The peak of a training step of one stage at one fidelity."""
+class StepPeak:
+    """The peak of a training step or of inference."""
 
-    stage: str
-    fidelity: Fidelity
     peak_bytes: int
+    """Largest number of bytes held by tensors at the same time."""
+    reserved_bytes: int | None
+    """Bytes that the caching allocator has reserved on the device by then; None for a CPU."""
     kinds: dict[str, int]
     phases: dict[str, int]
     """The peak of each phase."""
@@ -85,19 +94,39 @@ class StageForecast:
 
 
 @dataclasses.dataclass(frozen=True)
-class Forecast:
-    """Predicted memory of training."""
+class StageForecast:
+    """The peak of one kind of training step of one stage at one fidelity."""
 
-    peak_bytes: int
-    """Largest number of bytes held by tensors at the same time in a training step."""
-    reserved_bytes: int | None
-    """Bytes that the caching allocator has reserved on the device by then; None for a CPU."""
+    stage: str
+    fidelity: Fidelity
+    step: str
+    """The kind of step, as in ``bench.training.step_memory``."""
+    peak: StepPeak
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """Predicted memory of training and of inference after it."""
+
     stages: tuple[StageForecast, ...]
+    inference: StepPeak
     clip_frames: int
 
     @property
     def highest(self) -> StageForecast:
-        return max(self.stages, key=lambda stage: stage.peak_bytes)
+        return max(self.stages, key=lambda stage: stage.peak.peak_bytes)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Largest number of bytes held by tensors at the same time in a training step."""
+        return self.highest.peak.peak_bytes
+
+    @property
+    def reserved_bytes(self) -> int | None:
+        """Most bytes that the caching allocator reserves in training; None for a CPU."""
+        return max(
+            (stage.peak.reserved_bytes for stage in self.stages if stage.peak.reserved_bytes), default=None
+        )
 
 
 class ForecastMeter:
@@ -124,80 +153,6 @@ def make_tracker(target: Target, *, timeline: bool = False) -> StorageTracker:
     return StorageTracker("cpu", CachingAllocator(), kernel_scratch, timeline)
 
 
-def traced_sampler(
-    detector: Detector, protocol: Protocol, classes: int, instances: int, host: torch.device
-) -> TrainingSampler:
-    """Return a sampler of one fake video that fills a window and has ``instances`` instances."""
-    geometry = detector.backbone.geometry
-    names = tuple(f"class {number}" for number in range(classes))
-    frames = torch.empty(
-        (protocol.window_clips, 3, geometry.clip_frames, protocol.image_size, protocol.image_size),
-        dtype=torch.uint8,
-        device=host,
-    )
-    seconds = protocol.window_clips * geometry.clip_frames / protocol.frames_per_second
-    length = seconds / max(1, instances)
-    found = tuple(
-        Instance(number * length, (number + 0.5) * length, names[number % classes])
-        for number in range(instances)
-    )
-    grid = time_grid(protocol.frames_per_second, geometry)
-    clips = VideoClips(frames, protocol.window_clips * geometry.steps_per_clip, grid)
-    video = Video("video", protocol.training_subset, seconds, found)
-    store = FrameStore({"video": video}, {"video": clips})
-    return TrainingSampler(store, protocol, names, 0)
-
-
-@dataclasses.dataclass(frozen=True)
-class GradientLayout:
-    """Memory layout of a parameter's gradient, which may be part of a shared storage."""
-
-    parameter: nn.Parameter
-    storage: int
-    elements: int
-    stride: tuple[int, ...]
-    offset: int
-
-
-@contextlib.contextmanager
-def recorded_gradients(module: nn.Module) -> Iterator[list[GradientLayout]]:
-    """Yield a list to which the layouts of the module's gradients are appended as they are completed."""
-    noted: list[GradientLayout] = []
-
-    def note(parameter: Tensor) -> None:
-        assert isinstance(parameter, nn.Parameter)
-        if parameter.grad is None:  # already released, which no streamed pass does
-            return
-        storage = parameter.grad.untyped_storage()
-        elements = storage.nbytes() // parameter.grad.element_size()
-        stride, offset = parameter.grad.stride(), parameter.grad.storage_offset()
-        noted.append(GradientLayout(parameter, storage._cdata, elements, stride, int(offset)))
-
-    handles = [
-        parameter.register_post_accumulate_grad_hook(note)
-        for parameter in module.parameters()
-        if parameter.requires_grad
-    ]
-    try:
-        yield noted
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def materialize_gradients(noted: list[GradientLayout], tracker: StorageTracker) -> None:
-    """Set an uninitialised gradient with the recorded layout on parameters that have none."""
-    storages: dict[int, Tensor] = {}
-    for each in noted:
-        parameter = each.parameter
-        if parameter.grad is None:
-            if each.storage not in storages:
-                storages[each.storage] = torch.empty(each.elements, dtype=parameter.dtype)
-            whole = storages[each.storage]
-            parameter.grad = whole.as_strided(parameter.shape, each.stride, each.offset)
-            tracker.label(parameter.grad, "gradient")
-
-
 def forecast_stages(
     detector: Detector,
     fresh_head: Callable[[], ActionFormer],
@@ -205,38 +160,84 @@ def forecast_stages(
     trainer: Trainer,
     tracker: StorageTracker,
 ) -> Iterator[StageForecast]:
-    """Yield the peak of a step for every stage and fidelity. Call it under fake tensors and the tracker."""
+    """Yield the peak of every kind of step, for every stage and fidelity. Call it under fake tensors."""
     meter = ForecastMeter(tracker)
+    clips = pass_clips(detector, trainer.protocol, trainer.host)
     for stage in stages:
         if stage.fresh_head:
-            detector.head = fresh_head()
-        setup = setup_stage(trainer, stage)
-        for tensor in setup.average.average if setup.average else ():
-            tracker.label(tensor, "parameter")
-        tracker.label_module(detector)
-        # The first step creates the optimizer states; one pass of clips is enough to get every gradient.
-        first = dataclasses.replace(trainer, run_at_most=trainer.run_at_most and 1)
-        with recorded_gradients(detector.backbone) as noted:
-            first.step(0, stage.fidelities[0], setup.uncached, setup.optimizer, meter)
-        later = trainer
-        if trainer.run_at_most and not trainer.world.sharded:
-            make_gradients = functools.partial(materialize_gradients, noted, tracker)
-            later = dataclasses.replace(trainer, make_gradients=make_gradients)
-        for fidelity in dict.fromkeys(stage.fidelities):
-            tracker.label_buffers(detector)
-            tracker.reset_peaks()
-            later.step(1, fidelity, setup.uncached, setup.optimizer, meter)
-            highest = max(tracker.peaks.values(), key=lambda moment: moment.total)
-            yield StageForecast(
-                stage.name,
-                fidelity,
-                highest.total,
-                {kind: size for kind, size in highest.kinds.items() if size},
-                {name: moment.total for name, moment in tracker.peaks.items()},
-                tuple(tracker.timeline or ()),
-            )
+            head = fresh_head()
+            move_to_device(head, tracker)
+            detector.head = head
+        if tracker.allocator is not None:
+            tracker.allocator.empty_cache()  # as the meter of a run does
+        with tracker:
+            setup = setup_stage(trainer, stage)
+            for tensor in setup.average.average if setup.average else ():
+                tracker.label(tensor, "parameter")
+            tracker.label_module(detector)
+            # The first step creates the optimizer states; one pass of clips is enough to get every gradient.
+            first = dataclasses.replace(trainer, run_at_most=trainer.run_at_most and 1)
+            with recorded_gradients(detector.backbone) as noted:
+                first.step(0, stage.fidelities[0], setup.uncached, setup.optimizer, meter)
+            later = trainer
+            if trainer.run_at_most and not trainer.world.sharded:
+                make_gradients = functools.partial(materialize_gradients, noted, tracker)
+                later = dataclasses.replace(trainer, make_gradients=make_gradients)
+        kinds: list[tuple[Fidelity, str, EncodingCache | None]] = [
+            (fidelity, UNCACHED, setup.uncached) for fidelity in dict.fromkeys(stage.fidelities)
+        ]
+        if setup.cache is not None and setup.cache.keep and FULL in stage.fidelities:
+            cache = TracedCache(setup.cache, clips)
+            kinds += [(FULL, FIRST_CACHED, cache), (FULL, CACHED, cache)]
+        for fidelity, kind, used in kinds:
+            computing = used.computing() if used and kind == FIRST_CACHED else contextlib.nullcontext()
+            with tracker, computing:
+                tracker.label_buffers(detector)
+                tracker.reset_peaks()
+                later.step(1, fidelity, used, setup.optimizer, meter)
+                if setup.average:
+                    with meter.phase("optimizer"):
+                        setup.average.update()
+            yield StageForecast(stage.name, fidelity, kind, peak_of(tracker))
         tracker.close()
-        setup.optimizer.close()
+        setup.close()
+
+
+def forecast_inference(detector: Detector, trainer: Trainer, tracker: StorageTracker) -> StepPeak:
+    """Return the peak of inference on a window of a video. Call it under fake tensors, after training.
+
+    Longer videos do not take more: the device holds one pass of clips, or the encodings of one window.
+    """
+    clips = pass_clips(detector, trainer.protocol, trainer.host)
+    if trainer.world.sharded:
+        unshard(detector)
+    detector.eval()
+    passes = trainer.passes(trainer.protocol.frozen_clips)
+    cache = TracedCache(EncodingCache(detector.backbone, trainer.store, passes), clips)
+    if tracker.allocator is not None:
+        tracker.allocator.empty_cache()
+    with tracker, tracker.phase("inference"), cache.computing():
+        tracker.label_module(detector)
+        tracker.reset_peaks()
+        tracker.label_buffers(detector)
+        [name] = trainer.store.videos
+        window = Window(name, 0, trainer.protocol.window_clips)
+        outputs = window_outputs(detector, trainer.protocol, cache, window, CPU_DEVICE)
+        detector.head.scored(outputs)
+    tracker.close()
+    return peak_of(tracker)
+
+
+def peak_of(tracker: StorageTracker) -> StepPeak:
+    """Return the highest peak since the tracker's peaks were reset."""
+    highest = max(tracker.peaks.values(), key=lambda moment: moment.total)
+    return StepPeak(
+        highest.total,
+        tracker.allocator.reserved if tracker.allocator else None,
+        {kind: size for kind, size in highest.kinds.items() if size},
+        {name: moment.total for name, moment in tracker.peaks.items()},
+        tuple(tracker.timeline or ()),
+    )
 
 
 def forecast(
@@ -255,24 +256,24 @@ def forecast(
     host = torch.device("cpu" if target.device == "cpu" else "meta")
     mesh = fake_mesh(world) if world.sharded else None
     with FakeTensorMode(allow_non_fake_inputs=True):
+        # Built and cast on the host, then moved, as in a run: the allocator sees only the final tensors.
+        if build is None:
+            detector, fresh_head, _ = build_detector(model, None, strategy, protocol, settings.classes, 0)
+        else:
+            detector, fresh_head = build()
+        lower_frozen_weights(detector, strategy.stages(), protocol)
+        move_to_device(detector, tracker)
         with tracker:
-            if build is None:
-                detector, fresh_head, _ = build_detector(model, None, strategy, protocol, settings.classes, 0)
-            else:
-                detector, fresh_head = build()
-            lower_frozen_weights(detector, strategy.stages(), protocol)
             if mesh is not None:
                 shard(detector, strategy.stages(), mesh)
             workspace = _workspace(target, tracker)
         sampler = traced_sampler(detector, protocol, settings.classes, settings.instances, host)
         trainer = Trainer(detector, protocol, sampler, CPU_DEVICE, host, target.device)
         trainer = dataclasses.replace(trainer, run_at_most=settings.passes_run, world=world)
-        with tracker:
-            stages = tuple(forecast_stages(detector, fresh_head, strategy.stages(), trainer, tracker))
+        stages = tuple(forecast_stages(detector, fresh_head, strategy.stages(), trainer, tracker))
+        inference = forecast_inference(detector, trainer, tracker)
         del workspace
-    clip_frames = detector.backbone.geometry.clip_frames
-    reserved = tracker.allocator.reserved if tracker.allocator else None
-    return Forecast(max(stage.peak_bytes for stage in stages), reserved, stages, clip_frames)
+    return Forecast(stages, inference, detector.backbone.geometry.clip_frames)
 
 
 def fake_mesh(world: World) -> DeviceMesh:

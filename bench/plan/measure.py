@@ -16,8 +16,8 @@ from bench.config.overrides import override
 from bench.config.presets import default_protocol
 from bench.data.clips import VideoClips
 from bench.memory.meter import MemoryMeter, MemoryReading, NoMeter
-from bench.plan.forecast import traced_sampler
 from bench.plan.request import ForecastRequest, run_forecast
+from bench.plan.traced import traced_sampler
 from bench.records.environment import describe
 from bench.records.failure import failure
 from bench.training.detector import build_detector, lower_frozen_weights

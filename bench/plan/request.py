@@ -80,19 +80,26 @@ def run_forecast(question: ForecastRequest) -> dict[str, Any]:
         "device": question.device,
         "predicted_peak_bytes": found.peak_bytes,
         "predicted_reserved_bytes": found.reserved_bytes,
-        "kinds": highest.kinds,
-        "phases": highest.phases,
+        "step": highest.step,
+        "kinds": highest.peak.kinds,
+        "phases": highest.peak.phases,
         "stages": [
             {
                 "stage": stage.stage,
                 "fidelity": dataclasses.asdict(stage.fidelity),
-                "predicted_peak_bytes": stage.peak_bytes,
-                "kinds": stage.kinds,
+                "step": stage.step,
+                "predicted_peak_bytes": stage.peak.peak_bytes,
+                "kinds": stage.peak.kinds,
             }
             for stage in found.stages
         ],
+        "inference": {
+            "predicted_peak_bytes": found.inference.peak_bytes,
+            "predicted_reserved_bytes": found.inference.reserved_bytes,
+            "kinds": found.inference.kinds,
+        },
         "trace_seconds": round(time.perf_counter() - started, 2),
-        **({"timeline": thinned(highest.timeline)} if question.timeline else {}),
+        **({"timeline": thinned(highest.peak.timeline)} if question.timeline else {}),
     }
 
 

@@ -45,7 +45,15 @@ def forecast_request(run: ResolvedRun) -> ForecastRequest:
 
 def predict(run: ResolvedRun) -> dict[str, Any]:
     """Return the record's field ``forecast``: predicted bytes, or the reason why there is no forecast."""
-    names = ("predicted_peak_bytes", "predicted_reserved_bytes", "kinds", "phases", "stages")
+    names = (
+        "predicted_peak_bytes",
+        "predicted_reserved_bytes",
+        "step",
+        "kinds",
+        "phases",
+        "stages",
+        "inference",
+    )
     try:
         row = run_forecast(forecast_request(run))
     except Exception as error:  # a strategy that cannot be traced, or fails: the run reports it

@@ -14,9 +14,10 @@ from bench.config.protocol import Protocol
 from bench.data.frame_store import FrameStore
 from bench.data.windows import Window, window_mask
 from bench.detection import ClassScores, fuse, soft_nms
-from bench.features.cache import EncodingCache, EncodingStorage
+from bench.features.cache import MEMORY_ONLY, EncodingCache, EncodingStorage
 from bench.features.encode import ClipPasses, autocast
 from bench.memory.meter import AllocatorPeaks, MemoryMeter, MemoryReading
+from bench.models.actionformer.model import Outputs
 from bench.training.detector import Detector
 from bench.training.distributed.fsdp import local_shards
 from bench.training.distributed.processes import ALONE, World
@@ -48,6 +49,18 @@ class VideoDetections:
         ]
 
 
+@torch.no_grad()
+def window_outputs(
+    detector: Detector, protocol: Protocol, cache: EncodingCache, window: Window, device: torch.device
+) -> Outputs:
+    """Return the head's outputs for a window, on ``device``."""
+    mask = window_mask(window, cache.store.clips[window.video])[None].to(device)
+    with autocast(device, protocol.precision):
+        features = detector.backbone.fuse(cache.batch([window], device), mask)
+        outputs: Outputs = detector.head(features, mask)
+    return outputs
+
+
 def detect(
     detector: Detector,
     store: FrameStore,
@@ -63,14 +76,11 @@ def detect(
     segments, scores, labels = [], [], []
     for start in window_starts(clips.count, protocol.window_clips, stride):
         window = Window(name, start, protocol.window_clips)
-        mask = window_mask(window, clips)[None].to(device)
-        with torch.no_grad(), autocast(device, protocol.precision):
-            features = detector.backbone.fuse(cache.batch([window], device), mask)
-            found = detector.head.detections(detector.head(features, mask))[0]
-        steps = found[0].float().cpu().numpy().astype(np.float64) + start * grid.steps_per_clip
+        found = detector.head.detections(window_outputs(detector, protocol, cache, window, device))[0]
+        steps = found[0].astype(np.float64) + start * grid.steps_per_clip
         segments.append(np.asarray(grid.seconds(steps)).clip(0, duration))
-        scores.append(found[1].float().cpu().numpy())
-        labels.append(found[2].cpu().numpy())
+        scores.append(found[1])
+        labels.append(found[2])
     merged = soft_nms(
         np.concatenate(segments),
         np.concatenate(scores),
@@ -86,7 +96,7 @@ def detect_all(
     protocol: Protocol,
     device: torch.device,
     progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
-    storage: EncodingStorage = EncodingStorage(),
+    storage: EncodingStorage = MEMORY_ONLY,
     world: World = ALONE,
 ) -> tuple[list[VideoDetections], MemoryReading | None]:
     """Return the detections of every video of ``store`` and the memory peak of the longest video.

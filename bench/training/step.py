@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from bench.config.protocol import Protocol
 from bench.data.frame_store import FrameStore
 from bench.data.windows import TrainingSampler, Window, window_mask
-from bench.features.cache import EncodingCache, EncodingStorage, batch_clips
+from bench.features.cache import MEMORY_ONLY, EncodingCache, EncodingStorage, batch_clips
 from bench.features.encode import ClipPasses, autocast, encode_frozen
 from bench.features.fidelity import interpolate_steps, keep_snippets, reduced_mask
 from bench.features.streamed import encode_streamed
@@ -46,7 +46,7 @@ class Trainer:
     """For forecasts: number of passes of clips that are run (``bench.features.encode.ClipPasses``)."""
     make_gradients: Callable[[], None] | None = None
     """For forecasts: creates the gradients that a streamed pass expects (``bench.features.streamed``)."""
-    storage: EncodingStorage = EncodingStorage()
+    storage: EncodingStorage = MEMORY_ONLY
     """Where encodings are kept."""
     world: World = ALONE
     """The processes that share every batch."""

@@ -32,9 +32,7 @@ class StageMeters:
     most instances is measured in addition, as the memory of a step depends on its number of instances only.
     """
 
-    def __init__(
-        self, trainer: Trainer, stage: Stage, setup: StageSetup, history: TrainingHistory
-    ) -> None:
+    def __init__(self, trainer: Trainer, stage: Stage, setup: StageSetup, history: TrainingHistory) -> None:
         self.trainer = trainer
         self.stage = stage
         self.setup = setup

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from bench.io.errors import InputError
 from bench.models.actionformer.config import HeadConfig
+from bench.models.actionformer.decoding import Detections, LevelScores, decode
 from bench.models.actionformer.layers import LayerNorm, MaskedConv1D, Scale, TransformerBlock
 from bench.models.actionformer.losses import Losses, head_losses
 from bench.models.actionformer.points import HeadTargets, assign, level_points
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from bench.models.pretrained import LoadAudit
 
 Outputs = tuple[tuple[Tensor, Tensor, Tensor], ...]
-Detections = tuple[Tensor, Tensor, Tensor]
 
 
 class ConvTransformerBackbone(nn.Module):
@@ -267,32 +267,17 @@ class ActionFormer(nn.Module):
         return losses
 
     @torch.no_grad()
+    def scored(self, outputs: Outputs) -> list[LevelScores]:
+        """Return the scores of every level: what of ``detections`` is computed on the device."""
+        return [
+            LevelScores(level, logits.float().sigmoid() * mask[..., None], offsets.float())
+            for level, (logits, offsets, mask) in zip(self.points(outputs), outputs, strict=True)
+        ]
+
     def detections(self, outputs: Outputs) -> list[Detections]:
         """Return per window segments (n, 2) in steps of the feature grid, scores (n,) and labels (n,).
 
         Per level the best ``pre_nms_topk`` pairs of point and class above ``pre_nms_thresh`` are decoded, and
         those longer than ``duration_thresh`` are kept. NMS is done by ``bench.detection``.
         """
-        points = self.points(outputs)
-        return [
-            self._decode(points, [(a[row], b[row], c[row]) for a, b, c in outputs])
-            for row in range(outputs[0][0].shape[0])
-        ]
-
-    def _decode(self, points: list[Tensor], window: list[tuple[Tensor, Tensor, Tensor]]) -> Detections:
-        test, classes = self.config.test_cfg, self.config.num_classes
-        found: list[Detections] = []
-        for level, (logits, offsets, mask) in zip(points, window, strict=True):
-            probability = (logits.float().sigmoid() * mask[:, None]).flatten()
-            order = (probability > test.pre_nms_thresh).nonzero()[:, 0]
-            scores, rank = probability[order].sort(descending=True, stable=True)
-            best = order[rank[: test.pre_nms_topk]]
-            where = torch.div(best, classes, rounding_mode="floor")
-            position, stride = level[where, 0], level[where, 3]
-            start = position - offsets[where, 0].float() * stride
-            end = position + offsets[where, 1].float() * stride
-            keep = (end - start) > test.duration_thresh
-            segments = torch.stack((start, end), dim=1)
-            found.append((segments[keep], scores[: len(best)][keep], (best % classes)[keep]))
-        segments, scores, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return segments, scores, labels
+        return decode([level.on_host() for level in self.scored(outputs)], self.config.test_cfg)
