@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol as Interface
@@ -53,8 +54,11 @@ class Clips(Interface):
     def pick(self, indices: NDArray[np.int64]) -> Tensor:
         """Return a new (n, 3, T, H, W) uint8 tensor for consecutive clip numbers; the last may repeat."""
 
-    def part(self, first: int, last: int) -> Tensor:
-        """Return the clips ``first`` to ``last - 1``; they must not be written to."""
+    def part(self, first: int, last: int) -> NDArray[np.uint8]:
+        """Return the clips ``first`` to ``last - 1``, (n, 3, T, H, W); they must not be written to.
+
+        An array, because a tensor of it would count as memory of the step that creates it.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,14 +76,15 @@ class VideoClips:
 
     @property
     def clip_bytes(self) -> int:
-        return self.frames[0].numel()
+        return math.prod(self.frames.shape[1:])
 
     def pick(self, indices: NDArray[np.int64]) -> Tensor:
         return self.frames[torch.from_numpy(indices)]
 
-    def part(self, first: int, last: int) -> Tensor:
-        # Outside of torch's operations, as those of a file: a view would count as the whole video.
-        return torch.from_numpy(self.frames.numpy()[first:last])
+    def part(self, first: int, last: int) -> NDArray[np.uint8]:
+        # Not ``numpy()``, which is an operation whose result would count as the whole video.
+        frames: NDArray[np.uint8] = np.asarray(np.from_dlpack(self.frames), np.uint8)
+        return frames[first:last]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,11 +116,10 @@ class FileClips:
 
     def pick(self, indices: NDArray[np.int64]) -> Tensor:
         first, last = int(indices[0]), int(indices[-1]) + 1
-        return self.part(first, last)[torch.from_numpy(indices - first)]
+        return torch.from_numpy(self.part(first, last)[indices - first])
 
-    def part(self, first: int, last: int) -> Tensor:
-        # Created outside of torch's operations: frames are not counted as memory of the step.
-        return torch.from_numpy(self.loader.part(self, first, last))
+    def part(self, first: int, last: int) -> NDArray[np.uint8]:
+        return self.loader.part(self, first, last)
 
     def decode(self, first: int, last: int) -> NDArray[np.uint8]:
         """Decode and return the clips ``first`` to ``last - 1``, (n, 3, T, H, W).

@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from bench.config.protocol import Protocol
 from bench.data.clips import Clips, FileClips, file_clips, parts
 from bench.data.frame_loader import FrameLoader
@@ -73,6 +75,6 @@ def pictures_sha256(
         store.expect([(other, number, number + 1) for other in soon for number in sample[other]])
         digest.update(name.encode())
         for number in sample[name]:
-            digest.update(store.clips[name].part(number, number + 1).contiguous().numpy().data)
+            digest.update(np.ascontiguousarray(store.clips[name].part(number, number + 1)).data)
         progress(done + 1, len(names))
     return digest.hexdigest()

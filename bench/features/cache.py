@@ -65,6 +65,8 @@ class EncodingCache:
         self.memory_bytes = default_cache_bytes() if budget is None else budget
         self._kept: OrderedDict[tuple[str, int], HostEncodings] = OrderedDict()
         self._kept_bytes = 0
+        self.computed = 0
+        """Number of passes that were computed."""
         self._reading = True
         self._not_on_disk = sum(clips.count for clips in store.clips.values())
 
@@ -78,12 +80,17 @@ class EncodingCache:
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """Compute inside the block what would be read from disk: its memory is then that of a first use."""
+        """Compute inside the block what is in memory or on disk: its memory is then that of a first use."""
         self._reading = False
         try:
             yield
         finally:
             self._reading = True
+
+    def load(self, windows: Sequence[Window]) -> None:
+        """Bring the encodings of windows into host memory, as far as they fit."""
+        for _ in self._passes_of(self._uses(windows)):
+            pass
 
     def drop(self, name: str) -> None:
         """Remove a video that is not needed again."""
@@ -97,14 +104,7 @@ class EncodingCache:
 
     def _gathered(self, windows: Sequence[Window]) -> HostEncodings:
         """Return the encodings of windows, (B, S, ...), copied from those of passes."""
-        size = self.passes.size
-        uses: dict[tuple[str, int], list[tuple[int, NDArray[np.int64], NDArray[np.int64]]]] = {}
-        for row, window in enumerate(windows):
-            numbers = window.indices(self.store.clips[window.video].count)
-            passes = numbers // size
-            for steps in np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(passes)) + 1):
-                key = (window.video, int(passes[steps[0]]))
-                uses.setdefault(key, []).append((row, steps, numbers[steps] % size))
+        uses = self._uses(windows)
         whole: HostEncodings | None = None
         for key, encoded in self._passes_of(uses):
             if whole is None:
@@ -117,13 +117,30 @@ class EncodingCache:
         assert whole is not None
         return whole
 
+    def _numbers(self, window: Window) -> NDArray[np.int64]:
+        return window.indices(self.store.clips[window.video].count)
+
+    def _uses(
+        self, windows: Sequence[Window]
+    ) -> dict[tuple[str, int], list[tuple[int, NDArray[np.int64], NDArray[np.int64]]]]:
+        """Return for each pass (video, number) where it is used: row, steps of the row, clips of the pass."""
+        size = self.passes.size
+        uses: dict[tuple[str, int], list[tuple[int, NDArray[np.int64], NDArray[np.int64]]]] = {}
+        for row, window in enumerate(windows):
+            numbers = self._numbers(window)
+            passes = numbers // size
+            for steps in np.split(np.arange(len(numbers)), np.flatnonzero(np.diff(passes)) + 1):
+                key = (window.video, int(passes[steps[0]]))
+                uses.setdefault(key, []).append((row, steps, numbers[steps] % size))
+        return uses
+
     def _passes_of(
         self, needed: Iterable[tuple[str, int]]
     ) -> Iterator[tuple[tuple[str, int], HostEncodings]]:
         """Yield the encodings of passes (video, number), those that are to be computed last."""
         missing = []
         for key in needed:
-            if (found := self._kept.get(key)) is not None:
+            if self._reading and (found := self._kept.get(key)) is not None:
                 self._kept.move_to_end(key)
                 yield key, found
             elif (found := self._read(key)) is not None:
@@ -149,12 +166,13 @@ class EncodingCache:
         for index, (name, first, last) in enumerate(runs):
             self.store.expect(runs[index : index + 1 + max(1, self.store.ahead)])
             started = time.perf_counter()
-            frames = self.store.clips[name].part(first, last).numpy()
+            frames = self.store.clips[name].part(first, last)
             loading = (time.perf_counter() - started) * size / (last - first)
             encodings = encode_to_host(self.backbone, frames, self.passes)
             for number in range(first // size, -(-last // size)):
                 started = time.perf_counter()
                 key, encoded = (name, number), next(encodings)
+                self.computed += 1
                 seconds = time.perf_counter() - started + loading
                 self._keep(key, encoded)
                 if self.disk and self.disk.write(self._disk_key(key), encoded, seconds, self._not_on_disk):
@@ -181,7 +199,7 @@ class EncodingCache:
         return PassKey(clips.source, clips.count, key[1])
 
     def _keep(self, key: tuple[str, int], encoded: HostEncodings) -> None:
-        if encoded.nbytes > self.memory_bytes:
+        if encoded.nbytes > self.memory_bytes or key in self._kept:
             return
         self._kept[key] = encoded
         self._kept_bytes += encoded.nbytes

@@ -128,5 +128,6 @@ def encode_to_host(
     for first in range(0, len(frames), passes.size):
         rows = np.minimum(np.arange(first, first + passes.size), len(frames) - 1)
         encoded = passes.encode(backbone, torch.from_numpy(frames[rows]))
-        yield HostEncodings.of(encoded, min(passes.size, len(frames) - first))
-        del encoded
+        found = HostEncodings.of(encoded, min(passes.size, len(frames) - first))
+        del encoded  # not held by the generator while it waits
+        yield found

@@ -18,6 +18,12 @@ DIRTY_BYTES = 200 * 2**20
 """If other processes use more than this, a GPU is not idle; desktops and monitoring tools use less."""
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait for all work that was launched on ``device``, so that a clock read afterwards includes it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def nvml_handle(device: torch.device) -> Any:
     """Return NVML's handle of a CUDA device, independent of CUDA_VISIBLE_DEVICES; raise NVMLError."""
     import pynvml

@@ -32,7 +32,6 @@ from bench.plan.traced import (
     TracedCache,
     materialize_gradients,
     move_to_device,
-    pass_clips,
     recorded_gradients,
     traced_sampler,
 )
@@ -162,7 +161,6 @@ def forecast_stages(
 ) -> Iterator[StageForecast]:
     """Yield the peak of every kind of step, for every stage and fidelity. Call it under fake tensors."""
     meter = ForecastMeter(tracker)
-    clips = pass_clips(detector, trainer.protocol, trainer.host)
     for stage in stages:
         if stage.fresh_head:
             head = fresh_head()
@@ -187,7 +185,7 @@ def forecast_stages(
             (fidelity, UNCACHED, setup.uncached) for fidelity in dict.fromkeys(stage.fidelities)
         ]
         if setup.cache is not None and setup.cache.keep and FULL in stage.fidelities:
-            cache = TracedCache(setup.cache, clips)
+            cache = TracedCache(setup.cache, trainer.host)
             kinds += [(FULL, FIRST_CACHED, cache), (FULL, CACHED, cache)]
         for fidelity, kind, used in kinds:
             computing = used.computing() if used and kind == FIRST_CACHED else contextlib.nullcontext()
@@ -208,12 +206,11 @@ def forecast_inference(detector: Detector, trainer: Trainer, tracker: StorageTra
 
     Longer videos do not take more: the device holds one pass of clips, or the encodings of one window.
     """
-    clips = pass_clips(detector, trainer.protocol, trainer.host)
     if trainer.world.sharded:
         unshard(detector)
     detector.eval()
     passes = trainer.passes(trainer.protocol.frozen_clips)
-    cache = TracedCache(EncodingCache(detector.backbone, trainer.store, passes), clips)
+    cache = TracedCache(EncodingCache(detector.backbone, trainer.store, passes), trainer.host)
     if tracker.allocator is not None:
         tracker.allocator.empty_cache()
     with tracker, tracker.phase("inference"), cache.computing():

@@ -1,4 +1,4 @@
-"""Stand-ins for parts of a run in a traced step: a video, cached encodings, gradients, the move to a device."""
+"""Stand-ins for parts of a run in a traced step: a video, encodings, gradients, a move to a device."""
 
 from __future__ import annotations
 
@@ -101,26 +101,26 @@ class TracedCache(EncodingCache):
     In a ``computing`` block a batch is computed, of which one pass represents all; else it is read.
     """
 
-    def __init__(self, cache: EncodingCache, clips: Tensor) -> None:
-        """``clips`` are those of a pass, (n, 3, T, H, W) uint8 on the host."""
+    def __init__(self, cache: EncodingCache, host: torch.device) -> None:
+        """``host`` is the device that stands in for the host."""
         super().__init__(cache.backbone, cache.store, cache.passes)
-        self.clips = clips
+        self.host = host
         self.layout: list[tuple[torch.Size, torch.dtype]] = []
 
     @torch.no_grad()
     def batch(self, windows: Sequence[Window], device: torch.device) -> Encoded:
         if not self._reading:
-            encoded = self.passes.encode(self.backbone, self.clips)
+            clips = self.store.clips[windows[0].video]
+            assert isinstance(clips, VideoClips)
+            shape = (self.passes.size, *clips.frames.shape[1:])
+            # A pass is padded to its full size, also where the video has fewer clips.
+            encoded = self.passes.encode(
+                self.backbone, torch.empty(shape, dtype=torch.uint8, device=self.host)
+            )
             self.layout = [(part.shape[1:], part.dtype) for part in encoded]
             del encoded
-        shape = (len(windows), windows[0].clips)
-        return tuple(torch.empty((*shape, *rest), dtype=dtype) for rest, dtype in self.layout)
-
-
-def pass_clips(detector: Detector, protocol: Protocol, host: torch.device) -> Tensor:
-    """Return the clips of a pass through a frozen backbone, (n, 3, T, H, W) uint8 without data."""
-    size, frames = protocol.image_size, detector.backbone.geometry.clip_frames
-    return torch.empty((protocol.frozen_clips, 3, frames, size, size), dtype=torch.uint8, device=host)
+        batch = (len(windows), windows[0].clips)
+        return tuple(torch.empty((*batch, *rest), dtype=dtype) for rest, dtype in self.layout)
 
 
 def move_to_device(module: nn.Module, tracker: StorageTracker) -> None:

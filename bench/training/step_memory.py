@@ -1,9 +1,10 @@
 """Which steps of a stage run under the memory meter, their peaks, and the time of the others.
 
 A stage has up to three kinds of steps at a fidelity. In ``uncached`` steps the backbone runs on the whole
-batch: the first steps, and all steps if the backbone is trained or nothing may be cached. In the ``first
-cached`` step encodings are computed for the cache, a few clips at a time; ``cached`` steps read them. The
-peaks of all kinds are reported, so that the largest is that of the stage.
+batch: the first steps, and all steps if the backbone is trained or nothing may be cached. In ``first cached``
+steps encodings are computed for the cache, a few clips at a time; ``cached`` steps read them. The peaks of
+all kinds are reported, so that the largest is that of the stage. Which steps are measured, and whether they
+compute or read encodings, does not depend on what is on disk.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-import torch
-
+from bench.data.windows import Window
 from bench.features.cache import EncodingCache
+from bench.memory.device import synchronize
 from bench.memory.meter import AllocatorPeaks, MemoryMeter, MemoryReading, Meter, NoMeter
 from bench.training.history import StageMemory, TrainingHistory
 from bench.training.step import StageSetup, Trainer
@@ -29,7 +30,7 @@ class StageMeters:
     """The meters of one stage's steps; results go to ``history``.
 
     On CUDA, the allocator's peaks of all other steps are read too. On a CPU the step whose windows have the
-    most instances is measured in addition, as the memory of a step depends on its number of instances only.
+    most instances is measured in addition, as the memory of steps of one kind depends on nothing else.
     """
 
     def __init__(self, trainer: Trainer, stage: Stage, setup: StageSetup, history: TrainingHistory) -> None:
@@ -46,8 +47,7 @@ class StageMeters:
         sampler, most = self.trainer.sampler, dict[Fidelity, tuple[tuple[int, int], int]]()
         for number in range(first, end):
             fidelity = self.stage.fidelity_at(number - first, sampler.steps_per_epoch)
-            windows = self.trainer.world.part(sampler.windows(number))
-            counts = [len(sampler.targets(window).labels) for window in windows]
+            counts = [len(sampler.targets(window).labels) for window in self._windows(number)]
             found = ((max(counts), sum(counts)), number)
             most[fidelity] = max(most.get(fidelity, found), found)
         self._busiest = {number for _, number in most.values()}
@@ -55,39 +55,53 @@ class StageMeters:
     @contextlib.contextmanager
     def step(self, number: int, fidelity: Fidelity) -> Iterator[tuple[Meter, EncodingCache | None]]:
         """Yield the meter and the cache of a step; measure its memory or its time."""
-        kind, measured = self._kind(fidelity), self.history.measured
-        fills = kind == FIRST_CACHED
-        first = measured.count((fidelity, kind)) < (UNCACHED_STEPS if kind == UNCACHED else 1)
-        cache = self.setup.uncached if kind == UNCACHED else self.setup.cache
-        if first or number in self._busiest:
-            measured.append((fidelity, kind))
-            with (
-                MemoryMeter(self.trainer.device).watching(
-                    self.trainer.detector,
-                    self.setup.optimizer,
-                    parameters=self.setup.parameters_beside(self.trainer.detector),
-                ) as meter,
-                cache.computing() if cache and fills else contextlib.nullcontext(),
-            ):
+        kind = self._next_kind(number, fidelity)
+        cache = self.setup.uncached if kind == UNCACHED else self._cache(fidelity) or self.setup.uncached
+        if kind is not None:
+            self.history.measured.append((fidelity, kind))
+            if kind == CACHED and cache is not None:
+                cache.load(self._windows(number))
+        computed = cache.computed if cache else 0
+        if kind is not None:
+            with self._meter() as meter, _state(cache, kind):
                 yield meter, cache
-            self._add(fidelity, kind, meter.reading())
+            # Encodings that do not fit into host memory are computed again.
+            again = kind == CACHED and cache is not None and cache.computed > computed
+            self._add(fidelity, FIRST_CACHED if again else kind, meter.reading())
             return
         peaks, started = AllocatorPeaks(self.trainer.device), time.perf_counter()
         with peaks.watching():
             yield NoMeter(), cache
-        if self.trainer.device.type == "cuda":
-            torch.cuda.synchronize(self.trainer.device)
+        synchronize(self.trainer.device)
         self.history.times.append(time.perf_counter() - started)
-        self._add(fidelity, kind, peaks)
+        if peaks.allocated is not None:
+            kind = UNCACHED if cache is None or not cache.keep else CACHED
+            self._add(fidelity, FIRST_CACHED if cache and cache.computed > computed else kind, peaks)
 
-    def _kind(self, fidelity: Fidelity) -> str:
-        """Return the kind of the next step at a fidelity."""
-        cache, measured = self.setup.cache, self.history.measured
+    def _windows(self, number: int) -> list[Window]:
+        return list(self.trainer.world.part(self.trainer.sampler.windows(number)))
+
+    def _meter(self) -> contextlib.AbstractContextManager[MemoryMeter]:
+        detector = self.trainer.detector
+        beside = self.setup.parameters_beside(detector)
+        return MemoryMeter(self.trainer.device).watching(detector, self.setup.optimizer, parameters=beside)
+
+    def _cache(self, fidelity: Fidelity) -> EncodingCache | None:
+        """Return the cache of steps at a fidelity; None where the backbone runs in every step."""
+        cache = self.setup.cache
+        return cache if cache is not None and cache.keep and fidelity == FULL else None
+
+    def _next_kind(self, number: int, fidelity: Fidelity) -> str | None:
+        """Return the kind of the next step at a fidelity if it is measured, else None."""
+        measured = self.history.measured
         if measured.count((fidelity, UNCACHED)) < UNCACHED_STEPS:
             return UNCACHED
-        if cache is None or not cache.keep or fidelity != FULL:
-            return UNCACHED
-        return CACHED if (fidelity, FIRST_CACHED) in measured else FIRST_CACHED
+        if self._cache(fidelity) is None:
+            return UNCACHED if number in self._busiest else None
+        # The busiest step computes: its phases then have the highest peaks of all later steps.
+        if (fidelity, FIRST_CACHED) not in measured or number in self._busiest:
+            return FIRST_CACHED
+        return None if (fidelity, CACHED) in measured else CACHED
 
     def _add(self, fidelity: Fidelity, kind: str, found: MemoryReading | AllocatorPeaks) -> None:
         """Keep the higher one of a new reading and those of the same kind before it."""
@@ -101,3 +115,8 @@ class StageMeters:
                 return
         assert isinstance(found, MemoryReading)  # the first step of a kind is measured
         memory.append(StageMemory(name, fidelity, kind, found))
+
+
+def _state(cache: EncodingCache | None, kind: str) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which a step of this kind computes or reads encodings."""
+    return cache.computing() if cache and kind == FIRST_CACHED else contextlib.nullcontext()

@@ -56,7 +56,8 @@ def test_the_same_bytes_where_windows_are_augmented(name):
 
 def check(strategy, protocol):
     measured = {
-        (entry.stage, entry.fidelity): entry.reading for entry in train_tiny(strategy, protocol).log.memory
+        (entry.stage, entry.fidelity, entry.step): entry.reading
+        for entry in train_tiny(strategy, protocol).log.memory
     }
     predicted = forecast(
         "tiny",
@@ -66,11 +67,11 @@ def check(strategy, protocol):
         build=build(strategy, protocol),
     )
     for stage in predicted.stages:
-        reading = measured.pop((stage.stage, stage.fidelity), None)
+        reading = measured.pop((stage.stage, stage.fidelity, stage.step), None)
         if reading is None:  # twelve steps do not reach every fidelity of a cycle
             continue
-        assert stage.peak_bytes == reading.peak_allocated_bytes, stage
-        assert stage.kinds == reading.kinds, stage
+        assert stage.peak.peak_bytes == reading.peak_allocated_bytes, stage
+        assert stage.peak.kinds == reading.kinds, stage
     assert not measured
 
 
@@ -86,7 +87,7 @@ def test_averaged_weights_are_counted_by_both(on_host):
         for each in (protocol, dataclasses.replace(protocol, ema_decay=None))
     )
     assert with_average.peak_bytes == entry.reading.peak_allocated_bytes
-    assert with_average.highest.kinds == entry.reading.kinds
+    assert with_average.highest.peak.kinds == entry.reading.kinds
     weights = sum(p.numel() * p.element_size() for p in made()[0].parameters() if p.requires_grad)
     assert with_average.peak_bytes == without.peak_bytes + weights
 
@@ -107,5 +108,5 @@ def test_one_pass_over_made_gradients_stands_for_all_later_ones(name):
         for passes in (2, None)
     )
     for traced, real in zip(short.stages, whole.stages, strict=True):
-        assert (traced.peak_bytes, traced.kinds) == (real.peak_bytes, real.kinds)
-        assert traced.phases["backward"] == real.phases["backward"]
+        assert (traced.peak.peak_bytes, traced.peak.kinds) == (real.peak.peak_bytes, real.peak.kinds)
+        assert traced.peak.phases["backward"] == real.peak.phases["backward"]
