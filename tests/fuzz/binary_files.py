@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 
 from bench.convert_i3d import MEMBER, read_arrays, read_source
 from bench.detection import read_submission
-from bench.features.disk_cache import DiskCache
-from bench.features.encode import ClipPasses
+from bench.features.disk_cache import DiskCache, PassKey
+from bench.features.encode import ClipPasses, HostEncodings
 from bench.io.errors import InputError
 from bench.models import build_backbone
 from bench.models.pretrained import load_model
@@ -46,7 +46,7 @@ from strategies.testing import TINY_PROTOCOL, tiny_detector
 
 KINDS = ("weights", "weights", "safetensors", "kept", "unfinished", "encoding", "i3d", "gzip", "npz")
 OWNER = Fingerprint("fuzz", str(torch.__version__), "code")
-SOURCE = "0" * 64
+PASS = PassKey("0" * 64, 2, 0)
 BOMB_BYTES = 2**30
 """What a bomb unpacks to; its file has some megabytes."""
 
@@ -94,8 +94,10 @@ class Material:
             self.said.append,
             worth=float("inf"),
         )
-        self.cache.write(SOURCE, (torch.rand(3, 4), torch.rand(2)), 1.0)
-        self.encoding = self.cache._path(SOURCE).read_bytes()
+        encoded = HostEncodings.of((torch.rand(2, 3, 4), torch.rand(2, 2)), 2)
+        assert self.cache.write(PASS, encoded, 1.0, 2)
+        self.path = self.cache._file(PASS).path
+        self.encoding = self.path.read_bytes()
         self.canary = folder / "canary"
         self.canary.write_text("alive")
         self.zeros = bytes(2**20)
@@ -346,8 +348,8 @@ def readers(material: Material) -> dict[str, tuple[Callable[[Path], object], ...
             refused(material)
 
     def as_encoding(path: Path) -> None:
-        path.replace(material.cache._path(SOURCE))
-        if material.cache.read(SOURCE) is None:
+        path.replace(material.path)
+        if material.cache.read(PASS) is None:
             refused(material)
 
     def as_i3d(path: Path) -> None:

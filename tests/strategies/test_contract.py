@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from bench.data.windows import Window
 from bench.features.cache import EncodingCache
 from bench.features.encode import ClipPasses, encode_frozen
 from bench.features.fidelity import keep_snippets
@@ -202,7 +203,8 @@ def test_encoding_does_not_depend_on_how_many_clips_are_asked_for():
     store = tiny_store(backbone)
     name = "video3"
     frames = store.clips[name].frames
-    whole = EncodingCache(backbone, store, ClipPasses(2)).video(name)[0]
+    cache = EncodingCache(backbone, store, ClipPasses(2))
+    whole = cache.batch([Window(name, 0, len(frames))], torch.device("cpu"))[0][0]
     for index in range(len(frames)):
         assert torch.equal(
             encode_frozen(backbone, frames[index : index + 1], ClipPasses(2))[0][0], whole[index]

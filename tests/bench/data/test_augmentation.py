@@ -8,7 +8,7 @@ import torch
 from bench.data.augmentation import AREA, CropFlip, random_crop_flips
 from bench.data.frame_store import FrameStore
 from bench.data.windows import TrainingSampler, Window, window_frames
-from bench.features.cache import EncodingCache, batch_clips
+from bench.features.cache import EncodingCache, EncodingStorage, batch_clips
 from bench.features.disk_cache import DiskCache
 from bench.features.encode import ClipPasses, encode_frozen
 from bench.training.inference import detect_all
@@ -104,7 +104,8 @@ def test_training_never_takes_kept_encodings(name, tmp_path):
     detector, _ = tiny_detector(strategy, AUGMENTED)
     found = tiny_store(detector.backbone)
     disk = DiskCache(tmp_path, detector.backbone, ClipPasses(2), pytest.fail, worth=float("inf"))
-    trainer = Trainer(detector, AUGMENTED, sampler(found), torch.device("cpu"), disk=disk)
+    storage = EncodingStorage(disk)
+    trainer = Trainer(detector, AUGMENTED, sampler(found), torch.device("cpu"), storage=storage)
     setup = setup_stage(trainer, strategy.stages()[0])
     if name == "full-finetune":
         assert setup.cache is None
@@ -119,10 +120,10 @@ def test_a_window_with_a_view_is_not_answered_from_a_cache(store):
     backbone = tiny_vit().eval()
     cache = EncodingCache(backbone, store, ClipPasses(2))
     window = sampler(store).windows(0)[0]
-    cache.video(window.video)
+    plain = cache.batch([dataclasses.replace(window, view=None)], torch.device("cpu"))[0][0]
     (expected,) = encode_frozen(backbone, window_frames(store, window), ClipPasses(2))
-    assert torch.equal(cache.window(window)[0], expected)
-    assert not torch.equal(cache.window(dataclasses.replace(window, view=None))[0], expected)
+    assert torch.equal(cache.batch([window], torch.device("cpu"))[0][0], expected)
+    assert not torch.equal(plain, expected)
 
 
 def test_inference_keeps_encodings_and_sees_whole_frames(tmp_path):
@@ -130,11 +131,11 @@ def test_inference_keeps_encodings_and_sees_whole_frames(tmp_path):
     found = tiny_store(detector.backbone)
     disk = DiskCache(tmp_path, detector.backbone, ClipPasses(2), pytest.fail, worth=float("inf"))
     results = [
-        detect_all(detector, found, protocol, torch.device("cpu"), disk=kept)[0]
+        detect_all(detector, found, protocol, torch.device("cpu"), storage=EncodingStorage(kept))[0]
         for protocol, kept in ((TINY_PROTOCOL, None), (AUGMENTED, disk), (AUGMENTED, disk))
     ]
-    assert len(list(tmp_path.rglob("*.encoding"))) == len(found.videos) - 1  # the first is measured
-    assert disk.read_videos == len(found.videos) - 1
+    assert len(list(tmp_path.rglob("*.encoding"))) == len(found.videos)
+    assert disk.read_videos == len(found.videos) - 1  # the longest is measured, and computed each time
     scores = [[each.scores.tolist() for each in result] for result in results]
     assert scores[0] == scores[1] == scores[2]
 

@@ -22,8 +22,8 @@ from bench.data.clips import FileClips, parts
 from bench.data.frame_loader import FrameLoader
 from bench.data.frame_store import open_store, pictures_sha256
 from bench.data.windows import TrainingSampler, Window
-from bench.features.cache import batch_clips
-from bench.features.encode import ClipPasses, encode_frozen, encode_video
+from bench.features.cache import EncodingCache, batch_clips
+from bench.features.encode import ClipPasses, encode_frozen
 from bench.io.errors import InputError, StuckDecoderError
 from bench.run.__main__ import main
 from bench.speed.windows import long_video
@@ -152,12 +152,13 @@ def test_a_video_is_encoded_in_parts_by_the_same_passes(clips_at_once, dataset, 
     backbone, passes = tiny_vit().eval(), ClipPasses(3)
     with opened(dataset, 0) as (store, _):
         clips = store.clips["clip_1"]
-        borders = list(parts(clips, 3))
+        borders = list(parts(clips))
         assert [0, *(last for _, last in borders)] == [*(first for first, _ in borders), COUNT]
-        assert max(last - first for first, last in borders) <= max(3, clips_at_once)
-        (found,) = encode_video(backbone, store, "clip_1", passes)
-        (expected,) = encode_frozen(backbone, clips.part(0, COUNT), passes)
-        assert torch.equal(found, expected)
+        assert max(last - first for first, last in borders) <= clips_at_once
+        cache = EncodingCache(backbone, store, passes)
+        (found,) = cache.batch([Window("clip_1", 0, COUNT)], torch.device("cpu"))
+        (expected,) = encode_frozen(backbone, torch.from_numpy(clips.part(0, COUNT)), passes)
+        assert torch.equal(found[0], expected)
 
 
 def test_the_grid_and_the_digest_need_no_decoding(dataset, monkeypatch):
@@ -245,7 +246,7 @@ import torch
 from bench.data.clips import FileClips
 from bench.data.frame_store import FrameStore
 from bench.data.time_grid import time_grid
-from bench.features.cache import batch_clips
+from bench.features.cache import EncodingCache, batch_clips
 from bench.data.frame_loader import FrameLoader
 from bench.models.backbone import BackboneGeometry
 from bench.data.windows import Window

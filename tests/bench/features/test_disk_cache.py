@@ -8,7 +8,8 @@ import pytest
 import torch
 from conftest import run_here
 
-from bench.features.cache import EncodingCache
+from bench.data.windows import Window
+from bench.features.cache import EncodingCache, EncodingStorage
 from bench.features.disk_cache import DiskCache, state_digest
 from bench.features.encode import ClipPasses
 from bench.records.record import read_folder
@@ -51,8 +52,14 @@ def files(folder):
 
 def encodings(backbone, disk):
     store = tiny_store(backbone)
-    cache = EncodingCache(backbone, store, passes_of(TINY_PROTOCOL), disk=disk)
-    return {name: cache.video(name) for name in store.videos}
+    cache = EncodingCache(backbone, store, passes_of(TINY_PROTOCOL), storage=EncodingStorage(disk))
+    return {name: video(cache, name) for name in store.videos}
+
+
+def video(cache, name):
+    """Return the encodings of all clips of a video."""
+    whole = Window(name, 0, cache.store.clips[name].count)
+    return tuple(part[0] for part in cache.batch([whole], torch.device("cpu")))
 
 
 def equal(first, second):
@@ -75,12 +82,16 @@ def test_disk_memory_and_no_cache_give_the_same_bits(strategy, precision, opened
         train_tiny(strategy, protocol, open_disk=opened),  # reads
     ]
     assert opened.all[0].read_videos == 0
-    assert opened.all[1].read_videos == 4
+    # Measured steps compute what they use.
+    assert 0 < opened.all[1].read_videos < 4
     states = [run.detector.state_dict() for run in runs]
     for run, state in zip(runs[1:], states[1:], strict=True):
         assert run.log.losses == runs[0].log.losses
         assert all(torch.equal(state[name], value) for name, value in states[0].items())
-        assert [m.reading for m in run.log.memory] == [m.reading for m in runs[0].log.memory]
+        kinds = [entry.step for entry in run.log.memory]
+        assert kinds == ["uncached", "first cached", "cached"]
+        assert run.log.memory[0].reading == runs[1].log.memory[0].reading
+        assert [m.reading for m in run.log.memory] == [m.reading for m in runs[1].log.memory]
     assert opened.warnings == []
 
 
@@ -89,13 +100,14 @@ def test_detections_and_their_peak_are_those_without_a_cache(opened):
     store = tiny_store(detector.backbone)
 
     def found(protocol, disk):
-        results, reading = detect_all(detector, store, protocol, torch.device("cpu"), disk=disk)
+        storage = EncodingStorage(disk)
+        results, reading = detect_all(detector, store, protocol, torch.device("cpu"), storage=storage)
         return [(r.video, r.segments.tolist(), r.scores.tolist()) for r in results], reading
 
     expected = found(dataclasses.replace(TINY_PROTOCOL, cache=False), None)
     assert found(TINY_PROTOCOL, opened(detector.backbone)) == expected
     assert found(TINY_PROTOCOL, opened(detector.backbone)) == expected
-    # The first video is measured, and therefore computed.
+    # The longest video is measured, and therefore computed.
     assert opened.all[1].read_videos == len(store.videos) - 1
 
 
@@ -189,9 +201,9 @@ def test_precision_holds_whatever_the_callers_autocast():
     detector = Detector(tiny_vit().eval(), torch.nn.Identity())
     protocol = dataclasses.replace(TINY_PROTOCOL, precision="bfloat16")
     cache = EncodingCache(detector.backbone, tiny_store(detector.backbone), passes_of(protocol), keep=False)
-    plain = cache.video("video0")
+    plain = video(cache, "video0")
     with torch.autocast("cpu", torch.bfloat16):
-        equal({"video0": cache.video("video0")}, {"video0": plain})
+        equal({"video0": video(cache, "video0")}, {"video0": plain})
 
 
 def test_a_second_seed_reads_what_the_first_computed(tiny_dataset, tmp_path):
@@ -204,11 +216,17 @@ def test_a_second_seed_reads_what_the_first_computed(tiny_dataset, tmp_path):
         {record["seed"]: record for record in read_folder(tmp_path / name / "records").records}
         for name in ("one", "two")
     )
-    # Four videos to train on and two to test on, of which the first is measured.
-    assert [first[seed]["cost"]["encoded_videos_read"] for seed in (0, 1)] == [0, 5]
+    # Measured steps, and inference on the longest video, compute what they use.
+    assert first[0]["cost"]["encoded_videos_read"] == 0
+    assert 0 < first[1]["cost"]["encoded_videos_read"] < 6
     assert again[1]["cost"]["encoded_videos_read"] == 0
-    for part in ("metrics", "training", "memory"):
+    for part in ("metrics", "training"):
         assert first[1][part] == again[1][part]
+    # Where nothing is cached, all steps are uncached; seeds with and without files on disk report the same.
+    kinds = [[stage["step"] for stage in record["memory"]["stages"]] for record in (first[0], first[1])]
+    assert kinds == [["uncached", "first cached", "cached"]] * 2
+    assert {stage["step"] for stage in again[1]["memory"]["stages"]} == {"uncached"}
+    assert first[1]["memory"]["inference"] == again[1]["memory"]["inference"]
     assert str(tmp_path) not in json.dumps(first[1])
 
 

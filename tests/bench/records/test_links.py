@@ -10,8 +10,8 @@ import torch
 from made_records import folder, record
 
 from bench.detection.submission import write_submission
-from bench.features.disk_cache import DiskCache
-from bench.features.encode import ClipPasses
+from bench.features.disk_cache import DiskCache, PassKey
+from bench.features.encode import ClipPasses, HostEncodings
 from bench.io.errors import InputError
 from bench.io.writing import temp_path, write_atomically
 from bench.records.locks import locked
@@ -105,7 +105,8 @@ def test_encodings_are_not_written_where_a_link_leads(tmp_path: Path, victim: Pa
     place = cache.folder if linked == "own" else cache.folder.parent
     place.parent.mkdir(parents=True)
     place.symlink_to(victim.parent)
-    cache.write("0" * 64, (torch.zeros(3),), 1.0)
+    encoded = HostEncodings.of((torch.zeros(3, 1),), 3)
+    assert not cache.write(PassKey("0" * 64, 3, 0), encoded, 1.0, 3)
     [line] = said
     assert "leads out of" in line
 

@@ -21,7 +21,7 @@ class Oracle(nn.Module):
         return mask
 
     def detections(self, mask):
-        return [(torch.tensor([[2.0, 5.0]]), torch.tensor([0.9]), torch.tensor([1]))]
+        return [(np.array([[2.0, 5.0]]), np.array([0.9]), np.array([1]))]
 
 
 @pytest.fixture
