@@ -62,12 +62,13 @@ def parser() -> argparse.ArgumentParser:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the rows as a markdown table, in GB of 10^9 bytes."""
     cuda = rows[0]["device"] == "cuda"
-    titles = ["strategy", "backward", "predicted peak", *(["reserved"] if cuda else []), *KINDS]
+    titles = ["strategy", "backward", "predicted peak", *(["reserved"] if cuda else []), *KINDS, "inference"]
     titles += [f"fits {card}" for card in CARDS] if cuda else []
     lines = []
     for row in rows:
         sizes = [row["predicted_peak_bytes"], *([row["predicted_reserved_bytes"]] if cuda else [])]
         sizes += [row["kinds"].get(kind, 0) for kind in KINDS]
+        sizes.append(row["inference"]["predicted_peak_bytes"])
         fits = ["yes" if needed_bytes(row) <= size else "no" for size in CARDS.values()] if cuda else []
         lines.append([row["strategy"], row["backward"], *(f"{size / 1e9:.2f}" for size in sizes), *fits])
     return markdown(titles, lines, text_columns=2)
@@ -75,10 +76,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def heading(row: dict[str, Any]) -> str:
     """Return a sentence that describes the table."""
+    size = f"{row['image_size']} x {row['image_size']} pixels"
     sentence = (
-        f"Predicted peak memory of a training step in GB (10^9 bytes): {row['model']}, {row['frames']} "
-        f"frames as {row['clips']} clips, {row['image_size']} x {row['image_size']} pixels, batch "
-        f"{row['batch_size']}, {row['precision']}, {row['device']}. Kinds as they are at the peak."
+        "Predicted peak memory of a training step and of inference in GB (10^9 bytes): "
+        f"{row['model']}, {row['frames']} frames as {row['clips']} clips, {size}, batch {row['batch_size']}, "
+        f"{row['precision']}, {row['device']}. Kinds as they are at the peak of training."
     )
     if row["device"] != "cuda":
         return sentence

@@ -25,6 +25,7 @@ from bench.config.protocol import Protocol
 from bench.data.windows import Window
 from bench.features.cache import EncodingCache
 from bench.memory.allocator import CachingAllocator
+from bench.memory.constants import CACHED, FIRST_CACHED, UNCACHED
 from bench.memory.cuda_ops import follow_cuda_autocast, kernel_scratch, workspace_bytes
 from bench.memory.tracker import HasState, StorageTracker
 from bench.models.actionformer.model import ActionFormer
@@ -40,7 +41,6 @@ from bench.training.distributed.fsdp import make_mesh, shard, unshard
 from bench.training.distributed.processes import ALONE, World
 from bench.training.inference import window_outputs
 from bench.training.step import Trainer, setup_stage
-from bench.training.step_memory import CACHED, FIRST_CACHED, UNCACHED
 from strategies.base import FULL, Fidelity, Stage, Strategy
 
 CPU_DEVICE = torch.device("cpu")

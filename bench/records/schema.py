@@ -145,12 +145,14 @@ class Stage(Struct):
     stage: Name
     fidelity: Fidelity
     peak_allocated_bytes: Whole
+    step: Name | UnsetType = UNSET
 
 
 class Inference(Struct):
-    """Peak memory of the evaluation."""
+    """Peak memory of the evaluation, measured and predicted."""
 
     peak_allocated_bytes: Whole
+    predicted_peak_bytes: Positive | None = None
 
 
 class Memory(Struct):
@@ -159,6 +161,7 @@ class Memory(Struct):
     peak_allocated_bytes: Positive
     inference: Inference
     predicted_peak_bytes: Positive | None = None
+    step: Name | UnsetType = UNSET
     kinds: Counts | UnsetType = UNSET
     stages: Annotated[list[Stage], LIST] | UnsetType = UNSET
 

@@ -66,9 +66,10 @@ def check_fits_device(prediction: dict[str, Any], device: torch.device) -> None:
 
     Memory that the allocator reserves beyond them is not counted: it is released before an allocation fails.
     """
-    peak, capacity = prediction["predicted_peak_bytes"], capacity_bytes(device)
-    if peak is None or capacity is None:
+    capacity = capacity_bytes(device)
+    if prediction["predicted_peak_bytes"] is None or capacity is None:
         return
+    peak = _larger_peak(prediction)
     if peak + (CONTEXT_BYTES if device.type == "cuda" else 0) > capacity:
         sizes = f"{peak / 1e9:.0f} GB on {capacity / 1e9:.0f}"
         raise PredictedOutOfMemoryError(f"predicted out of memory ({sizes}); --force tries it")
@@ -88,7 +89,7 @@ def fit_micro_batch(runs: Sequence[ResolvedRun], gib: float) -> list[ResolvedRun
             tried = [_streamed(run, clips) for run in firsts]
             rows = run_forecasts([forecast_request(run) for run in tried], pool)
             needed = {
-                row["strategy"]: needed_bytes(row) if row["device"] == "cuda" else row["predicted_peak_bytes"]
+                row["strategy"]: needed_bytes(row) if row["device"] == "cuda" else _larger_peak(row)
                 for row in rows
             }
             if max(needed.values()) > limit:
@@ -102,6 +103,11 @@ def fit_micro_batch(runs: Sequence[ResolvedRun], gib: float) -> list[ResolvedRun
             "with one clip at a time"
         )
     return chosen
+
+
+def _larger_peak(row: dict[str, Any]) -> int:
+    """Return the larger one of the predicted peaks of training and of inference."""
+    return max(int(row["predicted_peak_bytes"]), int(row["inference"]["predicted_peak_bytes"]))
 
 
 def _streamed(run: ResolvedRun, clips: int) -> ResolvedRun:

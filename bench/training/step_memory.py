@@ -15,13 +15,13 @@ from collections.abc import Iterator
 
 from bench.data.windows import Window
 from bench.features.cache import EncodingCache
+from bench.memory.constants import CACHED, FIRST_CACHED, UNCACHED
 from bench.memory.device import synchronize
 from bench.memory.meter import AllocatorPeaks, MemoryMeter, MemoryReading, Meter, NoMeter
 from bench.training.history import StageMemory, TrainingHistory
 from bench.training.step import StageSetup, Trainer
 from strategies.base import FULL, Fidelity, Stage
 
-UNCACHED, FIRST_CACHED, CACHED = "uncached", "first cached", "cached"
 UNCACHED_STEPS = 2
 """Uncached steps under the meter, per stage and fidelity: the first one creates the optimizer's state."""
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from bench.io.tables import Cells, bold_best, escape_markdown, latex, markdown, plain, plain_cell
 from bench.io.text import printable
+from bench.memory.constants import UNCACHED
 from bench.records.record import Record
 from bench.report.grouping import MEGABYTE, Comparison, Row, at_tiou, comparisons, megabytes
 from bench.report.significance import Gain, paired_gain
@@ -25,7 +26,7 @@ PREFACE = (
     "Measured values: means over n seeds, ± the sample standard deviation; s/step is the median over seeds. "
     "Peaks are the largest over seeds; 1 MB is 10^6 bytes. Gain: average mAP over head-only, the mean of the "
     "differences seed by seed; its 95 % interval is Student's t on these differences, from three seeds on. "
-    "Predicted peak: the forecast made before the run, no measurement; forecast error: what it is off the "
+    "Predicted peaks: the forecast made before the run, no measurement; forecast error: what it is off the "
     "measured training peak, where both are there."
 )
 
@@ -61,6 +62,16 @@ def forecast_error(record: Record) -> float | None:
 
 def _inference_megabytes(record: Record) -> float:
     return float(record["memory"]["inference"]["peak_allocated_bytes"] / MEGABYTE)
+
+
+def _predicted_inference_megabytes(record: Record) -> float | None:
+    predicted = record["memory"]["inference"].get("predicted_peak_bytes")
+    return predicted / MEGABYTE if predicted else None
+
+
+def peak_steps(row: Row) -> str:
+    """Return the kinds of the training steps with the peak, of the row's finished runs."""
+    return ", ".join(sorted({record["memory"].get("step") or "" for record in row.finished} - {""}))
 
 
 def _seconds_per_step(record: Record) -> float | None:
@@ -100,6 +111,12 @@ def frame(comparison: Comparison) -> pd.DataFrame:
         line["95 % interval"] = gained.interval if gained else ""
         line["training peak, measured (MB)"] = max(row.values(megabytes), default=None)
         line["inference peak, measured (MB)"] = max(row.values(_inference_megabytes), default=None)
+        if any(row.values(_predicted_inference_megabytes) for row in comparison.rows):
+            line["inference peak, predicted (MB)"] = max(
+                row.values(_predicted_inference_megabytes), default=None
+            )
+        if any(peak_steps(row) for row in comparison.rows):
+            line["step of the peak"] = peak_steps(row)
         predicted = [peak for record in row.records if (peak := predicted_peak(record)) is not None]
         line["predicted peak (MB)"] = max(predicted) / MEGABYTE if predicted else None
         line["forecast error (%)"] = max(row.values(forecast_error), key=abs, default=None)
@@ -111,7 +128,8 @@ def frame(comparison: Comparison) -> pd.DataFrame:
         lines.append(line)
     table = pd.DataFrame(lines)
     table["trainable parameters"] = table["trainable parameters"].astype("Int64")
-    numbers = [name for name in table.columns if name not in ("strategy", "95 % interval", "failed")]
+    texts = ("strategy", "95 % interval", "step of the peak", "failed")
+    numbers = [name for name in table.columns if name not in texts]
     # Columns without any value would otherwise have the type object.
     floats = [name for name in numbers if name not in ("n", "trainable parameters")]
     table[floats] = table[floats].astype("float64")
@@ -193,6 +211,10 @@ def cells(comparison: Comparison, *, thresholds: bool = True) -> tuple[list[str]
         return "" if pd.isna(value) else f"{value:+.1f}"
 
     tious = printed(comparison) if thresholds else ()
+    table = frame(comparison)
+    # Records of earlier versions have neither.
+    with_inference = "inference peak, predicted (MB)" in table
+    with_step = any(step not in ("", UNCACHED) for step in table.get("step of the peak", ()))
     header = [
         "strategy",
         "n",
@@ -201,14 +223,16 @@ def cells(comparison: Comparison, *, thresholds: bool = True) -> tuple[list[str]
         "gain",
         "95 % interval",
         "training peak (MB)",
-        "inference peak (MB)",
+        *(["step of the peak"] if with_step else []),
         "predicted peak (MB)",
         "forecast error (%)",
+        "inference peak (MB)",
+        *(["predicted inference peak (MB)"] if with_inference else []),
         "s/step",
         "trainable",
     ]
     lines = []
-    for _, line in frame(comparison).iterrows():
+    for _, line in table.iterrows():
         average = show(line["average mAP (%)"], 1)
         if not pd.isna(line["sd"]):
             average += f" ± {line['sd']:.1f}"
@@ -216,9 +240,11 @@ def cells(comparison: Comparison, *, thresholds: bool = True) -> tuple[list[str]
         texts += [show(line[f"mAP@{tiou} (%)"], 1) for tiou in tious]
         texts += [average, signed(line["gain"]), line["95 % interval"]]
         texts += [show(line["training peak, measured (MB)"], 1)]
-        texts += [show(line["inference peak, measured (MB)"], 1), show(line["predicted peak (MB)"], 1)]
-        texts += [signed(line["forecast error (%)"]), show(line["s/step"], 3)]
-        lines.append([*texts, show(line["trainable parameters"], 0)])
+        texts += [line["step of the peak"]] if with_step else []
+        texts += [show(line["predicted peak (MB)"], 1), signed(line["forecast error (%)"])]
+        texts += [show(line["inference peak, measured (MB)"], 1)]
+        texts += [show(line["inference peak, predicted (MB)"], 1)] if with_inference else []
+        lines.append([*texts, show(line["s/step"], 3), show(line["trainable parameters"], 0)])
     return header, lines
 
 

@@ -155,7 +155,7 @@ def host_bytes(run: ResolvedRun, row: dict[str, Any] | None, decoders: int) -> i
     window = 3 * protocol.window_clips * _clip_frames(spec.model) * protocol.image_size**2
     held = PROCESS_BYTES + (WINDOWS_HELD * protocol.batch_size + decoders) * window
     if spec.device == "cpu":
-        held += int(row["predicted_peak_bytes"]) if row else 0
+        held += max(row["predicted_peak_bytes"], row["inference"]["predicted_peak_bytes"]) if row else 0
     else:
         held += CUDA_BYTES + (2 * weights.stat().st_size if weights and weights.exists() else 0)
     caches = (spec.frame_cache, spec.encoding_cache)

@@ -117,7 +117,8 @@ class Oracle(nn.Module):
 
     def detections(self, mask):
         targets = self.answers.pop(0)
-        return [(targets.segments, torch.full((len(targets.labels),), 0.9), targets.labels)]
+        scores = np.full(len(targets.labels), 0.9)
+        return [(targets.segments.numpy(), scores, targets.labels.numpy())]
 
 
 @pytest.mark.parametrize("seconds", [10.0, 9.87])

@@ -13,12 +13,12 @@ from bench.data.frame_store import FrameStore
 from bench.data.time_grid import time_grid
 from bench.data.windows import TrainingSampler
 from bench.features.cache import EncodingStorage
+from bench.memory.constants import CACHED, FIRST_CACHED, UNCACHED
 from bench.memory.meter import AllocatorPeaks, MemoryMeter, MemoryReading
 from bench.memory.tracker import StorageTracker
 from bench.training.inference import detect_all
 from bench.training.loop import train
 from bench.training.step import Trainer
-from bench.training.step_memory import CACHED, FIRST_CACHED, UNCACHED
 from datasets.annotations.dataset import Instance, Video
 from strategies import build_strategy, installed
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_detector, tiny_store, train_tiny
