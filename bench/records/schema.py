@@ -160,6 +160,7 @@ class Memory(Struct):
     inference: Inference
     predicted_peak_bytes: Positive | None = None
     kinds: Counts | UnsetType = UNSET
+    device_source: Name | None = None
     stages: Annotated[list[Stage], LIST] | UnsetType = UNSET
 
 
