@@ -21,7 +21,7 @@ LARGE_WORKSPACE = 32 * 2**20
 LT_WORKSPACE = 2**20
 """cuBLASLt's, for sums of a product and a vector, where workspaces are not kept."""
 
-LARGE_FROM = {(2, 11): (9,), (2, 12): (9, 10, 12), (2, 13): (9, 10, 12)}
+LARGE_MAJORS = {(2, 11): (9,), (2, 12): (9, 10, 12), (2, 13): (9, 10, 12)}
 """Major compute capabilities with large workspaces in versions of PyTorch; later ones: 9 to 12."""
 
 
@@ -36,12 +36,13 @@ def workspace_bytes(capability: tuple[int, int] | None) -> int:
 
     ``capability`` is the card's compute capability; None, for a card that is not known, gives the largest.
     ``CUBLAS_WORKSPACE_CONFIG`` (":KiB:count", several in a row) replaces PyTorch's default. Source:
-    ``aten/src/ATen/cuda/CublasHandlePool.cpp`` of PyTorch 2.11 to 2.15.
+    ``aten/src/ATen/cuda/CublasHandlePool.cpp`` of PyTorch 2.11 to 2.15. cuBLASLt shares it; 1 MiB that
+    PyTorch 2.11 keeps for cuBLASLt beside it is not counted.
     """
     pools = re.findall(r":(\d+):(\d+)", os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""))
     if pools:
         return sum(int(size) * 2**10 * int(count) for size, count in pools)
-    large = LARGE_FROM.get(torch_version(), (9, 10, 11, 12))
+    large = LARGE_MAJORS.get(torch_version(), (9, 10, 11, 12))
     return LARGE_WORKSPACE if capability is None or capability[0] in large else SMALL_WORKSPACE
 
 
