@@ -8,6 +8,7 @@ DEVICE ?= auto
 RESULTS ?= results/local
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := .venv-oldest
 # A path in quotes, so that it may have spaces; ~/ is the home folder although it is in quotes.
 quoted = "$(if $(filter ~/%,$(firstword $(1))),$(patsubst ~/%,$(HOME)/%,$(1)),$(1))"
 OPTIONS = --model $(MODEL) --dataset $(call quoted,$(DATASET)) --strategies $(STRATEGIES) --seeds $(SEEDS) --device $(DEVICE) --results $(call quoted,$(RESULTS))
@@ -18,13 +19,16 @@ SEVERAL = $(if $(PROCESSES),--processes $(PROCESSES)) $(if $(SHARDED),--sharded)
 TEST = $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-papers predict plan doctor report verify status test test-all check gpu-check gpu-measure pretrain tune speed fuzz endurance clean
+.PHONY: help bench bench-papers predict plan doctor report verify status test test-all test-oldest check gpu-check gpu-measure pretrain tune speed fuzz endurance clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,check]' && touch $@
+
+$(OLDEST)/installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST) && $(OLDEST)/bin/python -m pip install --quiet -c constraints-oldest.txt -e '.[test]' && touch $@
 
 bench: $(VENV)/installed ## compare the strategies; MODEL= DATASET= DATA= ANNOTATIONS= WEIGHTS= STRATEGIES= SEEDS= DEVICE= RESULTS= CACHE= PROTOCOL= FORCE= FIT= KEEP= CLASSIFIER= READER= LAUNCHER= SLURM= PROCESSES= SHARDED=
 	$(BIN)/python -m bench.run $(OPTIONS)
@@ -56,6 +60,10 @@ test: $(VENV)/installed ## the quick tests, a few minutes: all that need no GPU 
 test-all: $(VENV)/installed ## every test that needs no GPU, slow ones too: a quarter of an hour
 	$(TEST) -m "not gpu"
 
+# The oldest timm uses torch.jit, which PyTorch announces to remove; it cannot be changed here.
+test-oldest: $(OLDEST)/installed ## quick tests of models, training and memory with the oldest supported versions (Python 3.11 or 3.12); downloads 3 GB
+	$(OLDEST)/bin/python -m pytest -n 2 --dist worksteal -m "not gpu and not slow" -W 'ignore:.torch.jit:DeprecationWarning' tests/test_oldest_versions.py $(addprefix tests/bench/,memory features models plan training)
+
 check: $(VENV)/installed ## lint, format, types, every test that needs no GPU
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy --strict && $(TEST) -m "not gpu"
 
@@ -81,5 +89,5 @@ fuzz: $(VENV)/installed ## ten thousand hostile files through all that reads the
 endurance: $(VENV)/installed ## kill a small bench 200 times, anywhere, and compare its end with an unbroken one's; KILLS=
 	$(BIN)/python -m tests.endurance $(if $(KILLS),--kills $(KILLS))
 
-clean: ## remove the virtual environment and local results
-	rm -rf $(VENV) results/local
+clean: ## remove the virtual environments and local results
+	rm -rf $(VENV) $(OLDEST) results/local

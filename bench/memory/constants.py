@@ -11,8 +11,17 @@ UNCACHED, FIRST_CACHED, CACHED = "uncached", "first cached", "cached"
 
 GIBIBYTE = 2**30
 
-CARDS = {"16": 16 << 30, "24": 24 << 30, "40": 40 << 30, "80": 80 << 30, "141": 143771 << 20}
-"""Bytes of GPUs by their nominal size in GB; the last is what NVML reports for an H200."""
+CARDS = {
+    name: int(gibibytes * GIBIBYTE)
+    for name, gibibytes in (("16", 14.56), ("24", 22.03), ("40", 39.38), ("80", 79.10), ("141", 139.72))
+}
+"""Bytes of GPUs by their nominal size in GB, as PyTorch reports them ("GPU 0 has a total capacity of ...").
+
+The smallest for a size in public out-of-memory messages, in GiB to two decimals, with others in brackets:
+T4 14.56 (14.74; V100 15.75), L4 22.03 (A10 22.06, RTX 4090 23.64), A100 39.38 (39.50), H100 79.10 (A100
+79.14 to 79.25), H200 139.72 (139.80). Sources with a link: github.com/Zheng-Chong/CatVTON/issues/133 (T4),
+TianheWu/CoSeR/issues/10 (A100, 39.50), lianqi1008/Control-GIC/issues/6 (A100, 79.14).
+"""
 
 CONTEXT_BYTES = 500_000_000
 """Approximate GPU memory of a CUDA context and loaded kernels, outside of the allocator."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
@@ -13,9 +14,14 @@ import psutil
 import torch
 
 from bench.io.errors import InputError
+from bench.memory.constants import CONTEXT_BYTES
 
 DIRTY_BYTES = 200 * 2**20
 """If other processes use more than this, a GPU is not idle; desktops and monitoring tools use less."""
+
+
+USED_BEFORE: dict[str, int] = {}
+"""Bytes in use on each card, by its UUID, before this process opened CUDA: see ``note_used_bytes``."""
 
 
 def synchronize(device: torch.device) -> None:
@@ -24,13 +30,18 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def card_uuid(device: torch.device) -> str:
+    """Return the UUID of a CUDA device as NVML writes it; opens CUDA."""
+    uuid = str(torch.cuda.get_device_properties(device).uuid)
+    return uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
+
+
 def nvml_handle(device: torch.device) -> Any:
     """Return NVML's handle of a CUDA device, independent of CUDA_VISIBLE_DEVICES; raise NVMLError."""
     import pynvml
 
     pynvml.nvmlInit()
-    uuid = str(torch.cuda.get_device_properties(device).uuid)
-    return pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
+    return pynvml.nvmlDeviceGetHandleByUUID(card_uuid(device))
 
 
 def used_bytes(device: torch.device) -> int | None:
@@ -38,18 +49,80 @@ def used_bytes(device: torch.device) -> int | None:
     import pynvml
 
     try:
-        return int(pynvml.nvmlDeviceGetMemoryInfo(nvml_handle(device)).used)
+        return _used(nvml_handle(device))
     except pynvml.NVMLError:
         return None
 
 
+def _used(handle: Any) -> int:
+    """Return the bytes that processes use, without those that the driver reserves (0.5 GB on 80 GB)."""
+    import pynvml
+
+    try:
+        return int(pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2).used)
+    except pynvml.NVMLError:  # an older driver, which counts what it reserves as used
+        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+
+
+def process_device_bytes(device: torch.device) -> int | None:
+    """Return the bytes of this process in NVML's list of processes, or None where it is not listed.
+
+    In containers and virtual machines NVML's process ids may be others, or sizes unknown.
+    """
+    import pynvml
+
+    try:
+        processes: list[Any] = pynvml.nvmlDeviceGetComputeRunningProcesses(nvml_handle(device))
+    except pynvml.NVMLError:
+        return None
+    used = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
+    return int(used[0]) if used and used[0] is not None else None
+
+
+def note_used_bytes(device: torch.device) -> None:
+    """Note the bytes in use on every card. Call it before this process opens CUDA; later it has no effect."""
+    if device.type != "cuda" or torch.cuda.is_initialized():
+        return
+    import pynvml
+
+    with contextlib.suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            USED_BEFORE[str(pynvml.nvmlDeviceGetUUID(handle))] = _used(handle)
+
+
+def device_use(device: torch.device) -> tuple[int | None, str | None]:
+    """Return the bytes that this process uses on ``device``, context included, and their source.
+
+    The source is ``process`` (NVML's list of processes), or where this process is not listed ``card``: the
+    bytes in use more than when ``note_used_bytes`` was called, which include changes by other processes.
+    Both are None if neither is known.
+    """
+    listed = process_device_bytes(device)
+    if listed is not None:
+        return listed, "process"
+    before, now = USED_BEFORE.get(card_uuid(device)), used_bytes(device)
+    return (None, None) if before is None or now is None else (max(0, now - before), "card")
+
+
+def own_bytes(device: torch.device) -> int:
+    """Return the bytes that this process uses on ``device``: as listed, or by its allocator and a context."""
+    listed = process_device_bytes(device)
+    if listed is not None:
+        return listed
+    return torch.cuda.memory_reserved(device) + CONTEXT_BYTES if torch.cuda.is_initialized() else 0
+
+
 def check_device_idle(device: torch.device, used: int | None, capacity: int) -> None:
-    """Raise InputError if other processes use GPU memory. Call it before this process allocates any."""
-    # The driver itself uses about 0.5% of a large GPU.
-    allowed = DIRTY_BYTES + capacity // 100
-    if used is not None and used > allowed:
+    """Raise InputError if other processes than this one use GPU memory, of ``used`` bytes in use."""
+    if used is None:
+        return
+    # Older drivers count the 0.5% of a large GPU that they reserve.
+    others, allowed = used - own_bytes(device), DIRTY_BYTES + capacity // 100
+    if others > allowed:
         raise InputError(
-            f"--device: {used / 1e9:.1f} GB of {device} are in use by other processes, allowed are "
+            f"--device: {others / 1e9:.1f} GB of {device} are in use by other processes, allowed are "
             f"{allowed / 1e9:.1f}; --force measures anyway"
         )
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from bench.memory.device import nvml_handle
+from bench.memory.device import device_use
 from bench.memory.tracker import HasState, StorageTracker
 
 
@@ -32,6 +31,8 @@ class MemoryReading:
     """For each phase its ``allocated``, ``reserved`` and ``device`` peak."""
     kinds: dict[str, int]
     """Bytes by kind at the highest tracked peak."""
+    device_source: str | None = None
+    """Where ``device`` peaks are from, ``process`` or ``card``: see ``device_use``."""
 
 
 class Meter(Protocol):
@@ -64,6 +65,7 @@ class MemoryMeter:
         self.device = device
         self.tracker = StorageTracker(device.type)
         self.cuda_peaks: dict[str, dict[str, int | None]] = {}
+        self.device_source: str | None = None
 
     @contextlib.contextmanager
     def watching(
@@ -96,10 +98,11 @@ class MemoryMeter:
             yield
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+            used, self.device_source = device_use(self.device)
             reading = {
                 "allocated": torch.cuda.max_memory_allocated(self.device),
                 "reserved": torch.cuda.max_memory_reserved(self.device),
-                "device": process_device_bytes(self.device),
+                "device": used,
             }
             before = self.cuda_peaks.get(name, {})
             self.cuda_peaks[name] = {key: _larger(value, before.get(key)) for key, value in reading.items()}
@@ -126,9 +129,8 @@ class MemoryMeter:
             }
         allocated = _highest(phases, "allocated")
         assert allocated is not None
-        return MemoryReading(
-            meter, allocated, _highest(phases, "reserved"), _highest(phases, "device"), dict(phases), kinds
-        )
+        reserved, used = _highest(phases, "reserved"), _highest(phases, "device")
+        return MemoryReading(meter, allocated, reserved, used, dict(phases), kinds, self.device_source)
 
 
 class AllocatorPeaks:
@@ -162,7 +164,7 @@ class AllocatorPeaks:
         found = {
             "allocated": self.allocated,
             "reserved": self.reserved,
-            "device": process_device_bytes(self.device) if grown else None,
+            "device": device_use(self.device)[0] if grown else None,
         }
         phases = dict(reading.phases)
         if phase is not None:
@@ -186,18 +188,3 @@ def _larger(a: int | None, b: int | None) -> int | None:
 def _highest(phases: dict[str, dict[str, int | None]], key: str) -> int | None:
     values = [value for phase in phases.values() if (value := phase[key]) is not None]
     return max(values) if values else None
-
-
-def process_device_bytes(device: torch.device) -> int | None:
-    """Return the bytes that this process uses on ``device`` according to NVML, context included.
-
-    ``None`` where NVML does not list the process (some containers hide process ids).
-    """
-    import pynvml
-
-    try:
-        processes: list[Any] = pynvml.nvmlDeviceGetComputeRunningProcesses(nvml_handle(device))
-    except pynvml.NVMLError:
-        return None
-    used = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
-    return int(used[0]) if used and used[0] is not None else None

@@ -26,7 +26,8 @@ from bench.data.windows import Window
 from bench.features.cache import EncodingCache
 from bench.memory.allocator import CachingAllocator
 from bench.memory.constants import CACHED, FIRST_CACHED, UNCACHED
-from bench.memory.cuda_ops import follow_cuda_autocast, kernel_scratch, workspace_bytes
+from bench.memory.cuda_autocast import follow_cuda_autocast
+from bench.memory.cuda_ops import KEEPS_WORKSPACES, LARGEST_WORKSPACE, kernel_scratch
 from bench.memory.tracker import HasState, StorageTracker
 from bench.models.actionformer.model import ActionFormer
 from bench.plan.traced import (
@@ -44,7 +45,6 @@ from bench.training.step import Trainer, setup_stage
 from strategies.base import FULL, Fidelity, Stage, Strategy
 
 CPU_DEVICE = torch.device("cpu")
-LARGEST_WORKSPACE = workspace_bytes(None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,9 @@ class Target:
 
     device: str = "cuda"
     workspace_bytes: int = LARGEST_WORKSPACE
-    """Bytes of a cuBLAS workspace; the forward and the backward thread hold one each."""
+    """Bytes of a cuBLAS workspace."""
+    keeps_workspaces: bool = KEEPS_WORKSPACES
+    """Whether the forward and the backward thread hold one each; else each matrix product allocates one."""
 
 
 CUDA = Target()
@@ -149,7 +151,9 @@ def make_tracker(target: Target, *, timeline: bool = False) -> StorageTracker:
     if target.device == "cpu":
         return StorageTracker(timeline=timeline)
     follow_cuda_autocast()
-    return StorageTracker("cpu", CachingAllocator(), kernel_scratch, timeline)
+    workspace = 0 if target.keeps_workspaces else target.workspace_bytes
+    scratch = functools.partial(kernel_scratch, workspace=workspace)
+    return StorageTracker("cpu", CachingAllocator(), scratch, timeline)
 
 
 def forecast_stages(
@@ -284,8 +288,8 @@ def fake_mesh(world: World) -> DeviceMesh:
 
 
 def _workspace(target: Target, tracker: StorageTracker) -> Tensor | None:
-    """Return a tensor of the size of both threads' workspaces, or None if there are none."""
-    if not target.workspace_bytes:
+    """Return a tensor of the size of both threads' workspaces, or None if they hold none."""
+    if not (target.workspace_bytes and target.keeps_workspaces):
         return None
     workspace = torch.empty(2 * target.workspace_bytes, dtype=torch.uint8)
     tracker.label(workspace, "temporary")

@@ -15,6 +15,7 @@ import torch
 from bench.config.overrides import override
 from bench.config.presets import default_protocol
 from bench.data.clips import VideoClips
+from bench.memory.device import note_used_bytes
 from bench.memory.meter import MemoryMeter, MemoryReading, NoMeter
 from bench.plan.request import ForecastRequest, run_forecast
 from bench.plan.traced import traced_sampler
@@ -40,6 +41,7 @@ class StageMeasurement:
 
 def measure_steps(question: ForecastRequest, device: torch.device) -> list[StageMeasurement]:
     """Return the measurements of every stage and fidelity; errors, such as out of memory, propagate."""
+    note_used_bytes(device)
     protocol = override(default_protocol(question.model, question.device), question.protocol)
     torch.set_num_threads(protocol.threads)
     strategy = build_strategy(question.strategy, question.settings)

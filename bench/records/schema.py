@@ -163,6 +163,7 @@ class Memory(Struct):
     predicted_peak_bytes: Positive | None = None
     step: Name | UnsetType = UNSET
     kinds: Counts | UnsetType = UNSET
+    device_source: Name | None = None
     stages: Annotated[list[Stage], LIST] | UnsetType = UNSET
 
 

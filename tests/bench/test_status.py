@@ -141,11 +141,11 @@ def test_the_smallest_card_that_holds_a_forecast_is_asked_for():
     assert (wishes.minutes, dict(wishes.others)) == (90, {"qos": "low", "exclusive": True})
     assert wishes.has_gpus
     assert not SlurmOptions().has_gpus
-    for needed, card in ((16 * GIBIBYTE, "t4"), (16 * GIBIBYTE + 1, "a100"), (100 * GIBIBYTE, "h200")):
+    for needed, card in ((14 * GIBIBYTE, "t4"), (15 * GIBIBYTE, "a100"), (79.2 * GIBIBYTE, "h200")):
         assert smallest_card(needed, wishes.cards) == (card, ())
     card, [remark] = smallest_card(200 * GIBIBYTE, wishes.cards)
     assert card == "h200"
-    assert "no card is large enough (214.7 GB are predicted, h200 has 150.8)" in remark
+    assert "no card is large enough (214.7 GB are predicted, h200 has 150.0)" in remark
     card, [remark] = smallest_card(None, wishes.cards)
     assert (card, "there is no forecast" in remark) == ("h200", True)
     assert smallest_card(1, ()) == (None, ())

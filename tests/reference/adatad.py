@@ -18,9 +18,10 @@ from torch.utils.checkpoint import checkpoint
 
 from bench.config.presets import STANDARD
 from bench.config.protocol import MemoryOptions, Protocol
+from bench.memory.cuda_ops import SMALL_WORKSPACE
 from bench.models import build_backbone, build_head
 from bench.models.backbone import Backbone
-from bench.plan.forecast import forecast
+from bench.plan.forecast import Target, TraceSettings, forecast
 from bench.training.detector import Detector
 from strategies.base import Rule, Stage
 
@@ -115,5 +116,7 @@ def logged_build(model: str, protocol: Protocol) -> Callable[[], tuple[Detector,
 def forecast_mebibytes(model: str, image_size: int) -> float:
     """Return the predicted allocated peak of the logged configuration. Changes the process: use a new one."""
     protocol = logged_protocol(image_size)
-    found = forecast(model, AdaTAD(), protocol, build=logged_build(model, protocol))
+    # Workspaces of the PyTorch of the logs, which was older than 2.11.
+    settings = TraceSettings(target=Target(workspace_bytes=SMALL_WORKSPACE, keeps_workspaces=True))
+    found = forecast(model, AdaTAD(), protocol, settings, build=logged_build(model, protocol))
     return found.peak_bytes / 2**20

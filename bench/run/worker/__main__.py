@@ -27,6 +27,7 @@ from bench.io.cache_dir import default_cache_dir
 from bench.io.errors import InputError, StoppedError, StuckDecoderError
 from bench.io.json_lines import reserve_stdout
 from bench.memory.constants import GIBIBYTE
+from bench.memory.device import note_used_bytes
 from bench.models.backbone import Backbone
 from bench.records.environment import describe
 from bench.records.failure import facts_of, failure
@@ -109,6 +110,7 @@ def do_run(
             raise StoppedError(f"in phase {phase}")
 
     started = time.perf_counter()
+    note_used_bytes(torch.device(spec.device))
     device = local_device(spec.device)
     run = resolve_run(spec, spec.load_dataset())
     protocol, dataset, strategy = run.protocol, run.dataset, run.strategy

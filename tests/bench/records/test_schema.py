@@ -123,6 +123,7 @@ OPTIONAL = {
     ("forecast", "predicted_peak_bytes"): maybe(POSITIVE),
     ("memory", "predicted_peak_bytes"): maybe(POSITIVE),
     ("memory", "kinds"): table(WHOLE),
+    ("memory", "device_source"): maybe(NAME),
     ("cost", "wall_seconds"): NUMBER,
     ("training", "learned"): maybe(OBJECT),
     ("training", "learned", "gates"): table(each(triple(WHOLE, NUMBER))),

@@ -151,8 +151,8 @@ class Card:
 
 @pytest.fixture
 def card(monkeypatch):
-    monkeypatch.setattr("bench.memory.meter.process_device_bytes", lambda device: card.reserved + 500)
     card = Card()
+    monkeypatch.setattr("bench.memory.meter.device_use", lambda device: (card.reserved + 500, "process"))
     with card.simulated():
         yield card
 
