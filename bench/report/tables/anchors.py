@@ -17,15 +17,17 @@ from bench.io.typed_values import Label, Name, Positive, Text, check_plain, stru
 TITLE = "Forecasts beside published memory"
 PREFACE = (
     "Published: a figure of others, as printed and in MiB of 2^20 bytes. Predicted: traced without a GPU "
-    "the configuration named, "
-    "under the PyTorch in its column; no figure here was measured by this project. "
-    "Error: what the prediction is off the published figure; missing: published minus predicted, which "
-    "includes cuDNN's workspaces, that no forecast counts. Meter: allocated is the largest "
-    "torch.cuda.max_memory_allocated of a training log; stated is a figure whose meter is not named, beside "
-    "which the allocator's reserved bytes stand too. Grade: code, if configuration and code are public; "
-    "parts, if some settings are not; description, if there is only a paper's or a second-hand text. Fitted: "
-    "a choice that was made after a forecast of the same figure was seen, which proves nothing."
+    "from the configuration that is named below; nothing here was measured by this project. Error: what the "
+    "prediction is off the published figure. Missing: published minus predicted; it includes cuDNN's "
+    "workspaces, which no forecast counts. Meter: allocated is the largest torch.cuda.max_memory_allocated "
+    "of a training log; stated is a figure whose meter is not named, so that the allocator's reserved bytes "
+    "stand beside it as well. Grade: code, if configuration and code are public; parts, if some settings "
+    "are not; description, if there is only the text of a paper or of a third party. Kind: forecast, if the "
+    "configuration was written down from its source before; revised, if something in it was corrected after "
+    "a forecast of the same figure, from a source that is named; fitted, if something was chosen after it "
+    "that no source says, which is no evidence that forecasts are right."
 )
+KINDS = ("forecast", "revised", "fitted")
 GRADES = ("code", "parts", "description")
 METERS = ("allocated", "stated")
 MEBIBYTE = 2**20
@@ -53,7 +55,9 @@ class Anchor(msgspec.Struct, forbid_unknown_fields=True):
     grade: Annotated[Literal["code", "parts", "description"], Meta(description=f"one of {', '.join(GRADES)}")]
     configuration: Text
     unknown: Text
-    fitted: Text | None
+    kind: Annotated[Literal["forecast", "revised", "fitted"], Meta(description=f"one of {', '.join(KINDS)}")]
+    changed: Text
+    """What was corrected or chosen after a forecast of the same figure; empty if nothing was."""
     forecast: AnchorForecast
 
     @property
@@ -81,10 +85,10 @@ def parse(entry: Any) -> Anchor:
 
 
 HEADER = (
-    *("figure", "fitted", "meter", "grade", "published", "published (MiB)", "predicted allocated (MiB)"),
+    *("figure", "kind", "meter", "grade", "published", "published (MiB)", "predicted allocated (MiB)"),
     *("error (%)", "missing (MiB)", "predicted reserved (MiB)", "error of reserved (%)"),
 )
-REMARKS = ("configuration", "unknown", "what was fitted", "source", "url", "place", "torch", "commit")
+REMARKS = ("configuration", "unknown", "what was changed", "source", "url", "place", "torch", "commit")
 
 
 def cells(rows: Sequence[Anchor]) -> tuple[list[str], list[list[str]]]:
@@ -94,7 +98,7 @@ def cells(rows: Sequence[Anchor]) -> tuple[list[str], list[list[str]]]:
 
 def _figures(row: Anchor) -> list[str]:
     forecast, published = row.forecast, row.published_bytes
-    line = [row.title, "no" if row.fitted is None else "fitted", row.quantity, row.grade, row.published]
+    line = [row.title, row.kind, row.quantity, row.grade, row.published]
     line += [f"{size / MEBIBYTE:.0f}" for size in (published, forecast.allocated_bytes)]
     line += [f"{row.error:+.2f}", f"{(published - forecast.allocated_bytes) / MEBIBYTE:.0f}"]
     if row.quantity == "allocated" or forecast.reserved_bytes is None:
@@ -105,7 +109,7 @@ def _figures(row: Anchor) -> list[str]:
 
 def _remarks(row: Anchor) -> list[str]:
     forecast = row.forecast
-    texts = (row.configuration, row.unknown, row.fitted or "", row.source, row.url, row.place)
+    texts = (row.configuration, row.unknown, row.changed, row.source, row.url, row.place)
     return [*texts, forecast.torch, forecast.commit]
 
 
@@ -115,8 +119,8 @@ def contents(rows: Sequence[Anchor]) -> dict[str, str]:
         return {}
     header, lines = cells(rows)
     everything = [[*line, *_remarks(row)] for line, row in zip(lines, rows, strict=True)]
-    details = [[row.title, "no" if row.fitted is None else "fitted", *_remarks(row)] for row in rows]
-    remarks = markdown(["figure", "fitted", *REMARKS], details, text_columns=2 + len(REMARKS))
+    details = [[row.title, row.kind, *_remarks(row)] for row in rows]
+    remarks = markdown(["figure", "kind", *REMARKS], details, text_columns=2 + len(REMARKS))
     figures = markdown(header, lines, text_columns=5)
     return {
         "forecast_anchors.csv": comma_separated([*header, *REMARKS], everything),
