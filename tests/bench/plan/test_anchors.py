@@ -1,4 +1,4 @@
-"""Forecasts beside published memory: the replicas are those networks, and the committed rows are up to date."""
+"""Forecasts beside published memory: the replicas are those networks, the committed rows are up to date."""
 
 import copy
 import json
