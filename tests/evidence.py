@@ -11,7 +11,7 @@ from bench.records.paths import detections_path, ground_truth_path
 from bench.records.record import Record
 from bench.report import build
 
-SOURCES = ("records", "ground_truth", "detections", "forecasts", "memory", "published")
+SOURCES = ("records", "ground_truth", "detections", "forecasts", "memory", "anchors", "published")
 
 
 def check_detections(results: Path, record: Record) -> None:

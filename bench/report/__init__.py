@@ -43,7 +43,14 @@ def _build(results: Path) -> Report:
     from bench.report.figures import memory as memory_figures
     from bench.report.figures import training as training_figures
     from bench.report.page import Section, page
-    from bench.report.tables import ablations, configurations, detection_errors, measured_memory, published
+    from bench.report.tables import (
+        ablations,
+        anchors,
+        configurations,
+        detection_errors,
+        measured_memory,
+        published,
+    )
     from bench.report.tables import comparison as tables
     from bench.report.tables import forecasts as forecast_rows
 
@@ -57,7 +64,8 @@ def _build(results: Path) -> Report:
     comparisons = tables.comparisons(folder.records)
     forecasts, wrong = forecast_rows.read_forecasts(results / "forecasts")
     steps, unread = measured_memory.read_steps(results / "memory")
-    problems += [f"skipped {problem}" for problem in (*wrong, *unread)]
+    anchored, unlike = anchors.read_anchors(results / "anchors")
+    problems += [f"skipped {problem}" for problem in (*wrong, *unread, *unlike)]
     printed = published.read_published(results / "published", comparisons)
     contents = {
         "comparison.csv": tables.comparison_csv(comparisons),
@@ -67,6 +75,7 @@ def _build(results: Path) -> Report:
         **ablations.contents(comparisons),
         **detection_errors.contents(comparisons),
         **measured_memory.contents(steps),
+        **anchors.contents(anchored),
         **published.contents(printed, comparisons),
     }
     if forecasts:
@@ -99,6 +108,8 @@ def _build(results: Path) -> Report:
     if steps:
         cells = measured_memory.cells(steps)
         sections.append(Section(measured_memory.TITLE, (measured_memory.PREFACE,), *cells))
+    if anchored:
+        sections.append(Section(anchors.TITLE, (anchors.PREFACE,), *anchors.cells(anchored)))
     for table in printed:
         for part in published.sections(table, comparisons):
             title = f"{table.title}: {part.name}"
