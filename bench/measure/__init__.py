@@ -3,11 +3,9 @@
 import importlib.util
 from collections.abc import Iterable
 
-PACKAGES = (
-    *("torch", "numpy", "timm", "msgspec", "safetensors", "filelock", "psutil", "tqdm", "PIL", "pynvml"),
-)
+PACKAGES = ("torch", "numpy", "timm", "msgspec", "filelock", "psutil", "tqdm", "PIL", "pynvml")
 """What measuring imports beside Python's own library; a test compares it with the imports that are made."""
-FOR_VIDEOS = ("av", "pandas", "matplotlib", "jinja2")
+FOR_VIDEOS = ("av", "pandas", "matplotlib", "jinja2", "safetensors")
 """What a bench needs beside these: it writes and reads videos, evaluates and draws."""
 FOR_TESTS = (*FOR_VIDEOS, "pytest", "hypothesis")
 

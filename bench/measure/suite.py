@@ -53,6 +53,7 @@ LARGEST = (
     *(("lofi", "checkpointed"), ("lofi", "plain"), ("losa", "checkpointed"), ("capacity-control", "plain")),
 )
 """Strategies and backward modes of ViT-g, in order of value: the first also are its configurations by rank."""
+TINY_ROWS = 4
 TINY = ("--model", "vit-t", "--frames", "64", "--size", "16")
 FOOTAGE_PROTOCOL = (
     "frames_per_second=25,image_size=128,window_clips=18,window_overlap=0,batch_size=2,steps=720,"
@@ -78,13 +79,13 @@ def configurations() -> list[tuple[str, ...]]:
 def suite_requests(options: argparse.Namespace) -> list[ForecastRequest]:
     """Return the requests of all rows, each once, in order of value. Imports torch.
 
-    With ``--tiny``, those of ViT-g with a small model.
+    With ``--tiny``, the first ones with a small model in place of theirs.
     """
     from bench.plan.grid import forecast_requests
 
     wanted = configurations()
     if options.tiny:
-        wanted = [(*TINY, *words[2:]) for words in wanted[: len(LARGEST)]]
+        wanted = [(*TINY, *words[2:]) for words in wanted[:TINY_ROWS]]
     found: list[ForecastRequest] = []
     for words in wanted:
         asked = forecast_requests(plan_parser().parse_args([*words, "--device", options.device]))
