@@ -74,7 +74,7 @@ def prepare(options: argparse.Namespace, requests: Requests) -> Prepared:
     """
     import torch
 
-    from bench.measure.operations import backbone_operations, layer_passes, step_operations, steps_run
+    from bench.measure.operations import backbone_operations, measured_work
     from bench.memory.cuda_ops import workspace_bytes
     from bench.memory.device import (
         available_memory,
@@ -95,9 +95,8 @@ def prepare(options: argparse.Namespace, requests: Requests) -> Prepared:
     name, jobs = device_name(device), []
     for asked in requests(options):
         question = dataclasses.replace(asked, workspace_bytes=workspace)
-        steps = steps_run(question)
-        cost = (steps * step_operations(question), steps * layer_passes(question))
-        jobs.append(Job(question, row_path(options.results, question, name), *cost, backbone_operations(question)))
+        path = row_path(options.results, question, name)
+        jobs.append(Job(question, path, *measured_work(question), backbone_operations(question)))
     return Prepared(tuple(jobs), describe(device), available_memory())
 
 

@@ -34,8 +34,8 @@ START_SECONDS = {"cuda": 12.0, "cpu": 8.0}
 """Expected seconds to open a device, to copy a model there, and to end, by kind of device."""
 OPERATIONS_PER_SECOND = {"cuda": 1.5e14, "cpu": 1.5e10}
 """Expected rate before the first row has been measured: a fifth of an H100's, and that of one core."""
-SECONDS_PER_LAYER = 5e-3
-"""Expected seconds of Python for a layer of one pass, forward and backward, with the meter in two of the steps."""
+SECONDS_PER_LAYER = 7e-4
+"""Expected seconds of Python for a layer of one pass: some 40 operations, with the meter in a third of the steps."""
 
 
 class Budget:
