@@ -29,7 +29,11 @@ def parser() -> argparse.ArgumentParser:
     add("--results", type=Path, default=Path("results") / "local", help="rows go to its folder 'memory'")
     add("--redo", action="store_true", help="also measure what already has a row")
     add("--force", action="store_true", help="measure even on a GPU that is in use")
-    add("--suite", action="store_true", help="measure all that there is; ignores the options of a configuration")
+    add(
+        "--suite",
+        action="store_true",
+        help="measure all that there is; ignores the options of a configuration",
+    )
     add(
         "--seconds",
         type=real(lambda value: value > 0, "more than 0 (inf: all)"),
@@ -41,8 +45,14 @@ def parser() -> argparse.ArgumentParser:
         default="probes,rows,tests,miniature,footage",
         help="with --suite: the parts, in this order (default: all); 'forecasts' only completes rows",
     )
-    add("--tiny", action="store_true", help="with --suite: a small model in place of each, to try the command")
-    add("--builders", type=whole(1), help="with --suite: models built beside each other (default: by the cores)")
+    add(
+        "--tiny", action="store_true", help="with --suite: a small model in place of each, to try the command"
+    )
+    add(
+        "--builders",
+        type=whole(1),
+        help="with --suite: models built beside each other (default: by the cores)",
+    )
     add("--data", type=Path, help="with --suite: folder of real footage: annotations.json and videos")
     add("--weights", help="with --suite: I3D's checkpoint, for the footage")
     result.set_defaults(workers=None)

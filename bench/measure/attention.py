@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterable
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
 OPERATION = re.compile(r"\Aaten::_\w*(attention|flash)")
@@ -30,7 +29,7 @@ def attention_kernels(step: Callable[[], object], device: torch.device) -> set[s
     # The raw results: a step of a streamed ViT-g has 10^6 events, of which ``events()`` would build a tree.
     results = profile.profiler.kineto_results if profile.profiler else None
     assert results is not None
-    return attention_names((event.name(), event.device_type() == DeviceType.CUDA) for event in results.events())
+    return attention_names((event.name(), event.device_type().name == "CUDA") for event in results.events())
 
 
 def attention_names(events: Iterable[tuple[str, bool]]) -> set[str]:

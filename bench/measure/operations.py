@@ -1,4 +1,4 @@
-"""Floating-point operations of a training step: counted for plain ViTs, else estimated for the time it takes."""
+"""Floating-point operations of a training step: counted for plain ViTs, estimated for others."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Measure rows one after the other on one device, while other processes build models and make forecasts.
 
-A row needs a model in host memory, the device for some seconds, and a forecast. Models are built and forecasts
-traced by processes beside each other. The device is given to one process at a time: of those whose model is
-built, to the first of the list that is expected to end in time.
+A row needs a model in host memory, the device for some seconds, and a forecast. Models are built and
+forecasts traced by processes beside each other. The device is given to one process at a time: of those whose
+model is built, to the first of the list that is expected to end in time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tqdm import tqdm
 from bench.io.errors import InputError
 from bench.io.json_lines import Worker, module_command, worker_threads
 from bench.io.text import printable
-from bench.measure.rows import Job, line, read_row, write_measured, write_row
+from bench.measure.rows import Job, line, write_measured, write_row
 from bench.run.worker.exit_status import classify_exit, oom_kill_count
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -35,7 +35,7 @@ START_SECONDS = {"cuda": 12.0, "cpu": 8.0}
 OPERATIONS_PER_SECOND = {"cuda": 1.5e14, "cpu": 1.5e10}
 """Expected rate before the first row has been measured: a fifth of an H100's, and that of one core."""
 SECONDS_PER_LAYER = 7e-4
-"""Expected seconds of Python for a layer of one pass: some 40 operations, with the meter in a third of the steps."""
+"""Expected seconds of Python for a layer of one pass: 40 operations, metered in a third of the steps."""
 
 
 class Budget:
@@ -137,9 +137,7 @@ class Schedule:
 
     def __enter__(self) -> Schedule:
         self._close = contextlib.ExitStack()
-        start = functools.partial(
-            Worker, module_command("bench.measure.worker"), environment=ONE_THREAD
-        )
+        start = functools.partial(Worker, module_command("bench.measure.worker"), environment=ONE_THREAD)
         self._builders = self._close.enter_context(ThreadPoolExecutor(self.settings.builders))
         self._forecasters, self._forecaster = self._close.enter_context(
             worker_threads(self.settings.forecasters, start)
@@ -171,7 +169,7 @@ class Schedule:
         self._bar = tqdm(total=len(jobs), desc="measuring", disable=not sys.stderr.isatty(), leave=False)
 
     def finish(self) -> None:
-        """Wait until all is measured and has its forecast, or time is up; re-raise the first error of a job."""
+        """Wait until all is measured and forecast, or time is up; re-raise the first error of a job."""
         while self.budget.left > 0 and (self._measuring or (self._tracing and self._without_forecast())):
             done, _ = wait(self._measuring | self._tracing, min(1.0, self.budget.left), FIRST_COMPLETED)
             for each in done:
@@ -294,11 +292,6 @@ class Schedule:
             worker.close()
             with self._lock:
                 self._processes.discard(worker)
-
-
-def existing_rows(jobs: Sequence[Job]) -> list[dict[str, Any]]:
-    """Return the rows that exist already; raise InputError for an invalid one."""
-    return [read_row(job.path) for job in jobs if job.path.exists()]
 
 
 def processor_cores() -> int:

@@ -118,9 +118,7 @@ def measure_steps(built: BuiltModel, device: torch.device) -> Measurement:
     return Measurement(found, None if message else sorted(kernels), message)
 
 
-def measure(
-    question: ForecastRequest, built: BuiltModel | Exception, device: torch.device
-) -> dict[str, Any]:
+def measure(question: ForecastRequest, built: BuiltModel | Exception, device: torch.device) -> dict[str, Any]:
     """Return a row's fields besides the forecast: the measurements or the reason for their absence.
 
     ``built`` is the model, or the error with which its building ended.

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -52,7 +51,7 @@ LARGEST = (
     *(("full-finetune", "checkpointed"), ("lofi", "streamed"), ("full-finetune", "plain")),
     *(("lofi", "checkpointed"), ("lofi", "plain"), ("losa", "checkpointed"), ("capacity-control", "plain")),
 )
-"""Strategies and backward modes of ViT-g, in order of value: the first also are its configurations by rank."""
+"""Strategies and backward modes of ViT-g, in order of value."""
 TINY_ROWS = 4
 TINY = ("--model", "vit-t", "--frames", "64", "--size", "16")
 FOOTAGE_PROTOCOL = (
@@ -169,11 +168,13 @@ def complete_rows(options: argparse.Namespace, budget: Budget) -> bool:
 
 
 def run_tests(options: argparse.Namespace, budget: Budget, environment: Mapping[str, Any]) -> bool:
-    """Run the tests that need a card, and write their numbers to ``tests.json``; return whether any failed."""
+    """Run the tests that need a card, and write ``tests.json``; return whether any has failed."""
     if missing := missing_packages(FOR_TESTS):
         say(f"tests: left out, {', '.join(missing)} missing")
         return True
-    files = [path for path in sorted((PROJECT_ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text()]
+    files = [
+        path for path in sorted((PROJECT_ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text()
+    ]
     report, target = options.results / ".tests.xml", options.results / "tests.json"
     report.parent.mkdir(parents=True, exist_ok=True)
     words = ["pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", f"--junitxml={report.absolute()}"]
@@ -184,7 +185,9 @@ def run_tests(options: argparse.Namespace, budget: Budget, environment: Mapping[
     cases = ElementTree.parse(report).getroot().iter("testcase")
     found = {f"{case.get('classname')}.{case.get('name')}": outcome(case) for case in cases}
     report.unlink()
-    counts = {word: sum(each[0] == word for each in found.values()) for word in ("passed", "failed", "skipped")}
+    counts = {
+        word: sum(each[0] == word for each in found.values()) for word in ("passed", "failed", "skipped")
+    }
     seconds = round(time.monotonic() - started, 1)
     entry = {**counts, "seconds": seconds, "exit_code": code, "tests": found, "environment": environment}
     write_atomically(target, json.dumps(entry, indent=1).encode())
@@ -238,10 +241,11 @@ def run_process(
         say(f"{name}: left out, {max(0.0, budget.left):.0f} s left")
         return None
     say(f"{name}: begins")
+    paths = [str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
         module_command(words[0]) + tuple(words[1:]),
         cwd=PROJECT_ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT_ROOT), os.environ.get("PYTHONPATH", "")])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C reaches only this process, which ends the other one
     )
@@ -255,4 +259,3 @@ def run_process(
         if process.returncode is None:
             process.terminate()
             kill_tree(process, END_SECONDS - 1)
-

@@ -13,13 +13,22 @@ from bench.measure.rows import read_row
 
 PROBES = "probes.json"
 TITLES = (
-    *("model", "strategy", "backward", "frames", "px", "predicted peak (GB)", "measured peak (GB)", "error (%)"),
+    *(
+        "model",
+        "strategy",
+        "backward",
+        "frames",
+        "px",
+        "predicted peak (GB)",
+        "measured peak (GB)",
+        "error (%)",
+    ),
     *("reserved (GB)", "device (GB)", "s/step", "clips/s", "share of matrix rate (%)", "outcome"),
 )
 
 
 def matrix_rate(results: Path) -> tuple[float | None, str | None]:
-    """Return the probed matrix rate in operations per second and its device; None where it was not measured."""
+    """Return the probed matrix rate in operations per second and its device; None where there is none."""
     if not (path := results / PROBES).exists():
         return None, None
     found = read_json(path, MAX_RECORD_BYTES, finite=True)
@@ -64,8 +73,10 @@ def summary(results: Path) -> str:
         line.append("" if share is None else f"{100 * share:.1f}")
         message = "" if row["status"] == "ok" else f": {(row.get('message') or '')[:60]}"
         lines.append([*line, printable(row["status"] + message)])
-    head = "matrix rate in bfloat16: not measured" if rate is None else (
-        f"matrix rate of {device} in bfloat16: {rate / 1e12:.1f} TFLOP/s"
+    head = (
+        "matrix rate in bfloat16: not measured"
+        if rate is None
+        else (f"matrix rate of {device} in bfloat16: {rate / 1e12:.1f} TFLOP/s")
     )
     return f"{head}\n\n{markdown(TITLES, lines, text_columns=3)}" if lines else head
 

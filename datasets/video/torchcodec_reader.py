@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-
 if TYPE_CHECKING:
     from datasets.video.index import VideoIndex
 

@@ -41,7 +41,9 @@ def probe_device(options: argparse.Namespace) -> int:
         options.results / "probes.json",
     )
     for name, entry in found["probes"].items():
-        print(f"probe {name}: {entry['status']}, {entry['seconds']} s {entry['message'] or ''}", file=sys.stderr)
+        print(
+            f"probe {name}: {entry['status']}, {entry['seconds']} s {entry['message'] or ''}", file=sys.stderr
+        )
     return int(any(entry["status"] != "ok" for entry in found["probes"].values()))
 
 

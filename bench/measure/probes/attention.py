@@ -22,7 +22,7 @@ REACH = 9
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """The shape of an attention: queries (B, H, L, D), keys and values (B, H, M, D), with a mask or without."""
+    """The shape of an attention: queries (B, H, L, D), keys and values (B, H, M, D)."""
 
     batch: int
     heads: int
@@ -84,7 +84,7 @@ def probe_case(case: Case, precision: torch.dtype, device: torch.device) -> dict
     weights = torch.randn(inputs[0].shape, device=device, generator=generator).to(precision)
 
     def run() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(F.scaled_dot_product_attention(*inputs, attn_mask=mask), inputs, weights)
+        return torch.autograd.grad(_attend(inputs, mask), inputs, weights)
 
     kernels = sorted(attention_kernels(run, device))
     memory = _bytes_beside(inputs, mask, weights, device) if device.type == "cuda" else (None, None)
@@ -92,7 +92,7 @@ def probe_case(case: Case, precision: torch.dtype, device: torch.device) -> dict
     arguments = (None, query)
     backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
     with torch.no_grad():
-        output = F.scaled_dot_product_attention(*inputs, attn_mask=mask)
+        output = _attend(inputs, mask)
         error = (output[:1].double() - _plain(inputs, mask)).abs().max()
     return {
         "shape": dataclasses.asdict(case),
@@ -105,22 +105,28 @@ def probe_case(case: Case, precision: torch.dtype, device: torch.device) -> dict
     }
 
 
+def _attend(inputs: list[Tensor], mask: Tensor | None) -> Tensor:
+    query, key, value = inputs
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
 def _plain(inputs: list[Tensor], mask: Tensor | None) -> Tensor:
     query, key, value = (part[:1].double() for part in inputs)
     scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
     if mask is not None:
         scores = scores.masked_fill(~mask[:1], -torch.inf)
-    return scores.softmax(-1) @ value
+    attended: Tensor = scores.softmax(-1) @ value
+    return attended
 
 
 def _bytes_beside(
     inputs: list[Tensor], mask: Tensor | None, weights: Tensor, device: torch.device
 ) -> tuple[int, int]:
-    """Return the peaks of the forward pass beside its result, and of the backward pass beside the gradients."""
+    """Return the forward pass's peak beside its result, and the backward pass's beside the gradients."""
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    output = F.scaled_dot_product_attention(*inputs, attn_mask=mask)
+    output = _attend(inputs, mask)
     torch.cuda.synchronize(device)
     forward = torch.cuda.max_memory_allocated(device) - before - output.nbytes
     torch.cuda.reset_peak_memory_stats(device)

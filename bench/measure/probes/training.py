@@ -29,7 +29,9 @@ STEPS = 3
 TIMEOUT = datetime.timedelta(seconds=60)
 
 
-def small_detector(strategy: str, device: torch.device, **changes: str) -> tuple[Detector, Strategy, Protocol]:
+def small_detector(
+    strategy: str, device: torch.device, **changes: str
+) -> tuple[Detector, Strategy, Protocol]:
     """Return a detector on the host, its strategy, and the protocol of small clips with ``changes``."""
     fields = {"image_size": str(SIZE[device.type]), "window_clips": str(CLIPS), **changes}
     protocol = override(default_protocol(MODEL, device.type), fields)
@@ -61,7 +63,9 @@ def streamed_gradient(device: torch.device) -> dict[str, Any]:
                 finish()
             else:
                 ClipPasses(len(clips)).encode(backbone, clips)[0].square().sum().backward()
-            gradients.append(torch.cat([p.grad.flatten() for p in backbone.parameters() if p.grad is not None]))
+            gradients.append(
+                torch.cat([p.grad.flatten() for p in backbone.parameters() if p.grad is not None])
+            )
             draws.append((float(torch.rand(1)), float(torch.rand(1, device=device))))
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
@@ -70,7 +74,7 @@ def streamed_gradient(device: torch.device) -> dict[str, Any]:
 
 
 def lowered_weights(device: torch.device) -> dict[str, Any]:
-    """Return whether frozen weights stored in bfloat16 give the same bits as autocast, and the bytes saved."""
+    """Return whether frozen weights in bfloat16 give the same bits as autocast, and the bytes saved."""
     detector, strategy, protocol = small_detector("head-only", device, precision="bfloat16")
     backbone, clips = detector.backbone.to(device).eval(), random_clips(protocol)
     passes = ClipPasses(len(clips), precision="bfloat16")
@@ -87,7 +91,8 @@ def one_process_sharded(device: torch.device) -> dict[str, Any]:
     NCCL on a card. Shows whether collectives and FSDP2 run at all where there is one card only.
     """
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=TIMEOUT)
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=TIMEOUT)
     try:
         dist.all_reduce(torch.ones(4, device=device))
         losses = {sharded: _losses(device, sharded=sharded) for sharded in (False, True)}

@@ -26,7 +26,9 @@ class Watching:
             found.add(package)
         if package in ("av", "decord", "torchcodec"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return None if package not in ("bench", "strategies", "datasets") else PathFinder.find_spec(name, path)
+        return (
+            None if package not in ("bench", "strategies", "datasets") else PathFinder.find_spec(name, path)
+        )
 
 
 sys.meta_path.insert(0, Watching())

@@ -94,7 +94,10 @@ def test_a_measurement_is_kept_until_it_has_its_forecast(tmp_path):
     row = write_row(job.path, FORECAST, MEASURED)
     assert json.loads(job.path.read_text()) == row == {**FORECAST, **MEASURED}
     assert waiting_measurements(tmp_path) == []
-    assert line(row) == "vit-t losa plain 64 x 32: predicted 1.100 GB, measured 1.000 (+10.00 %), 0.250 s per step"
+    assert (
+        line(row)
+        == "vit-t losa plain 64 x 32: predicted 1.100 GB, measured 1.000 (+10.00 %), 0.250 s per step"
+    )
 
 
 def test_a_measurement_of_other_contents_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """Rows measured one after the other while other processes work: with processes that only pretend to."""
 
+import contextlib
 import json
 import math
 import sys
@@ -107,8 +108,8 @@ def test_when_time_is_up_a_measurement_is_ended_and_gives_no_row(log, tmp_path, 
 
 
 def test_an_interruption_ends_all_processes_at_once_and_keeps_what_was_written(log, tmp_path):
-    schedule = Schedule(Settings("cpu", {}), Budget(math.inf, "cpu"))
-    with pytest.raises(KeyboardInterrupt), schedule:
+    budget = Budget(math.inf, "cpu")
+    with contextlib.suppress(KeyboardInterrupt), Schedule(Settings("cpu", {}), budget) as schedule:
         schedule.begin(jobs(tmp_path, "good", "sleep"), {})
         schedule.turns.release()
         until, written = time.monotonic() + 60, tmp_path / "memory" / "good.json"

@@ -19,6 +19,7 @@ from bench.io import PROJECT_ROOT
 from bench.measure import FOR_TESTS, PACKAGES
 from bench.measure import suite as suite_of_all
 from bench.measure.__main__ import parser
+from bench.measure.rows import Prepared
 from bench.measure.schedule import Budget
 from bench.measure.suite import configurations, outcome, run_process, suite_requests
 from bench.measure.summary import summary
@@ -30,7 +31,10 @@ def test_the_largest_model_comes_first_then_vit_b_over_frames_and_sizes_then_the
     words = configurations()
     models = [each[1] for each in words]
     assert list(dict.fromkeys(models)) == ["vit-g", "vit-b", "vit-l", "vit-h", "vit-s"]
-    assert models == sorted(models, key=["vit-g", "vit-b", "vit-l", "vit-h", "vit-s"].index) or models[-1] != "vit-g"
+    assert (
+        models == sorted(models, key=["vit-g", "vit-b", "vit-l", "vit-h", "vit-s"].index)
+        or models[-1] != "vit-g"
+    )
     modes = [(each[3], each[5]) for each in words if each[1] == "vit-g"]
     first = [("head-only", "plain"), ("full-finetune", "streamed"), ("losa", "plain")]
     assert modes[:6] == [
@@ -129,9 +133,7 @@ def test_the_summary_gives_error_and_share_of_the_same_devices_rate(tmp_path):
     for name, entry in (("a", row), ("b", {**row, "environment": {"device": "another"}}), ("c", failed)):
         (folder / f"{name}.json").write_text(json.dumps(entry))
     probes = {"matrix_rate": {"values": {"bfloat16_operations_per_second": 8e14}}}
-    (tmp_path / "probes.json").write_text(
-        json.dumps({"environment": {"device": "a card"}, "probes": probes})
-    )
+    (tmp_path / "probes.json").write_text(json.dumps({"environment": {"device": "a card"}, "probes": probes}))
     lines = summary(tmp_path).splitlines()
     assert lines[0] == "matrix rate of a card in bfloat16: 800.0 TFLOP/s"
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[4:]]
@@ -148,6 +150,20 @@ def test_measuring_imports_only_the_packages_that_are_named():
     assert done.returncode == 0, done.stderr[-2000:]
     # NVML is asked about CUDA devices only.
     assert {*done.stdout.split(), "pynvml"} == set(PACKAGES)
+
+
+def test_processes_follow_cores_and_memory(monkeypatch):
+    options = parser().parse_args(["--suite"])
+
+    def processes(cores, gibibytes):
+        monkeypatch.setattr(suite_of_all, "processor_cores", lambda: cores)
+        found = suite_of_all.settings_of(options, Prepared((), {}, gibibytes << 30))
+        return found.builders, found.forecasters
+
+    assert processes(16, 128) == (10, 5)
+    assert "ten builders and five forecasts on\n16 cores" in DOCUMENT.read_text()
+    assert processes(16, 20) == (3, 5)
+    assert processes(2, 24) == (1, 1)
 
 
 def test_the_page_names_the_packages():
@@ -175,7 +191,7 @@ def rows(folder):
 
 
 def run_until(words, reached, number):
-    """Start the suite, send it a signal when ``reached``, and check that no process of it is left after 5 s."""
+    """Start the suite, send it a signal when ``reached``; no process of it may be left after 5 s."""
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.measure", *words],
         stderr=subprocess.PIPE,
