@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 
 import torch
-from torch.profiler import ProfilerActivity
+from torch.autograd.profiler import profile
 
 OPERATION = re.compile(r"\Aaten::_\w*(attention|flash)")
 """PyTorch's operations on one kernel; the public one without an underscore only chooses among them."""
@@ -21,13 +21,12 @@ def attention_kernels(step: Callable[[], object], device: torch.device) -> set[s
     Arguments of templates are left out. On a CPU the operations are all there is.
     """
     cuda = device.type == "cuda"
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
-    with torch.profiler.profile(activities=activities) as profile:
+    with profile(use_device="cuda" if cuda else None, use_kineto=True) as profiled:
         step()
         if cuda:
             torch.cuda.synchronize(device)
     # The raw results: a step of a streamed ViT-g has 10^6 events, of which ``events()`` would build a tree.
-    results = profile.profiler.kineto_results if profile.profiler else None
+    results = profiled.kineto_results
     assert results is not None
     return attention_names((event.name(), event.device_type().name == "CUDA") for event in results.events())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -107,9 +108,12 @@ def write_measured(job: Job, measured: Mapping[str, Any]) -> None:
 
 
 def write_row(path: Path, forecast: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a row and remove the file of its measurement alone; return the row as it is read back."""
+    """Write a row and remove the file of its measurement alone, if there is one; return the row as it is read back."""
     write_atomically(path, json.dumps({**forecast, **measured}, indent=1, allow_nan=False).encode())
-    (path.parent / WITHOUT_FORECAST / path.name).unlink(missing_ok=True)
+    alone = path.parent / WITHOUT_FORECAST / path.name
+    alone.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # there are others
+        alone.parent.rmdir()
     return read_row(path)
 
 

@@ -220,7 +220,6 @@ class Schedule:
             return
         if job.backbone_operations is not None:
             row["backbone_operations"] = job.backbone_operations
-        write_measured(job, row)
         self._complete(job, self._measured, row)
 
     def _measured_by(self, worker: Worker, number: int, job: Job) -> dict[str, Any] | None:
@@ -247,10 +246,13 @@ class Schedule:
         return row
 
     def _complete(self, job: Job, part: dict[Path, Mapping[str, Any]], row: Mapping[str, Any]) -> None:
-        """Note one part of a row, and write the row if both are there."""
+        """Note one part of a row, and write what there is: the row, or the measurement without forecast."""
         with self._lock:
             part[job.path] = row
-            if job.path not in self._measured or job.path not in self._forecasts or self._stopping:
+            if self._stopping or job.path not in self._measured:
+                return
+            if job.path not in self._forecasts:
+                write_measured(job, row)
                 return
             done = write_row(job.path, self._forecasts[job.path], self._measured[job.path])
             self.rows.append(done)
