@@ -61,24 +61,23 @@ def parser() -> argparse.ArgumentParser:
 
 def measure_all(options: argparse.Namespace) -> int:
     """Measure the configurations without a row; return 1 if any row has failed."""
-    from bench.measure.rows import line, prepare, read_row
+    from bench.io.text import printable
+    from bench.measure.rows import line, prepare_in_process, read_row
     from bench.measure.schedule import Budget, Schedule, Settings
     from bench.plan.grid import forecast_requests
-    from bench.plan.pool import forecast_pool
 
     if options.suite:
         from bench.measure.suite import run_suite
 
         return run_suite(options)
-    with forecast_pool(1) as pool:  # opens the device, and ends
-        prepared = pool.submit(prepare, options, forecast_requests).result()
+    prepared = prepare_in_process(options, forecast_requests)
     missing = [job for job in prepared.jobs if options.redo or not job.path.exists()]
     failed = 0
     for job in prepared.jobs:
         if job not in missing:
             row = read_row(job.path)
             failed += row["status"] != "ok"
-            print(line(row), file=sys.stderr)
+            print(printable(line(row)), file=sys.stderr)
     settings = Settings(options.device, prepared.environment, alone=True)
     with Schedule(settings, Budget(math.inf, options.device)) as schedule:
         schedule.begin(missing, {})

@@ -7,7 +7,9 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +73,7 @@ def prepare(options: argparse.Namespace, requests: Requests) -> Prepared:
     """Return the jobs of ``requests``, for the cuBLAS workspaces of this machine's device.
 
     Raises InputError if the device does not exist or other processes use it. Imports torch and opens the
-    device: call it in a process of its own.
+    device (``prepare_in_process`` does so in another process).
     """
     import torch
 
@@ -101,6 +103,34 @@ def prepare(options: argparse.Namespace, requests: Requests) -> Prepared:
     return Prepared(tuple(jobs), describe(device), available_memory())
 
 
+def prepare_in_process(options: argparse.Namespace, requests: Requests) -> Prepared:
+    """Return what ``prepare`` does, from a process of its own, which has ended then: it held the device."""
+    context = multiprocessing.get_context("spawn")
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_send_prepared, args=(sending, options, requests), daemon=True)
+    process.start()
+    sending.close()
+    try:
+        found = receiving.recv()
+    except EOFError:
+        process.join()
+        raise InputError(f"--device: the process that opens it ended with code {process.exitcode}") from None
+    finally:
+        process.kill()
+        process.join()
+    if isinstance(found, InputError):
+        raise found
+    assert isinstance(found, Prepared)
+    return found
+
+
+def _send_prepared(sending: Connection, options: argparse.Namespace, requests: Requests) -> None:
+    try:
+        sending.send(prepare(options, requests))
+    except InputError as error:
+        sending.send(error)
+
+
 def write_measured(job: Job, measured: Mapping[str, Any]) -> None:
     """Write a measurement beside the rows; it becomes one with its forecast."""
     content = {"request": dataclasses.asdict(job.question), "measured": measured}
@@ -108,7 +138,7 @@ def write_measured(job: Job, measured: Mapping[str, Any]) -> None:
 
 
 def write_row(path: Path, forecast: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a row and remove the file of its measurement alone, if there is one; return the row as it is read back."""
+    """Write a row, remove the file of its measurement alone, and return the row as it is read back."""
     write_atomically(path, json.dumps({**forecast, **measured}, indent=1, allow_nan=False).encode())
     alone = path.parent / WITHOUT_FORECAST / path.name
     alone.unlink(missing_ok=True)

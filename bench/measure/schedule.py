@@ -192,10 +192,10 @@ class Schedule:
                 answer = worker.receive()
             except (OSError, EOFError) as error:
                 answer = {"error": f"the forecast's process ended ({error})"}
-        if "input_error" in answer:
+        if "input_error" in answer and self.settings.alone:
             raise InputError(answer["input_error"])
         if "row" not in answer:
-            self._problem(f"{job.name}: no forecast: {answer['error']}")
+            self._problem(f"{job.name}: no forecast: {answer.get('error') or answer['input_error']}")
             return
         self._complete(job, self._forecasts, answer["row"])
 

@@ -23,12 +23,11 @@ from bench.io.errors import InputError
 from bench.io.json_lines import module_command
 from bench.io.writing import write_atomically
 from bench.measure import FOR_TESTS, FOR_VIDEOS, missing_packages
-from bench.measure.rows import Job, Prepared, prepare, waiting_measurements
+from bench.measure.rows import Job, Prepared, prepare_in_process, waiting_measurements
 from bench.measure.schedule import Budget, Schedule, Settings, processor_cores
 from bench.measure.summary import summary
 from bench.memory.constants import GIBIBYTE
 from bench.plan.__main__ import parser as plan_parser
-from bench.plan.pool import forecast_pool
 from bench.plan.request import ForecastRequest
 from bench.run.worker.supervisor import kill_tree
 
@@ -104,8 +103,7 @@ def run_suite(options: argparse.Namespace) -> int:
     budget = Budget(options.seconds - END_SECONDS, options.device)
     failed = False
     if parts != ["forecasts"]:
-        with forecast_pool(1) as pool:  # opens the device, and ends
-            prepared = pool.submit(prepare, options, suite_requests).result()
+        prepared = prepare_in_process(options, suite_requests)
         failed |= measure_rows(options, budget, prepared, parts)
     if "forecasts" in parts:
         failed |= complete_rows(options, budget)

@@ -67,6 +67,13 @@ def test_wrong_options_are_one_line_and_exit_2(words, said, capsys):
     assert said in text
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_does_not_exist_is_one_line_and_exit_2(tmp_path, capsys):
+    assert main([*OPTIONS, "--results", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said == "bench.measure: --device: got 'cuda', this machine has none; allowed here is cpu\n"
+
+
 def test_missing_packages_are_one_line_and_exit_2(monkeypatch, capsys):
     monkeypatch.setattr("bench.measure.__main__.PACKAGES", ("torch", "not_installed", "nor_this"))
     assert main(["--suite"]) == 2
