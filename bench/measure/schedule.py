@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import functools
 import math
-import os
 import sys
 import tempfile
 import threading
@@ -294,8 +293,3 @@ class Schedule:
             worker.close()
             with self._lock:
                 self._processes.discard(worker)
-
-
-def processor_cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -24,7 +24,7 @@ from bench.io.json_lines import module_command
 from bench.io.writing import write_atomically
 from bench.measure import FOR_TESTS, FOR_VIDEOS, missing_packages
 from bench.measure.rows import Job, Prepared, prepare_in_process, waiting_measurements
-from bench.measure.schedule import Budget, Schedule, Settings, processor_cores
+from bench.measure.schedule import Budget, Schedule, Settings
 from bench.measure.summary import summary
 from bench.memory.constants import GIBIBYTE
 from bench.plan.__main__ import parser as plan_parser
@@ -121,6 +121,11 @@ def run_suite(options: argparse.Namespace) -> int:
 def say(text: str) -> None:
     """Print one line on a part."""
     print(text, file=sys.stderr, flush=True)
+
+
+def processor_cores() -> int:
+    """Return the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def settings_of(options: argparse.Namespace, prepared: Prepared) -> Settings:
