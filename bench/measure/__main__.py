@@ -43,7 +43,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--parts",
         default="probes,rows,tests,miniature,footage",
-        help="with --suite: the parts, in this order (default: all); 'forecasts' only completes rows",
+        help="with --suite: parts in their order (default: probes,rows,tests,miniature,footage); "
+        "'forecasts' only completes rows",
     )
     add(
         "--tiny", action="store_true", help="with --suite: a small model in place of each, to try the command"

@@ -2,7 +2,7 @@
 
 Parts: the probes, the rows of published models, the tests that need a card, the miniature, and real footage.
 A part is begun only while time is left, and goes on where an earlier call has stopped. Models are built while
-the probes have the card. Imports no torch.
+the parts before the rows have the card. Imports no torch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
@@ -34,8 +34,8 @@ from bench.run.worker.supervisor import kill_tree
 PARTS = ("probes", "rows", "tests", "miniature", "footage", "forecasts")
 END_SECONDS = 4.0
 """Time for a part's process to end by itself after SIGTERM; the time to write a summary is kept free, too."""
-PROBE_SECONDS = 20.0
-"""Least time for the probes, each of which is written at once."""
+PROBE_SECONDS, MOST_PROBE_SECONDS = 20.0, 150.0
+"""Least and most time for the probes, each of which is written at once."""
 BENCH_SECONDS = 45.0
 """Least time for a bench or for the tests."""
 BUILDER_BYTES = 8 * GIBIBYTE
@@ -94,25 +94,27 @@ def suite_requests(options: argparse.Namespace) -> list[ForecastRequest]:
 def run_suite(options: argparse.Namespace) -> int:
     """Make the parts in their order; return 1 if any of them has failed, or something is left out."""
     started = time.monotonic()
-    parts = [name.strip() for name in options.parts.split(",") if name.strip()]
+    parts = list(dict.fromkeys(name.strip() for name in options.parts.split(",") if name.strip()))
     for name in parts:
         if name not in PARTS:
             raise InputError(f"--parts: unknown '{name}', known are {', '.join(PARTS)}")
     if "footage" in parts and options.data is not None and options.weights is None:
         raise InputError("--data: the footage needs --weights, the path of I3D's checkpoint")
     budget = Budget(options.seconds - END_SECONDS, options.device)
-    failed = False
-    if parts != ["forecasts"]:
-        prepared = prepare_in_process(options, suite_requests)
-        failed |= measure_rows(options, budget, prepared, parts)
-    if "forecasts" in parts:
-        failed |= complete_rows(options, budget)
-    if "tests" in parts:
-        failed |= run_tests(options, budget, prepared.environment)
-    if "miniature" in parts:
-        failed |= run_miniature(options, budget)
-    if "footage" in parts and options.data is not None:
-        failed |= run_footage(options, budget)
+    forecasts_only = parts == ["forecasts"]
+    prepared = Prepared((), {}, 0) if forecasts_only else prepare_in_process(options, suite_requests)
+    make: dict[str, Callable[[], bool]] = {
+        "probes": lambda: run_probes(options, budget),
+        "tests": lambda: run_tests(options, budget, prepared.environment),
+        "miniature": lambda: run_miniature(options, budget),
+        "footage": lambda: run_footage(options, budget),
+        "forecasts": lambda: complete_rows(options, budget),
+    }
+    before = parts[: parts.index("rows")] if "rows" in parts else []
+    failed = "rows" in parts and measure_rows(options, budget, prepared, [make[name] for name in before])
+    for name in parts:
+        if name != "rows" and name not in before:
+            failed |= make[name]()
     print(summary(options.results))
     say(f"{time.monotonic() - started:.0f} s")
     return 1 if failed else 0
@@ -137,27 +139,31 @@ def settings_of(options: argparse.Namespace, prepared: Prepared) -> Settings:
 
 
 def measure_rows(
-    options: argparse.Namespace, budget: Budget, prepared: Prepared, parts: Sequence[str]
+    options: argparse.Namespace, budget: Budget, prepared: Prepared, before: Sequence[Callable[[], bool]]
 ) -> bool:
-    """Run the probes and measure the rows that do not exist; return whether any of them has failed."""
+    """Measure the rows that do not exist; return whether any of them has failed, or a part ``before``.
+
+    Those parts have the device first, while models are built.
+    """
     waiting = {path: row for path, _, row in waiting_measurements(options.results)}
     jobs = [job for job in prepared.jobs if options.redo or not job.path.exists()]
     # Those that only lack a forecast get it first.
     jobs.sort(key=lambda job: job.path not in waiting)
-    failed = False
     with Schedule(settings_of(options, prepared), budget) as schedule:
-        if "rows" in parts:
-            say(f"rows: {len(prepared.jobs) - len(jobs)} of {len(prepared.jobs)} exist")
-            schedule.begin(jobs, {job.path: waiting[job.path] for job in jobs if job.path in waiting})
-        if "probes" in parts:
-            words = ["bench.measure.probes", "--device", options.device, "--results", str(options.results)]
-            failed |= run_process("probes", words, budget, PROBE_SECONDS, 150.0) != 0
+        say(f"rows: {len(prepared.jobs) - len(jobs)} of {len(prepared.jobs)} exist")
+        schedule.begin(jobs, {job.path: waiting[job.path] for job in jobs if job.path in waiting})
+        failed = sum(part() for part in before) > 0
         schedule.turns.release()
         schedule.finish()
-        left = sum(not job.path.exists() for job in jobs) if "rows" in parts else 0
-    if left:
+    if left := sum(not job.path.exists() for job in jobs):
         say(f"rows: {left} left; the same command goes on with them")
     return failed or bool(schedule.problems or left) or any(row["status"] == "error" for row in schedule.rows)
+
+
+def run_probes(options: argparse.Namespace, budget: Budget) -> bool:
+    """Probe the device; return whether a probe has failed."""
+    words = ["bench.measure.probes", "--device", options.device, "--results", str(options.results)]
+    return run_process("probes", words, budget, PROBE_SECONDS, MOST_PROBE_SECONDS) != 0
 
 
 def complete_rows(options: argparse.Namespace, budget: Budget) -> bool:
@@ -217,7 +223,9 @@ def run_miniature(options: argparse.Namespace, budget: Budget) -> bool:
 
 
 def run_footage(options: argparse.Namespace, budget: Budget) -> bool:
-    """Compare all strategies on real footage at five seeds; return whether a run has failed."""
+    """Compare all strategies on real footage at five seeds, if given; return whether a run has failed."""
+    if options.data is None:
+        return False
     words = ["--model", "i3d", "--weights", options.weights, "--strategies", "all", "--seeds", "0,1,2,3,4"]
     words += ["--dataset", str(options.data / "annotations.json"), "--data", str(options.data / "videos")]
     return run_bench("footage", [*words, "--protocol", FOOTAGE_PROTOCOL], options, budget)

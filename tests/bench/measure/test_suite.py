@@ -212,3 +212,20 @@ def run_until(words, reached, number):
             each.kill()
     assert not alive
     return process.returncode, said
+
+
+def test_parts_are_made_in_the_order_given_and_those_before_the_rows_while_models_are_built(
+    monkeypatch, tmp_path, capsys
+):
+    made = []
+    monkeypatch.setattr(suite_of_all, "prepare_in_process", lambda *_: Prepared((), {"device": "a card"}, 0))
+    monkeypatch.setattr(suite_of_all.Schedule, "begin", lambda *_: made.append("begin"))
+    monkeypatch.setattr(suite_of_all.Schedule, "finish", lambda *_: made.append("rows"))
+    monkeypatch.setattr(suite_of_all, "run_process", lambda name, *_: made.append(name) or 0)
+    monkeypatch.setattr(suite_of_all, "missing_packages", lambda names: [])
+    words = ["--suite", "--results", str(tmp_path), "--device", "cpu"]
+    assert suite_of_all.run_suite(parser().parse_args([*words, "--parts", "miniature,probes,rows"])) == 0
+    assert made == ["begin", "miniature", "probes", "rows"]
+    made.clear()
+    assert suite_of_all.run_suite(parser().parse_args(words)) == 1  # the tests have written no report
+    assert made == ["begin", "probes", "rows", "tests", "miniature"]
