@@ -19,7 +19,7 @@ SEVERAL = $(if $(PROCESSES),--processes $(PROCESSES)) $(if $(SHARDED),--sharded)
 TEST = $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-papers predict plan doctor report verify status test test-all test-oldest check gpu-check gpu-measure pretrain tune speed fuzz endurance clean
+.PHONY: help bench bench-papers predict plan doctor report verify status test test-all test-oldest check gpu-check gpu-suite pretrain tune speed fuzz endurance clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -70,9 +70,8 @@ check: $(VENV)/installed ## lint, format, types, every test that needs no GPU
 gpu-check: $(VENV)/installed ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
-gpu-measure: $(VENV)/installed ## memory and seconds of published models on this GPU, beside their forecasts; RESULTS=
-	-$(BIN)/python -m bench.measure --results $(call quoted,$(RESULTS)) --model vit-g,vit-s,vit-b,vit-l,vit-h
-	-$(BIN)/python -m bench.measure --results $(call quoted,$(RESULTS)) --model vit-b --frames 96,384,1536,3072 --size 112,224,336
+gpu-suite: $(VENV)/installed ## all that there is to measure on this GPU, in order of value; a second call goes on; SECONDS= PARTS= RESULTS= DATA= WEIGHTS= FORCE=
+	$(BIN)/python -m bench.measure --suite --results $(call quoted,$(RESULTS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PARTS),--parts $(PARTS)) $(if $(DATA),--data $(call quoted,$(DATA))) $(if $(WEIGHTS),--weights $(call quoted,$(WEIGHTS))) $(if $(FORCE),--force)
 
 pretrain: $(VENV)/installed ## train vit-t on the miniature's source clips, in place of the shipped weights
 	$(BIN)/python -m bench.pretrain

@@ -1,17 +1,21 @@
 """Strategies: ways to adapt one video backbone to temporal action localization.
 
-Every strategy, built-in or third-party, is found through the entry-point group ``talbench.strategies``.
+Every strategy, built-in or third-party, is found through the entry-point group ``talbench.strategies``. Where
+talbench itself is not installed, the built-in ones are those of the checkout's ``pyproject.toml``.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import tomllib
 import typing
 from collections.abc import Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from typing import TYPE_CHECKING, Any
 
 from bench.config.arguments import pairs, parse_value
+from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,8 +26,24 @@ GROUP = "talbench.strategies"
 
 def installed() -> dict[str, EntryPoint]:
     """Return the installed strategies' entry points by name, sorted; imports no strategy."""
-    found = {point.name: point for point in entry_points(group=GROUP)}
+    found = {point.name: point for point in (*_of_checkout(), *entry_points(group=GROUP))}
     return dict(sorted(found.items()))
+
+
+@functools.cache
+def _of_checkout() -> tuple[EntryPoint, ...]:
+    """Return the entry points of the checkout's ``pyproject.toml``; none where talbench is installed."""
+    try:
+        distribution("talbench")
+        return ()
+    except PackageNotFoundError:
+        pass
+    try:
+        text = (PROJECT_ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    except OSError:  # no checkout: a folder of packages
+        return ()
+    points = tomllib.loads(text)["project"]["entry-points"][GROUP]
+    return tuple(EntryPoint(name, value, GROUP) for name, value in points.items())
 
 
 def build_strategy(name: str, settings: Mapping[str, str] | None = None) -> Strategy:

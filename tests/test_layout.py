@@ -29,6 +29,7 @@ TORCH_FREE = (
     *("bench.memory.constants", "bench.memory.allocator", "bench.models", "strategies.*"),
     *(f"bench.records.{name}" for name in ("record", "schema", "paths", "locks", "progress", "failure")),
     *(f"bench.plan.{name}" for name in ("__main__", "request", "grid", "pool", "fits")),
+    *(f"bench.measure.{name}" for name in ("__main__", "rows", "schedule", "suite", "summary", "worker")),
     *(f"bench.run.{name}" for name in ("__main__", "options", "specification", "pending", "matrix")),
     *("bench.run.scheduler", "bench.run.cluster.*", "bench.*"),
     *(f"bench.run.worker.{name}" for name in ("supervisor", "watchdog", "exit_status")),
@@ -113,6 +114,7 @@ def matches(name: str, pattern: str) -> bool:
 def test_what_starts_fast_loads_no_torch():
     wanted = [name for name in MODULES if any(matches(name, pattern) for pattern in TORCH_FREE)]
     packages = ("bench.data", "bench.features", "bench.training", "bench.predict", "bench.run", "bench.plan")
+    packages += ("bench.measure", "bench.measure.suite")
     wanted = [name for name in wanted if name not in LOADS_TORCH]
     assert len(wanted) > 60
     assert not set(packages) - set(wanted)

@@ -22,7 +22,6 @@ from bench.models.backbone import BackboneGeometry
 from datasets.annotations.dataset import Dataset, Video
 from datasets.annotations.reader import video_path
 from datasets.sampling import FrameGrid, frame_times, spread_times
-from datasets.video.frames import read_clips, reader_of, source_sha256
 
 PART_BYTES = 256 * 2**20
 """Most bytes of a video's frames held at once when the whole video is processed: some 1700 of 224 pixels."""
@@ -111,6 +110,8 @@ class FileClips:
 
     @functools.cached_property
     def source(self) -> str:
+        from datasets.video.frames import reader_of, source_sha256  # it imports PyAV
+
         decoded = f"{source_sha256(self.path)} {self.image_size} {reader_of(self.path, self.rate)} "
         return hashlib.sha256(decoded.encode() + self.times.tobytes()).hexdigest()
 
@@ -126,6 +127,8 @@ class FileClips:
 
         Raises InputError that names the file if it cannot be decoded.
         """
+        from datasets.video.frames import read_clips  # it imports PyAV
+
         times = self.times[first * self.clip_frames : last * self.clip_frames]
         return read_clips(self.path, times, self.clip_frames, self.image_size, rate=self.rate)
 

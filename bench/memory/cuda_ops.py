@@ -65,7 +65,10 @@ def kernel_scratch(operation: Any, args: tuple[Any, ...], *, workspace: int = 0)
 
     FlashAttention's backward accumulates the queries' gradient in float32, with rows rounded up to 128 and
     channels to 32, and stores a float per row (Dao et al., the sizes in ``flash_api.cpp``); in float32 the
-    memory-efficient kernel is used, which stores a float per row.
+    memory-efficient kernel is used, which stores a float per row. It holds for these two kernels of PyTorch
+    only. cuDNN's attention, which PyTorch may prefer on compute capability 9.0 and 10.0 (``sdp_utils.cpp``),
+    allocates a workspace of the size that cuDNN returns for each plan (``MHA.cpp``), which is documented
+    nowhere; ``bench.measure.probes`` measures it.
     """
     if workspace and operation in MATRIX_PRODUCTS:
         return (LT_WORKSPACE if operation is aten.addmm.default and args[0].dim() == 1 else workspace,)

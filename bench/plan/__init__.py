@@ -1,1 +1,1 @@
-"""Forecasts of the peak memory of training, and measurements of real steps."""
+"""Forecasts of the peak memory of training."""

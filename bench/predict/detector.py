@@ -15,7 +15,8 @@ from bench.predict.segments import Segment
 from bench.training.checkpoints.export import Checkpoint, restore
 from bench.training.inference import detect_all
 from datasets.annotations.dataset import Dataset, Video
-from datasets.video.frames import VideoInfo, readers_used, source_sha256
+from datasets.video import readers_used
+from datasets.video.frames import VideoInfo, source_sha256
 from strategies.base import settings
 
 

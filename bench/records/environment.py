@@ -19,7 +19,7 @@ from bench.memory.device import (
     processor_facts,
     processor_name,
 )
-from datasets.video.frames import readers_used
+from datasets.video import readers_used
 
 PACKAGES = ("torch", "timm", "numpy", "decord", "av", "pandas")
 

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
 from datasets.miniature.config import MiniatureConfig
@@ -25,6 +24,8 @@ def write_video(config: MiniatureConfig, domain: str, folder: Path, subset: str,
 
     Raises `OSError` if the file cannot be written.
     """
+    import av
+
     scene = SCENES[domain](config, subset, index)
     frames = render(scene, config.size)
     path = folder / file_name(subset, index)
@@ -58,6 +59,8 @@ def encode(
     options: dict[str, str],
 ) -> None:
     """Write the frames (n, size, size, 3) as H.264 in an mp4 file at a constant rate."""
+    import av
+
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=frames_per_second, options=options)
         stream.height = stream.width = size
@@ -91,6 +94,8 @@ def to_yuv(pictures: Pictures) -> Pictures:
 
 def pictures_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's decoded pictures, plane by plane: H.264 decoding is bit-exact."""
+    import av
+
     digest = hashlib.sha256()
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):

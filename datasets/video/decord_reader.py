@@ -11,13 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.io.errors import StuckDecoderError
 from bench.io.json_lines import Worker, module_command
-from datasets.video.index import VideoIndex
+
+if TYPE_CHECKING:
+    from datasets.video.index import VideoIndex
 
 CHUNK_FRAMES = 64
 CHUNK_BYTES = 16 * 2**20
@@ -68,7 +71,7 @@ def decord_version() -> str:
     return version("decord")
 
 
-def seeks_wrongly(index: VideoIndex) -> str | None:
+def seeks_wrongly(index: "VideoIndex") -> str | None:
     """Return why decord would give other pictures than asked for, by the file's index alone; None if not.
 
     decord numbers frames in decoding order and counts them after a seek, without looking at their times. So
@@ -93,7 +96,7 @@ def seeks_wrongly(index: VideoIndex) -> str | None:
 
 
 def decord_frames(
-    path: Path, index: VideoIndex, needed: NDArray[np.int64], num_threads: int = 1
+    path: Path, index: "VideoIndex", needed: NDArray[np.int64], num_threads: int = 1
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the frames (n, height, width, 3) of ascending indices in chunks, upright: decord rotates them.
 

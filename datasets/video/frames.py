@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from bench.io.cache_dir import default_cache_dir
 from bench.io.errors import InputError
 from bench.io.reading import file_sha256
+from datasets.video import Reading, note_read, reading
 from datasets.video.container import fail
 from datasets.video.image_folder import image_frames, list_images
 from datasets.video.index import IMAGES, VideoIndex, inspect
@@ -27,26 +28,6 @@ from datasets.video.pyav_reader import pyav_frames
 from datasets.video.reader_choice import Reader, choose, fast_readers, wanted_reader
 
 PYAV = f"PyAV {av.__version__}"
-_served: dict[str, set[Path]] = {}
-"""The files that each reader has read, wholly or in part."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A read in progress in a thread: file, first and last frame, and start time (monotonic)."""
-
-    path: Path
-    first: int
-    last: int
-    since: float
-
-
-_reading: dict[int, Reading] = {}
-
-
-def reading_now() -> tuple[Reading, ...]:
-    """Return the reads in progress in this process's threads, the longest first."""
-    return tuple(sorted(_reading.values(), key=lambda each: each.since))
 
 
 @dataclass(frozen=True)
@@ -79,15 +60,6 @@ class VideoInfo:
 def readers_installed() -> str:
     """Return names and versions of the readers that may decode a file on this machine."""
     return ", ".join([*(reader.name for reader in fast_readers(wanted_reader())), PYAV])
-
-
-def readers_used(path: Path | None = None) -> str | None:
-    """Return the readers that this process has used, with numbers of files, or for one file; None if none."""
-    if path is not None:
-        return ", ".join(sorted(name for name, files in _served.items() if path in files)) or None
-    if len(_served) < 2:
-        return next(iter(_served), None)
-    return ", ".join(f"{name} ({len(files)} files)" for name, files in sorted(_served.items()))
 
 
 def probe(path: Path | str, rate: float | None = None) -> VideoInfo:
@@ -230,11 +202,11 @@ def _read(
     if len(needed) == 0:
         return
     thread = threading.get_ident()
-    _reading[thread] = Reading(path, int(needed[0]), int(needed[-1]), time.monotonic())
+    reading[thread] = Reading(path, int(needed[0]), int(needed[-1]), time.monotonic())
     try:
         _decode(path, index, needed, place, pictures, num_threads)
     finally:
-        del _reading[thread]
+        del reading[thread]
 
 
 def _decode(
@@ -251,7 +223,7 @@ def _decode(
     if reader is not None:
         try:
             _fill(pictures, reader.frames(path, index, needed, num_threads), order, bounds)
-            _served.setdefault(reader.name, set()).add(path)
+            note_read(reader.name, path)
             return
         except reader.error:
             pass  # PyAV may read it; if not, its error says why
@@ -265,7 +237,7 @@ def _decode(
         if isinstance(error, InputError):
             raise
         fail(path, "some of its frames cannot be decoded; it may be truncated or damaged")
-    _served.setdefault(_name(index, None), set()).add(path)
+    note_read(_name(index, None), path)
 
 
 def _chunks(frames: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.video.index import VideoIndex
+if TYPE_CHECKING:
+    from datasets.video.index import VideoIndex
 
 CHUNK_BYTES = 16 * 2**20
 """Largest number of bytes of decoded frames in one chunk; a chunk has at least one frame."""
@@ -39,7 +40,7 @@ def torchcodec_version() -> str:
     return version("torchcodec")
 
 
-def seeks_wrongly(index: VideoIndex) -> str | None:
+def seeks_wrongly(index: "VideoIndex") -> str | None:
     """Return why torchcodec would give other pictures than asked for, by the file's index; None if not.
 
     It gives frames by their presentation times, so open GOPs are no problem; after a seek into a file with
@@ -62,7 +63,7 @@ def seeks_wrongly(index: VideoIndex) -> str | None:
 
 
 def torchcodec_frames(
-    path: Path, index: VideoIndex, needed: NDArray[np.int64], num_threads: int = 1
+    path: Path, index: "VideoIndex", needed: NDArray[np.int64], num_threads: int = 1
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the frames (n, height, width, 3) of ascending indices in chunks, upright.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -13,7 +13,7 @@ from bench.io.errors import InputError
 from bench.io.reading import MAX_RECORD_BYTES, named_in_errors, read_json, relative_message
 from bench.io.tables import comma_separated, markdown
 from bench.io.text import MAX_NAME_LENGTH, printable
-from bench.io.typed_values import Number, Positive, structure
+from bench.io.typed_values import LIST, Name, Number, Positive, Text, Whole, structure
 from bench.report.tables.forecasts import GIGABYTE, Forecast, parse
 
 TITLE = "Measured memory of a training step"
@@ -37,6 +37,16 @@ class Step(msgspec.Struct):
     status: str
     measured: Measured | None = None
     message: Any = None
+    attention_kernels: Annotated[list[Name], LIST] | None = None
+    """PyTorch's operations and CUDA's kernels of attention that ran in one more step, which is not timed."""
+    attention_kernels_message: Text | None = None
+    """Why that step gave none."""
+    backbone_operations: Positive | None = None
+    """Floating-point operations of a step's backbone, counted from shapes (``bench.measure.operations``)."""
+    processes_beside: Whole | None = None
+    """Processes that built models or traced forecasts on the host meanwhile; they may slow the steps down."""
+    device_seconds: Number | None = None
+    """Time of all steps on the device, its opening included."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from datasets.video.frames import Reading, reading_now
+from datasets.video import Reading, reading_now
 
 READING_SECONDS = 2.0
 """Reads that take longer are reported, so that they can be named if they never end."""

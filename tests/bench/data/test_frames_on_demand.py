@@ -31,8 +31,8 @@ from bench.training.loop import train
 from bench.training.step import Trainer
 from datasets.annotations.reader import read_annotations, video_path
 from datasets.sampling import frame_times
-from datasets.video import decord_reader
-from datasets.video.frames import read_frames, reader_of, reading_now
+from datasets.video import decord_reader, reading_now
+from datasets.video.frames import read_frames, reader_of
 from datasets.video.index import inspect
 from strategies.full_finetune import FullFinetune
 from strategies.head_only import HeadOnly

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conftest import TINY, bench_command, records_of, run_bench
 
-from bench.measure import main as measure
+from bench.measure.__main__ import main as measure
 from bench.memory.constants import needed_bytes
 from bench.plan.__main__ import main, table
 from bench.plan.fits import largest_fitting, max_fitting

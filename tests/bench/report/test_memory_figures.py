@@ -125,6 +125,9 @@ STEP_OPTIONAL = {
     ("measured",): maybe(kind(lambda v: False, st.nothing(), {})),
     ("measured", "peak_allocated_bytes"): POSITIVE,
     ("measured", "seconds_per_step"): NUMBER,
+    ("backbone_operations",): maybe(POSITIVE),
+    ("processes_beside",): maybe(WHOLE),
+    ("device_seconds",): maybe(NUMBER),
 }
 
 

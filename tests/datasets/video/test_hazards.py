@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bench.io.errors import InputError
 from bench.records.environment import describe
-from datasets.video import decord_reader, reader_choice
+from datasets.video import decord_reader, reader_choice, readers_used
 from datasets.video import frames as video
 from datasets.video.decord_reader import DecordError, decord_frames, decord_installed
 from datasets.video.frames import probe, read_frames
@@ -103,19 +103,19 @@ def test_a_turned_video_is_shown_upright(tmp_path: Path, turn: int, reader: str)
 
 @needs_decord
 def test_who_reads_what(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video, "_served", type(video._served)())
-    assert video.readers_used() is None
+    monkeypatch.setattr("datasets.video._served", {})
+    assert readers_used() is None
     decord = f"decord {decord_reader.decord_version()}"
     for name in ("b-frames", "odd size h264", "late start mkv"):
         assert probe(files[name]).reader == decord
         read_frames(files[name], [1.0])
-    assert video.readers_used() == decord
+    assert readers_used() == decord
     for name in ("transport stream", "avi with b-frames"):
         assert probe(files[name]).reader == video.PYAV
         assert probe(files[name]).reader_reason.startswith(f"{decord}: ")
         read_frames(files[name], [1.0])
-    assert video.readers_used() == f"{video.PYAV} (2 files), {decord} (3 files)"
-    assert describe(torch.device("cpu"))["video_reader"] == video.readers_used()
+    assert readers_used() == f"{video.PYAV} (2 files), {decord} (3 files)"
+    assert describe(torch.device("cpu"))["video_reader"] == readers_used()
 
 
 def stand_in(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +141,7 @@ def test_a_decord_that_fails_is_replaced_by_pyav(
     monkeypatch.setattr(decord_reader, "decord_installed", lambda: True)
     monkeypatch.setattr(decord_reader, "decord_version", lambda: "0")
     monkeypatch.setattr(reader_choice, "check", lambda *_: None)
-    monkeypatch.setattr(video, "_served", type(video._served)())
+    monkeypatch.setattr("datasets.video._served", {})
     monkeypatch.setattr(decord_reader, "SECONDS", 0.5)
     monkeypatch.setattr(decord_reader, "SECONDS_PER_FRAME", 0.0)
     stand_in(tmp_path, body, monkeypatch)
@@ -149,7 +149,7 @@ def test_a_decord_that_fails_is_replaced_by_pyav(
     with pytest.raises(DecordError):
         list(decord_frames(path, inspect(path), np.array([3])))
     assert spelled(read_frames(path, [3.05])[0]) == 30
-    assert video.readers_used() == video.PYAV
+    assert readers_used() == video.PYAV
     decord_reader.stop_worker()
 
 
