@@ -6,6 +6,7 @@ while one of them is measured. A measurement and a forecast (``bench.plan.reques
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import time
@@ -20,14 +21,18 @@ from bench.config.protocol import Protocol
 from bench.data.clips import VideoClips
 from bench.data.windows import TrainingSampler
 from bench.measure.attention import attention_kernels
-from bench.memory.meter import MemoryMeter, MemoryReading, NoMeter
+from bench.memory.constants import FIRST_CACHED, UNCACHED
+from bench.memory.device import note_used_bytes, synchronize
+from bench.memory.meter import AllocatorPeaks, MemoryMeter, MemoryReading, NoMeter
 from bench.models.actionformer.model import ActionFormer
-from bench.plan.forecast import traced_sampler
 from bench.plan.request import ForecastRequest
+from bench.plan.traced import traced_sampler
 from bench.records.environment import describe
 from bench.records.failure import failure
 from bench.training.detector import Detector, build_detector, lower_frozen_weights
-from bench.training.step import HOST, Trainer, setup_stage
+from bench.training.inference import detect_all
+from bench.training.step import HOST, StageSetup, Trainer, setup_stage
+from bench.training.step_memory import step_kinds
 from strategies import build_strategy
 from strategies.base import Fidelity, Strategy
 
@@ -47,12 +52,15 @@ class BuiltModel:
 
 @dataclasses.dataclass(frozen=True)
 class StageMeasurement:
-    """Memory of the second step of one stage at one fidelity, and the median time of later steps."""
+    """Memory of the second step of a kind, in a stage at a fidelity, and the median time of later ones."""
 
     stage: str
     fidelity: Fidelity
+    step: str
+    """The kind of step, as in ``bench.training.step_memory``."""
     reading: MemoryReading
-    seconds_per_step: float
+    seconds_per_step: float | None
+    """None for steps with cached encodings: random frames say nothing of how often they are cached."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +68,7 @@ class Measurement:
     """The measurements of all stages and fidelities, and the attention kernels that ran."""
 
     stages: list[StageMeasurement]
+    inference: MemoryReading
     kernels: list[str] | None
     """None if the profiled step failed."""
     kernels_message: str | None
@@ -91,20 +100,20 @@ def measure_steps(built: BuiltModel, device: torch.device) -> Measurement:
         if stage.fresh_head:
             detector.head = built.fresh_head().to(device)
         setup = setup_stage(trainer, stage)
-        for fidelity in dict.fromkeys(stage.fidelities):
-            for number in range(2):
-                meter = MemoryMeter(device)
-                with meter.watching(detector, setup.optimizer, parameters=setup.parameters_beside(detector)):
-                    trainer.step(number, fidelity, setup.uncached, setup.optimizer, meter)
-            seconds = []
-            for number in range(TIMED_STEPS):
-                started = time.perf_counter()
-                trainer.step(number, fidelity, setup.uncached, setup.optimizer, NoMeter())
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                seconds.append(time.perf_counter() - started)
-            median = sorted(seconds)[len(seconds) // 2]
-            found.append(StageMeasurement(stage.name, fidelity, meter.reading(), median))
+        for fidelity, kind in step_kinds(stage, setup):
+            reading = metered(trainer, setup, fidelity, kind)
+            median = None
+            if kind == UNCACHED:
+                peaks, seconds = AllocatorPeaks(device), []
+                for number in range(TIMED_STEPS):
+                    started = time.perf_counter()
+                    with peaks.watching():
+                        trainer.step(number, fidelity, setup.uncached, setup.optimizer, NoMeter())
+                    synchronize(device)
+                    seconds.append(time.perf_counter() - started)
+                reading = peaks.added_to(reading)
+                median = sorted(seconds)[len(seconds) // 2]
+            found.append(StageMeasurement(stage.name, fidelity, kind, reading, median))
         try:
             kernels |= attention_kernels(
                 lambda fidelity=stage.fidelities[0], setup=setup: trainer.step(  # type: ignore[misc]
@@ -114,8 +123,24 @@ def measure_steps(built: BuiltModel, device: torch.device) -> Measurement:
             )
         except RuntimeError as error:  # the profiler's buffers may not fit beside the step
             message = failure(error)[1]
-        setup.optimizer.close()
-    return Measurement(found, None if message else sorted(kernels), message)
+        setup.close()
+        del setup
+    _, inference = detect_all(detector, built.sampler.store, built.protocol, device)
+    assert inference is not None
+    return Measurement(found, inference, None if message else sorted(kernels), message)
+
+
+def metered(trainer: Trainer, setup: StageSetup, fidelity: Fidelity, kind: str) -> MemoryReading:
+    """Run two steps of a kind under the meter, and return the reading of the second one."""
+    cache = setup.uncached if kind == UNCACHED else setup.cache
+    computing = cache.computing() if cache and kind == FIRST_CACHED else contextlib.nullcontext()
+    with computing:
+        for number in range(2):
+            meter = MemoryMeter(trainer.device)
+            parameters = setup.parameters_beside(trainer.detector)
+            with meter.watching(trainer.detector, setup.optimizer, parameters=parameters):
+                trainer.step(number, fidelity, cache, setup.optimizer, meter)
+    return meter.reading()
 
 
 def measure(question: ForecastRequest, built: BuiltModel | Exception, device: torch.device) -> dict[str, Any]:
@@ -125,21 +150,29 @@ def measure(question: ForecastRequest, built: BuiltModel | Exception, device: to
     """
     row: dict[str, Any] = {"status": "ok", "message": None, "weights": "random", "measured": None}
     started = time.perf_counter()
+    note_used_bytes(device)
     try:
         if isinstance(built, Exception):
             raise built
         found = measure_steps(built, device)
         highest = max(found.stages, key=lambda stage: stage.reading.peak_allocated_bytes)
-        slowest = max(stage.seconds_per_step for stage in found.stages)
+        slowest = max(stage.seconds_per_step for stage in found.stages if stage.seconds_per_step is not None)
         clips = built.protocol.window_clips * built.protocol.batch_size
         row["measured"] = {
             **dataclasses.asdict(highest.reading),
+            "step": highest.step,
+            "inference": {
+                name: value
+                for name, value in dataclasses.asdict(found.inference).items()
+                if name not in ("meter", "phases")
+            },
             "seconds_per_step": slowest,
             "clips_per_second": clips / slowest,
             "stages": [
                 {
                     "stage": stage.stage,
                     "fidelity": dataclasses.asdict(stage.fidelity),
+                    "step": stage.step,
                     "peak_allocated_bytes": stage.reading.peak_allocated_bytes,
                     "seconds_per_step": stage.seconds_per_step,
                 }

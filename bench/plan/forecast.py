@@ -25,7 +25,7 @@ from bench.config.protocol import Protocol
 from bench.data.windows import Window
 from bench.features.cache import EncodingCache
 from bench.memory.allocator import CachingAllocator
-from bench.memory.constants import CACHED, FIRST_CACHED, UNCACHED
+from bench.memory.constants import FIRST_CACHED, UNCACHED
 from bench.memory.cuda_autocast import follow_cuda_autocast
 from bench.memory.cuda_ops import KEEPS_WORKSPACES, LARGEST_WORKSPACE, kernel_scratch
 from bench.memory.tracker import HasState, StorageTracker
@@ -42,7 +42,8 @@ from bench.training.distributed.fsdp import make_mesh, shard, unshard
 from bench.training.distributed.processes import ALONE, World
 from bench.training.inference import window_outputs
 from bench.training.step import Trainer, setup_stage
-from strategies.base import FULL, Fidelity, Stage, Strategy
+from bench.training.step_memory import step_kinds
+from strategies.base import Fidelity, Stage, Strategy
 
 CPU_DEVICE = torch.device("cpu")
 
@@ -185,13 +186,9 @@ def forecast_stages(
             if trainer.run_at_most and not trainer.world.sharded:
                 make_gradients = functools.partial(materialize_gradients, noted, tracker)
                 later = dataclasses.replace(trainer, make_gradients=make_gradients)
-        kinds: list[tuple[Fidelity, str, EncodingCache | None]] = [
-            (fidelity, UNCACHED, setup.uncached) for fidelity in dict.fromkeys(stage.fidelities)
-        ]
-        if setup.cache is not None and setup.cache.keep and FULL in stage.fidelities:
-            cache = TracedCache(setup.cache, trainer.host)
-            kinds += [(FULL, FIRST_CACHED, cache), (FULL, CACHED, cache)]
-        for fidelity, kind, used in kinds:
+        cache = TracedCache(setup.cache, trainer.host) if setup.cache else None
+        for fidelity, kind in step_kinds(stage, setup):
+            used = setup.uncached if kind == UNCACHED else cache
             computing = used.computing() if used and kind == FIRST_CACHED else contextlib.nullcontext()
             with tracker, computing:
                 tracker.label_buffers(detector)

@@ -26,6 +26,14 @@ UNCACHED_STEPS = 2
 """Uncached steps under the meter, per stage and fidelity: the first one creates the optimizer's state."""
 
 
+def step_kinds(stage: Stage, setup: StageSetup) -> list[tuple[Fidelity, str]]:
+    """Return the fidelities of a stage with the kinds of steps that a run makes at each, in this order."""
+    kinds = [(fidelity, UNCACHED) for fidelity in dict.fromkeys(stage.fidelities)]
+    if setup.cache is not None and setup.cache.keep and FULL in stage.fidelities:
+        kinds += [(FULL, FIRST_CACHED), (FULL, CACHED)]
+    return kinds
+
+
 class StageMeters:
     """The meters of one stage's steps; results go to ``history``.
 

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from bench.memory.cuda_ops import workspace_bytes
-from bench.memory.device import capacity_bytes, nvml_handle, used_bytes
-from bench.memory.meter import process_device_bytes
+from bench.memory.device import capacity_bytes, nvml_handle, process_device_bytes, used_bytes
 
 MATRIX = {"cuda": 8192, "cpu": 256}
 """Rows and columns of the matrices, by kind of device: large enough for the full rate of an H200."""

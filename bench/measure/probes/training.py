@@ -15,7 +15,7 @@ from bench.data.clips import VideoClips
 from bench.features.encode import ClipPasses
 from bench.features.streamed import encode_streamed
 from bench.memory.meter import MemoryMeter
-from bench.plan.forecast import traced_sampler
+from bench.plan.traced import traced_sampler
 from bench.training.detector import Detector, build_detector, lower_frozen_weights
 from bench.training.distributed.fsdp import make_mesh, shard
 from bench.training.distributed.processes import World
