@@ -55,7 +55,7 @@ def test_threads_hold_a_workspace_each_or_products_have_one():
     def peaks(**target):
         settings = TraceSettings(target=Target(**target))
         [stage] = forecast("vit-t", strategy, protocol, settings).stages
-        return stage.phases
+        return stage.peak.phases
 
     nothing = peaks(workspace_bytes=0)
     kept = peaks(workspace_bytes=2**25, keeps_workspaces=True)

@@ -107,8 +107,9 @@ def test_elsewhere_the_growth_of_the_card_s_use_is_measured(simulate, processes)
     reading = measured().reading()
     assert reading.phases["forward"]["device"] == reading.peak_device_bytes == 1500 * MIB
     reading.phases["inference"] = reading.phases["forward"]
-    stage = StageMemory("all", Fidelity(), reading)
-    assert memory([RankMemory((stage,), reading)], None)["device_source"] == "card"
+    stage = StageMemory("all", Fidelity(), "uncached", reading)
+    forecast = {"predicted_peak_bytes": None, "inference": None}
+    assert memory([RankMemory((stage,), reading)], forecast)["device_source"] == "card"
 
 
 def test_without_either_there_is_no_peak_of_the_device(simulate):
