@@ -62,7 +62,7 @@ test-all: $(VENV)/installed ## every test that needs no GPU, slow ones too: a qu
 
 # The oldest timm uses torch.jit, which PyTorch announces to remove; it cannot be changed here.
 test-oldest: $(OLDEST)/installed ## quick tests of models, training and memory with the oldest supported versions (Python 3.11 or 3.12); downloads 3 GB
-	$(OLDEST)/bin/python -m pytest -n 2 --dist worksteal -m "not gpu and not slow" -W 'ignore:.torch.jit:DeprecationWarning' tests/test_oldest_versions.py $(addprefix tests/bench/,memory features models plan training)
+	$(OLDEST)/bin/python -m pytest -n 2 --dist worksteal -m "not gpu and not slow" -W 'ignore:`torch.jit:DeprecationWarning' tests/test_oldest_versions.py $(addprefix tests/bench/,memory features models plan training)
 
 check: $(VENV)/installed ## lint, format, types, every test that needs no GPU
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy --strict && $(TEST) -m "not gpu"
