@@ -256,7 +256,7 @@ def run_process(
     process = subprocess.Popen(
         module_command(words[0]) + tuple(words[1:]),
         cwd=PROJECT_ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        env={"KINETO_LOG_LEVEL": "99", **os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C reaches only this process, which ends the other one
     )
