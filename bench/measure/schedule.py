@@ -28,7 +28,8 @@ from bench.io.text import printable
 from bench.measure.rows import Job, line, write_measured, write_row
 from bench.run.worker.exit_status import classify_exit, oom_kill_count
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "KINETO_LOG_LEVEL": "99"}
+"""Of every process: one thread until the protocol sets its own number, and a profiler that prints nothing."""
 START_SECONDS = {"cuda": 12.0, "cpu": 8.0}
 """Expected seconds to open a device, to copy a model there, and to end, by kind of device."""
 OPERATIONS_PER_SECOND = {"cuda": 1.5e14, "cpu": 1.5e10}
@@ -136,7 +137,7 @@ class Schedule:
 
     def __enter__(self) -> Schedule:
         self._close = contextlib.ExitStack()
-        start = functools.partial(Worker, module_command("bench.measure.worker"), environment=ONE_THREAD)
+        start = functools.partial(Worker, module_command("bench.measure.worker"), environment=ENVIRONMENT)
         self._builders = self._close.enter_context(ThreadPoolExecutor(self.settings.builders))
         self._forecasters, self._forecaster = self._close.enter_context(
             worker_threads(self.settings.forecasters, start)
@@ -282,7 +283,7 @@ class Schedule:
     @contextlib.contextmanager
     def _process(self, errors: int) -> Iterator[Worker]:
         """Yield the process of a measurement, which ends with the block."""
-        worker = Worker(module_command("bench.measure.worker"), environment=ONE_THREAD, stderr=errors)
+        worker = Worker(module_command("bench.measure.worker"), environment=ENVIRONMENT, stderr=errors)
         with self._lock:
             self._processes.add(worker)
             if self._stopping:

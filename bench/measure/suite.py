@@ -169,11 +169,16 @@ def run_probes(options: argparse.Namespace, budget: Budget) -> bool:
 def complete_rows(options: argparse.Namespace, budget: Budget) -> bool:
     """Make the forecasts of measurements that have none, of any device; return whether one has failed."""
     waiting = waiting_measurements(options.results)
-    jobs = [Job(question, path, 0.0, 0) for path, question, _ in waiting]
-    with Schedule(settings_of(options, Prepared((), {}, 0)), budget) as schedule:
-        schedule.begin(jobs, {path: row for path, _, row in waiting})
-        schedule.finish()
-    return bool(schedule.problems) or any(not job.path.exists() for job in jobs)
+    failed = False
+    # A forecast for CUDA changes how its process casts on a CPU, so that each kind has its own processes.
+    for device in sorted({question.device for _, question, _ in waiting}):
+        some = {path: (question, row) for path, question, row in waiting if question.device == device}
+        jobs = [Job(question, path, 0.0, 0) for path, (question, _) in some.items()]
+        with Schedule(settings_of(options, Prepared((), {}, 0)), budget) as schedule:
+            schedule.begin(jobs, {path: row for path, (_, row) in some.items()})
+            schedule.finish()
+        failed |= bool(schedule.problems) or any(not job.path.exists() for job in jobs)
+    return failed
 
 
 def run_tests(options: argparse.Namespace, budget: Budget, environment: Mapping[str, Any]) -> bool:
@@ -256,7 +261,7 @@ def run_process(
     process = subprocess.Popen(
         module_command(words[0]) + tuple(words[1:]),
         cwd=PROJECT_ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        env={"KINETO_LOG_LEVEL": "99", **os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C reaches only this process, which ends the other one
     )

@@ -137,7 +137,7 @@ def run_bench(dataset, results, *options, strategies="head-only", plugin=None, t
     """Run the bench in a process of its own and return it."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if plugin:
-        environment["PYTHONPATH"] = str(plugin)
+        environment["PYTHONPATH"] = os.pathsep.join([str(plugin), os.environ.get("PYTHONPATH", "")])
     command = bench_command(dataset, results, *options, strategies=strategies)
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=timeout)
 

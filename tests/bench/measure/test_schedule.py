@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.measure.rows import Job, waiting_measurements
+from bench.measure.__main__ import main
+from bench.measure.rows import Job, waiting_measurements, write_measured
 from bench.measure.schedule import Budget, Schedule, Settings
 from bench.plan.request import ForecastRequest
 from bench.run.worker import exit_status
@@ -137,3 +138,16 @@ def test_a_measurement_without_forecast_gets_it_later_and_is_not_measured_again(
     assert rows["refused"]["measured"] == measured["measured"]
     assert log.read_text().splitlines() == ["forecast other"]
     assert waiting_measurements(tmp_path) == []
+
+
+def test_measurements_of_another_machine_get_their_forecasts_without_a_device(log, tmp_path, capsys):
+    [job] = jobs(tmp_path, "good")
+    measured = {"peak_allocated_bytes": 1000, "seconds_per_step": 0.5, "clips_per_second": 2.0}
+    environment = {"device": "a card"}
+    write_measured(job, {"status": "ok", "message": None, "measured": measured, "environment": environment})
+    words = ["--suite", "--parts", "forecasts", "--device", "cuda", "--results", str(tmp_path)]
+    assert main(words) == 0
+    assert json.loads(job.path.read_text())["environment"] == environment
+    assert log.read_text().splitlines() == ["forecast good"]
+    assert "| vit-t | good | plain |" in capsys.readouterr().out
+    assert not job.measured_path.parent.exists()
