@@ -26,6 +26,10 @@ from bench.training.detector import Detector
 from strategies.base import Rule, Stage
 
 
+LOGGED_CUDA = Target(workspace_bytes=SMALL_WORKSPACE, keeps_workspaces=True)
+"""The PyTorch of the logs, which was older than 2.11: each thread keeps a small cuBLAS workspace."""
+
+
 class TemporalAdapter(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -105,9 +109,11 @@ def logged_build(model: str, protocol: Protocol) -> Callable[[], tuple[Detector,
         detector = Detector(backbone, head())
         # Wrapped before anything is frozen, so that the buckets cover all parameters. Whoever loads the
         # frames holds them in float32 throughout the step.
-        averaged, buckets = ([torch.empty_like(p) for p in detector.parameters()] for _ in range(2))
-        frames = torch.empty(1, 3, 768, 160, 160)
-        object.__setattr__(detector, "held_beside", (averaged, buckets, frames))
+        held = [torch.empty_like(p) for _ in range(2) for p in detector.parameters()]
+        beside = nn.Module()
+        for number, tensor in enumerate((*held, torch.empty(1, 3, 768, 160, 160))):
+            beside.register_buffer(f"held_{number}", tensor)
+        detector.held_beside = beside
         return detector, head
 
     return build
@@ -116,7 +122,6 @@ def logged_build(model: str, protocol: Protocol) -> Callable[[], tuple[Detector,
 def forecast_mebibytes(model: str, image_size: int) -> float:
     """Return the predicted allocated peak of the logged configuration. Changes the process: use a new one."""
     protocol = logged_protocol(image_size)
-    # Workspaces of the PyTorch of the logs, which was older than 2.11.
-    settings = TraceSettings(target=Target(workspace_bytes=SMALL_WORKSPACE, keeps_workspaces=True))
+    settings = TraceSettings(target=LOGGED_CUDA)
     found = forecast(model, AdaTAD(), protocol, settings, build=logged_build(model, protocol))
     return found.peak_bytes / 2**20

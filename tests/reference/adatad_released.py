@@ -29,9 +29,10 @@ from bench.config.protocol import MemoryOptions, Protocol
 from bench.features.encode import autocast
 from bench.models import build_backbone, build_head
 from bench.models.backbone import Backbone
-from bench.plan.forecast import CUDA, Forecast, forecast, make_tracker
+from bench.plan.forecast import Forecast, TraceSettings, forecast, make_tracker
 from bench.training.detector import Detector
 from strategies.base import Rule, Stage
+from tests.reference.adatad import LOGGED_CUDA
 
 FRAMES = 768
 CLASSES = 20
@@ -155,7 +156,7 @@ def forecast_adapters(
     """Return the forecast of a training step. Changes the process: use a new one."""
     protocol = released_protocol(image_size)
     build = functools.partial(build_released, strategy, model, protocol, copies)
-    return forecast(model, strategy, protocol, build=build)
+    return forecast(model, strategy, protocol, TraceSettings(target=LOGGED_CUDA), build=build)
 
 
 def forecast_released(model: str, image_size: int, copies: Sequence[str] = COPIES) -> Forecast:
@@ -169,13 +170,13 @@ def forecast_inference(model: str, image_size: int) -> tuple[int, int]:
     Changes the process: use a new one.
     """
     protocol = released_protocol(image_size)
-    tracker = make_tracker(CUDA)
+    tracker = make_tracker(LOGGED_CUDA)
     with FakeTensorMode(allow_non_fake_inputs=True):
         detector, _ = build_released(Released(), model, protocol, ())
         detector.eval()
         with tracker, torch.no_grad():
             tracker.label_module(detector)
-            workspace = torch.empty(CUDA.workspace_bytes, dtype=torch.uint8)
+            workspace = torch.empty(LOGGED_CUDA.workspace_bytes, dtype=torch.uint8)
             frames = torch.empty(48, 3, 16, image_size, image_size, dtype=torch.uint8)
             mask = torch.ones(1, FRAMES, dtype=torch.bool)
             with autocast(torch.device("cpu"), protocol.precision):
