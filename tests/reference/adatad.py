@@ -25,7 +25,6 @@ from bench.plan.forecast import Target, TraceSettings, forecast
 from bench.training.detector import Detector
 from strategies.base import Rule, Stage
 
-
 LOGGED_CUDA = Target(workspace_bytes=SMALL_WORKSPACE, keeps_workspaces=True)
 """The PyTorch of the logs, which was older than 2.11: each thread keeps a small cuBLAS workspace."""
 
