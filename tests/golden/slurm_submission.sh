@@ -9,7 +9,7 @@
 #SBATCH --exclude=node1,node2
 #SBATCH --gres=gpu:a100:1
 #SBATCH --job-name=head-only-0
-#SBATCH --mem=9GB
+#SBATCH --mem=13GB
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --open-mode=append

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bench.memory.cuda_ops import workspace_bytes
-from bench.memory.device import capacity_bytes, nvml_handle, process_device_bytes, used_bytes
+from bench.memory.device import capacity_bytes, nvml_handle, used_bytes
 
 MATRIX = {"cuda": 8192, "cpu": 256}
 """Rows and columns of the matrices, by kind of device: large enough for the full rate of an H200."""
@@ -75,10 +75,11 @@ def nvml(device: torch.device) -> dict[str, Any]:
     torch.cuda.synchronize(device)
     handle = nvml_handle(device)
     listed = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    own = [each.usedGpuMemory for each in listed if each.pid == os.getpid()]
     return {
         "process": os.getpid(),
         "processes": [{"id": each.pid, "bytes": each.usedGpuMemory} for each in listed],
-        "process_bytes": process_device_bytes(device),
+        "process_bytes": own[0] if own else None,
         "used_bytes": used_bytes(device),
         "capacity_bytes": capacity_bytes(device),
         "allocated_bytes": torch.cuda.memory_allocated(device),

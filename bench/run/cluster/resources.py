@@ -1,7 +1,8 @@
 """Resource requests of cluster jobs: GPU type, host memory, CPU cores and time limit.
 
 The GPU follows from the memory forecast, and the time limit from measured runs; if neither is available, the
-user must give the value. Host memory is the sum of a run's frames, windows and weights, with a margin.
+user must give the value. Host memory is the sum of a run's frames, encodings, windows
+and weights, with a margin.
 """
 
 from __future__ import annotations

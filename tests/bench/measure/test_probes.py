@@ -85,9 +85,7 @@ def test_nvml_is_asked_for_the_processes_of_the_card(card, monkeypatch):
     monkeypatch.setattr("pynvml.nvmlInit", lambda: None)
     monkeypatch.setattr("pynvml.nvmlDeviceGetHandleByUUID", lambda uuid: uuid)
     monkeypatch.setattr("pynvml.nvmlDeviceGetComputeRunningProcesses", lambda handle: listed)
-    monkeypatch.setattr(
-        "pynvml.nvmlDeviceGetMemoryInfo", lambda handle, version=None: SimpleNamespace(used=9)
-    )
+    monkeypatch.setattr("pynvml.nvmlDeviceGetMemoryInfo", lambda handle, **_: SimpleNamespace(used=9))
     monkeypatch.setattr("os.getpid", lambda: 1)
     card.allocated = iter([4 << 20])
     found = nvml(CPU)
