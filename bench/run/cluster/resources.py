@@ -1,8 +1,8 @@
 """Resource requests of cluster jobs: GPU type, host memory, CPU cores and time limit.
 
 The GPU follows from the memory forecast, and the time limit from measured runs; if neither is available, the
-user must give the value. Host memory is the sum of a run's frames, encodings, windows
-and weights, with a margin.
+user must give the value. Host memory is the sum of a run's frames, encodings, windows and weights, with a
+margin.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def host_bytes(run: ResolvedRun, row: dict[str, Any] | None, decoders: int) -> i
     """Return the bytes of host memory that a run's processes need.
 
     On a CPU, this is the predicted peak; on a GPU, twice the weights (as read and as built). Windows in
-    flight and cached frames are added.
+    flight and the caches of frames and encodings are added.
     """
     spec, protocol, weights = run.spec, run.protocol, run.weights
     window = 3 * protocol.window_clips * _clip_frames(spec.model) * protocol.image_size**2
