@@ -132,12 +132,18 @@ class TrainingSampler:
 
         ``part`` returns those windows of a batch that this process trains on.
         """
+        wanted = []
+        for window in self.windows_ahead(step, part):
+            indices = window.indices(self.store.clips[window.video].count)
+            wanted.append((window.video, int(indices[0]), int(indices[-1]) + 1))
+        return wanted
+
+    def windows_ahead(
+        self, step: int, part: Callable[[Sequence[Window]], Sequence[Window]] = lambda batch: batch
+    ) -> list[Window]:
+        """Return the windows whose frames are prefetched in a step: its own and those of later steps."""
         if not self.store.ahead:
             return []
         more = -(-self.store.ahead // self.protocol.batch_size)
-        wanted = []
-        for number in range(step, min(step + 1 + more, self.protocol.steps)):
-            for window in part(self.windows(number)):
-                indices = window.indices(self.store.clips[window.video].count)
-                wanted.append((window.video, int(indices[0]), int(indices[-1]) + 1))
-        return wanted
+        steps = range(step, min(step + 1 + more, self.protocol.steps))
+        return [window for number in steps for window in part(self.windows(number))]

@@ -37,6 +37,10 @@ MEMORY_ONLY = EncodingStorage()
 """No disk, and a quarter of the available memory."""
 
 
+Key = tuple[str, int]
+"""A pass of clips: the video and the number of the pass."""
+
+
 class EncodingCache:
     """Encodings of clips, computed on first use, a pass of clips at a time, and kept in host memory.
 
@@ -63,12 +67,14 @@ class EncodingCache:
         self.disk = storage.disk.if_unchanged(backbone) if storage.disk and keep else None
         budget = storage.memory_bytes
         self.memory_bytes = default_cache_bytes() if budget is None else budget
-        self._kept: OrderedDict[tuple[str, int], HostEncodings] = OrderedDict()
+        self._kept: OrderedDict[Key, HostEncodings] = OrderedDict()
         self._kept_bytes = 0
         self.computed = 0
         """Number of passes that were computed."""
         self._reading = True
-        self._not_on_disk = sum(clips.count for clips in store.clips.values())
+        self._stored: set[Key] = set()
+        self._to_store = sum(clips.count for clips in store.clips.values())
+        self._upcoming: list[tuple[str, int, int]] = []
 
     def batch(self, windows: Sequence[Window], device: torch.device) -> Encoded:
         """Return the encodings of a batch of windows on ``device``; the first two axes are (B, S)."""
@@ -91,6 +97,12 @@ class EncodingCache:
         """Bring the encodings of windows into host memory, as far as they fit."""
         for _ in self._passes_of(self._uses(windows)):
             pass
+
+    def expect(self, windows: Sequence[Window]) -> None:
+        """Prefetch the frames of those passes of later windows that will be computed."""
+        missing = [key for key in self._uses(windows) if key not in self._kept and not self._is_stored(key)]
+        self._upcoming = list(self._runs(missing))
+        self.store.expect(self._upcoming)
 
     def drop(self, name: str) -> None:
         """Remove a video that is not needed again."""
@@ -122,10 +134,10 @@ class EncodingCache:
 
     def _uses(
         self, windows: Sequence[Window]
-    ) -> dict[tuple[str, int], list[tuple[int, NDArray[np.int64], NDArray[np.int64]]]]:
-        """Return for each pass (video, number) where it is used: row, steps of the row, clips of the pass."""
+    ) -> dict[Key, list[tuple[int, NDArray[np.int64], NDArray[np.int64]]]]:
+        """Return for each pass where it is used: row, steps of the row, clips of the pass."""
         size = self.passes.size
-        uses: dict[tuple[str, int], list[tuple[int, NDArray[np.int64], NDArray[np.int64]]]] = {}
+        uses: dict[Key, list[tuple[int, NDArray[np.int64], NDArray[np.int64]]]] = {}
         for row, window in enumerate(windows):
             numbers = self._numbers(window)
             passes = numbers // size
@@ -134,10 +146,8 @@ class EncodingCache:
                 uses.setdefault(key, []).append((row, steps, numbers[steps] % size))
         return uses
 
-    def _passes_of(
-        self, needed: Iterable[tuple[str, int]]
-    ) -> Iterator[tuple[tuple[str, int], HostEncodings]]:
-        """Yield the encodings of passes (video, number), those that are to be computed last."""
+    def _passes_of(self, needed: Iterable[Key]) -> Iterator[tuple[Key, HostEncodings]]:
+        """Yield the encodings of passes, those that are to be computed last."""
         missing = []
         for key in needed:
             if self._reading and (found := self._kept.get(key)) is not None:
@@ -150,23 +160,37 @@ class EncodingCache:
                 missing.append(key)
         yield from self._computed(missing)
 
-    def _read(self, key: tuple[str, int]) -> HostEncodings | None:
+    def _is_stored(self, key: Key) -> bool:
+        return self.disk is not None and (key in self._stored or self.disk.has(self._disk_key(key)))
+
+    def _read(self, key: Key) -> HostEncodings | None:
         if self.disk is None or not self._reading:
             return None
         found = self.disk.read(self._disk_key(key))
         if found is not None:
-            self._not_on_disk -= found.count
+            self._note_stored(key, found)
         return found
 
-    def _computed(
-        self, missing: Sequence[tuple[str, int]]
-    ) -> Iterator[tuple[tuple[str, int], HostEncodings]]:
+    def _store(self, key: Key, encoded: HostEncodings, seconds: float) -> None:
+        """Write to disk what was not found there; in a ``computing`` block it was not looked for."""
+        if self.disk is None or (not self._reading and self._is_stored(key)):
+            return
+        if self.disk.write(self._disk_key(key), encoded, seconds, self._to_store):
+            self._note_stored(key, encoded)
+
+    def _note_stored(self, key: Key, encoded: HostEncodings) -> None:
+        if key not in self._stored:
+            self._stored.add(key)
+            self._to_store -= encoded.count
+
+    def _computed(self, missing: Sequence[Key]) -> Iterator[tuple[Key, HostEncodings]]:
         runs = list(self._runs(missing))
         size = self.passes.size
         for index, (name, first, last) in enumerate(runs):
-            self.store.expect(runs[index : index + 1 + max(1, self.store.ahead)])
+            self.store.expect([*runs[index : index + 1 + max(1, self.store.ahead)], *self._upcoming])
             started = time.perf_counter()
             frames = self.store.clips[name].part(first, last)
+            self._upcoming = [run for run in self._upcoming if run != (name, first, last)]
             loading = (time.perf_counter() - started) * size / (last - first)
             encodings = encode_to_host(self.backbone, frames, self.passes)
             for number in range(first // size, -(-last // size)):
@@ -175,11 +199,10 @@ class EncodingCache:
                 self.computed += 1
                 seconds = time.perf_counter() - started + loading
                 self._keep(key, encoded)
-                if self.disk and self.disk.write(self._disk_key(key), encoded, seconds, self._not_on_disk):
-                    self._not_on_disk -= encoded.count
+                self._store(key, encoded, seconds)
                 yield key, encoded
 
-    def _runs(self, missing: Sequence[tuple[str, int]]) -> Iterator[tuple[str, int, int]]:
+    def _runs(self, missing: Sequence[Key]) -> Iterator[tuple[str, int, int]]:
         """Yield (video, first clip, last clip) of consecutive passes whose frames are read at once."""
         size = self.passes.size
         ordered = sorted(missing)
@@ -194,11 +217,11 @@ class EncodingCache:
                 run.append(number)
             yield name, run[0] * size, min((run[-1] + 1) * size, clips.count)
 
-    def _disk_key(self, key: tuple[str, int]) -> PassKey:
+    def _disk_key(self, key: Key) -> PassKey:
         clips = self.store.clips[key[0]]
         return PassKey(clips.source, clips.count, key[1])
 
-    def _keep(self, key: tuple[str, int], encoded: HostEncodings) -> None:
+    def _keep(self, key: Key, encoded: HostEncodings) -> None:
         if encoded.nbytes > self.memory_bytes or key in self._kept:
             return
         self._kept[key] = encoded

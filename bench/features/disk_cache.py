@@ -150,6 +150,13 @@ class DiskCache:
             self._videos_read.add(key.source)
         return found
 
+    def has(self, key: PassKey) -> bool:
+        """Return whether a pass is on disk; its bytes are not checked."""
+        try:
+            return key.source is not None and self._file(key).has(key.number)
+        except (OSError, InputError):
+            return False
+
     def _warn_damaged(self, source: str, error: OSError | InputError) -> None:
         if source not in self._damaged:
             self._damaged.add(source)

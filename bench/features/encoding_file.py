@@ -51,6 +51,12 @@ class EncodingFile:
     size: int
     """Clips per pass; the last pass may have fewer."""
 
+    def has(self, number: int) -> bool:
+        """Return whether a pass is stored; raise as ``read``."""
+        with open_regular(self.path, MAX_BYTES) as stream:
+            self._layout(os.pread(stream.fileno(), HEADER_BYTES, 0))
+            return any(os.pread(stream.fileno(), DIGEST_BYTES, self._digest_place(number)))
+
     def read(self, number: int) -> HostEncodings | None:
         """Return the encodings of a pass, or None if it is not stored.
 

@@ -116,6 +116,8 @@ class Trainer:
         size = self.protocol.micro_batch_windows or len(batch)
         if cache is None or not cache.keep or fidelity != FULL:
             self.store.expect(self.sampler.ahead(number, self.world.part))
+        elif ahead := self.sampler.windows_ahead(number, self.world.part):
+            cache.expect(ahead)
         mask, segments, labels = self._targets(windows)
         divided = size < len(windows) or self.world.size > 1
         reporting = None

@@ -169,3 +169,18 @@ def test_a_link_is_not_written_through(file, tmp_path):
     with pytest.raises(OSError, match="symbolic links"):
         file.write(1, encodings(3))
     assert target.read_bytes() == before
+
+
+def test_frames_of_later_windows_are_expected_unless_they_are_encoded(backbone, tmp_path, monkeypatch):
+    disk = DiskCache(tmp_path, backbone, PASSES, pytest.fail, worth=float("inf"))
+    cache, expected = cache_of(backbone, None, disk), []
+    monkeypatch.setattr("bench.data.frame_store.FrameStore.expect", lambda self, runs: expected.append(runs))
+    cache.expect(WINDOWS)
+    assert expected == [[("video0", 2, 4), ("video2", 0, 6), ("video3", 0, 7)]]
+    cache.batch(WINDOWS[2:3], CPU)
+    # What was used is not expected again.
+    assert expected[1] == [("video0", 2, 4), ("video0", 2, 4), ("video2", 0, 6), ("video3", 0, 7)]
+    cache.batch(WINDOWS[3:], CPU)
+    assert expected[2] == [("video2", 0, 6), ("video2", 0, 6), ("video3", 0, 7)]
+    cache_of(backbone, 0, disk).expect(WINDOWS)
+    assert expected[3] == [("video3", 0, 7)]
