@@ -112,6 +112,7 @@ def compare(together, alone):
         "detections_apart": detections_apart(found, other_found),
         "videos": [each.video for each in found],
         "peaks": [entry.reading.peak_allocated_bytes for entry in log.memory],
+        "kinds": [f"{entry.stage} {entry.fidelity} {entry.step}" for entry in log.memory],
         "peaks_alone": [entry.reading.peak_allocated_bytes for entry in other_log.memory],
     }
 

@@ -300,7 +300,7 @@ def test_a_course_keeps_all_its_bits(unbroken):
     history = TrainingHistory(
         list(log.losses), list(log.memory), {"a": 0.1}, {"a": 3}, list(log.schedule), [2]
     )
-    history.measured.append(log.schedule[0][2])
+    history.measured.append((log.schedule[0][2], "first cached"))
     history.times.extend([0.1, 1 / 3])
     assert from_dict(to_dict(history)) == history
 
