@@ -16,6 +16,7 @@ from bench.data.windows import Window, window_mask
 from bench.detection import ClassScores, fuse, soft_nms
 from bench.features.cache import MEMORY_ONLY, EncodingCache, EncodingStorage
 from bench.features.encode import ClipPasses, autocast
+from bench.memory.device import empty_cache
 from bench.memory.meter import AllocatorPeaks, MemoryMeter, MemoryReading
 from bench.models.actionformer.model import Outputs
 from bench.training.detector import Detector
@@ -112,6 +113,7 @@ def detect_all(
     names = sorted(store.videos)[world.rank :: world.size]
     longest = max(names, key=lambda name: store.clips[name].count, default=None)
     others = AllocatorPeaks(device)
+    empty_cache(device)  # else the reserved peak would be that of training
     for number, name in enumerate(names):
         if name == longest:
             # The backbone runs on it even if its encodings are on disk.
