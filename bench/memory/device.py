@@ -30,12 +30,6 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def empty_cache(device: torch.device) -> None:
-    """Release what the allocator holds unused, so that reserved memory is then that of what follows."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
 def card_uuid(device: torch.device) -> str:
     """Return the UUID of a CUDA device as NVML writes it; opens CUDA."""
     uuid = str(torch.cuda.get_device_properties(device).uuid)

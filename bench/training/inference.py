@@ -16,7 +16,6 @@ from bench.data.windows import Window, window_mask
 from bench.detection import ClassScores, fuse, soft_nms
 from bench.features.cache import MEMORY_ONLY, EncodingCache, EncodingStorage
 from bench.features.encode import ClipPasses, autocast
-from bench.memory.device import empty_cache
 from bench.memory.meter import AllocatorPeaks, MemoryMeter, MemoryReading
 from bench.models.actionformer.model import Outputs
 from bench.training.detector import Detector
@@ -112,8 +111,9 @@ def detect_all(
     cache = EncodingCache(detector.backbone, store, passes, storage=storage)
     names = sorted(store.videos)[world.rank :: world.size]
     longest = max(names, key=lambda name: store.clips[name].count, default=None)
+    # The longest first: its meter frees what training has left, and nothing is freed after a higher peak.
+    names.sort(key=lambda name: name != longest)
     others = AllocatorPeaks(device)
-    empty_cache(device)  # else the reserved peak would be that of training
     for number, name in enumerate(names):
         if name == longest:
             # The backbone runs on it even if its encodings are on disk.
