@@ -72,6 +72,7 @@ class EncodingCache:
         self.computed = 0
         """Number of passes that were computed."""
         self._reading = True
+        self._computed_again: set[Key] = set()
         self._stored: set[Key] = set()
         self._to_store = sum(clips.count for clips in store.clips.values())
         self._upcoming: list[tuple[str, int, int]] = []
@@ -86,12 +87,13 @@ class EncodingCache:
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """Compute inside the block what is in memory or on disk: its memory is then that of a first use."""
+        """Compute inside the block what is in memory or on disk, once: its memory is that of a first use."""
         self._reading = False
         try:
             yield
         finally:
             self._reading = True
+            self._computed_again.clear()
 
     def load(self, windows: Sequence[Window]) -> None:
         """Bring the encodings of windows into host memory, as far as they fit."""
@@ -150,7 +152,7 @@ class EncodingCache:
         """Yield the encodings of passes, those that are to be computed last."""
         missing = []
         for key in needed:
-            if self._reading and (found := self._kept.get(key)) is not None:
+            if self._may_read(key) and (found := self._kept.get(key)) is not None:
                 self._kept.move_to_end(key)
                 yield key, found
             elif (found := self._read(key)) is not None:
@@ -160,11 +162,14 @@ class EncodingCache:
                 missing.append(key)
         yield from self._computed(missing)
 
+    def _may_read(self, key: Key) -> bool:
+        return self._reading or key in self._computed_again
+
     def _is_stored(self, key: Key) -> bool:
         return self.disk is not None and (key in self._stored or self.disk.has(self._disk_key(key)))
 
     def _read(self, key: Key) -> HostEncodings | None:
-        if self.disk is None or not self._reading:
+        if self.disk is None or not self._may_read(key):
             return None
         found = self.disk.read(self._disk_key(key))
         if found is not None:
@@ -197,6 +202,8 @@ class EncodingCache:
                 started = time.perf_counter()
                 key, encoded = (name, number), next(encodings)
                 self.computed += 1
+                if not self._reading:
+                    self._computed_again.add(key)
                 seconds = time.perf_counter() - started + loading
                 self._keep(key, encoded)
                 self._store(key, encoded, seconds)

@@ -111,6 +111,8 @@ def detect_all(
     cache = EncodingCache(detector.backbone, store, passes, storage=storage)
     names = sorted(store.videos)[world.rank :: world.size]
     longest = max(names, key=lambda name: store.clips[name].count, default=None)
+    # The longest first: its meter frees what training has left, and nothing is freed after a higher peak.
+    names.sort(key=lambda name: name != longest)
     others = AllocatorPeaks(device)
     for number, name in enumerate(names):
         if name == longest:

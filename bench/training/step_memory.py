@@ -121,7 +121,11 @@ class StageMeters:
                 if found.peak_allocated_bytes >= each.reading.peak_allocated_bytes:
                     memory[index] = StageMemory(name, fidelity, kind, found)
                 return
-        assert isinstance(found, MemoryReading)  # the first step of a kind is measured
+        if isinstance(found, AllocatorPeaks):
+            # Memory did not hold the encodings of the step that was to be ``cached``, but those of this one.
+            assert kind == CACHED
+            self._add(fidelity, FIRST_CACHED, found)
+            return
         memory.append(StageMemory(name, fidelity, kind, found))
 
 

@@ -81,6 +81,18 @@ def test_what_memory_does_not_hold_is_read_from_disk(backbone, tmp_path):
     assert cache_of(backbone, 0, disk).disk.read(cache._disk_key(("video0", 0))) is None
 
 
+def test_overlapping_windows_are_computed_once_where_the_first_use_is_measured(backbone, tmp_path):
+    """Fails where every window of a measured video is computed anew."""
+    disk = DiskCache(tmp_path, backbone, PASSES, pytest.fail, worth=float("inf"))
+    cache = cache_of(backbone, None, disk)
+    windows = [Window("video3", start, 4) for start in (0, 2, 3)]
+    for number in (1, 2):
+        with cache.computing():
+            for window in windows:
+                cache.batch([window], CPU)
+        assert cache.computed == 4 * number  # its passes, though they are in memory and on disk
+
+
 def test_a_default_limit_is_a_quarter_of_the_available_memory(backbone, monkeypatch):
     monkeypatch.setattr("bench.data.frame_loader.available_memory", lambda: 4000)
     assert cache_of(backbone).memory_bytes == 1000

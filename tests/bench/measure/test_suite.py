@@ -1,6 +1,7 @@
 """The suite: what it measures in which order, its other parts, and that it goes on where it was stopped."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -31,10 +32,8 @@ def test_the_largest_model_comes_first_then_vit_b_over_frames_and_sizes_then_the
     words = configurations()
     models = [each[1] for each in words]
     assert list(dict.fromkeys(models)) == ["vit-g", "vit-b", "vit-l", "vit-h", "vit-s"]
-    assert (
-        models == sorted(models, key=["vit-g", "vit-b", "vit-l", "vit-h", "vit-s"].index)
-        or models[-1] != "vit-g"
-    )
+    assert [model for model, _ in itertools.groupby(models)][:2] == ["vit-g", "vit-b"]
+    assert models.count("vit-g") == 10
     modes = [(each[3], each[5]) for each in words if each[1] == "vit-g"]
     first = [("head-only", "plain"), ("full-finetune", "streamed"), ("losa", "plain")]
     assert modes[:6] == [

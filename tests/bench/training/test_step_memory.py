@@ -1,5 +1,6 @@
 """The reported peaks are those of the whole run, and do not depend on the length of a video."""
 
+import contextlib
 import dataclasses
 import time
 from unittest import mock
@@ -11,12 +12,13 @@ import torch
 from bench.data.clips import VideoClips
 from bench.data.frame_store import FrameStore
 from bench.data.time_grid import time_grid
-from bench.data.windows import TrainingSampler
-from bench.features.cache import EncodingStorage
+from bench.data.windows import TrainingSampler, Window
+from bench.features.cache import EncodingCache, EncodingStorage
+from bench.features.encode import ClipPasses
 from bench.memory.constants import CACHED, FIRST_CACHED, UNCACHED
 from bench.memory.meter import AllocatorPeaks, MemoryMeter, MemoryReading
 from bench.memory.tracker import StorageTracker
-from bench.training.inference import detect_all
+from bench.training.inference import VideoDetections, detect_all
 from bench.training.loop import train
 from bench.training.step import Trainer
 from datasets.annotations.dataset import Instance, Video
@@ -181,6 +183,60 @@ def test_peaks_of_steps_without_a_meter_are_read_from_the_allocator(card):
     found = peaks.added_to(low)
     assert (found.peak_allocated_bytes, found.peak_reserved_bytes) == (9_000, 9_000)
     assert found.peak_device_bytes == 9_500
+
+
+@pytest.mark.parametrize("most", ["video0", "video3"])
+def test_reserved_memory_of_inference_is_that_of_all_videos_and_not_of_training(most, card, monkeypatch):
+    """Fails where videos run before the longest one, whose meter empties the allocator's cache."""
+
+    def detect(detector, store, protocol, device, cache, name):
+        size = 4_000 if name == most else 3_000
+        card.allocate(size)
+        card.free(size)
+        return VideoDetections(name, *(np.zeros(0) for _ in range(3)))
+
+    monkeypatch.setattr("bench.training.inference.detect", detect)
+    detector, _ = tiny_detector(build_strategy("head-only"))
+    store = tiny_store(detector.backbone)
+    assert max(store.clips, key=lambda name: store.clips[name].count) == "video3"
+    card.allocate(30_000)
+    card.free(30_000)
+    found, reading = detect_all(detector, store, TINY_PROTOCOL, torch.device("cuda"))
+    assert [each.video for each in found] == ["video0", "video1", "video2", "video3"]
+    assert (reading.peak_reserved_bytes, reading.peak_device_bytes) == (4_000, 4_500)
+
+
+def test_a_step_that_fits_into_memory_after_a_measured_one_did_not_raises_the_peak(monkeypatch):
+    """Fails where the allocator's peaks of a cached step need a measured cached step."""
+    read = []
+
+    @contextlib.contextmanager
+    def watching(self):
+        computed = sum(cache.computed for cache in caches)
+        yield
+        read.append(computed == sum(cache.computed for cache in caches))
+        self.allocated = 10**9 if read[-1] else 1
+
+    caches, create = [], EncodingCache.__init__
+
+    def noted(self, *arguments, **more):
+        create(self, *arguments, **more)
+        caches.append(self)
+
+    monkeypatch.setattr(EncodingCache, "__init__", noted)
+    monkeypatch.setattr(AllocatorPeaks, "watching", watching)
+    strategy = build_strategy("head-only")
+    detector, fresh_head = tiny_detector(strategy)
+    protocol = dataclasses.replace(TINY_PROTOCOL, steps=60, batch_size=1)
+    store = tiny_store(detector.backbone, protocol)
+    whole = EncodingCache(detector.backbone.eval(), store, ClipPasses(protocol.frozen_clips))
+    whole.load([Window("video3", 0, 4)])
+    storage = EncodingStorage(memory_bytes=whole._kept_bytes)  # two passes; some windows need three
+    trainer = Trainer(detector, protocol, TrainingSampler(store, protocol, CLASSES, 1), CPU, storage=storage)
+    log = train(trainer, strategy.stages(), fresh_head)
+    assert any(read)
+    assert [entry.step for entry in log.memory] == [UNCACHED, FIRST_CACHED]
+    assert log.memory[1].reading.peak_allocated_bytes == 10**9
 
 
 @pytest.mark.parametrize("decay", [None, 0.999])
