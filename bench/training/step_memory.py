@@ -4,7 +4,7 @@ A stage has up to three kinds of steps at a fidelity. In ``uncached`` steps the 
 batch: the first steps, and all steps if the backbone is trained or nothing may be cached. In ``first cached``
 steps encodings are computed for the cache, a few clips at a time; ``cached`` steps read them. The peaks of
 all kinds are reported, so that the largest is that of the stage. Which steps are measured, and whether they
-compute or read encodings, does not depend on what is on disk.
+compute or read encodings, does not depend on what is on disk, as long as memory holds those of one step.
 """
 
 from __future__ import annotations
