@@ -34,6 +34,15 @@ class MemoryReading:
     device_source: str | None = None
     """Where ``device`` peaks are from, ``process`` or ``card``: see ``device_use``."""
 
+    def joined(self, other: MemoryReading) -> MemoryReading:
+        """Return the reading with more allocated bytes, with the higher reserved and device peaks of both."""
+        higher = max(other, self, key=lambda reading: reading.peak_allocated_bytes)
+        return dataclasses.replace(
+            higher,
+            peak_reserved_bytes=_larger(self.peak_reserved_bytes, other.peak_reserved_bytes),
+            peak_device_bytes=_larger(self.peak_device_bytes, other.peak_device_bytes),
+        )
+
 
 class Meter(Protocol):
     """The interface of meters that a training step uses."""

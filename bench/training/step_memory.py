@@ -112,14 +112,15 @@ class StageMeters:
         return None if (fidelity, CACHED) in measured else CACHED
 
     def _add(self, fidelity: Fidelity, kind: str, found: MemoryReading | AllocatorPeaks) -> None:
-        """Keep the higher one of a new reading and those of the same kind before it."""
+        """Keep the highest peaks of a new reading and those of the same kind before it."""
         memory, name = self.history.memory, self.stage.name
         for index, each in enumerate(memory):
             if (each.stage, each.fidelity, each.step) == (name, fidelity, kind):
                 if isinstance(found, AllocatorPeaks):
-                    found = found.added_to(each.reading)
-                if found.peak_allocated_bytes >= each.reading.peak_allocated_bytes:
-                    memory[index] = StageMemory(name, fidelity, kind, found)
+                    reading = found.added_to(each.reading)
+                else:
+                    reading = each.reading.joined(found)
+                memory[index] = StageMemory(name, fidelity, kind, reading)
                 return
         if isinstance(found, AllocatorPeaks):
             # Memory did not hold the encodings of the step that was to be ``cached``, but those of this one.

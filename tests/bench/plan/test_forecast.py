@@ -3,12 +3,14 @@
 import dataclasses
 
 import pytest
+import torch
 
 from bench.data.frame_store import FrameStore
 from bench.models import build_head
 from bench.plan.forecast import CPU, TraceSettings, forecast
 from bench.training.detector import Detector
-from strategies import build_strategy, installed
+from bench.training.inference import detect_all
+from strategies import build_strategy, installed, testing
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_store, tiny_vit, train_tiny
 
 NAMES = sorted(installed())
@@ -55,10 +57,10 @@ def test_the_same_bytes_where_windows_are_augmented(name):
 
 
 def check(strategy, protocol):
-    measured = {
-        (entry.stage, entry.fidelity, entry.step): entry.reading
-        for entry in train_tiny(strategy, protocol).log.memory
-    }
+    trained = train_tiny(strategy, protocol)
+    measured = {(entry.stage, entry.fidelity, entry.step): entry.reading for entry in trained.log.memory}
+    store = testing.tiny_store(trained.detector.backbone, protocol)
+    _, inference = detect_all(trained.detector, store, protocol, torch.device("cpu"))
     predicted = forecast(
         "tiny",
         strategy,
@@ -73,6 +75,8 @@ def check(strategy, protocol):
         assert stage.peak.peak_bytes == reading.peak_allocated_bytes, stage
         assert stage.peak.kinds == reading.kinds, stage
     assert not measured
+    assert predicted.inference.peak_bytes == inference.peak_allocated_bytes
+    assert predicted.inference.kinds == inference.kinds
 
 
 @pytest.mark.parametrize("on_host", [True, False])
