@@ -116,7 +116,9 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
             from bench.memory.device import check_card
 
             check_card(specs[0].device)
-        print(f"{len(todo)} of {len(runs)} runs to do, {min(workers, len(todo))} at a time", file=sys.stderr)
+        at_once = min(workers, len(todo))
+        print(f"{len(todo)} of {len(runs)} runs to do, {at_once} at a time", file=sys.stderr)
+        todo = [run.beside(at_once) for run in todo]
         limits = Limits(options.timeout, options.stall)
         run_matrix(todo, records, workers, limits, options.redo, known)
     else:

@@ -67,14 +67,14 @@ def parser() -> argparse.ArgumentParser:
         "--frame-cache",
         type=real(lambda value: 0 <= value <= 1e6, "0 to 1000000 (GiB)"),
         metavar="GIB",
-        help="decoded frames that a run keeps in memory (default: a quarter of what is free)",
+        help="decoded frames that a run keeps in memory (default: runs share a quarter of what is free)",
     )
     add(
         "--encoding-cache",
         type=real(lambda value: 0 <= value <= 1e6, "0 to 1000000 (GiB)"),
         metavar="GIB",
         help="encodings that a run keeps in memory, others are read from disk or computed again "
-        "(default: a quarter of what is free)",
+        "(default: runs share a quarter of what is free)",
     )
     add(
         "--decoders",

@@ -48,6 +48,8 @@ class RunSpecification:
     """Size of the in-memory cache of decoded frames in GiB; None for a quarter of the free memory."""
     encoding_cache: float | None = None
     """Size of the in-memory cache of encodings in GiB; None for a quarter of the free memory."""
+    runs_in_parallel: int = 1
+    """Number of runs that share this machine's free memory."""
     decoders: int | None = None
     """Number of videos decoded in parallel; None for the machine's default."""
     checkpoint_seconds: float = 60.0
@@ -113,6 +115,12 @@ class ResolvedRun:
         """Return the run with further protocol fields set from text."""
         spec = dataclasses.replace(self.spec, protocol_changes={**self.spec.protocol_changes, **changes})
         return _resolved(spec, self.dataset, self.weights, self.weights_sha256)
+
+    def beside(self, runs_in_parallel: int) -> ResolvedRun:
+        """Return the run as one of so many in parallel."""
+        return dataclasses.replace(
+            self, spec=dataclasses.replace(self.spec, runs_in_parallel=runs_in_parallel)
+        )
 
     def class_scores(self) -> ClassScores | None:
         """Return the external classifier's scores of the evaluated videos; None without a classifier.

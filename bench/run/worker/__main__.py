@@ -81,12 +81,16 @@ def open_disk_cache(
 def open_loader(spec: RunSpecification, world: World) -> FrameLoader:
     """Return the frame loader of a process; its sizes affect the speed, not the result."""
     workers = spec.decoders or default_workers(torch.device(spec.device).type)
-    return FrameLoader(cache_bytes(spec.frame_cache, world), workers)
+    return FrameLoader(cache_bytes(spec, spec.frame_cache, world), workers)
 
 
-def cache_bytes(gib: float | None, world: World) -> int:
-    """Return the host memory of a cache of ``gib`` GiB in one of the processes of ``world``."""
-    return (default_cache_bytes() if gib is None else int(gib * GIBIBYTE)) // world.size
+def cache_bytes(spec: RunSpecification, gib: float | None, world: World) -> int:
+    """Return the host memory of a run's cache of ``gib`` GiB in one of its processes.
+
+    Without ``gib``, runs in parallel share a quarter of the memory that is free.
+    """
+    whole = default_cache_bytes() // spec.runs_in_parallel if gib is None else int(gib * GIBIBYTE)
+    return whole // world.size
 
 
 def do_run(
@@ -146,7 +150,7 @@ def do_run(
 
     before = parameter_digests(detector) if device.type == "cpu" else {}
     disk = open_disk_cache(run, detector.backbone, announce)
-    storage = EncodingStorage(disk, cache_bytes(spec.encoding_cache, world))
+    storage = EncodingStorage(disk, cache_bytes(spec, spec.encoding_cache, world))
     unfinished = ResumeCheckpointer(
         unfinished_path(run.results, record["id"]),
         fingerprint_of(record["id"], strategy),
