@@ -19,10 +19,11 @@ from bench.io.typed_values import Name, Positive, Whole, check_plain, structure
 from bench.memory.constants import KINDS
 
 GIGABYTE = 1e9
-TITLE = "Predicted memory of a training step"
+TITLE = "Predicted memory of a training step and of inference"
 PREFACE = (
-    "Forecasts of `python -m bench.plan`, not measurements. Peak: the most bytes alive at once; reserved: "
-    "what PyTorch's caching allocator takes for that; kinds as they are at the peak. 1 GB is 10^9 bytes."
+    "Forecasts of `python -m bench.plan`, not measurements. Peak: the most bytes alive at once in training; "
+    "reserved: what PyTorch's caching allocator takes for that; kinds as they are at the peak. "
+    "1 GB is 10^9 bytes."
 )
 SIZES = ("vit-t", "vit-s", "vit-b", "vit-l", "vit-h", "vit-g")
 """Models sorted by total parameters; other models follow by name."""
@@ -37,6 +38,12 @@ Word = Annotated[
         description="text of 1 to 60 letters, digits and ., _, +, -",
     ),
 ]
+
+
+class Inference(msgspec.Struct):
+    """The predicted peak of inference."""
+
+    predicted_peak_bytes: Positive
 
 
 class Row(msgspec.Struct):
@@ -60,6 +67,7 @@ class Row(msgspec.Struct):
     processes: Whole = 1
     sharded: bool = False
     predicted_reserved_bytes: Whole | None = None
+    inference: Inference | None = None
     timeline: list[tuple[Name, Whole]] | None = None
 
 
@@ -85,6 +93,8 @@ class Forecast:
     phases: tuple[tuple[str, int], ...]
     """Peak bytes of each phase."""
     timeline: tuple[tuple[str, int], ...] = ()
+    inference_bytes: int | None = None
+    """Peak of inference; None in rows of earlier versions."""
 
     @property
     def label(self) -> str:
@@ -156,6 +166,7 @@ def parse(entry: Any) -> Forecast:
         tuple(row.kinds.items()),
         tuple(row.phases.items()),
         tuple(row.timeline or ()),
+        row.inference.predicted_peak_bytes if row.inference else None,
     )
 
 
@@ -171,11 +182,13 @@ def cells(rows: Iterable[Forecast]) -> tuple[list[str], list[list[str]]]:
         "predicted peak (GB)",
         "predicted reserved (GB)",
         *(f"predicted {kind} (GB)" for kind in KINDS),
+        "predicted inference peak (GB)",
     ]
     lines = []
     for row in rows:
         kinds = dict(row.kinds)
         sizes = [row.peak_bytes, row.reserved_bytes, *(kinds.get(kind, 0) for kind in KINDS)]
+        sizes.append(row.inference_bytes)
         what = [row.model, row.label, row.backward, str(row.frames), str(row.image_size)]
         what += [str(row.batch_size), row.precision, row.device]
         lines.append(what + ["" if size is None else f"{size / GIGABYTE:.3f}" for size in sizes])

@@ -23,11 +23,18 @@ PREFACE = (
 )
 
 
+class MeasuredInference(msgspec.Struct):
+    """Peak memory of inference."""
+
+    peak_allocated_bytes: Positive
+
+
 class Measured(msgspec.Struct):
-    """Peak memory and time of a step."""
+    """Peak memory and time of a step, and the peak of inference."""
 
     peak_allocated_bytes: Positive
     seconds_per_step: Number
+    inference: MeasuredInference | None = None
 
 
 class Step(msgspec.Struct):
@@ -59,6 +66,8 @@ class MeasuredStep:
     device_name: str
     outcome: str
     """``ok``, or the status and its message."""
+    inference_bytes: int | None = None
+    """Peak of inference; None in rows of earlier versions."""
 
 
 def read_steps(folder: Path) -> tuple[list[MeasuredStep], list[str]]:
@@ -85,13 +94,16 @@ def _step(entry: Any) -> MeasuredStep:
     seconds = step.measured.seconds_per_step if step.measured else None
     outcome = step.status if step.status == "ok" else f"{step.status}: {step.message}"
     device = printable(str(step.environment.get("device")), MAX_NAME_LENGTH)
-    return MeasuredStep(forecast, peak, seconds, device, outcome)
+    inference = step.measured.inference if step.measured else None
+    inferred = inference.peak_allocated_bytes if inference else None
+    return MeasuredStep(forecast, peak, seconds, device, outcome, inferred)
 
 
 def cells(steps: Sequence[MeasuredStep]) -> tuple[list[str], list[list[str]]]:
     """Return header and text cells."""
     header = ["model", "strategy", "backward", "frames", "size (px)", "batch", "precision", "device"]
-    header += ["measured peak (GB)", "predicted peak (GB)", "forecast error (%)", "s/step", "outcome"]
+    header += ["measured peak (GB)", "predicted peak (GB)", "forecast error (%)"]
+    header += ["measured inference peak (GB)", "predicted inference peak (GB)", "s/step", "outcome"]
     lines = []
     for step in steps:
         row = step.forecast
@@ -100,6 +112,8 @@ def cells(steps: Sequence[MeasuredStep]) -> tuple[list[str], list[list[str]]]:
         line.append("" if step.peak_bytes is None else f"{step.peak_bytes / GIGABYTE:.3f}")
         line.append(f"{row.peak_bytes / GIGABYTE:.3f}")
         line.append("" if step.peak_bytes is None else f"{100 * (row.peak_bytes / step.peak_bytes - 1):+.2f}")
+        for size in (step.inference_bytes, row.inference_bytes):
+            line.append("" if size is None else f"{size / GIGABYTE:.3f}")
         line.append("" if step.seconds_per_step is None else f"{step.seconds_per_step:.3f}")
         lines.append([*line, step.outcome])
     return header, lines

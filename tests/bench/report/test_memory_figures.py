@@ -233,13 +233,17 @@ def step(peak=8 * 10**8, **changes):
 
 def test_measured_steps_stand_beside_their_forecast(tmp_path):
     failed = step(strategy="losa", status="out-of-memory", message="no <room>", measured=None)
-    for number, entry in enumerate((step(), failed, {"model": "vit-s"}, step(measured={}))):
+    known = step(inference={"predicted_peak_bytes": 4 * 10**8})
+    known["measured"]["inference"] = {"peak_allocated_bytes": 3 * 10**8}
+    for number, entry in enumerate((known, failed, {"model": "vit-s"}, step(measured={}), step(frames=256))):
         (tmp_path / f"{number}.json").write_text(json.dumps(entry))
     steps, problems = measured_memory.read_steps(tmp_path)
     assert [line.split(":")[0] for line in problems] == ["2.json", "3.json"]
     text = measured_memory.contents(steps)["memory.md"]
-    assert "| a card | 0.800 | 1.000 | +25.00 | 0.500 | ok |" in text
-    assert "| a card |  | 1.000 |  |  | out-of-memory: no &lt;room> |" in text
+    assert "| a card | 0.800 | 1.000 | +25.00 | 0.300 | 0.400 | 0.500 | ok |" in text
+    # Rows of earlier versions say nothing of inference.
+    assert "| a card | 0.800 | 1.000 | +25.00 |  |  | 0.500 | ok |" in text
+    assert "| a card |  | 1.000 |  |  |  |  | out-of-memory: no &lt;room> |" in text
     assert measured_memory.contents([]) == {}
 
 
