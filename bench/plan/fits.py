@@ -15,10 +15,12 @@ def largest_fitting(
     """Return the largest multiple of ``step``, at most ``most``, that needs at most ``limit``; else None.
 
     ``ask`` returns the bytes needed, which grow about linearly in the ``power``-th power of the argument, so
-    the search follows a line through two known points. The returned value was itself evaluated and fits.
+    the search follows a line through two known points. The allocator's segments make it a line with steps, so
+    after two aims on one side of the limit it halves the interval. The returned value was evaluated and fits.
     """
     most = most // step * step
     known = {argument: ask(argument) for argument in (min(first, most), min(2 * first, most))}
+    sides: list[bool] = []
     for _ in range(6):
         if len(known) < 2:
             break
@@ -29,8 +31,11 @@ def largest_fitting(
         (a, need_a), (b, need_b) = sorted(known.items())[-2:]
         slope = (need_b - need_a) / (b**power - a**power)
         aim = most if slope <= 0 else int(max(0.0, (limit - need_a) / slope + a**power) ** (1 / power))
+        if len(sides) > 1 and sides[-1] == sides[-2]:
+            aim = (low + high) // 2
         aim = min(max(aim // step * step, low + step), high - step, most)
         known[aim] = ask(aim)
+        sides.append(known[aim] <= limit)
     return max((a for a, need in known.items() if need <= limit), default=None)
 
 

@@ -349,7 +349,9 @@ def readers(material: Material) -> dict[str, tuple[Callable[[Path], object], ...
 
     def as_encoding(path: Path) -> None:
         path.replace(material.path)
-        if material.cache.read(PASS) is None:
+        material.cache._damaged.clear()  # a video is warned of once
+        # A file whose digests are cut off or zero has no passes, which is nothing to warn of.
+        if material.cache.read(PASS) is None and material.said:
             refused(material)
 
     def as_i3d(path: Path) -> None:

@@ -135,8 +135,17 @@ SECONDS = kind(
     10**400,
     [1],
 )
+
+
+def is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
 QUOTED = kind(
-    lambda v: SECONDS.takes(v) or (isinstance(v, str) and v.strip() in ("1.", "1", "2.5")),
+    lambda v: SECONDS.takes(v) or (isinstance(v, str) and is_number(v)),
     SECONDS.good | st.just("2.5"),
     "nan",
     "inf",
