@@ -6,7 +6,6 @@ while one of them is measured. A measurement and a forecast (``bench.plan.reques
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gc
 import time
@@ -21,7 +20,7 @@ from bench.config.protocol import Protocol
 from bench.data.clips import VideoClips
 from bench.data.windows import TrainingSampler
 from bench.measure.attention import attention_kernels
-from bench.memory.constants import FIRST_CACHED, UNCACHED
+from bench.memory.constants import UNCACHED
 from bench.memory.device import note_used_bytes, synchronize
 from bench.memory.meter import AllocatorPeaks, MemoryMeter, MemoryReading, NoMeter
 from bench.models.actionformer.model import ActionFormer
@@ -32,7 +31,7 @@ from bench.records.failure import failure
 from bench.training.detector import Detector, build_detector, lower_frozen_weights
 from bench.training.inference import detect_all
 from bench.training.step import HOST, StageSetup, Trainer, setup_stage
-from bench.training.step_memory import step_kinds
+from bench.training.step_memory import filling, step_kinds
 from strategies import build_strategy
 from strategies.base import Fidelity, Strategy
 
@@ -133,8 +132,7 @@ def measure_steps(built: BuiltModel, device: torch.device) -> Measurement:
 def metered(trainer: Trainer, setup: StageSetup, fidelity: Fidelity, kind: str) -> MemoryReading:
     """Run two steps of a kind under the meter, and return the reading of the second one."""
     cache = setup.uncached if kind == UNCACHED else setup.cache
-    computing = cache.computing() if cache and kind == FIRST_CACHED else contextlib.nullcontext()
-    with computing:
+    with filling(cache, kind):
         for number in range(2):
             meter = MemoryMeter(trainer.device)
             parameters = setup.parameters_beside(trainer.detector)

@@ -25,7 +25,7 @@ from bench.config.protocol import Protocol
 from bench.data.windows import Window
 from bench.features.cache import EncodingCache
 from bench.memory.allocator import CachingAllocator
-from bench.memory.constants import FIRST_CACHED, UNCACHED
+from bench.memory.constants import UNCACHED
 from bench.memory.cuda_autocast import follow_cuda_autocast
 from bench.memory.cuda_ops import KEEPS_WORKSPACES, LARGEST_WORKSPACE, kernel_scratch
 from bench.memory.tracker import HasState, StorageTracker
@@ -42,7 +42,7 @@ from bench.training.distributed.fsdp import make_mesh, shard, unshard
 from bench.training.distributed.processes import ALONE, World
 from bench.training.inference import window_outputs
 from bench.training.step import Trainer, setup_stage
-from bench.training.step_memory import step_kinds
+from bench.training.step_memory import filling, step_kinds
 from strategies.base import Fidelity, Stage, Strategy
 
 CPU_DEVICE = torch.device("cpu")
@@ -189,8 +189,7 @@ def forecast_stages(
         cache = TracedCache(setup.cache, trainer.host) if setup.cache else None
         for fidelity, kind in step_kinds(stage, setup):
             used = setup.uncached if kind == UNCACHED else cache
-            computing = used.computing() if used and kind == FIRST_CACHED else contextlib.nullcontext()
-            with tracker, computing:
+            with tracker, filling(used, kind):
                 tracker.label_buffers(detector)
                 tracker.reset_peaks()
                 later.step(1, fidelity, used, setup.optimizer, meter)

@@ -216,6 +216,10 @@ class StageSetup:
     uncached: EncodingCache | None
     """Like ``cache``, but encodings are computed anew each time."""
 
+    def cache_at(self, fidelity: Fidelity) -> EncodingCache | None:
+        """Return the cache of steps at a fidelity; None where the backbone runs in every step."""
+        return self.cache if self.cache is not None and self.cache.keep and fidelity == FULL else None
+
     def close(self) -> None:
         """Remove the optimizer's hooks, and free the cached encodings."""
         self.optimizer.close()

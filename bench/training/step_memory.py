@@ -20,7 +20,7 @@ from bench.memory.device import synchronize
 from bench.memory.meter import AllocatorPeaks, MemoryMeter, MemoryReading, Meter, NoMeter
 from bench.training.history import StageMemory, TrainingHistory
 from bench.training.step import StageSetup, Trainer
-from strategies.base import FULL, Fidelity, Stage
+from strategies.base import Fidelity, Stage
 
 UNCACHED_STEPS = 2
 """Uncached steps under the meter, per stage and fidelity: the first one creates the optimizer's state."""
@@ -29,9 +29,15 @@ UNCACHED_STEPS = 2
 def step_kinds(stage: Stage, setup: StageSetup) -> list[tuple[Fidelity, str]]:
     """Return the fidelities of a stage with the kinds of steps that a run makes at each, in this order."""
     kinds = [(fidelity, UNCACHED) for fidelity in dict.fromkeys(stage.fidelities)]
-    if setup.cache is not None and setup.cache.keep and FULL in stage.fidelities:
-        kinds += [(FULL, FIRST_CACHED), (FULL, CACHED)]
+    for fidelity in dict.fromkeys(stage.fidelities):
+        if setup.cache_at(fidelity) is not None:
+            kinds += [(fidelity, FIRST_CACHED), (fidelity, CACHED)]
     return kinds
+
+
+def filling(cache: EncodingCache | None, kind: str) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which steps compute the encodings of ``cache``, if ``kind`` is ``first cached``."""
+    return cache.computing() if cache and kind == FIRST_CACHED else contextlib.nullcontext()
 
 
 class StageMeters:
@@ -60,31 +66,40 @@ class StageMeters:
             most[fidelity] = max(most.get(fidelity, found), found)
         self._busiest = {number for _, number in most.values()}
 
-    @contextlib.contextmanager
-    def step(self, number: int, fidelity: Fidelity) -> Iterator[tuple[Meter, EncodingCache | None]]:
-        """Yield the meter and the cache of a step; measure its memory or its time."""
+    def step(
+        self, number: int, fidelity: Fidelity
+    ) -> contextlib.AbstractContextManager[tuple[Meter, EncodingCache | None]]:
+        """Return a context with a step's meter and cache, which measures the step's memory or its time."""
         kind = self._next_kind(number, fidelity)
-        cache = self.setup.uncached if kind == UNCACHED else self._cache(fidelity) or self.setup.uncached
-        if kind is not None:
-            self.history.measured.append((fidelity, kind))
-            if kind == CACHED and cache is not None:
-                cache.load(self._windows(number))
+        return self._timed(fidelity) if kind is None else self._measured(number, fidelity, kind)
+
+    @contextlib.contextmanager
+    def _measured(
+        self, number: int, fidelity: Fidelity, kind: str
+    ) -> Iterator[tuple[Meter, EncodingCache | None]]:
+        self.history.measured.append((fidelity, kind))
+        cache = self.setup.uncached if kind == UNCACHED else self.setup.cache_at(fidelity)
+        if kind == CACHED and cache is not None:
+            cache.load(self._windows(number))
         computed = cache.computed if cache else 0
-        if kind is not None:
-            with self._meter() as meter, _state(cache, kind):
-                yield meter, cache
-            # Encodings that do not fit into host memory are computed again.
-            again = kind == CACHED and cache is not None and cache.computed > computed
-            self._add(fidelity, FIRST_CACHED if again else kind, meter.reading())
-            return
+        with self._meter() as meter, filling(cache, kind):
+            yield meter, cache
+        if kind == CACHED and cache is not None and cache.computed > computed:
+            kind = FIRST_CACHED  # encodings that do not fit into host memory were computed again
+        self._add(fidelity, kind, meter.reading())
+
+    @contextlib.contextmanager
+    def _timed(self, fidelity: Fidelity) -> Iterator[tuple[Meter, EncodingCache | None]]:
+        kept = self.setup.cache_at(fidelity)
+        computed = kept.computed if kept else 0
         peaks, started = AllocatorPeaks(self.trainer.device), time.perf_counter()
         with peaks.watching():
-            yield NoMeter(), cache
+            yield NoMeter(), kept or self.setup.uncached
         synchronize(self.trainer.device)
         self.history.times.append(time.perf_counter() - started)
         if peaks.allocated is not None:
-            kind = UNCACHED if cache is None or not cache.keep else CACHED
-            self._add(fidelity, FIRST_CACHED if cache and cache.computed > computed else kind, peaks)
+            kind = UNCACHED if kept is None else FIRST_CACHED if kept.computed > computed else CACHED
+            self._add(fidelity, kind, peaks)
 
     def _windows(self, number: int) -> list[Window]:
         return list(self.trainer.world.part(self.trainer.sampler.windows(number)))
@@ -94,17 +109,12 @@ class StageMeters:
         beside = self.setup.parameters_beside(detector)
         return MemoryMeter(self.trainer.device).watching(detector, self.setup.optimizer, parameters=beside)
 
-    def _cache(self, fidelity: Fidelity) -> EncodingCache | None:
-        """Return the cache of steps at a fidelity; None where the backbone runs in every step."""
-        cache = self.setup.cache
-        return cache if cache is not None and cache.keep and fidelity == FULL else None
-
     def _next_kind(self, number: int, fidelity: Fidelity) -> str | None:
         """Return the kind of the next step at a fidelity if it is measured, else None."""
         measured = self.history.measured
         if measured.count((fidelity, UNCACHED)) < UNCACHED_STEPS:
             return UNCACHED
-        if self._cache(fidelity) is None:
+        if self.setup.cache_at(fidelity) is None:
             return UNCACHED if number in self._busiest else None
         # The busiest step computes: its phases then have the highest peaks of all later steps.
         if (fidelity, FIRST_CACHED) not in measured or number in self._busiest:
@@ -128,8 +138,3 @@ class StageMeters:
             self._add(fidelity, FIRST_CACHED, found)
             return
         memory.append(StageMemory(name, fidelity, kind, found))
-
-
-def _state(cache: EncodingCache | None, kind: str) -> contextlib.AbstractContextManager[None]:
-    """Return a context in which a step of this kind computes or reads encodings."""
-    return cache.computing() if cache and kind == FIRST_CACHED else contextlib.nullcontext()
