@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bench.memory.cuda_ops import workspace_bytes
-from bench.memory.device import capacity_bytes, nvml_handle, used_bytes
+from bench.memory.device import capacity_bytes, nvml_handle, synchronize, used_bytes
 
 MATRIX = {"cuda": 8192, "cpu": 256}
 """Rows and columns of the matrices, by kind of device: large enough for the full rate of an H200."""
@@ -32,12 +32,6 @@ def matrix_rate(device: torch.device) -> dict[str, Any]:
         seconds.append(time.perf_counter() - started)
     median = sorted(seconds)[PRODUCTS // 2]
     return {"rows": size, "seconds": median, "bfloat16_operations_per_second": 2 * size**3 / median}
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that was asked of it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def cublas_workspaces(device: torch.device) -> dict[str, Any]:
