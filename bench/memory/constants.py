@@ -27,6 +27,11 @@ CONTEXT_BYTES = 500_000_000
 """Approximate GPU memory of a CUDA context and loaded kernels, outside of the allocator."""
 
 
+def larger_peak_bytes(row: dict[str, Any]) -> int:
+    """Return the larger one of a row's predicted peaks of training and of inference."""
+    return int(max(row["predicted_peak_bytes"], row["inference"]["predicted_peak_bytes"]))
+
+
 def needed_bytes(row: dict[str, Any]) -> int:
     """Return the GPU memory that a row's run needs: the allocator's segments and the context."""
     segments = max(row["predicted_reserved_bytes"], row["inference"]["predicted_reserved_bytes"])

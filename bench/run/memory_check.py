@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bench.io.errors import InputError
-from bench.memory.constants import CONTEXT_BYTES, GIBIBYTE, needed_bytes
+from bench.memory.constants import CONTEXT_BYTES, GIBIBYTE, larger_peak_bytes, needed_bytes
 from bench.memory.cuda_ops import workspace_bytes
 from bench.memory.device import capacity_bytes
 from bench.plan.pool import forecast_pool, run_forecasts
@@ -69,7 +69,7 @@ def check_fits_device(prediction: dict[str, Any], device: torch.device) -> None:
     capacity = capacity_bytes(device)
     if prediction["predicted_peak_bytes"] is None or capacity is None:
         return
-    peak = _larger_peak(prediction)
+    peak = larger_peak_bytes(prediction)
     if peak + (CONTEXT_BYTES if device.type == "cuda" else 0) > capacity:
         sizes = f"{peak / 1e9:.0f} GB on {capacity / 1e9:.0f}"
         raise PredictedOutOfMemoryError(f"predicted out of memory ({sizes}); --force tries it")
@@ -89,7 +89,7 @@ def fit_micro_batch(runs: Sequence[ResolvedRun], gib: float) -> list[ResolvedRun
             tried = [_streamed(run, clips) for run in firsts]
             rows = run_forecasts([forecast_request(run) for run in tried], pool)
             needed = {
-                row["strategy"]: needed_bytes(row) if row["device"] == "cuda" else _larger_peak(row)
+                row["strategy"]: needed_bytes(row) if row["device"] == "cuda" else larger_peak_bytes(row)
                 for row in rows
             }
             if max(needed.values()) > limit:
@@ -103,11 +103,6 @@ def fit_micro_batch(runs: Sequence[ResolvedRun], gib: float) -> list[ResolvedRun
             "with one clip at a time"
         )
     return chosen
-
-
-def _larger_peak(row: dict[str, Any]) -> int:
-    """Return the larger one of the predicted peaks of training and of inference."""
-    return max(int(row["predicted_peak_bytes"]), int(row["inference"]["predicted_peak_bytes"]))
 
 
 def _streamed(run: ResolvedRun, clips: int) -> ResolvedRun:

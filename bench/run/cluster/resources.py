@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.io.errors import InputError
-from bench.memory.constants import GIBIBYTE, needed_bytes
+from bench.memory.constants import GIBIBYTE, larger_peak_bytes, needed_bytes
 from bench.plan.pool import forecast_pool
 from bench.plan.request import ForecastRequest, run_forecast
 from bench.records.record import Record
@@ -156,7 +156,7 @@ def host_bytes(run: ResolvedRun, row: dict[str, Any] | None, decoders: int) -> i
     window = 3 * protocol.window_clips * _clip_frames(spec.model) * protocol.image_size**2
     held = PROCESS_BYTES + (WINDOWS_HELD * protocol.batch_size + decoders) * window
     if spec.device == "cpu":
-        held += max(row["predicted_peak_bytes"], row["inference"]["predicted_peak_bytes"]) if row else 0
+        held += larger_peak_bytes(row) if row else 0
     else:
         held += CUDA_BYTES + (2 * weights.stat().st_size if weights and weights.exists() else 0)
     caches = (spec.frame_cache, spec.encoding_cache)
