@@ -10,6 +10,7 @@ from bench.io.reading import MAX_RECORD_BYTES, read_json
 from bench.io.tables import markdown
 from bench.io.text import printable
 from bench.measure.rows import read_row
+from bench.report.tables.forecasts import gigabytes
 
 PROBES = "probes.json"
 TITLES = (
@@ -79,8 +80,3 @@ def summary(results: Path) -> str:
         else (f"matrix rate of {device} in bfloat16: {rate / 1e12:.1f} TFLOP/s")
     )
     return f"{head}\n\n{markdown(TITLES, lines, text_columns=3)}" if lines else head
-
-
-def gigabytes(size: int | None) -> str:
-    """Return bytes in units of 10^9 as text; empty for None."""
-    return "" if size is None else f"{size / 1e9:.3f}"

@@ -170,6 +170,11 @@ def parse(entry: Any) -> Forecast:
     )
 
 
+def gigabytes(size: int | None) -> str:
+    """Return bytes in units of 10^9 as text; empty for None."""
+    return "" if size is None else f"{size / GIGABYTE:.3f}"
+
+
 def words(names: Sequence[str], values: Sequence[Any], between: str) -> str:
     """Return a configuration as text with units."""
     units = {"frames": "{} frames", "image_size": "{} px", "batch_size": "batch {}"}
@@ -191,7 +196,7 @@ def cells(rows: Iterable[Forecast]) -> tuple[list[str], list[list[str]]]:
         sizes.append(row.inference_bytes)
         what = [row.model, row.label, row.backward, str(row.frames), str(row.image_size)]
         what += [str(row.batch_size), row.precision, row.device]
-        lines.append(what + ["" if size is None else f"{size / GIGABYTE:.3f}" for size in sizes])
+        lines.append([*what, *map(gigabytes, sizes)])
     return header, lines
 
 

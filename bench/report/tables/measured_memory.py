@@ -14,7 +14,7 @@ from bench.io.reading import MAX_RECORD_BYTES, named_in_errors, read_json, relat
 from bench.io.tables import comma_separated, markdown
 from bench.io.text import MAX_NAME_LENGTH, printable
 from bench.io.typed_values import LIST, Name, Number, Positive, Text, Whole, structure
-from bench.report.tables.forecasts import GIGABYTE, Forecast, parse
+from bench.report.tables.forecasts import Forecast, gigabytes, parse
 
 TITLE = "Measured memory of a training step"
 PREFACE = (
@@ -109,11 +109,9 @@ def cells(steps: Sequence[MeasuredStep]) -> tuple[list[str], list[list[str]]]:
         row = step.forecast
         line = [row.model, row.label, row.backward, str(row.frames), str(row.image_size), str(row.batch_size)]
         line += [row.precision, step.device_name]
-        line.append("" if step.peak_bytes is None else f"{step.peak_bytes / GIGABYTE:.3f}")
-        line.append(f"{row.peak_bytes / GIGABYTE:.3f}")
+        line += [gigabytes(step.peak_bytes), gigabytes(row.peak_bytes)]
         line.append("" if step.peak_bytes is None else f"{100 * (row.peak_bytes / step.peak_bytes - 1):+.2f}")
-        for size in (step.inference_bytes, row.inference_bytes):
-            line.append("" if size is None else f"{size / GIGABYTE:.3f}")
+        line += [gigabytes(step.inference_bytes), gigabytes(row.inference_bytes)]
         line.append("" if step.seconds_per_step is None else f"{step.seconds_per_step:.3f}")
         lines.append([*line, step.outcome])
     return header, lines
