@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.config.protocol import DEFAULTS_OF_NEW_FIELDS, digest_of
+from bench.config.digest import digest_of, with_new_fields
 from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser, run_command
 from bench.io.text import printable
@@ -121,7 +121,7 @@ def differences(first: Any, other: Any, name: str = "protocol") -> list[str]:
 
 def with_defaults(record: Record) -> dict[str, Any]:
     """Return a record's protocol with fields that were added later, at the values in use at its time."""
-    return {**DEFAULTS_OF_NEW_FIELDS, **record["protocol"]}
+    return with_new_fields(record["protocol"])
 
 
 def open_reasons(comparison: Any, trials: Sequence[Record]) -> list[str]:

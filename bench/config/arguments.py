@@ -151,6 +151,9 @@ def parse_value(text: str, kind: Any, where: str) -> Any:
     if origin is tuple:
         items = [item for item in text.split("+") if item]
         return tuple(parse_value(item, arguments[0], where) for item in items)
+    if int in arguments and any(typing.get_origin(each) is tuple for each in arguments):
+        items = [parse_value(item, int, where) for item in text.split("+")]
+        return items[0] if len(items) == 1 else tuple(items)
     if type(None) in arguments:
         if text.lower() == "none":
             return None

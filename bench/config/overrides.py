@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.config.arguments import parse_value
-from bench.config.protocol import DEFAULTS_OF_NEW_FIELDS, NO_CLIPPING, Protocol
+from bench.config.digest import DEFAULTS_OF_NEW_FIELDS
+from bench.config.protocol import NO_CLIPPING, Protocol
 from bench.io.errors import InputError
 
 NESTED = ("head", "nms", "lean")
@@ -45,7 +46,8 @@ def check(protocol: Protocol) -> None:
         ("window_clips", 1, 4096),
         ("window_overlap", 0, 0.95),
         ("batch_size", 1, 4096),
-        ("steps", 2, 10**8),
+        ("steps", 0, 10**8),
+        ("schedule_length", 1, 1000),
         ("learning_rate", 0, 1e30),
         ("warmup", 0, 1),
         ("threads", 1, 1024),
@@ -57,11 +59,21 @@ def check(protocol: Protocol) -> None:
         ("head.fpn_dim", 1, 65536),
         ("head.levels", 1, 16),
         ("head.stem_layers", 0, 64),
+        ("head.embd_layers", 1, 16),
+        ("head.input_dropout", 0, 0.99),
+        ("head.label_smoothing", 0, 0.99),
+        ("head.pre_nms_topk", 1, 10**6),
+        ("head.duration_thresh", 0, 1e6),
         ("classifier_top", 1, 1000),
+        ("epochs", 1e-6, 10**6),
+        ("clip_frames", 1, 4096),
+        ("clip_stride", 1, 4096),
+        ("clip_seconds", 1e-3, 1e6),
+        ("steps_per_clip", 1, 4096),
     )
     for name, low, high in limits:
         value = operator.attrgetter(name)(protocol)
-        if not low <= value <= high:
+        if value is not None and not low <= value <= high:
             raise InputError(f"protocol: field '{name}' is {value}, allowed is {low} to {high}")
     if protocol.classifier is None and protocol.classifier_top != DEFAULTS_OF_NEW_FIELDS["classifier_top"]:
         raise InputError("protocol: field 'classifier_top' is set, allowed only with --classifier")
@@ -69,6 +81,7 @@ def check(protocol: Protocol) -> None:
         raise InputError(
             f"protocol: field 'micro_batch_windows' is {protocol.micro_batch_windows}, allowed is 1 to 4096"
         )
+    check_sampling(protocol)
     if protocol.lean.release_gradients and (
         protocol.gradient_clip < NO_CLIPPING
         or protocol.backward == "streamed"
@@ -78,4 +91,32 @@ def check(protocol: Protocol) -> None:
             "protocol: field 'lean.release_gradients' is true, allowed only with "
             f"gradient_clip={NO_CLIPPING:g} (no clipping), backward plain or checkpointed, and all windows "
             "at once"
+        )
+
+
+def check_sampling(protocol: Protocol) -> None:
+    """Raise InputError if fields of steps, clips or windows contradict each other."""
+    if protocol.steps < 2 and not (protocol.steps == 0 and protocol.epochs is not None):
+        raise InputError(
+            f"protocol: field 'steps' is {protocol.steps}, allowed is 2 to 100000000, or 0 with epochs"
+        )
+    if protocol.clip_stride is not None:
+        if protocol.resampling == "fixed":
+            raise InputError("protocol: field 'clip_stride' is set, allowed only with resampling=windows")
+        if protocol.steps_per_clip != 1:
+            raise InputError("protocol: field 'clip_stride' is set, allowed only with steps_per_clip=1")
+    if protocol.clip_seconds is not None and protocol.resampling != "fixed":
+        raise InputError("protocol: field 'clip_seconds' is set, allowed only with resampling=fixed")
+    if protocol.crop_ratio and not (
+        len(protocol.crop_ratio) == 2 and 0 < protocol.crop_ratio[0] <= protocol.crop_ratio[1] <= 1
+    ):
+        raise InputError(
+            f"protocol: field 'crop_ratio' is {protocol.crop_ratio}, allowed are two ascending numbers "
+            "in (0, 1]"
+        )
+    windows = protocol.head.n_mha_win_size
+    if isinstance(windows, tuple) and len(windows) != protocol.head.levels:
+        raise InputError(
+            f"protocol: field 'head.n_mha_win_size' has {len(windows)} sizes, "
+            f"allowed is one, or {protocol.head.levels} (one a level)"
         )

@@ -21,6 +21,8 @@ MINIATURE = Protocol(
         embd_dim=64, head_dim=64, fpn_dim=64, n_mha_win_size=9, stem_layers=1, levels=4, init_loss_norm=20.0
     ),
     nms=NmsConfig(max_seg_num=100),
+    positions="recomputed",
+    snippet="step",
 )
 """A run of vit-t on a few dozen short videos takes minutes on one core."""
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
-from collections.abc import Mapping
 from typing import Any, Literal
+
+from bench.config.digest import digest_of
 
 MODES = ("plain", "checkpointed", "streamed")
 
@@ -20,13 +19,25 @@ class HeadSize:
     head_dim: int = 512
     fpn_dim: int = 512
     n_head: int = 4
-    n_mha_win_size: int = 19
+    n_mha_win_size: int | tuple[int, ...] = 19
+    """Steps that a step attends to, one value for all levels or one per level; 1 or less: all."""
     stem_layers: int = 2
     levels: int = 6
     """Pyramid levels; their regression ranges double from (0, 4) steps, the last is open."""
     droppath: float = 0.1
     cls_prior_prob: float = 0.01
     init_loss_norm: float = 100.0
+    embd_layers: int = 2
+    """Convolutions before the transformer."""
+    use_abs_pe: bool = False
+    input_dropout: float = 0.0
+    """Probability of dropping a channel of a window's features in training (OpenTAD's ``input_pdrop``)."""
+    label_smoothing: float = 0.0
+    loss_weight: float = 1.0
+    """Weight of the regression loss."""
+    pre_nms_topk: int = 5000
+    duration_thresh: float = 0.05
+    """Detections of at most this many steps are dropped."""
 
     def keywords(self, window_steps: int) -> dict[str, Any]:
         """Return the keyword arguments of ``build_head`` for windows of ``window_steps`` steps."""
@@ -38,7 +49,8 @@ class HeadSize:
             "fpn_dim": self.fpn_dim,
             "n_head": self.n_head,
             "n_mha_win_size": self.n_mha_win_size,
-            "backbone_arch": (2, self.stem_layers, self.levels - 1),
+            "backbone_arch": (self.embd_layers, self.stem_layers, self.levels - 1),
+            "use_abs_pe": self.use_abs_pe,
             "regression_range": tuple(itertools.pairwise(bounds)),
             # A window whose length the pyramid does not divide is padded.
             "max_seq_len": -(-window_steps // coarsest) * coarsest,
@@ -46,7 +58,11 @@ class HeadSize:
                 "droppath": self.droppath,
                 "cls_prior_prob": self.cls_prior_prob,
                 "init_loss_norm": self.init_loss_norm,
+                "input_dropout": self.input_dropout,
+                "label_smoothing": self.label_smoothing,
+                "loss_weight": self.loss_weight,
             },
+            "test_cfg": {"pre_nms_topk": self.pre_nms_topk, "duration_thresh": self.duration_thresh},
         }
 
 
@@ -102,7 +118,7 @@ class Protocol:
     batch_size: int
     """Windows per step."""
     steps: int
-    """Optimizer steps of all stages of a strategy together."""
+    """Optimizer steps of all stages of a strategy together; 0: they follow from ``epochs``."""
     learning_rate: float
     """Base learning rate, multiplied by a strategy's factors."""
     weight_decay: float
@@ -164,34 +180,51 @@ class Protocol:
 
     None takes all windows of its part of the batch. Changes no result beyond the order of additions.
     """
+    epochs: float | None = None
+    """Passes over the training videos, one window of each; sets ``steps`` once the data set is known."""
+    schedule_length: float = 1.0
+    """Length of warmup and cosine decay in multiples of a stage's steps.
+
+    With more than 1, training stops before the learning rate is zero.
+    """
+    clip_frames: int | None = None
+    """Frames per clip; None takes the model's own number."""
+    clip_stride: int | None = None
+    """Frames between the starts of neighbouring clips; None for clips that touch.
+
+    With fewer frames than a clip has, clips overlap, and each gives one step of the head
+    (``steps_per_clip`` is 1).
+    """
+    clip_seconds: float | None = None
+    """With "fixed" resampling, the seconds over which the frames of a clip are spread around its middle.
+
+    None spreads the frames of all clips evenly.
+    """
+    steps_per_clip: int | None = None
+    """Steps of the head per clip; None takes the backbone's number.
+
+    Fewer are means over the backbone's steps, more are interpolated linearly.
+    """
+    positions: Literal["interpolated", "recomputed"] = "interpolated"
+    """Positions of ViTs for other sizes than that of the weights.
+
+    "interpolated" resizes the table of the pre-training grid, as published models do; "recomputed" applies
+    the formula to the new grid.
+    """
+    snippet: Literal["clip", "step"] = "clip"
+    """Unit that a lower temporal fidelity keeps or leaves out.
+
+    "clip": the frames that are encoded together. "step" is the rule of earlier versions, kept for their
+    records: the frames of one step, from which new clips are put together, with features half a step late.
+    """
+    test_windows: Literal["sliding", "whole"] = "sliding"
+    """Windows at test time: sliding ones, or one that covers the whole video."""
+    crop_ratio: tuple[float, ...] = ()
+    """Shortest and longest part of a video that a training window shows where it covers it; empty: all."""
 
     def digest(self) -> str:
         """Return the SHA-256 of all fields (``digest_of``)."""
         return digest_of(dataclasses.asdict(self))
-
-
-DEFAULTS_OF_NEW_FIELDS: Mapping[str, Any] = {
-    "classifier": None,
-    "classifier_top": 2,
-    "augmentation": "none",
-    "resampling": "windows",
-    "micro_batch_windows": None,
-}
-"""Fields added after the first records, with the value that keeps the former behaviour."""
-
-
-def digest_of(fields: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a protocol's fields in JSON form.
-
-    A field of ``DEFAULTS_OF_NEW_FIELDS`` is included only if it differs from that value, so that older
-    records stay comparable.
-    """
-    counted = {
-        name: value
-        for name, value in fields.items()
-        if not (name in DEFAULTS_OF_NEW_FIELDS and DEFAULTS_OF_NEW_FIELDS[name] == value)
-    }
-    return hashlib.sha256(json.dumps(counted, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 NO_CLIPPING = 1e30

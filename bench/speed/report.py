@@ -18,7 +18,7 @@ SEEDS = 1000
 
 def reporting(inputs: Inputs) -> list[Measurement]:
     """Time all tables, figures and the page of 10,000 records: copies of shipped ones with other numbers."""
-    from bench.config.protocol import digest_of
+    from bench.config.digest import digest_of
     from bench.report import build
 
     shipped = sorted((PROJECT_ROOT / "results" / "records").glob("miniature_*_seed0_*.json"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.config.protocol import DEFAULTS_OF_NEW_FIELDS
+from bench.config.digest import DEFAULTS_OF_NEW_FIELDS, with_new_fields
 from bench.records.paths import detections_path, ground_truth_path
 from bench.records.record import read_folder
 from bench.verify import identifiers, main, protocol_digest
@@ -233,7 +233,7 @@ def test_a_record_that_cannot_be_used_is_named(folder, capsys, spoil, named):
 def test_a_record_with_later_fields_shares_a_closed_table_with_older_ones(folder, capsys):
     record = spoilt()
     assert not DEFAULTS_OF_NEW_FIELDS.keys() & record["protocol"].keys()
-    record["protocol"] |= DEFAULTS_OF_NEW_FIELDS
+    record["protocol"] = with_new_fields(record["protocol"])
     write(folder, record)
     code, text = check(folder, capsys)
     assert (code, text.count("closed: ")) == (0, 1)

@@ -27,6 +27,8 @@ class TrainConfig:
     dropout: float = 0.0
     droppath: float = 0.1
     label_smoothing: float = 0.0
+    input_dropout: float = 0.0
+    """Probability of dropping a channel of the features of a window. OpenTAD has it, the release does not."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -78,6 +78,14 @@ class AffineDropPath(nn.Module):
         return scaled / keep * (draw < keep).to(scaled.dtype)
 
 
+def drop_channels(x_BCT: Tensor, probability: float) -> Tensor:
+    """Return (B, C, T): channels of each sample are dropped, the others scaled up to compensate."""
+    if probability == 0:
+        return x_BCT
+    draw = uniform(*x_BCT.shape[:2], 1, dtype=x_BCT.dtype, device=x_BCT.device)
+    return x_BCT * (draw < 1 - probability).to(x_BCT.dtype) / (1 - probability)
+
+
 class Scale(nn.Module):
     """A learned scalar factor."""
 

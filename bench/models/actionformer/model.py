@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from bench.io.errors import InputError
 from bench.models.actionformer.config import HeadConfig
 from bench.models.actionformer.decoding import Detections, LevelScores, decode
-from bench.models.actionformer.layers import LayerNorm, MaskedConv1D, Scale, TransformerBlock
+from bench.models.actionformer.layers import LayerNorm, MaskedConv1D, Scale, TransformerBlock, drop_channels
 from bench.models.actionformer.losses import Losses, head_losses
 from bench.models.actionformer.points import HeadTargets, assign, level_points
 from bench.models.position_encoding import sequence_positions
@@ -202,6 +202,7 @@ class ActionFormer(nn.Module):
                 f"{(features.shape[0], features.shape[2])}"
             )
         missing = self.config.padded_length(features.shape[2]) - features.shape[2]
+        features = drop_channels(features, self.config.train_cfg.input_dropout if self.training else 0.0)
         features, mask = F.pad(features, (0, missing)), F.pad(mask, (0, missing))
         levels = self.neck(self.backbone(features, mask))
         logits, offsets = self.cls_head(levels), self.reg_head(levels)

@@ -7,8 +7,8 @@ import pytest
 from conftest import CLASSES, bench_command, run_here
 from safetensors import safe_open
 
+from bench.config.digest import DEFAULTS_OF_NEW_FIELDS, digest_of
 from bench.config.presets import MINIATURE
-from bench.config.protocol import DEFAULTS_OF_NEW_FIELDS, digest_of
 from bench.detection import classifier_name, read_submission
 from bench.predict.__main__ import main as predict
 from bench.records.paths import checkpoint_path, detections_path
