@@ -4,6 +4,7 @@ Hugging Face's `datasets` package has the same import name. This project does no
 needs it cannot be used in the same environment.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from bench.io.errors import InputError
@@ -39,6 +40,7 @@ def load_dataset(
     config: MiniatureConfig | None = None,
     progress: Progress | None = None,
     workers: int = 2,
+    features: bool = False,
 ) -> Dataset:
     """Return the data set of a known name, or of an annotation file or folder, given by its path.
 
@@ -48,36 +50,42 @@ def load_dataset(
     passed to its generator, and `data` is not allowed. Its variant contains the generator's version and the
     digests of configuration and pictures, so that runs on different pictures are different runs. For an
     annotation file, `data` is the folder of its videos. Durations that the annotations lack are read from the
-    videos, and cached below `cache`.
+    videos, and cached below `cache`. With `features`, `data` is a folder of features instead of videos, also
+    for the miniature.
     Raises `InputError` for an unknown name, an unused `data`, and errors in the files.
     """
     name = str(name_or_json)
+    if features and data is None:
+        raise InputError("data: the folder of the features is needed with --model features")
     if is_annotation_path(name):
         path = Path(name_or_json)
         stem = path.name.split(".")[0]
         _refuse(annotations, "annotations", "the data set is an annotation file already; leave it out")
         # Many data sets use the same file name; the folder then identifies the data set.
-        return read_annotations(
+        dataset = read_annotations(
             path,
             root=data,
             name=path.absolute().parent.name if stem == "annotations" else stem,
             cache=cache,
         )
+        return replace(dataset, features=features)
     card = read_card(name)
     if card.name != "miniature":
-        return load_known(name, data, annotations, cache)
+        return load_known(name, data, annotations, cache, features=features)
     if ":" in name:
         raise InputError(f"data set: got {name[:60]!r}, the miniature has no variants")
-    _refuse(data, "data", "but the miniature makes its own videos; leave it out")
+    if not features:
+        _refuse(data, "data", "but the miniature makes its own videos; leave it out")
     _refuse(annotations, "annotations", "but the miniature makes its own; leave it out")
     folder = generate(config, cache, progress, workers)
-    return read_annotations(
+    dataset = read_annotations(
         folder / "annotations.json",
-        root=folder / "videos",
+        root=data or folder / "videos",
         name=card.name,
         variant=f"{folder.name}-{read_pictures_sha256(folder)[:8]}",
         rules=AnnotationRules(card.classes, card.excluded),
     )
+    return replace(dataset, features=features)
 
 
 def _refuse(path: Path | None, option: str, reason: str) -> None:

@@ -80,6 +80,22 @@ def settings_of(items: Sequence[str], names: Sequence[str]) -> dict[str, dict[st
     return settings
 
 
+def names_without_backbone(names: Sequence[str], option: str, *, every: bool) -> list[str]:
+    """Return the names of strategies that can train on features in files, which have no backbone.
+
+    With ``every``, the others are left out; otherwise InputError names the first of them.
+    """
+    points = installed()
+    usable = [name for name, point in points.items() if not getattr(point.load(), "needs_backbone", True)]
+    refused = [name for name in names if name not in usable]
+    if refused and not every:
+        raise InputError(
+            f"{option}: strategy {refused[0]} needs a backbone, --model features has none; "
+            f"allowed are {', '.join(usable)}"
+        )
+    return [name for name in names if name in usable]
+
+
 def strategy_names(text: str, option: str = "--strategies") -> list[str]:
     """Return the names of strategies without duplicates; ``all`` means all installed ones."""
     known = installed()

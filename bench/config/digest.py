@@ -23,6 +23,9 @@ DEFAULTS_OF_NEW_FIELDS: Mapping[str, Any] = {
     "snippet": "step",
     "test_windows": "sliding",
     "crop_ratio": (),
+    "warmup_from_zero": False,
+    "frame_rate": "protocol",
+    "feature_width": None,
     "head.embd_layers": 2,
     "head.use_abs_pe": False,
     "head.input_dropout": 0.0,
@@ -30,6 +33,7 @@ DEFAULTS_OF_NEW_FIELDS: Mapping[str, Any] = {
     "head.loss_weight": 1.0,
     "head.pre_nms_topk": 5000,
     "head.duration_thresh": 0.05,
+    "head.mask_input": False,
 }
 """Fields added after the first records, with the value that keeps the former behaviour."""
 

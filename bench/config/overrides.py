@@ -70,6 +70,7 @@ def check(protocol: Protocol) -> None:
         ("clip_stride", 1, 4096),
         ("clip_seconds", 1e-3, 1e6),
         ("steps_per_clip", 1, 4096),
+        ("feature_width", 1, 65536),
     )
     for name, low, high in limits:
         value = operator.attrgetter(name)(protocol)

@@ -45,11 +45,32 @@ STANDARD = Protocol(
 )
 """For backbones of published size: windows of 768 frames in 48 clips of 16, at 30 per second: 25.6 s."""
 
+FEATURES = dataclasses.replace(
+    STANDARD,
+    window_clips=2304,
+    window_overlap=0.0,
+    batch_size=2,
+    steps=3500,
+    warmup=5 / 35,
+    nms=NmsConfig(),
+    precision="float32",
+    frozen_clips=256,
+    clip_frames=16,
+    clip_stride=4,
+    steps_per_clip=1,
+    test_windows="whole",
+    crop_ratio=(0.9, 1.0),
+    warmup_from_zero=True,
+    feature_width=2048,
+    head=HeadSize(pre_nms_topk=2000, mask_input=True),
+)
+"""For features in files: ActionFormer's ``thumos_i3d.yaml``; 35 epochs of THUMOS's 200 training videos."""
+
 
 def default_protocol(model: str, device: str = "cuda") -> Protocol:
     """Return the default protocol of a model.
 
     A CPU computes in float32: without hardware support, bfloat16 convolutions take thirty times as long.
     """
-    protocol = MINIATURE if model == "vit-t" else STANDARD
+    protocol = {"vit-t": MINIATURE, "features": FEATURES}.get(model, STANDARD)
     return dataclasses.replace(protocol, precision="float32") if device == "cpu" else protocol

@@ -38,6 +38,11 @@ class HeadSize:
     pre_nms_topk: int = 5000
     duration_thresh: float = 0.05
     """Detections of at most this many steps are dropped."""
+    mask_input: bool = False
+    """Set the features of steps after a video's end to zero, as ActionFormer and OpenTAD do.
+
+    Otherwise the first convolution sees the last clip again there.
+    """
 
     def keywords(self, window_steps: int) -> dict[str, Any]:
         """Return the keyword arguments of ``build_head`` for windows of ``window_steps`` steps."""
@@ -51,6 +56,7 @@ class HeadSize:
             "n_mha_win_size": self.n_mha_win_size,
             "backbone_arch": (self.embd_layers, self.stem_layers, self.levels - 1),
             "use_abs_pe": self.use_abs_pe,
+            "mask_input": self.mask_input,
             "regression_range": tuple(itertools.pairwise(bounds)),
             # A window whose length the pyramid does not divide is padded.
             "max_seq_len": -(-window_steps // coarsest) * coarsest,
@@ -221,6 +227,16 @@ class Protocol:
     """Windows at test time: sliding ones, or one that covers the whole video."""
     crop_ratio: tuple[float, ...] = ()
     """Shortest and longest part of a video that a training window shows where it covers it; empty: all."""
+    warmup_from_zero: bool = False
+    """Begin the warmup with a learning rate of zero, as ActionFormer and OpenTAD do.
+
+    Otherwise the first of n steps of warmup has 1/n of the rate.
+    """
+    frame_rate: Literal["protocol", "video"] = "protocol"
+    """With ``--model features``, whose frames per second clip and stride count in: ``frames_per_second`` for
+    all videos, or each video's own in the annotations."""
+    feature_width: int | None = None
+    """Channels of the features with ``--model features``; None with a backbone."""
 
     def digest(self) -> str:
         """Return the SHA-256 of all fields (``digest_of``)."""

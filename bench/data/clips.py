@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from typing import Protocol as Interface
 
 import numpy as np
@@ -28,7 +29,7 @@ PART_BYTES = 256 * 2**20
 
 
 class Clips(Interface):
-    """A video as a sequence of clips, (3, T, H, W) uint8."""
+    """A video as a sequence of clips, (3, T, H, W) uint8, or (t, D) float32 if they are features."""
 
     @property
     def count(self) -> int:
@@ -53,7 +54,7 @@ class Clips(Interface):
     def pick(self, indices: NDArray[np.int64]) -> Tensor:
         """Return a new (n, 3, T, H, W) uint8 tensor for consecutive clip numbers; the last may repeat."""
 
-    def part(self, first: int, last: int) -> NDArray[np.uint8]:
+    def part(self, first: int, last: int) -> NDArray[Any]:
         """Return the clips ``first`` to ``last - 1``, (n, 3, T, H, W); they must not be written to.
 
         An array, because a tensor of it would count as memory of the step that creates it.
@@ -75,14 +76,14 @@ class VideoClips:
 
     @property
     def clip_bytes(self) -> int:
-        return math.prod(self.frames.shape[1:])
+        return math.prod(self.frames.shape[1:]) * self.frames.element_size()
 
     def pick(self, indices: NDArray[np.int64]) -> Tensor:
         return self.frames[torch.from_numpy(indices)]
 
-    def part(self, first: int, last: int) -> NDArray[np.uint8]:
+    def part(self, first: int, last: int) -> NDArray[Any]:
         # Not ``numpy()``, which is an operation whose result would count as the whole video.
-        frames: NDArray[np.uint8] = np.asarray(np.from_dlpack(self.frames), np.uint8)
+        frames: NDArray[Any] = np.from_dlpack(self.frames)
         return frames[first:last]
 
 

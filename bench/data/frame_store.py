@@ -10,6 +10,7 @@ import numpy as np
 
 from bench.config.protocol import Protocol
 from bench.data.clips import Clips, FileClips, file_clips, parts
+from bench.data.feature_clips import all_feature_clips
 from bench.data.frame_loader import FrameLoader
 from bench.models.backbone import BackboneGeometry
 from datasets.annotations.dataset import Dataset, Video
@@ -45,9 +46,12 @@ def open_store(
 ) -> FrameStore:
     """Return the clips of a subset's videos, decoded at once if all of them fit into the loader's cache.
 
-    Raises InputError that names a file which is missing or, if decoded at once, cannot be read.
+    Those of a data set of features are read from files when they are used. Raises InputError that names a
+    file which is missing or, if decoded at once, cannot be read.
     """
     videos = {video.id: video for video in dataset.subset(subset)}
+    if dataset.features:
+        return FrameStore(videos, all_feature_clips(dataset, videos.values(), protocol))
     clips = {name: file_clips(dataset, video, protocol, geometry, loader) for name, video in videos.items()}
     if sum(each.count * each.clip_bytes for each in clips.values()) > loader.cache_bytes:
         return FrameStore(videos, clips, loader.workers)

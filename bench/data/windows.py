@@ -26,9 +26,13 @@ class Window:
     clips: int
     view: CropFlip | None = None
     """Augmentation of its frames; None leaves them unchanged."""
+    shown: int | None = None
+    """Number of its clips that show the video, where a part of the video is cropped; None: all."""
 
     def indices(self, available: int) -> np.ndarray:
         """Return the clip indices of the window in a video of ``available`` clips."""
+        if self.shown is not None:
+            available = min(available, self.start + self.shown)
         return np.minimum(np.arange(self.start, self.start + self.clips), available - 1)
 
 
@@ -43,7 +47,8 @@ def window_mask(window: Window, clips: Clips) -> Tensor:
     """Return (S*t,) bool: true where a step of the window shows the video."""
     steps_per_clip = clips.grid.steps_per_clip
     first = window.start * steps_per_clip
-    return torch.arange(first, first + window.clips * steps_per_clip) < clips.valid_steps
+    end = clips.valid_steps if window.shown is None else first + window.shown * steps_per_clip
+    return torch.arange(first, first + window.clips * steps_per_clip) < min(end, clips.valid_steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +65,13 @@ def cut_segments(
     """Return every instance's segment in windows that start at the clips ``starts`` (m,), and if it is kept.
 
     Segments (m, n, 2) are in steps of the window and clipped to it; kept (m, n) is true where at least the
-    fraction ``truncation`` is inside.
+    fraction ``truncation`` is inside. A window reaches from the beginning of its first step to the end of its
+    last. Differs: in ActionFormer's ``truncate_feats`` it ends one step later.
     """
     offsets, count = starts[:, None, None] * grid.steps_per_clip, clips * grid.steps_per_clip
     bounds = np.array([[i.start, i.end] for i in video.instances], dtype=np.float64).reshape(-1, 2)
     steps = np.asarray(grid.steps(bounds)) - offsets
-    cut = steps.clip(-0.5, count - 0.5)
+    cut = steps.clip(-grid.first, count - 1 + grid.first)
     lengths = steps[..., 1] - steps[..., 0]
     kept = (cut[..., 1] - cut[..., 0] >= truncation * lengths) & (cut[..., 1] > cut[..., 0])
     return cut, kept
@@ -75,7 +81,8 @@ def window_targets(
     window: Window, video: Video, classes: Sequence[str], grid: TimeGrid, truncation: float
 ) -> Targets:
     """Return the instances of which at least the fraction ``truncation`` is in the window, clipped to it."""
-    (cut,), (kept,) = cut_segments(np.array([window.start]), window.clips, video, grid, truncation)
+    shown = window.clips if window.shown is None else window.shown
+    (cut,), (kept,) = cut_segments(np.array([window.start]), shown, video, grid, truncation)
     labels = np.array([classes.index(i.label) for i in video.instances], dtype=np.int64)
     return Targets(torch.from_numpy(cut[kept]).float(), torch.from_numpy(labels[kept]))
 
@@ -102,8 +109,30 @@ class TrainingSampler:
         draws = rng.random(len(names))
         size, span = self.protocol.batch_size, self.protocol.window_clips
         chosen = np.resize(order, max(size, len(order)))[position * size : (position + 1) * size]
-        views = self._views(epoch, len(names))
-        return [Window(names[i], self._start(names[i], draws[i]), span, views[i]) for i in chosen]
+        views, parts = self._views(epoch, len(names)), self._parts(epoch, names)
+        return [
+            Window(names[i], self._start(names[i], draws[i], parts[i]), span, views[i], parts[i])
+            for i in chosen
+        ]
+
+    def _parts(self, epoch: int, names: Sequence[str]) -> Sequence[int | None]:
+        """Return how many clips of each video a window shows; None for all that it covers.
+
+        As in ActionFormer's ``truncate_feats``: of a video no longer than a window, a number of clips between
+        two fractions of its length, all equally likely.
+        """
+        if not self.protocol.crop_ratio:
+            return [None] * len(names)
+        shortest, longest = self.protocol.crop_ratio
+        # A separate generator: orders and starts are those of a run without cropping.
+        draws = np.random.default_rng([self.seed, epoch, 2]).random(len(names))
+        parts: list[int | None] = []
+        for name, draw in zip(names, draws, strict=True):
+            count = self.store.clips[name].count
+            least = max(1, round(shortest * count))
+            part = least + int(draw * (max(least, round(longest * count)) - least + 1))
+            parts.append(part if count <= self.protocol.window_clips and part < count else None)
+        return parts
 
     def _views(self, epoch: int, videos: int) -> Sequence[CropFlip | None]:
         if self.protocol.augmentation == "none":
@@ -111,13 +140,14 @@ class TrainingSampler:
         # A separate generator: orders and starts are those of a run without augmentation.
         return random_crop_flips(np.random.default_rng([self.seed, epoch, 1]), videos)
 
-    def _start(self, name: str, draw: float) -> int:
+    def _start(self, name: str, draw: float, part: int | None) -> int:
         """Return a window's first clip, drawn from those whose windows contain an instance, if any does."""
         clips, protocol = self.store.clips[name], self.protocol
-        last = max(0, clips.count - protocol.window_clips) if protocol.temporal_crop else 0
+        shown = protocol.window_clips if part is None else part
+        last = max(0, clips.count - shown) if protocol.temporal_crop else 0
         starts = np.arange(last + 1)
         video = self.store.videos[name]
-        _, kept = cut_segments(starts, protocol.window_clips, video, clips.grid, protocol.truncation)
+        _, kept = cut_segments(starts, shown, video, clips.grid, protocol.truncation)
         holding = starts[kept.any(axis=1)] if kept.any() else starts
         return int(holding[int(draw * len(holding))])
 

@@ -75,7 +75,7 @@ def encoder_digest(backbone: Backbone, passes: ClipPasses, state: str, **also: o
     for part in encode_frozen(backbone, clip, dataclasses.replace(passes, size=1)):
         probe.update(f"{part.dtype} {tuple(part.shape)}\n".encode())
         probe.update(tensor_bytes(part))
-    device = next(backbone.parameters()).device
+    device = backbone.device
     facts = {
         **also,
         "format": FORMAT,

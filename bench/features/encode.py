@@ -50,7 +50,7 @@ class ClipPasses:
 
     def encode(self, backbone: Backbone, clips: Tensor) -> Encoded:
         """Return the encodings of uint8 clips: moved to the device, downscaled, normalised and encoded."""
-        device = next(backbone.parameters()).device
+        device = backbone.device
         with autocast(device, self.precision):
             reduced = downscale_clips(clips.to(device), self.spatial, backbone.geometry)
             return backbone.encode(backbone.normalise(reduced))
@@ -118,9 +118,7 @@ def encode_frozen(backbone: Backbone, clips: Tensor, passes: ClipPasses) -> Enco
 
 
 @torch.no_grad()
-def encode_to_host(
-    backbone: Backbone, frames: NDArray[np.uint8], passes: ClipPasses
-) -> Iterator[HostEncodings]:
+def encode_to_host(backbone: Backbone, frames: NDArray[Any], passes: ClipPasses) -> Iterator[HostEncodings]:
     """Yield the host encodings of (N, 3, T, H, W) clips, one pass after the other, as ``encode_frozen``.
 
     The device holds one pass at a time, whatever N is.

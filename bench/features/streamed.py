@@ -38,7 +38,7 @@ def encode_streamed(
     backbone and accumulates the gradients of its parameters. For forecasts: ``make_gradients`` creates the
     gradients that the first pass would leave; one pass then represents all passes after the first.
     """
-    device = next(backbone.parameters()).device
+    device = backbone.device
     share = current_batch_slice()
     states: list[RandomState] = []
     outputs: Encoded | None = None
@@ -112,7 +112,7 @@ def clips_mix(backbone: Backbone, precision: str = "float32") -> bool:
     backbone that raises RuntimeError for two clips and not for one mixes them; other errors propagate.
     """
     geometry = backbone.geometry
-    device = next(backbone.parameters()).device
+    device = backbone.device
     size = min(geometry.image_size, 2 * geometry.size_multiple)
     state = random_state(device)
     generator = torch.Generator().manual_seed(1)

@@ -20,6 +20,9 @@ MODEL_NAMES = (
     *("tsm-r18", "tsm-r34", "tsm-r50"),
     "i3d",
 )
+FEATURES = "features"
+"""The name under which features in files stand in for a backbone."""
+INPUT_NAMES = (*MODEL_NAMES, FEATURES)
 
 
 def build_backbone(
@@ -27,16 +30,24 @@ def build_backbone(
     weights: str | Path | None = None,
     image_size: int | None = None,
     clip_frames: int | None = None,
+    *,
+    feature_width: int | None = None,
+    feature_steps: int | None = None,
 ) -> Backbone:
-    """Return the backbone ``name``, one of ``MODEL_NAMES``.
+    """Return the backbone ``name``, one of ``MODEL_NAMES``, or ``features`` for features in files.
 
     ``weights`` is the path of a checkpoint (``bench.models.pretrained``); without it the weights are
     drawn from torch's global generator. ``image_size`` (pixels) and ``clip_frames`` replace the model's own.
+    ``feature_width`` and ``feature_steps`` (for each clip) are those of features in files.
     The report of loading is ``backbone.load_audit`` (``bench.models.pretrained.LoadAudit`` or None).
     Raises ``InputError`` for an unknown name and for a checkpoint that does not fit.
     """
+    if name == FEATURES:
+        from bench.models.backbones.features import FeatureBackbone
+
+        return FeatureBackbone(feature_width, clip_frames, feature_steps)
     if name not in MODEL_NAMES:
-        raise InputError(f"model {name!r}: allowed are {', '.join(MODEL_NAMES)}")
+        raise InputError(f"model {name!r}: allowed are {', '.join(INPUT_NAMES)}")
     from bench.models.pretrained import load_model
     from bench.models.registry import family_of
 

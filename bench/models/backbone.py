@@ -53,8 +53,21 @@ class Backbone(nn.Module):
     """
 
     geometry: BackboneGeometry
+    clip_dtype: torch.dtype = torch.uint8
+    """Type of the values of a clip before ``normalise``."""
     checkpointing: bool = False
     """Recompute each block's activations in the backward pass instead of keeping them."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return next(self.parameters()).device
+
+    @property
+    def clip_shape(self) -> tuple[int, ...]:
+        """The shape of a full-fidelity clip: (3, T, H, W) for a backbone of frames."""
+        size = self.geometry.image_size
+        return (3, self.geometry.clip_frames, size, size)
 
     def set_checkpointing(self, wanted: bool) -> None:
         """Set ``checkpointing`` of this backbone and of all backbones that it wraps."""

@@ -20,12 +20,12 @@ def forecast_requests(options: argparse.Namespace) -> list[ForecastRequest]:
     Raises InputError for an invalid combination. Imports torch.
     """
     from bench.config.arguments import numbers
-    from bench.models import MODEL_NAMES
+    from bench.models import INPUT_NAMES
 
     models = [name.strip() for name in options.model.split(",") if name.strip()]
     for name in models:
-        if name not in MODEL_NAMES:
-            raise InputError(f"--model: unknown '{name}', known are {', '.join(MODEL_NAMES)}")
+        if name not in INPUT_NAMES:
+            raise InputError(f"--model: unknown '{name}', known are {', '.join(INPUT_NAMES)}")
     lengths = numbers(options.frames, "--frames") if options.frames else [None]
     sizes = numbers(options.size, "--size") if options.size else [None]
     return [
@@ -46,12 +46,14 @@ def model_requests(
     from bench.config.arguments import check_division, check_processes, pairs
     from bench.config.overrides import override
     from bench.config.presets import default_protocol
-    from bench.models import build_backbone
-    from strategies import build_strategy, settings_of, strategy_names
+    from bench.models import FEATURES, build_backbone
+    from strategies import build_strategy, names_without_backbone, settings_of, strategy_names
 
     with torch.device("meta"):
         clip = build_backbone(model).geometry.clip_frames
     names = strategy_names(options.strategy, "--strategy")
+    if model == FEATURES:
+        names = names_without_backbone(names, "--strategy", every=options.strategy == "all")
     changes = pairs(options.protocol, "--protocol")
     if frames is not None:
         if frames < clip or frames % clip:

@@ -27,11 +27,9 @@ def traced_sampler(
     """Return a sampler of one fake video that fills a window and has ``instances`` instances."""
     geometry = detector.backbone.geometry
     names = tuple(f"class {number}" for number in range(classes))
-    frames = torch.empty(
-        (protocol.window_clips, 3, geometry.clip_frames, protocol.image_size, protocol.image_size),
-        dtype=torch.uint8,
-        device=host,
-    )
+    backbone = detector.backbone
+    shape = (protocol.window_clips, *backbone.clip_shape)
+    frames = torch.empty(shape, dtype=backbone.clip_dtype, device=host)
     seconds = protocol.window_clips * geometry.clip_frames / protocol.frames_per_second
     length = seconds / max(1, instances)
     found = tuple(
@@ -114,9 +112,9 @@ class TracedCache(EncodingCache):
             assert isinstance(clips, VideoClips)
             shape = (self.passes.size, *clips.frames.shape[1:])
             # A pass is padded to its full size, also where the video has fewer clips.
-            encoded = self.passes.encode(
-                self.backbone, torch.empty(shape, dtype=torch.uint8, device=self.host)
-            )
+            part = torch.empty(shape, dtype=clips.frames.dtype, device=self.host)
+            encoded = self.passes.encode(self.backbone, part)
+            del part
             self.layout = [(part.shape[1:], part.dtype) for part in encoded]
             del encoded
         batch = (len(windows), windows[0].clips)

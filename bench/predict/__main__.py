@@ -137,12 +137,17 @@ def predict(options: argparse.Namespace) -> int:
         check_replaced(todo)
     path = checkpoint_of(options.run)
     device = device_of(options.device)
+    from bench.models import FEATURES
     from bench.predict.detector import VideoDetector
     from bench.training.checkpoints.export import read_checkpoint
 
     checkpoint = read_checkpoint(path)
     if options.run.suffix == ".json" and checkpoint.note.run != options.run.stem:
         raise InputError(f"{path}: is of another run than {options.run.name}")
+    if checkpoint.note.model == FEATURES:
+        raise InputError(
+            f"{path}: was trained on features in files; bench.predict needs a model that reads videos"
+        )
     detector = VideoDetector(checkpoint, options.weights, device)
     failed = 0
     quiet = not sys.stderr.isatty()

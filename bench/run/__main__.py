@@ -19,10 +19,10 @@ from bench.run.options import parser, specifications
 def plan_instead(options: argparse.Namespace) -> int | None:
     """Print the memory plan and return its exit code if a large model lacks a GPU; else return None."""
     from bench.config.presets import STANDARD, default_protocol
-    from bench.models import MODEL_NAMES
+    from bench.models import INPUT_NAMES
 
-    if options.model not in MODEL_NAMES:
-        raise InputError(f"--model: unknown '{options.model}', known are {', '.join(MODEL_NAMES)}")
+    if options.model not in INPUT_NAMES:
+        raise InputError(f"--model: unknown '{options.model}', known are {', '.join(INPUT_NAMES)}")
     wanted = (
         options.device == "auto"
         and options.launcher != "slurm"

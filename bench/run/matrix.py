@@ -55,6 +55,11 @@ def check_data(run: ResolvedRun) -> None:
     from datasets.cards.cards import known_datasets, read_card, split_name
     from datasets.checks.videos import check_used_videos
 
+    if run.dataset.features:
+        from bench.data.feature_clips import check_features
+
+        check_features(run.dataset, run.protocol)
+        return
     name, cache = split_name(run.spec.dataset)[0], run.spec.cache
     card = read_card(name) if name in known_datasets() else None
     used = (run.protocol.training_subset, run.protocol.evaluation_subset)

@@ -19,9 +19,10 @@ from bench.config.arguments import (
 )
 from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser
+from bench.models import FEATURES
 from bench.run.cluster.slurm_options import check_launcher, cluster_device
 from datasets.cards.cards import is_annotation_path
-from strategies import settings_of, strategy_names
+from strategies import names_without_backbone, settings_of, strategy_names
 
 if TYPE_CHECKING:
     from bench.run.specification import ResolvedRun, RunSpecification
@@ -35,12 +36,12 @@ def parser() -> argparse.ArgumentParser:
     """Return the argument parser."""
     result = CommandParser(prog="python -m bench.run", description=DESCRIPTION)
     add = result.add_argument
-    add("--model", default="vit-t", help="backbone (default: vit-t, the embedded one)")
+    add("--model", default="vit-t", help="backbone (default: vit-t, the embedded one), or features in files")
     add(
         "--dataset", default="miniature", help="a known name such as thumos14:211, or the path of annotations"
     )
     add("--annotations", type=Path, help="a known data set's annotations, where they are not in --data")
-    add("--data", type=Path, help="folder with the data set's videos")
+    add("--data", type=Path, help="folder with the data set's videos, or its features with --model features")
     add("--weights", help="checkpoint path, 'random', or 'source' (vit-t as shipped; its default)")
     add("--strategies", default="all", help="comma-separated names (default: all installed)")
     add("--seeds", default="0", help="comma-separated whole numbers (default: 0)")
@@ -168,7 +169,9 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
     """Return the runs of the matrix, validated as far as possible without reading data."""
     from bench.run.specification import RunSpecification
 
-    if options.weights is None and options.model != "vit-t":
+    if options.model == FEATURES and options.weights is not None:
+        raise InputError(f"--weights: got {options.weights}, --model features has none; leave it out")
+    if options.weights is None and options.model not in ("vit-t", FEATURES):
         raise InputError(f"--weights: {options.model} needs the path of its checkpoint, or 'random'")
     check_processes(options.processes, options.sharded)
     check_launcher(options)
@@ -180,9 +183,11 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
         check_cards(options.processes, options.device)
         device = device_of(options.device)
     names = strategy_names(options.strategies)
+    if options.model == FEATURES:
+        names = names_without_backbone(names, "--strategies", every=options.strategies == "all")
     changed = settings_of(options.set, names)
     changes = protocol_changes(options)
-    weights = options.weights or "source"
+    weights = options.weights or (FEATURES if options.model == FEATURES else "source")
     specs = [
         RunSpecification(
             model=options.model,
@@ -191,7 +196,7 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
             dataset=_absolute(options.dataset) if is_annotation_path(options.dataset) else options.dataset,
             data=_absolute(options.data) if options.data else None,
             cache=_absolute(options.cache) if options.cache else None,
-            weights=weights if weights in ("source", "random") else _absolute(weights),
+            weights=weights if weights in ("source", "random", FEATURES) else _absolute(weights),
             seed=seed,
             device=device,
             protocol_changes=changes,

@@ -56,7 +56,7 @@ def empty_record(run: ResolvedRun) -> Record:
         "cost": None,
         "training": None,
         "weights": {
-            "name": run.weights.name if run.weights else "random",
+            "name": weights_name(run),
             "sha256": run.weights_sha256,
             "matched": None,
             "licence": None,
@@ -78,14 +78,20 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
+def weights_name(run: ResolvedRun) -> str:
+    """Return the name of a run's weights: that of the checkpoint, ``random`` or ``features``."""
+    return run.weights.name if run.weights else run.spec.weights
+
+
 def weights_entry(run: ResolvedRun, audit: LoadAudit | None) -> dict[str, Any]:
     """Return the record's field ``weights``."""
+    nothing = f"{'no' if run.dataset.features else 'random'} weights: nothing was loaded"
     return {
-        "name": run.weights.name if run.weights else "random",
-        "sha256": audit.sha256 if audit else None,
+        "name": weights_name(run),
+        "sha256": audit.sha256 if audit else run.weights_sha256,
         "matched": audit.share if audit else None,
         "licence": "Apache-2.0" if run.spec.weights == "source" else audit.licence if audit else None,
-        "audit": list(audit.lines()) if audit else ["random weights: nothing was loaded"],
+        "audit": list(audit.lines()) if audit else [nothing],
     }
 
 

@@ -12,7 +12,7 @@ from bench.config.protocol import Protocol
 from bench.detection.external_classifier import ClassScores, read_class_scores
 from bench.io.errors import InputError
 from bench.io.reading import file_sha256
-from bench.models import SOURCE_WEIGHTS
+from bench.models import FEATURES, SOURCE_WEIGHTS
 from bench.records.identity import RunIdentity
 from datasets import card_protocol, load_dataset
 from datasets.annotations.dataset import Dataset
@@ -31,7 +31,7 @@ class RunSpecification:
     data: str | None
     cache: str | None
     weights: str
-    """``source`` (vit-t's shipped weights), ``random``, or the path of a checkpoint."""
+    """``source`` (vit-t's shipped weights), ``random``, ``features`` (none), or the path of a checkpoint."""
     seed: int
     device: str
     protocol_changes: dict[str, str]
@@ -71,11 +71,18 @@ class RunSpecification:
         """Return the data set; the miniature is generated if missing, and reports to ``progress``."""
         given = (self.data, self.cache, self.annotations)
         data, cache, annotations = (Path(path) if path else None for path in given)
-        return load_dataset(self.dataset, data, cache, annotations=annotations, progress=progress)
+        return load_dataset(
+            self.dataset,
+            data,
+            cache,
+            annotations=annotations,
+            progress=progress,
+            features=self.model == FEATURES,
+        )
 
     def weights_path(self) -> Path | None:
-        """Return the checkpoint's path, or None for random weights."""
-        if self.weights == "random":
+        """Return the checkpoint's path, or None for random weights and for features."""
+        if self.weights in ("random", FEATURES):
             return None
         if self.weights == "source":
             if self.model != "vit-t":
@@ -96,8 +103,9 @@ class ResolvedRun:
     protocol: Protocol
     strategy: Strategy
     weights: Path | None
-    """The checkpoint of the backbone; None for random weights."""
+    """The checkpoint of the backbone; None for random weights and for features."""
     weights_sha256: str | None
+    """SHA-256 of the checkpoint, or of samples of the features (``features_sha256``)."""
     id: str
     """Unique, readable and path-safe name of the run."""
 
@@ -143,14 +151,21 @@ def resolve_runs(specs: Iterable[RunSpecification], dataset: Dataset) -> list[Re
 
     Raises InputError for an invalid setting or for weights that cannot be read.
     """
-    hashes: dict[Path, str] = {}
+    hashes: dict[Path | None, str] = {}
     runs = []
     for spec in specs:
         path = spec.weights_path()
-        if path and path not in hashes:
-            hashes[path] = file_sha256(path)
-        runs.append(_resolved(spec, dataset, path, hashes[path] if path else None))
+        if path not in hashes and (path or dataset.features):
+            hashes[path] = file_sha256(path) if path else _features_sha256(spec, dataset)
+        runs.append(_resolved(spec, dataset, path, hashes.get(path)))
     return runs
+
+
+def _features_sha256(spec: RunSpecification, dataset: Dataset) -> str:
+    from bench.data.feature_files import features_sha256
+
+    protocol = spec.protocol()
+    return features_sha256(dataset, (protocol.training_subset, protocol.evaluation_subset))
 
 
 def resolve_run(spec: RunSpecification, dataset: Dataset) -> ResolvedRun:

@@ -28,7 +28,14 @@ def build_detector(
     strategies start from the same values.
     """
     torch.manual_seed(derived_seed(seed, "backbone"))
-    backbone = build_backbone(model, weights, image_size=protocol.image_size)
+    backbone = build_backbone(
+        model,
+        weights,
+        image_size=protocol.image_size,
+        clip_frames=protocol.clip_frames,
+        feature_width=protocol.feature_width,
+        feature_steps=protocol.steps_per_clip,
+    )
     torch.manual_seed(derived_seed(seed, "adapter"))
     adapted = strategy.adapt(backbone)
     geometry = adapted.geometry

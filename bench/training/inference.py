@@ -72,10 +72,11 @@ def detect(
     """Return the detections of the video ``name``."""
     clips, duration = store.clips[name], store.videos[name].duration
     grid = clips.grid
-    stride = max(1, round(protocol.window_clips * (1 - protocol.window_overlap)))
+    length = clips.count if protocol.test_windows == "whole" else protocol.window_clips
+    stride = max(1, round(length * (1 - protocol.window_overlap)))
     segments, scores, labels = [], [], []
-    for start in window_starts(clips.count, protocol.window_clips, stride):
-        window = Window(name, start, protocol.window_clips)
+    for start in window_starts(clips.count, length, stride):
+        window = Window(name, start, length)
         found = detector.head.detections(window_outputs(detector, protocol, cache, window, device))[0]
         steps = found[0].astype(np.float64) + start * grid.steps_per_clip
         segments.append(np.asarray(grid.seconds(steps)).clip(0, duration))

@@ -160,18 +160,23 @@ def make_optimizer(
     return StageOptimizer(groups, protocol, fused=fused, world=world, spread=spread)
 
 
-def schedule(step: int, steps: int, warmup: float) -> float:
-    """Return the factor of the learning rate: linear warmup, then cosine decay to zero."""
+def schedule(step: int, steps: int, warmup: float, from_zero: bool = False) -> float:
+    """Return the factor of the learning rate: linear warmup, then cosine decay to zero.
+
+    With ``from_zero`` the warmup begins at zero, as in ActionFormer's ``LinearWarmupCosineAnnealingLR``.
+    Differs: that one ends at a rate of 1e-8 (``eta_min``), and fails for a warmup of one step.
+    """
     rising = max(1, round(steps * warmup))
     if step < rising:
-        return (step + 1) / rising
+        return step / max(1, rising - 1) if from_zero else (step + 1) / rising
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
 class AveragedWeights:
     """An exponential moving average of the trained parameters, on the device ``where``.
 
-    Of sharded parameters, each process averages its shard.
+    Of sharded parameters, each process averages its shard. Differs: ActionFormer's ``ModelEma`` has the same
+    decay from the first step on, so that 3 % of the initial weights remain after 3500 steps at 0.999.
     """
 
     def __init__(self, module: nn.Module, decay: float, where: torch.device) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from bench.io.errors import InputError
-from datasets.annotations.files import VideoFolder
+from datasets.annotations.files import FEATURE_SUFFIXES, SUFFIXES, VideoFolder
 
 ACTION = "action"
 Policy = Literal["refuse", "drop", "keep"]
@@ -70,7 +70,8 @@ class Dataset:
     """The videos of one annotation file, and the location of their files.
 
     `sha256` covers the annotation file's bytes, durations from other sources, and a known data set's variant
-    and missing videos: it identifies the ground truth. `missing` lists videos that the user declared absent;
+    and missing videos: it identifies the ground truth. With `features`, the files below the root hold
+    features of the videos. `missing` lists videos that the user declared absent;
     the variant's name then contains their number. `repairs` counts the changes made while reading, and
     `notes` are lines on what was guessed in the file of an annotation tool.
     """
@@ -86,11 +87,13 @@ class Dataset:
     repairs: Repairs = field(default_factory=Repairs)
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    features: bool = False
 
     @functools.cached_property
     def folder(self) -> VideoFolder:
         """The files below the root, listed once."""
-        return VideoFolder(self.root, self.file_pattern)
+        suffixes = FEATURE_SUFFIXES if self.features else SUFFIXES
+        return VideoFolder(self.root, self.file_pattern, suffixes)
 
     @property
     def clipped(self) -> int:

@@ -15,6 +15,9 @@ SUFFIXES = (
     *(".wmv", ".flv", ".ts", ".m2ts", ".mts", ".3gp", ".ogv"),
 )
 """Suffixes of video files, in any case."""
+HDF5 = (".h5", ".hdf5")
+FEATURE_SUFFIXES = (".npy", ".npz", ".pt", *HDF5)
+"""Suffixes of files of features, in any case."""
 PREFIX = "v_"
 """ActivityNet's prefix of file names."""
 SAMPLE_BYTES = 2**16
@@ -26,11 +29,12 @@ class VideoFolder:
     """The video files and folders of images below `root`, at any depth; listed once, on first use.
 
     `pattern` is the path of a video's file, with `{id}` for its id; its suffix may be missing. Names that
-    begin with a dot are ignored.
+    begin with a dot are ignored. `suffixes` are those of the files.
     """
 
     root: Path
     pattern: str = "{id}"
+    suffixes: tuple[str, ...] = SUFFIXES
 
     def find(self, video: str, file: str | None = None) -> Path | None:
         """Return the file of the video with an id, or None.
@@ -41,7 +45,8 @@ class VideoFolder:
         its own `v_`; at last a file of exactly this name without a known suffix. Several files of one name
         must have the same content; the one in the fewest folders, then the first by name, is returned.
         Without a file, a folder of numbered images of one of these names, without suffix, is found likewise.
-        Raises `InputError` that names the files if they differ.
+        At last, where files of features are looked for, the only HDF5 file below the root is taken to hold
+        all videos. Raises `InputError` that names the files if they differ.
         """
         if file is not None and (_is_file(self.root / file) or is_image_folder(self.root / file)):
             return self.root / file
@@ -52,13 +57,13 @@ class VideoFolder:
         for stem in stems if file is None else [file]:
             if found := self._chosen(video, self._image_folders(stem)):
                 return found
-        return None
+        return self._archive
 
     def missing(self, video: str, file: str | None = None) -> str:
         """Return the message for a video that has no file."""
         plain = self.pattern.replace("{id}", video)
         looked = format_value(file) if file is not None else f"{format_value(plain)}, with or without v_"
-        suffixes = "" if file is not None else f" before it and {', '.join(SUFFIXES)} after it"
+        suffixes = "" if file is not None else f" before it and {', '.join(self.suffixes)} after it"
         return f"{self.root}: no file for video {format_value(video)}: looked for {looked}{suffixes}"
 
     def _chosen(self, video: str, found: Sequence[str]) -> Path | None:
@@ -76,9 +81,9 @@ class VideoFolder:
         for plain in dict.fromkeys((self.pattern.replace("{id}", video), video)):
             folder, slash, name = plain.rpartition("/")
             for stem in dict.fromkeys((name, f"{PREFIX}{name}", name.removeprefix(PREFIX))):
-                if has_video_suffix(stem):
+                if _suffix(stem) in self.suffixes:
                     yield [f"{folder}{slash}{stem}"]
-                yield [f"{folder}{slash}{stem}{suffix}" for suffix in SUFFIXES]
+                yield [f"{folder}{slash}{stem}{suffix}" for suffix in self.suffixes]
             last.append(plain)
         yield last
 
@@ -86,9 +91,9 @@ class VideoFolder:
         """Return the files with one of the names, relative to the root, in order of preference."""
         found = set()
         for name in names:
-            wanted = _lower_suffix(name)
+            wanted = self._lower_suffix(name)
             for path in self._listed[0].get(wanted.rpartition("/")[2], ()):
-                if f"/{_lower_suffix(path)}".endswith(f"/{wanted}") and _is_file(self.root / path):
+                if f"/{self._lower_suffix(path)}".endswith(f"/{wanted}") and _is_file(self.root / path):
                     found.add(path)
         return sorted(found, key=lambda path: (path.count("/"), path))
 
@@ -101,6 +106,11 @@ class VideoFolder:
         return sorted(usable, key=lambda path: (path.count("/"), path))
 
     @functools.cached_property
+    def _archive(self) -> Path | None:
+        archives = [path for paths in self._listed[0].values() for path in paths if _suffix(path) in HDF5]
+        return self.root / archives[0] if len(archives) == 1 and HDF5[0] in self.suffixes else None
+
+    @functools.cached_property
     def _listed(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         """The files below the root by name, suffix in lower case, and the folders that hold images."""
         files: dict[str, list[str]] = {}
@@ -110,8 +120,12 @@ class VideoFolder:
             if name.lower().endswith(IMAGE_SUFFIXES):  # not listed: folders of frames hold millions
                 folders.setdefault(folder.rpartition("/")[2], {})[folder] = None
             else:
-                files.setdefault(_lower_suffix(name), []).append(path)
+                files.setdefault(self._lower_suffix(name), []).append(path)
         return files, {name: list(found) for name, found in folders.items()}
+
+    def _lower_suffix(self, name: str) -> str:
+        suffix = _suffix(name)
+        return name[: -len(suffix)] + suffix if suffix in self.suffixes else name
 
 
 def walk(root: Path) -> Iterator[str]:
@@ -134,7 +148,7 @@ def walk(root: Path) -> Iterator[str]:
 
 def has_video_suffix(name: str) -> bool:
     """Return whether a name ends in a suffix of video files."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES
+    return _suffix(name) in SUFFIXES
 
 
 def some(names: Sequence[str]) -> str:
@@ -143,9 +157,9 @@ def some(names: Sequence[str]) -> str:
     return first + (", ..." if len(names) > NAMED else "")
 
 
-def _lower_suffix(name: str) -> str:
-    stem, suffix = os.path.splitext(name)
-    return stem + suffix.lower() if suffix.lower() in SUFFIXES else name
+def _suffix(name: str) -> str:
+    """Return the suffix of a name in lower case."""
+    return os.path.splitext(name)[1].lower()
 
 
 def _is_file(path: Path) -> bool:

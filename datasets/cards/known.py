@@ -15,7 +15,7 @@ from bench.io.reading import read_text
 from datasets.annotations.dataset import Dataset
 from datasets.annotations.durations import Source, measured_facts, without_duration
 from datasets.annotations.entries import AnnotationRules
-from datasets.annotations.files import VideoFolder, some
+from datasets.annotations.files import FEATURE_SUFFIXES, SUFFIXES, VideoFolder, some
 from datasets.annotations.formats import AnnotationFile, VideoFacts, read_facts, read_file
 from datasets.annotations.reader import check_file
 from datasets.cards.cards import Card, Variant, read_card, split_name
@@ -31,7 +31,12 @@ def _no_facts(videos: Sequence[str]) -> Mapping[str, VideoFacts]:
 
 
 def load_known(
-    name: str, data: Path | None, annotations: Path | None = None, cache: Path | None = None
+    name: str,
+    data: Path | None,
+    annotations: Path | None = None,
+    cache: Path | None = None,
+    *,
+    features: bool = False,
 ) -> Dataset:
     """Return the data set of a card: `thumos14`, or `thumos14:211` for a variant other than its first.
 
@@ -39,6 +44,7 @@ def load_known(
     given: a file or folder with a name of the card, in `data` or in its folder `annotations`. Every video of
     the variant must exist except those that `missing.txt` in `data` lists, one id per line; the variant is
     then called, for example, `211, 2 missing (1f0c)`. Durations read from videos are cached below `cache`.
+    With `features`, `data` contains files of features in place of the videos.
     Raises `InputError` for every mismatch.
     """
     card = read_card(name)
@@ -48,7 +54,7 @@ def load_known(
     if not data.is_dir():
         raise InputError(f"{data}: the folder of the videos of {card.name} is no folder")
     path = annotations or find_annotations(card, data)
-    folder = VideoFolder(data)
+    folder = VideoFolder(data, suffixes=FEATURE_SUFFIXES if features else SUFFIXES)
     dataset = check_known(
         card, variant, path, lambda ids: measured_facts(folder, dict.fromkeys(ids, Source()), cache)
     )
@@ -77,7 +83,8 @@ def load_known(
         )
     # Two variants of one file are different ground truths and need different digests.
     text = "\n".join((dataset.sha256, variant.name, *dataset.missing))
-    return replace(dataset, videos=videos, root=data, sha256=hashlib.sha256(text.encode()).hexdigest())
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return replace(dataset, videos=videos, root=data, sha256=digest, features=features)
 
 
 def check_known(

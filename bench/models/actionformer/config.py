@@ -89,6 +89,8 @@ class HeadConfig:
     head_with_ln: bool = True
     use_abs_pe: bool = False
     use_rel_pe: bool = False
+    mask_input: bool = False
+    """Zero features where the mask is false. The release's data loader pads with zeros instead."""
     train_cfg: TrainConfig = TrainConfig()
     test_cfg: TestConfig = TestConfig()
 

@@ -202,6 +202,8 @@ class ActionFormer(nn.Module):
                 f"{(features.shape[0], features.shape[2])}"
             )
         missing = self.config.padded_length(features.shape[2]) - features.shape[2]
+        if self.config.mask_input:
+            features = features * mask[:, None].to(features.dtype)
         features = drop_channels(features, self.config.train_cfg.input_dropout if self.training else 0.0)
         features, mask = F.pad(features, (0, missing)), F.pad(mask, (0, missing))
         levels = self.neck(self.backbone(features, mask))

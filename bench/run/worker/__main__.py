@@ -64,9 +64,9 @@ BEFORE_TRAINING = ("forecast", "load")
 def open_disk_cache(
     run: ResolvedRun, backbone: Backbone, announce: Callable[[list[str]], None]
 ) -> DiskCache | None:
-    """Return the disk cache of ``backbone``'s encodings, or None if the protocol disables caching."""
+    """Return the disk cache of ``backbone``'s encodings; None if it is disabled, and for features in files."""
     spec, protocol = run.spec, run.protocol
-    if not protocol.cache:
+    if not protocol.cache or run.dataset.features:
         return None
     return DiskCache(
         Path(spec.cache) if spec.cache else default_cache_dir(),

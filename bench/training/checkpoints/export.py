@@ -31,7 +31,7 @@ from bench.io.reading import (
 from bench.io.text import is_sha256, short
 from bench.io.typed_values import fail, structure, structure_dataclass
 from bench.io.writing import atomic_path
-from bench.models import MODEL_NAMES, SOURCE_WEIGHTS
+from bench.models import INPUT_NAMES, SOURCE_WEIGHTS
 from bench.training.detector import Detector, build_detector, lower_frozen_weights
 from strategies import installed
 from strategies.base import Strategy, settings
@@ -152,7 +152,7 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
     schema: Annotated[int, Meta(ge=SCHEMA, le=SCHEMA, description=str(SCHEMA))]
     run: str
     model: Annotated[
-        str, Meta(pattern=rf"\A({'|'.join(MODEL_NAMES)})\Z", description=f"one of {', '.join(MODEL_NAMES)}")
+        str, Meta(pattern=rf"\A({'|'.join(INPUT_NAMES)})\Z", description=f"one of {', '.join(INPUT_NAMES)}")
     ]
     strategy: dict[str, Any]
     protocol: dict[str, Any]

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from bench.config.protocol import Protocol
 from bench.io.errors import InputError
 from bench.io.typed_values import structure_dataclass
-from bench.models import MODEL_NAMES
+from bench.models import INPUT_NAMES
 from bench.training.checkpoints.export import KEY, SCHEMA, read_checkpoint
 from strategies import build_strategy, installed
 from strategies.base import settings as written
@@ -55,7 +55,7 @@ MAPPING = kind(lambda v: isinstance(v, dict), st.nothing())
 FIELDS = {
     ("schema",): kind(lambda v: type(v) is int and v == 1, st.just(1), 2, True, 1.0),
     ("run",): PRINTABLE,
-    ("model",): one_of(*MODEL_NAMES),
+    ("model",): one_of(*INPUT_NAMES),
     ("strategy",): MAPPING,
     ("strategy", "name"): one_of(*installed()),
     ("strategy", "lr"): REAL,
