@@ -83,10 +83,8 @@ def resized_features(features: NDArray[Any], steps: int) -> NDArray[np.float32]:
     if len(features) == steps:
         return np.asarray(features, np.float32)
     whole = torch.from_numpy(np.array(features.T, np.float32))[None]
-    resized: NDArray[np.float32] = (
-        F.interpolate(whole, steps, mode="linear", align_corners=False)[0].numpy().T
-    )
-    return resized
+    resized = F.interpolate(whole, steps, mode="linear", align_corners=False)[0]
+    return np.asarray(resized.numpy().T, np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +219,7 @@ def check_features(dataset: Dataset, protocol: Protocol) -> None:
     """
     if protocol.augmentation != "none":
         raise InputError(
-            f"protocol: field 'augmentation' is {protocol.augmentation}, allowed with --model features is none"
+            f"protocol: field 'augmentation' is {protocol.augmentation}, only none with --model features"
         )
     wrong = list(wrong_files(dataset, protocol))
     if wrong:

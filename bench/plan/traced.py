@@ -27,17 +27,17 @@ def traced_sampler(
     """Return a sampler of one fake video that fills a window and has ``instances`` instances."""
     geometry = detector.backbone.geometry
     names = tuple(f"class {number}" for number in range(classes))
-    backbone = detector.backbone
-    shape = (protocol.window_clips, *backbone.clip_shape)
-    frames = torch.empty(shape, dtype=backbone.clip_dtype, device=host)
-    seconds = protocol.window_clips * geometry.clip_frames / protocol.frames_per_second
+    shape = (protocol.window_clips, *detector.backbone.clip_shape)
+    frames = torch.empty(shape, dtype=detector.backbone.clip_dtype, device=host)
+    grid = time_grid(protocol.frames_per_second, geometry, protocol.steps_per_clip, protocol.clip_stride)
+    steps = protocol.window_clips * grid.steps_per_clip
+    seconds = steps * grid.step_seconds
     length = seconds / max(1, instances)
     found = tuple(
         Instance(number * length, (number + 0.5) * length, names[number % classes])
         for number in range(instances)
     )
-    grid = time_grid(protocol.frames_per_second, geometry)
-    clips = VideoClips(frames, protocol.window_clips * geometry.steps_per_clip, grid)
+    clips = VideoClips(frames, steps, grid)
     video = Video("video", protocol.training_subset, seconds, found)
     store = FrameStore({"video": video}, {"video": clips})
     return TrainingSampler(store, protocol, names, 0)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from bench.config.protocol import Protocol
+from bench.data.time_grid import head_steps_per_clip
 from bench.models import build_backbone, build_head
 from bench.models.actionformer.model import ActionFormer
 from bench.models.backbone import Backbone
@@ -39,7 +40,7 @@ def build_detector(
     torch.manual_seed(derived_seed(seed, "adapter"))
     adapted = strategy.adapt(backbone)
     geometry = adapted.geometry
-    keywords = protocol.head.keywords(protocol.window_clips * geometry.steps_per_clip)
+    keywords = protocol.head.keywords(protocol.window_clips * head_steps_per_clip(protocol, geometry))
 
     def fresh_head() -> ActionFormer:
         torch.manual_seed(derived_seed(seed, "head"))

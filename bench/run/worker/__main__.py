@@ -64,7 +64,7 @@ BEFORE_TRAINING = ("forecast", "load")
 def open_disk_cache(
     run: ResolvedRun, backbone: Backbone, announce: Callable[[list[str]], None]
 ) -> DiskCache | None:
-    """Return the disk cache of ``backbone``'s encodings; None if it is disabled, and for features in files."""
+    """Return the disk cache of ``backbone``'s encodings; None if it is disabled, and for features."""
     spec, protocol = run.spec, run.protocol
     if not protocol.cache or run.dataset.features:
         return None
