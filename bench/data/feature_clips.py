@@ -74,7 +74,7 @@ class FeatureClips:
             stored = resized_features(stored[: self.resized_from], self.steps)
         rows = np.minimum(np.arange(first * steps, last * steps), self.steps - 1)
         # Of a file that is mapped into memory, only these rows are read.
-        values = np.asarray(stored[rows[0] : rows[-1] + 1], np.float32)[rows - rows[0]]
+        values: NDArray[Any] = np.asarray(stored[rows[0] : rows[-1] + 1], np.float32)[rows - rows[0]]
         return values.reshape(last - first, steps, self.width)
 
 
