@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("annotations", type=Path, nargs="?", help="annotations in any known format (default: in --data)")
     add("--data", type=Path, help="folder with the videos, at any depth")
+    add("--features", action="store_true", help="--data holds features for bench.run --model features")
     add("--card", help="the known data set to compare with, such as thumos14:211")
     add(
         "--protocol",
@@ -138,6 +139,39 @@ def subsets_of(card: str, changes: Mapping[str, str]) -> tuple[str, str]:
     return protocol.training_subset, protocol.evaluation_subset
 
 
+def feature_findings(options: argparse.Namespace) -> list[dict[str, str]]:
+    """Return what is wrong with the features in ``--data``, as a run on them would say."""
+    from bench.config.overrides import check_feature_fields
+    from bench.data.feature_times import wrong_files
+    from bench.models import FEATURES
+    from bench.run.specification import RunSpecification
+
+    if options.data is None:
+        raise InputError("--features: the folder of the features is needed as --data")
+    annotations = None if options.annotations is None else str(options.annotations)
+    spec = RunSpecification(
+        model=FEATURES,
+        strategy="head-only",
+        strategy_settings={},
+        dataset=options.card or str(Path(annotations or "").absolute()),
+        data=str(options.data),
+        cache=None,
+        weights=FEATURES,
+        seed=0,
+        device="cpu",
+        protocol_changes=pairs(options.protocol, "--protocol"),
+        results="",
+        annotations=annotations if options.card else None,
+    )
+    protocol = spec.protocol()
+    check_feature_fields(protocol, FEATURES)
+    try:
+        texts = list(wrong_files(spec.load_dataset(), protocol))
+    except InputError as error:
+        texts = [str(error)]
+    return [{"level": "error", "kind": "features", "video": "", "text": text} for text in texts]
+
+
 def converted(options: argparse.Namespace) -> list[str]:
     """Convert the annotations if asked to, so that the result is examined; return lines for the user."""
     if options.convert is None:
@@ -169,6 +203,8 @@ def _main(options: argparse.Namespace) -> int:
     for line in converted(options):
         print(printable(line), file=sys.stderr if options.json == "-" else sys.stdout)
     report = examine(options, lambda card: subsets_of(card, pairs(options.protocol, "--protocol")))
+    if options.features:
+        report["findings"] += feature_findings(options)
     content = json.dumps(report, indent=1, allow_nan=False).encode() + b"\n"
     if options.json and options.json != "-":
         write_output("--json", Path(options.json), content)

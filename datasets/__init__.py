@@ -25,6 +25,7 @@ __all__ = [
     "card_protocol",
     "known_datasets",
     "load_dataset",
+    "load_features",
     "read_annotations",
     "read_card",
     "video_path",
@@ -40,7 +41,6 @@ def load_dataset(
     config: MiniatureConfig | None = None,
     progress: Progress | None = None,
     workers: int = 2,
-    features: bool = False,
 ) -> Dataset:
     """Return the data set of a known name, or of an annotation file or folder, given by its path.
 
@@ -50,42 +50,58 @@ def load_dataset(
     passed to its generator, and `data` is not allowed. Its variant contains the generator's version and the
     digests of configuration and pictures, so that runs on different pictures are different runs. For an
     annotation file, `data` is the folder of its videos. Durations that the annotations lack are read from the
-    videos, and cached below `cache`. With `features`, `data` is a folder of features instead of videos, also
-    for the miniature.
+    videos, and cached below `cache`.
     Raises `InputError` for an unknown name, an unused `data`, and errors in the files.
     """
     name = str(name_or_json)
-    if features and data is None:
-        raise InputError("data: the folder of the features is needed with --model features")
     if is_annotation_path(name):
         path = Path(name_or_json)
         stem = path.name.split(".")[0]
         _refuse(annotations, "annotations", "the data set is an annotation file already; leave it out")
         # Many data sets use the same file name; the folder then identifies the data set.
-        dataset = read_annotations(
+        return read_annotations(
             path,
             root=data,
             name=path.absolute().parent.name if stem == "annotations" else stem,
             cache=cache,
         )
-        return replace(dataset, features=features)
     card = read_card(name)
     if card.name != "miniature":
-        return load_known(name, data, annotations, cache, features=features)
+        return load_known(name, data, annotations, cache)
     if ":" in name:
         raise InputError(f"data set: got {name[:60]!r}, the miniature has no variants")
-    if not features:
-        _refuse(data, "data", "but the miniature makes its own videos; leave it out")
+    _refuse(data, "data", "but the miniature makes its own videos; leave it out")
     _refuse(annotations, "annotations", "but the miniature makes its own; leave it out")
     folder = generate(config, cache, progress, workers)
-    dataset = read_annotations(
+    return read_annotations(
         folder / "annotations.json",
-        root=data or folder / "videos",
+        root=folder / "videos",
         name=card.name,
         variant=f"{folder.name}-{read_pictures_sha256(folder)[:8]}",
         rules=AnnotationRules(card.classes, card.excluded),
     )
-    return replace(dataset, features=features)
+
+
+def load_features(
+    name_or_json: str | Path,
+    data: Path | None,
+    cache: Path | None = None,
+    *,
+    annotations: Path | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Return the data set with features of its videos in the folder `data` in place of the videos.
+
+    Everything else is as for `load_dataset`, and the miniature's annotations are generated as well.
+    """
+    if data is None or not data.is_dir():
+        raise InputError(f"data: got {data}, the folder of the features is needed with --model features")
+    name = str(name_or_json)
+    if not is_annotation_path(name) and read_card(name).name != "miniature":
+        return load_known(name, data, annotations, cache, features=True)
+    videos = data if is_annotation_path(name) else None
+    dataset = load_dataset(name_or_json, videos, cache, annotations=annotations, progress=progress)
+    return replace(dataset, root=data, features=True)
 
 
 def _refuse(path: Path | None, option: str, reason: str) -> None:

@@ -95,6 +95,20 @@ def check(protocol: Protocol) -> None:
         )
 
 
+def check_feature_fields(protocol: Protocol, model: str) -> None:
+    """Raise InputError for fields of features in files with a backbone, and for fields that they lack."""
+    if model != "features":
+        for name in ("frame_rate", "feature_width"):
+            if getattr(protocol, name) != DEFAULTS_OF_NEW_FIELDS[name]:
+                raise InputError(f"protocol: field '{name}' is set, allowed only with --model features")
+    elif protocol.feature_width is None:
+        raise InputError("protocol: field 'feature_width' is none, --model features needs a number")
+    elif protocol.augmentation != "none":
+        raise InputError(
+            f"protocol: field 'augmentation' is {protocol.augmentation}, allowed for features is none"
+        )
+
+
 def check_sampling(protocol: Protocol) -> None:
     """Raise InputError if fields of steps, clips or windows contradict each other."""
     if protocol.steps < 2 and not (protocol.steps == 0 and protocol.epochs is not None):

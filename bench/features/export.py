@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bench.config.overrides import override
 from bench.config.presets import default_protocol
 from bench.config.protocol import Protocol
-from bench.data.feature_clips import DESCRIPTION, FeatureTimes
+from bench.data.feature_times import DESCRIPTION, FeatureTimes
 from bench.data.frame_store import FrameStore
 from bench.data.windows import Window, window_mask
 from bench.features.cache import EncodingCache

@@ -72,6 +72,8 @@ class TraceSettings:
     instances: int = 8
     """Number of instances in a window."""
     target: Target = CUDA
+    test_clips: int | None = None
+    """Clips of a window in inference; None for those of the protocol."""
     timeline: bool = False
     """Whether to return the live bytes after every change."""
     world: World = ALONE
@@ -201,10 +203,13 @@ def forecast_stages(
         setup.close()
 
 
-def forecast_inference(detector: Detector, trainer: Trainer, tracker: StorageTracker) -> StepPeak:
+def forecast_inference(
+    detector: Detector, trainer: Trainer, tracker: StorageTracker, clips: int | None = None
+) -> StepPeak:
     """Return the peak of inference on a window of a video. Call it under fake tensors, after training.
 
-    Longer videos do not take more: the device holds one pass of clips, or the encodings of one window.
+    Longer videos do not take more unless a window covers a whole video, of ``clips`` clips: the device holds
+    one pass of clips, or the encodings of one window.
     """
     if trainer.world.sharded:
         unshard(detector)
@@ -218,7 +223,7 @@ def forecast_inference(detector: Detector, trainer: Trainer, tracker: StorageTra
         tracker.reset_peaks()
         tracker.label_buffers(detector)
         [name] = trainer.store.videos
-        window = Window(name, 0, trainer.protocol.window_clips)
+        window = Window(name, 0, clips or trainer.protocol.window_clips)
         outputs = window_outputs(detector, trainer.protocol, cache, window, CPU_DEVICE)
         detector.head.scored(outputs)
     tracker.close()
@@ -268,7 +273,7 @@ def forecast(
         trainer = Trainer(detector, protocol, sampler, CPU_DEVICE, host, target.device)
         trainer = dataclasses.replace(trainer, run_at_most=settings.passes_run, world=world)
         stages = tuple(forecast_stages(detector, fresh_head, strategy.stages(), trainer, tracker))
-        inference = forecast_inference(detector, trainer, tracker)
+        inference = forecast_inference(detector, trainer, tracker, settings.test_clips)
         del workspace
     return Forecast(stages, inference, detector.backbone.geometry.clip_frames)
 

@@ -26,6 +26,8 @@ class ForecastRequest:
     """Bytes of a cuBLAS workspace (``bench.memory.cuda_ops.workspace_bytes``); None for the largest."""
     classes: int = 20
     instances: int = 8
+    test_clips: int | None = None
+    """Clips of a window in inference; None for those of the protocol."""
     timeline: bool = False
     processes: int = 1
     """Number of processes that every batch is split over; the memory of rank 0 is predicted."""
@@ -58,6 +60,7 @@ def run_forecast(question: ForecastRequest) -> dict[str, Any]:
                 question.classes,
                 question.instances,
                 target,
+                test_clips=question.test_clips,
                 timeline=question.timeline,
                 world=World(0, question.processes, question.sharded, has_peers=False),
             ),

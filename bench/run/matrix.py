@@ -56,7 +56,7 @@ def check_data(run: ResolvedRun) -> None:
     from datasets.checks.videos import check_used_videos
 
     if run.dataset.features:
-        from bench.data.feature_clips import check_features
+        from bench.data.feature_times import check_features
 
         check_features(run.dataset, run.protocol)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -38,9 +39,24 @@ def forecast_request(run: ResolvedRun) -> ForecastRequest:
         1 if protocol.classifier else len(dataset.classes),
         # The number of instances in a window changes only a few bytes; the median video is typical enough.
         max(1, round(statistics.median(len(video.instances) for video in videos))),
+        test_clips=longest_test_window(run),
         processes=spec.processes,
         sharded=spec.sharded,
     )
+
+
+def longest_test_window(run: ResolvedRun) -> int | None:
+    """Return the clips of the longest test video if one window covers it, and if its clips are known."""
+    protocol = run.protocol
+    between = protocol.clip_stride or protocol.clip_frames
+    if protocol.test_windows != "whole" or protocol.resampling == "fixed" or between is None:
+        return None
+    own = protocol.frame_rate == "video"
+    frames = (
+        video.duration * ((own and video.frames_per_second) or protocol.frames_per_second)
+        for video in run.dataset.subset(protocol.evaluation_subset)
+    )
+    return max(1, math.ceil(max(frames) / between))
 
 
 def predict(run: ResolvedRun) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from bench.config.arguments import (
     seeds_of,
     whole,
 )
+from bench.config.overrides import check_feature_fields
 from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser
 from bench.models import FEATURES
@@ -215,6 +216,7 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
         for seed in seeds_of(options.seeds)
         for name in names
     ]
+    check_feature_fields(specs[0].protocol(), options.model)
     check_division(specs[0].protocol(), options.processes, options.sharded)  # that of all of them
     for spec in specs[: len(names)]:  # every strategy once
         spec.build_strategy()

@@ -14,7 +14,7 @@ from bench.io.errors import InputError
 from bench.io.reading import file_sha256
 from bench.models import FEATURES, SOURCE_WEIGHTS
 from bench.records.identity import RunIdentity
-from datasets import card_protocol, load_dataset
+from datasets import card_protocol, load_dataset, load_features
 from datasets.annotations.dataset import Dataset
 from strategies import build_strategy
 from strategies.base import Strategy, settings
@@ -71,14 +71,8 @@ class RunSpecification:
         """Return the data set; the miniature is generated if missing, and reports to ``progress``."""
         given = (self.data, self.cache, self.annotations)
         data, cache, annotations = (Path(path) if path else None for path in given)
-        return load_dataset(
-            self.dataset,
-            data,
-            cache,
-            annotations=annotations,
-            progress=progress,
-            features=self.model == FEATURES,
-        )
+        load = load_features if self.model == FEATURES else load_dataset
+        return load(self.dataset, data, cache, annotations=annotations, progress=progress)
 
     def weights_path(self) -> Path | None:
         """Return the checkpoint's path, or None for random weights and for features."""

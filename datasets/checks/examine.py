@@ -45,7 +45,7 @@ def examine(options: argparse.Namespace, subsets_of: Callable[[str], tuple[str, 
     if options.data is not None and not options.data.is_dir():
         raise InputError(f"--data: {options.data} is no folder")
     path = _annotations(options, card)
-    folder = None if options.data is None else VideoFolder(options.data)
+    folder = None if options.data is None or options.features else VideoFolder(options.data)
     prober = Prober(options, folder)
     checked = check_annotations(path, card, variant, prober.measure)
     taken = []
@@ -70,7 +70,7 @@ def examine(options: argparse.Namespace, subsets_of: Callable[[str], tuple[str, 
         findings += lost if card else _eased(lost, videos, used)
         findings += check_same_files(files, videos, *used)
         unusable = [v.id for v in videos if "error" in facts.get(v.id, {"error": "missing"})]
-    else:
+    elif not options.features:
         findings.append(Finding("note", "no video opened", "", _unopened(path, card)))
     if videos:
         findings += check_subsets(path.name, videos, *used)

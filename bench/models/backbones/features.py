@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bench.io.errors import InputError
 from bench.models.backbone import Backbone, BackboneGeometry, Encoded
 
 
@@ -27,6 +28,10 @@ class FeatureBackbone(Backbone):
         steps = steps_per_clip or 1
         width = width or 2048
         frames = clip_frames or steps
+        if frames % steps:
+            raise InputError(
+                f"protocol: field 'steps_per_clip' is {steps}, allowed are divisors of clip_frames ({frames})"
+            )
         self.geometry = BackboneGeometry(
             clip_frames=frames,
             frames_per_step=frames // steps,
