@@ -140,7 +140,7 @@ class TrainingSampler:
         # A separate generator: orders and starts are those of a run without augmentation.
         return random_crop_flips(np.random.default_rng([self.seed, epoch, 1]), videos)
 
-    def _start(self, name: str, draw: float, part: int | None) -> int:
+    def _start(self, name: str, draw: float, part: int | None = None) -> int:
         """Return a window's first clip, drawn from those whose windows contain an instance, if any does."""
         clips, protocol = self.store.clips[name], self.protocol
         shown = protocol.window_clips if part is None else part
