@@ -19,7 +19,7 @@ SEVERAL = $(if $(PROCESSES),--processes $(PROCESSES)) $(if $(SHARDED),--sharded)
 TEST = $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-papers predict plan doctor report verify status test test-all test-oldest check gpu-check gpu-suite pretrain tune speed fuzz endurance clean
+.PHONY: help bench bench-papers features predict plan doctor report verify status test test-all test-oldest check gpu-check gpu-suite pretrain tune speed fuzz endurance clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -36,8 +36,11 @@ bench: $(VENV)/installed ## compare the strategies; MODEL= DATASET= DATA= ANNOTA
 bench-papers: $(VENV)/installed ## the papers' ablations and configurations on the embedded data set, three seeds; CACHE=
 	$(BIN)/python -m bench.papers $(if $(CACHE),--cache $(call quoted,$(CACHE)))
 
-doctor: $(VENV)/installed ## check annotations and videos before a run; DATASET= (a known name or a path) DATA= ANNOTATIONS= PROTOCOL=
-	$(BIN)/python -m bench.doctor $(if $(findstring /,$(DATASET))$(filter %.json %.json.gz %.csv %.tsv %.txt %.eaf %.xml,$(DATASET)),$(call quoted,$(DATASET)),$(if $(ANNOTATIONS),$(call quoted,$(ANNOTATIONS))) --card $(DATASET)) $(if $(DATA),--data $(call quoted,$(DATA))) $(foreach p,$(PROTOCOL),--protocol $(p))
+doctor: $(VENV)/installed ## check annotations and videos before a run; DATASET= (a known name or a path) DATA= ANNOTATIONS= PROTOCOL= FEATURES=1 (DATA= holds features)
+	$(BIN)/python -m bench.doctor $(if $(findstring /,$(DATASET))$(filter %.json %.json.gz %.csv %.tsv %.txt %.eaf %.xml,$(DATASET)),$(call quoted,$(DATASET)),$(if $(ANNOTATIONS),$(call quoted,$(ANNOTATIONS))) --card $(DATASET)) $(if $(DATA),--data $(call quoted,$(DATA))) $(if $(FEATURES),--features) $(foreach p,$(PROTOCOL),--protocol $(p))
+
+features: $(VENV)/installed ## write a frozen backbone's features of a data set to the folder OUT=, for MODEL=features; MODEL= WEIGHTS= DATASET= DATA= ANNOTATIONS= PROTOCOL= DEVICE= CACHE=
+	$(BIN)/python -m bench.features --model $(MODEL) --dataset $(call quoted,$(DATASET)) --out $(call quoted,$(OUT)) --device $(DEVICE) $(if $(DATA),--data $(call quoted,$(DATA))) $(if $(ANNOTATIONS),--annotations $(call quoted,$(ANNOTATIONS))) $(if $(WEIGHTS),--weights $(call quoted,$(WEIGHTS))) $(if $(CACHE),--cache $(call quoted,$(CACHE))) $(foreach p,$(PROTOCOL),--protocol $(p))
 
 predict: $(VENV)/installed ## the actions of your own VIDEO= (file or folder) by a RUN= (record or checkpoint) made with KEEP=1; WEIGHTS= DEVICE= OUT= FORMAT= FPS= READER= MP4=
 	$(BIN)/python -m bench.predict $(call quoted,$(VIDEO)) --run $(call quoted,$(RUN)) --device $(DEVICE) $(if $(WEIGHTS),--weights $(call quoted,$(WEIGHTS))) $(if $(OUT),--out $(call quoted,$(OUT))) $(if $(FORMAT),--format $(FORMAT)) $(if $(FPS),--fps $(FPS)) $(if $(READER),--reader $(READER)) $(if $(MP4),--mp4)
