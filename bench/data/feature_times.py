@@ -10,6 +10,7 @@ from bench.config.protocol import Protocol
 from bench.data.feature_files import feature_path, read_features
 from bench.io.errors import InputError
 from bench.io.reading import read_json
+from bench.io.text import printable
 from datasets.annotations.dataset import Dataset, Video
 
 DESCRIPTION = "features.json"
@@ -82,6 +83,8 @@ class Description:
     """None for features that are spread over the whole video."""
     steps: Mapping[str, int]
     """For each video the number of steps that show it; later ones are padding."""
+    origin: str
+    """Model and weights of the features, for people."""
 
     def check(self, times: FeatureTimes | None) -> None:
         """Raise InputError with both values unless the features lie where the protocol says."""
@@ -105,7 +108,10 @@ def read_description(folder: Path) -> Description | None:
     try:
         values = content["times"]
         times = None if values is None else FeatureTimes(*(float(values[name]) for name in TIMES))
-        return Description(path, times, {str(name): int(count) for name, count in content["steps"].items()})
+        steps = {str(name): int(count) for name, count in content["steps"].items()}
+        weights = content["weights"]
+        origin = f"{content['model']}, weights {weights['name']} ({(weights['sha256'] or 'no digest')[:12]})"
+        return Description(path, times, steps, printable(origin, 200))
     except (TypeError, LookupError, AttributeError, ValueError):
         raise InputError(f"{path}: is no description of features by bench.features") from None
 

@@ -20,6 +20,7 @@ from bench.config.protocol import MODES
 from bench.io.exit_code import CommandParser, run_command
 from bench.io.tables import markdown
 from bench.memory.constants import CARDS, GIBIBYTE, KINDS, needed_bytes
+from bench.models import FEATURES
 from bench.plan.fits import max_fitting
 from bench.plan.grid import forecast_requests
 from bench.plan.pool import forecast_pool, in_order, run_forecasts
@@ -77,9 +78,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def heading(row: dict[str, Any]) -> str:
     """Return a sentence that describes the table."""
     size = f"{row['image_size']} x {row['image_size']} pixels"
+    shown = f"{row['frames']} frames as {row['clips']} clips, {size}"
+    if row["model"] == FEATURES:
+        shown = f"windows of {row['clips']} clips"
     sentence = (
         "Predicted peak memory of a training step and of inference in GB (10^9 bytes): "
-        f"{row['model']}, {row['frames']} frames as {row['clips']} clips, {size}, batch {row['batch_size']}, "
+        f"{row['model']}, {shown}, batch {row['batch_size']}, "
         f"{row['precision']}, {row['device']}. Kinds as they are at the peak of training."
     )
     if row["device"] != "cuda":

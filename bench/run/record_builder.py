@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.data.feature_times import read_description
 from bench.io.writing import write_atomically
 from bench.records.record import Record
 from bench.records.schema import SCHEMA
@@ -85,7 +86,10 @@ def weights_name(run: ResolvedRun) -> str:
 
 def weights_entry(run: ResolvedRun, audit: LoadAudit | None) -> dict[str, Any]:
     """Return the record's field ``weights``."""
-    nothing = f"{'no' if run.dataset.features else 'random'} weights: nothing was loaded"
+    nothing = "random weights: nothing was loaded"
+    if run.dataset.features:
+        description = read_description(run.dataset.root)
+        nothing = f"features of {description.origin}" if description else "features in files"
     return {
         "name": weights_name(run),
         "sha256": audit.sha256 if audit else run.weights_sha256,

@@ -153,7 +153,7 @@ def host_bytes(run: ResolvedRun, row: dict[str, Any] | None, decoders: int) -> i
     flight and the caches of frames and encodings are added.
     """
     spec, protocol, weights = run.spec, run.protocol, run.weights
-    window = 3 * protocol.window_clips * _clip_frames(run) * protocol.image_size**2
+    window = protocol.window_clips * _clip_bytes(run)
     held = PROCESS_BYTES + (WINDOWS_HELD * protocol.batch_size + decoders) * window
     if spec.device == "cpu":
         held += larger_peak_bytes(row) if row else 0
@@ -164,10 +164,18 @@ def host_bytes(run: ResolvedRun, row: dict[str, Any] | None, decoders: int) -> i
     return int(needed / (1 - CACHE_SHARE * caches.count(None)))
 
 
-def _clip_frames(run: ResolvedRun) -> int:
+def _clip_bytes(run: ResolvedRun) -> int:
     import torch
 
     from bench.models import build_backbone
 
+    protocol = run.protocol
     with torch.device("meta"):
-        return build_backbone(run.spec.model, clip_frames=run.protocol.clip_frames).geometry.clip_frames
+        backbone = build_backbone(
+            run.spec.model,
+            image_size=protocol.image_size,
+            clip_frames=protocol.clip_frames,
+            feature_width=protocol.feature_width,
+            feature_steps=protocol.steps_per_clip,
+        )
+    return math.prod(backbone.clip_shape) * backbone.clip_dtype.itemsize

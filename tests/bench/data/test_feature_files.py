@@ -28,6 +28,7 @@ PROTOCOL = dataclasses.replace(
 STORED = np.random.default_rng(0).standard_normal((72, 6)).astype(np.float32)
 VIDEO = Video("a", "training", 10.0, (Instance(1.0, 3.0, "x"),), frames_per_second=25.0)
 """10 s at 30 per second are 300 frames: 72 features of 16 frames, one every 4."""
+MADE_BY = {"model": "vit-s", "weights": {"name": "w.pt", "sha256": "1" * 64}}
 
 
 def dataset_in(folder, *videos):
@@ -214,18 +215,18 @@ def test_the_description_of_an_export_is_held_against_the_protocol(tmp_path):
     for name in ("a", "b"):
         np.save(tmp_path / f"{name}.npy", STORED)
     times = {"rate": 30.0, "window": 16.0, "stride": 4.0}
-    content = {"times": times, "steps": {"a": 70, "b": 72}}
+    content = {"times": times, "steps": {"a": 70, "b": 72}, **MADE_BY}
     (tmp_path / "features.json").write_text(json.dumps(content))
     dataset = dataset_in(tmp_path)
     found = all_feature_clips(dataset, dataset.videos, PROTOCOL)
     assert (found["a"].count, found["a"].valid_steps, found["b"].valid_steps) == (72, 70, 72)
     with pytest.raises(InputError, match=r"window of 16 frames and a stride of 4 at 30/s, .* stride of 8"):
         all_feature_clips(dataset, dataset.videos, dataclasses.replace(PROTOCOL, clip_stride=8))
-    for wrong in ({"times": times, "steps": {"a": 73}}, {"times": times, "steps": {}}):
-        (tmp_path / "features.json").write_text(json.dumps(wrong))
+    for steps in ({"a": 73}, {}):
+        (tmp_path / "features.json").write_text(json.dumps({**content, "steps": steps}))
         with pytest.raises(InputError, match=r"72 features, but (73|0) by features\.json"):
             all_feature_clips(dataset, dataset.videos, PROTOCOL)
-    for wrong in ([], {"times": 3, "steps": {}}, {"times": None}):
+    for wrong in ([], {**content, "times": 3}, {**content, "steps": None}, {**content, "weights": "w"}):
         (tmp_path / "features.json").write_text(json.dumps(wrong))
         with pytest.raises(InputError, match=r"features\.json: is no description"):
             all_feature_clips(dataset, dataset.videos, PROTOCOL)

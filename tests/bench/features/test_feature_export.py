@@ -32,7 +32,8 @@ def exported(folder, protocol, detector, store):
     steps = backbone.geometry.steps_per_clip
     target = export.feature_protocol(protocol, backbone, steps)
     times = export.times_of(target)
-    settings = {"times": dataclasses.asdict(times) if times else None}
+    settings = {"model": "tiny", "weights": {"name": "random", "sha256": None}}
+    settings["times"] = dataclasses.asdict(times) if times else None
     count = export.export(
         folder, settings, store, lambda name: export.video_features(backbone, store, protocol, name, CPU)
     )

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bench.config.presets import FEATURES, MINIATURE
 from bench.memory.constants import GIBIBYTE
 from bench.run.cluster import resources
 from bench.run.specification import RunSpecification
@@ -24,7 +25,7 @@ def test_host_memory_counts_frames_and_encodings(caches, gib, monkeypatch):
     spec = SimpleNamespace(
         model="vit-t", device="cpu", processes=1, frame_cache=frames, encoding_cache=encodings
     )
-    protocol = SimpleNamespace(window_clips=1, image_size=1, batch_size=1)
+    protocol = dataclasses.replace(MINIATURE, batch_size=1)
     row = {"predicted_peak_bytes": GIBIBYTE, "inference": {"predicted_peak_bytes": 2 * GIBIBYTE}}
     run = SimpleNamespace(spec=spec, protocol=protocol, weights=None)
     assert resources.host_bytes(run, row, 0) == pytest.approx(gib * GIBIBYTE)
@@ -39,3 +40,10 @@ def test_runs_in_parallel_share_the_free_memory(monkeypatch):
     four = dataclasses.replace(spec, runs_in_parallel=4)
     assert worker.cache_bytes(four, None, world) == 1000
     assert worker.cache_bytes(four, 1, world) == GIBIBYTE // 2
+
+
+def test_a_window_of_features_takes_their_bytes():
+    run = SimpleNamespace(spec=SimpleNamespace(model="features"), protocol=FEATURES)
+    assert resources._clip_bytes(run) == 2048 * 4
+    run = SimpleNamespace(spec=SimpleNamespace(model="vit-t"), protocol=MINIATURE)
+    assert resources._clip_bytes(run) == 3 * 16 * 32 * 32
