@@ -20,6 +20,7 @@ from bench.io.errors import InputError
 
 RECIPES = Path(__file__).parent
 CHOSEN = "chosen"
+NO_RECIPE = "none"
 OWN_PROTOCOL = "vit-t"
 """The model that keeps its own protocol unless a recipe is named."""
 
@@ -88,10 +89,16 @@ class Recipe:
             "warmup": _text(self.warmup_epochs.value / epochs),
         }
 
-    def changes(self, *, classifier: bool = False) -> dict[str, str]:
-        """Return the protocol fields as text; `classifier`: for a run with an external classifier."""
+    def changes(self, device: str = "cuda", *, classifier: bool = False) -> dict[str, str]:
+        """Return the protocol fields as text; `classifier`: for a run with an external classifier.
+
+        Without the precision on a CPU, where the model's default holds.
+        """
         values = {**self.protocol, **(self.with_classifier if classifier else {})}
-        return {**self.schedule(), **{name: value.text for name, value in values.items()}}
+        texts = {name: value.text for name, value in values.items()}
+        if device == "cpu":
+            texts.pop("precision", None)
+        return {**self.schedule(), **texts}
 
     def settings(self, strategy: str, model: str) -> dict[str, str]:
         """Return the fields of a strategy for a model as text."""
@@ -116,6 +123,13 @@ def _text(value: Any) -> str:
 def known_recipes() -> tuple[str, ...]:
     """Return the names of all recipes, sorted."""
     return tuple(sorted(f"{path.parent.name}:{path.stem}" for path in RECIPES.glob("*/*.toml")))
+
+
+def chosen_recipe(name: str | None, dataset: str, model: str) -> Recipe | None:
+    """Return the recipe of a run: the named one, without a name the default one, for `none` no recipe."""
+    if name == NO_RECIPE:
+        return None
+    return default_recipe(dataset, model) if name is None else named_recipe(name, dataset)
 
 
 def named_recipe(name: str, dataset: str = "") -> Recipe:
