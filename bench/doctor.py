@@ -32,6 +32,17 @@ def parser() -> argparse.ArgumentParser:
     add("--data", type=Path, help="folder with the videos, at any depth")
     add("--card", help="the known data set to compare with, such as thumos14:211")
     add(
+        "--recipe",
+        metavar="NAME",
+        help="print a recipe, as adatad or thumos14:adatad",
+    )
+    add("--model", default="", help="with --recipe: hours of this backbone's runs only")
+    add(
+        "--results",
+        type=Path,
+        help="with --recipe: measured seconds are from here (default: as shipped)",
+    )
+    add(
         "--protocol",
         action="append",
         default=[],
@@ -58,6 +69,15 @@ def parser() -> argparse.ArgumentParser:
 
 def lines(report: Mapping[str, Any]) -> list[str]:
     """Return the report as lines of text."""
+    text = _examined_lines(report) if "subsets" in report else []
+    if "recipe" in report:
+        from bench.report.recipes import recipe_lines
+
+        text += recipe_lines(report["recipe"])
+    return text
+
+
+def _examined_lines(report: Mapping[str, Any]) -> list[str]:
     text = []
     for subset, numbers in report["subsets"].items():
         text.append(
@@ -138,6 +158,27 @@ def subsets_of(card: str, changes: Mapping[str, str]) -> tuple[str, str]:
     return protocol.training_subset, protocol.evaluation_subset
 
 
+def recipe_of(options: argparse.Namespace, subsets: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the report of the recipe: of the examined ``subsets``, or of the card's number of videos."""
+    from bench.io import PROJECT_ROOT
+    from bench.records.record import read_folder
+    from bench.report.recipes import TrainingVideos, recipe_report
+    from datasets.cards.cards import read_card, split_name
+    from datasets.recipes.recipes import named_recipe
+
+    recipe = named_recipe(options.recipe, options.card or "")
+    name = options.card or split_name(recipe.name)[0]
+    training = subsets_of(name, pairs(options.protocol, "--protocol"))[0]
+    if subsets is None:
+        videos = TrainingVideos(read_card(name).variant(split_name(name)[1]).videos.get(training))
+    elif training in subsets:
+        videos = TrainingVideos(subsets[training]["videos"], subsets[training]["total_seconds"])
+    else:
+        videos = TrainingVideos()
+    records = read_folder((options.results or PROJECT_ROOT / "results") / "records").records
+    return recipe_report(recipe, videos, records, options.model)
+
+
 def converted(options: argparse.Namespace) -> list[str]:
     """Convert the annotations if asked to, so that the result is examined; return lines for the user."""
     if options.convert is None:
@@ -168,16 +209,22 @@ def _main(options: argparse.Namespace) -> int:
 
     for line in converted(options):
         print(printable(line), file=sys.stderr if options.json == "-" else sys.stdout)
-    report = examine(options, lambda card: subsets_of(card, pairs(options.protocol, "--protocol")))
+    report: dict[str, Any]
+    if options.recipe and options.annotations is None and options.data is None:
+        report = {"recipe": recipe_of(options, None)}
+    else:
+        report = examine(options, lambda card: subsets_of(card, pairs(options.protocol, "--protocol")))
+        if options.recipe:
+            report["recipe"] = recipe_of(options, report["subsets"])
     content = json.dumps(report, indent=1, allow_nan=False).encode() + b"\n"
     if options.json and options.json != "-":
         write_output("--json", Path(options.json), content)
-    if options.write_missing:
+    if options.write_missing and "unusable" in report:
         write_output("--write-missing", options.write_missing, "".join(f"{n}\n" for n in report["unusable"]))
-    if options.plot:
+    if options.plot and "subsets" in report:
         write_output("--plot", options.plot, draw(report, options.plot))
     print(content.decode() if options.json == "-" else "\n".join(map(printable, lines(report))))
-    levels = {finding["level"] for finding in report["findings"]}
+    levels = {finding["level"] for finding in report.get("findings", ())}
     return 2 if "error" in levels else 1 if "warning" in levels else 0
 
 

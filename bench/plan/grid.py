@@ -52,13 +52,11 @@ def model_requests(
 
     names = strategy_names(options.strategy, "--strategy")
     recipe = named_recipe(options.recipe) if options.recipe else None
-    changes = layered(
-        recipe.changes(options.device) if recipe else {}, pairs(options.protocol, "--protocol")
-    )
+    changes = layered(recipe.changes(options.device) if recipe else {}, pairs(options.protocol, "--protocol"))
     if frames is not None:
-        own = override(default_protocol(model, options.device), changes).clip_frames
+        clip_frames = override(default_protocol(model, options.device), changes).clip_frames
         with torch.device("meta"):
-            clip = build_backbone(model, clip_frames=own).geometry.clip_frames
+            clip = build_backbone(model, clip_frames=clip_frames).geometry.clip_frames
         if frames < clip or frames % clip:
             raise InputError(f"--frames: got {frames}, allowed are multiples of {clip} for {model}")
         changes["window_clips"] = str(frames // clip)
@@ -68,8 +66,8 @@ def model_requests(
     check_processes(options.processes, options.sharded)
     check_division(protocol, options.processes, options.sharded)
     settings = {
-        name: {**(recipe.settings(name, model) if recipe else {}), **given}
-        for name, given in settings_of(options.set, names).items()
+        name: {**(recipe.settings(name, model) if recipe else {}), **own}
+        for name, own in settings_of(options.set, names).items()
     }
     return [
         ForecastRequest(

@@ -158,14 +158,14 @@ def read_recipe(name: str) -> Recipe:
     fields = tomllib.loads((RECIPES / card / f"{stem}.toml").read_text(encoding="utf-8"))
     files = {key: f"{fields['source']} {path}" for key, path in fields.get("files", {}).items()}
     base = read_recipe(fields["base"]) if "base" in fields else None
-    tables = {
+    tables: dict[str, dict[str, Value]] = {
         key: {
             **(getattr(base, key) if base else {}),
             **{each: _cited(pair, files) for each, pair in _flat(fields.get(key, {})).items()},
         }
         for key in ("protocol", "with_classifier", "strategies")
     }
-    epochs = {
+    epochs: dict[str, Value] = {
         key: _cited(fields[key], files) if key in fields else getattr(base, key)
         for key in ("epochs", "schedule_epochs", "warmup_epochs")
     }
@@ -174,9 +174,13 @@ def read_recipe(name: str) -> Recipe:
         name=name,
         title=fields["title"],
         models=tuple(fields["models"]) if "models" in fields else base.models if base else (),
-        **epochs,
+        epochs=epochs["epochs"],
+        schedule_epochs=epochs["schedule_epochs"],
+        warmup_epochs=epochs["warmup_epochs"],
         source_epochs=None if source_epochs == "not stated" else source_epochs,
-        **tables,
+        protocol=tables["protocol"],
+        with_classifier=tables["with_classifier"],
+        strategies=tables["strategies"],
         differs=(*(base.differs if base else ()), *fields.get("differs", ())),
         published=tuple(
             Published(model, result, _source(source, files))
