@@ -158,8 +158,8 @@ def subsets_of(card: str, changes: Mapping[str, str]) -> tuple[str, str]:
     return protocol.training_subset, protocol.evaluation_subset
 
 
-def recipe_of(options: argparse.Namespace, subsets: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the report of the recipe: of the examined ``subsets``, or of the card's number of videos."""
+def recipe_of(options: argparse.Namespace, examined: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the report of the recipe: of the ``examined`` annotations, or of the card's number of videos."""
     from bench.io import PROJECT_ROOT
     from bench.records.record import read_folder
     from bench.report.recipes import TrainingVideos, recipe_report
@@ -167,14 +167,13 @@ def recipe_of(options: argparse.Namespace, subsets: Mapping[str, Any] | None) ->
     from datasets.recipes.recipes import named_recipe
 
     recipe = named_recipe(options.recipe, options.card or "")
-    name = options.card or split_name(recipe.name)[0]
+    name = (examined["card"] or "") if examined else options.card or split_name(recipe.name)[0]
     training = subsets_of(name, pairs(options.protocol, "--protocol"))[0]
-    if subsets is None:
+    if examined is None:
         videos = TrainingVideos(read_card(name).variant(split_name(name)[1]).videos.get(training))
-    elif training in subsets:
-        videos = TrainingVideos(subsets[training]["videos"], subsets[training]["total_seconds"])
     else:
-        videos = TrainingVideos()
+        found = examined["subsets"].get(training, {})
+        videos = TrainingVideos(found.get("videos"), found.get("total_seconds"))
     records = read_folder((options.results or PROJECT_ROOT / "results") / "records").records
     return recipe_report(recipe, videos, records, options.model)
 
@@ -215,7 +214,7 @@ def _main(options: argparse.Namespace) -> int:
     else:
         report = examine(options, lambda card: subsets_of(card, pairs(options.protocol, "--protocol")))
         if options.recipe:
-            report["recipe"] = recipe_of(options, report["subsets"])
+            report["recipe"] = recipe_of(options, report)
     content = json.dumps(report, indent=1, allow_nan=False).encode() + b"\n"
     if options.json and options.json != "-":
         write_output("--json", Path(options.json), content)

@@ -159,8 +159,8 @@ def recipes_table() -> str:
         clips += f" at stride {protocol.clip_stride}" if protocol.clip_stride else ""
         size = "" if "image_size" not in recipe.protocol else str(protocol.image_size)
         schedule = f"{recipe.epochs.text} of {recipe.schedule_epochs.text}"
-        models = ", ".join(f"`{pattern}`" for pattern in recipe.models)
+        models = ", ".join(recipe.models)
         rate = f"{protocol.learning_rate:g}"
-        lines.append([f"`{name}`", models, clips, window, size, str(protocol.batch_size), schedule, rate])
+        lines.append([name, models, clips, window, size, str(protocol.batch_size), schedule, rate])
     titles = ["recipe", "default of", "clips × frames", "window", "pixels", "batch", "epochs", "rate"]
     return markdown(titles, lines, text_columns=4)
