@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bench.io.writing import write_atomically
 from bench.records.record import Record
 from bench.records.schema import SCHEMA
-from bench.run.specification import ResolvedRun
+from bench.run.specification import ResolvedRun, with_steps
 from datasets.annotations.dataset import Dataset
 from strategies.base import settings
 
@@ -75,8 +75,7 @@ def recipe_entry(run: ResolvedRun) -> dict[str, Any] | None:
     spec, recipe = run.spec, run.spec.find_recipe()
     if recipe is None:
         return None
-    alone = dataclasses.replace(spec, protocol_changes={})
-    plain = alone.protocol().with_steps(len(run.dataset.subset(run.protocol.training_subset)))
+    plain = with_steps(dataclasses.replace(spec, protocol_changes={}).protocol(), run.dataset)
     asked = (name for name in spec.protocol_changes if not name.startswith("classifier"))
     changed = [name for name in asked if attrgetter(name)(run.protocol) != attrgetter(name)(plain)]
     own = recipe.settings(spec.strategy, spec.model)

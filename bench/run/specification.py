@@ -164,6 +164,11 @@ class ResolvedRun:
         return scores
 
 
+def with_steps(protocol: Protocol, dataset: Dataset) -> Protocol:
+    """Return the protocol with ``steps`` for the data set's training videos."""
+    return protocol.with_steps(sum(video.subset == protocol.training_subset for video in dataset.videos))
+
+
 def resolve_runs(specs: Iterable[RunSpecification], dataset: Dataset) -> list[ResolvedRun]:
     """Return the runs of ``specs`` on ``dataset``; every weights file is hashed once.
 
@@ -187,8 +192,7 @@ def resolve_run(spec: RunSpecification, dataset: Dataset) -> ResolvedRun:
 def _resolved(
     spec: RunSpecification, dataset: Dataset, weights: Path | None, weights_sha256: str | None
 ) -> ResolvedRun:
-    protocol, strategy = spec.protocol(), spec.build_strategy()
-    protocol = protocol.with_steps(len(dataset.subset(protocol.training_subset)))
+    protocol, strategy = with_steps(spec.protocol(), dataset), spec.build_strategy()
     identity = RunIdentity(
         model=spec.model,
         weights_sha256=weights_sha256,
