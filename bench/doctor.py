@@ -31,17 +31,9 @@ def parser() -> argparse.ArgumentParser:
     add("annotations", type=Path, nargs="?", help="annotations in any known format (default: in --data)")
     add("--data", type=Path, help="folder with the videos, at any depth")
     add("--card", help="the known data set to compare with, such as thumos14:211")
-    add(
-        "--recipe",
-        metavar="NAME",
-        help="print a recipe, as adatad or thumos14:adatad",
-    )
+    add("--recipe", metavar="NAME", help="print a recipe, as adatad or thumos14:adatad, and what it trains")
     add("--model", default="", help="with --recipe: hours of this backbone's runs only")
-    add(
-        "--results",
-        type=Path,
-        help="with --recipe: measured seconds are from here (default: as shipped)",
-    )
+    add("--results", type=Path, help="with --recipe: records of measured seconds (default: as shipped)")
     add(
         "--protocol",
         action="append",
@@ -209,7 +201,8 @@ def _main(options: argparse.Namespace) -> int:
     for line in converted(options):
         print(printable(line), file=sys.stderr if options.json == "-" else sys.stdout)
     report: dict[str, Any]
-    if options.recipe and options.annotations is None and options.data is None:
+    examined = (options.annotations, options.data, options.plot, options.write_missing)
+    if options.recipe and not any(examined):
         report = {"recipe": recipe_of(options, None)}
     else:
         report = examine(options, lambda card: subsets_of(card, pairs(options.protocol, "--protocol")))
@@ -218,9 +211,9 @@ def _main(options: argparse.Namespace) -> int:
     content = json.dumps(report, indent=1, allow_nan=False).encode() + b"\n"
     if options.json and options.json != "-":
         write_output("--json", Path(options.json), content)
-    if options.write_missing and "unusable" in report:
+    if options.write_missing:
         write_output("--write-missing", options.write_missing, "".join(f"{n}\n" for n in report["unusable"]))
-    if options.plot and "subsets" in report:
+    if options.plot:
         write_output("--plot", options.plot, draw(report, options.plot))
     print(content.decode() if options.json == "-" else "\n".join(map(printable, lines(report))))
     levels = {finding["level"] for finding in report.get("findings", ())}

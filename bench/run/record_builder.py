@@ -75,9 +75,12 @@ def recipe_entry(run: ResolvedRun) -> dict[str, Any] | None:
     spec, recipe = run.spec, run.spec.find_recipe()
     if recipe is None:
         return None
-    plain = with_steps(dataclasses.replace(spec, protocol_changes={}).protocol(), run.dataset)
-    asked = (name for name in spec.protocol_changes if not name.startswith("classifier"))
-    changed = [name for name in asked if attrgetter(name)(run.protocol) != attrgetter(name)(plain)]
+    # A classifier is no change: a recipe has its own values for it.
+    kept = {name: text for name, text in spec.protocol_changes.items() if name == "classifier"}
+    plain = with_steps(dataclasses.replace(spec, protocol_changes=kept).protocol(), run.dataset)
+    changed = [
+        name for name in spec.protocol_changes if attrgetter(name)(run.protocol) != attrgetter(name)(plain)
+    ]
     own = recipe.settings(spec.strategy, spec.model)
     return {
         "name": recipe.name,

@@ -206,6 +206,13 @@ def test_a_record_names_the_recipe_its_changes_and_its_factors(tmp_path):
     by_hand = dataclasses.replace(spec, strategy_settings={"adapter_lr": "2"}, protocol_changes={})
     record = empty_record(resolve_run(by_hand, dataset))
     assert record["recipe"] == {"name": "thumos14:adatad", "changed": [], "settings": {}}
+    classified = {"classifier": "scores.json 0123456789ab"}
+    of_classes = specification("activitynet13:4728", protocol_changes=classified)
+    (tmp_path / "anet").mkdir()
+    of_classes = dataclasses.replace(of_classes, data=str(made("activitynet13", tmp_path / "anet", "4728")))
+    run = resolve_run(of_classes, of_classes.load_dataset())
+    assert empty_record(run)["recipe"]["changed"] == []
+    assert not run.protocol.nms.multiclass_nms
     none = dataclasses.replace(spec, recipe="none")
     assert empty_record(resolve_run(none, dataset))["recipe"] is None
 
