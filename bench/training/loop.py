@@ -72,9 +72,9 @@ def train(
         meters = StageMeters(trainer, stage, setup, history)
         meters.find_busiest(first, end)
         for number in range(len(losses), end):
-            setup.optimizer.set_factor(
-                schedule(number - first, end - first, protocol.warmup, protocol.warmup_from_zero)
-            )
+            done, steps, length = number - first, end - first, protocol.schedule_length
+            factor = schedule(done, steps, protocol.warmup, length, from_zero=protocol.warmup_from_zero)
+            setup.optimizer.set_factor(factor)
             fidelity = stage.fidelity_at(number - first, sampler.steps_per_epoch)
             if not changes or changes[-1][1:] != (stage.name, fidelity):
                 changes.append((number, stage.name, fidelity))

@@ -160,16 +160,19 @@ def make_optimizer(
     return StageOptimizer(groups, protocol, fused=fused, world=world, spread=spread)
 
 
-def schedule(step: int, steps: int, warmup: float, from_zero: bool = False) -> float:
+def schedule(
+    step: int, steps: int, warmup: float, length: float = 1.0, *, from_zero: bool = False
+) -> float:
     """Return the factor of the learning rate: linear warmup, then cosine decay to zero.
 
-    With ``from_zero`` the warmup begins at zero, as in ActionFormer's ``LinearWarmupCosineAnnealingLR``.
-    Differs: that one ends at a rate of 1e-8 (``eta_min``), and fails for a warmup of one step.
+    ``warmup`` is a fraction of ``steps``. The decay ends at ``length`` times ``steps``: with more than 1,
+    training stops before the factor is zero. With ``from_zero`` the warmup begins at zero, as in ActionFormer's
+    and OpenTAD's ``LinearWarmupCosineAnnealingLR``. Differs: that one ends at a rate of 1e-8 (``eta_min``).
     """
     rising = max(1, round(steps * warmup))
     if step < rising:
         return step / max(1, rising - 1) if from_zero else (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, round(steps * length) - rising)))
 
 
 class AveragedWeights:
