@@ -47,9 +47,11 @@ STANDARD = Protocol(
 
 FEATURES = dataclasses.replace(
     STANDARD,
+    frames_per_second=30.0,
     window_clips=2304,
     window_overlap=0.0,
     batch_size=2,
+    truncation=0.5,
     steps=3500,
     warmup=5 / 35,
     nms=NmsConfig(),

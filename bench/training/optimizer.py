@@ -164,11 +164,12 @@ def schedule(step: int, steps: int, warmup: float, from_zero: bool = False) -> f
     """Return the factor of the learning rate: linear warmup, then cosine decay to zero.
 
     With ``from_zero`` the warmup begins at zero, as in ActionFormer's ``LinearWarmupCosineAnnealingLR``.
-    Differs: that one ends at a rate of 1e-8 (``eta_min``), and fails for a warmup of one step.
+    Differs: that one ends at a rate of 1e-8 (``eta_min``).
     """
     rising = max(1, round(steps * warmup))
     if step < rising:
-        return step / max(1, rising - 1) if from_zero else (step + 1) / rising
+        zero = from_zero and round(steps * warmup) > 0  # without warmup no step has a rate of zero
+        return step / max(1, rising - 1) if zero else (step + 1) / rising
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
