@@ -55,9 +55,11 @@ Differs: frames of 224 pixels and one window per step, where AdaTAD has 160 and 
 
 FEATURES = dataclasses.replace(
     STANDARD,
+    frames_per_second=30.0,
     window_clips=2304,
     window_overlap=0.0,
     batch_size=2,
+    truncation=0.5,
     steps=3500,
     warmup=5 / 35,
     nms=NmsConfig(),

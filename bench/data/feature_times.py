@@ -68,7 +68,9 @@ def feature_times(video: Video, protocol: Protocol) -> FeatureTimes | None:
     rate = protocol.frames_per_second
     if protocol.frame_rate == "video":
         if video.frames_per_second is None:
-            raise InputError(f"{video.id}: no fps in the annotations, which frame_rate=video needs")
+            raise InputError(
+                f"{video.id}: no fps in the annotations or a table beside them, which frame_rate=video needs"
+            )
         rate = video.frames_per_second
     steps = protocol.steps_per_clip or 1
     return FeatureTimes(rate, frames / steps, (protocol.clip_stride or frames) / steps)

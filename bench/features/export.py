@@ -135,7 +135,13 @@ def protocol_text(protocol: Protocol, device: str) -> str:
     """Return the fields in which a protocol differs from the default for features, for ``--protocol``."""
     default = dataclasses.asdict(default_protocol(FEATURES, device))
     fields = _flat(dataclasses.asdict(protocol))
-    text = {name: _text(value) for name, value in fields.items() if value != _flat(default)[name]}
+    # Of steps and epochs, one given alone replaces the other.
+    always = ("steps", "epochs")
+    text = {
+        name: _text(value)
+        for name, value in fields.items()
+        if name in always or value != _flat(default)[name]
+    }
     assert override(default_protocol(FEATURES, device), text) == protocol
     return ",".join(f"{name}={value}" for name, value in text.items())
 

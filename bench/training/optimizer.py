@@ -166,12 +166,14 @@ def schedule(
     """Return the factor of the learning rate: linear warmup, then cosine decay to zero.
 
     ``warmup`` is a fraction of ``steps``. The decay ends at ``length`` times ``steps``: with more than 1,
-    training stops before the factor is zero. With ``from_zero`` the warmup begins at zero, as in ActionFormer's
-    and OpenTAD's ``LinearWarmupCosineAnnealingLR``. Differs: that one ends at a rate of 1e-8 (``eta_min``).
+    training stops before the factor is zero. With ``from_zero`` the warmup begins at zero, as in
+    ``LinearWarmupCosineAnnealingLR`` of ActionFormer and OpenTAD. Differs: that one ends at a rate of 1e-8
+    (``eta_min``).
     """
     rising = max(1, round(steps * warmup))
     if step < rising:
-        return step / max(1, rising - 1) if from_zero else (step + 1) / rising
+        zero = from_zero and round(steps * warmup) > 0  # without warmup no step has a rate of zero
+        return step / max(1, rising - 1) if zero else (step + 1) / rising
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, round(steps * length) - rising)))
 
 

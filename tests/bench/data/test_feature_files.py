@@ -131,7 +131,7 @@ def test_times_are_actionformers(tmp_path):
     np.save(tmp_path / "a.npy", STORED[:59])
     assert feature_clips(dataset_in(tmp_path), VIDEO, own).grid.seconds(5) == pytest.approx((20 + 8) / 25)
     without = dataclasses.replace(VIDEO, frames_per_second=None)
-    with pytest.raises(InputError, match=r"^a: no fps in the annotations, which frame_rate=video needs$"):
+    with pytest.raises(InputError, match=r"^a: no fps in the annotations or a table beside them, which"):
         feature_clips(dataset_in(tmp_path, without), without, own)
 
 

@@ -125,6 +125,7 @@ def test_the_learning_rate_is_that_of_the_official_scheduler():
     for number, step in enumerate(GOLDEN["steps"]):
         rate = GOLDEN["learning_rate"] * schedule(number, STEPS, PROTOCOL.warmup, from_zero=True)
         assert rate == pytest.approx(step["learning_rate"], rel=1e-6, abs=2e-8)
+    assert schedule(0, 100, 0.0, from_zero=True) == 1  # no warmup
 
 
 def test_weights_decay_as_in_the_official_optimizer():
