@@ -174,6 +174,7 @@ def feature_findings(options: argparse.Namespace) -> list[dict[str, str]]:
         protocol_changes=pairs(options.protocol, "--protocol"),
         results="",
         annotations=annotations if options.card else None,
+        recipe=options.recipe,
     )
     protocol = spec.protocol()
     check_feature_fields(protocol, FEATURES)

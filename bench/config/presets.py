@@ -74,7 +74,7 @@ FEATURES = dataclasses.replace(
     feature_width=2048,
     head=HeadSize(pre_nms_topk=2000, mask_input=True),
 )
-"""For features in files: ActionFormer's ``thumos_i3d.yaml``; 35 epochs of THUMOS's 200 training videos."""
+"""For features in files on data without a recipe: ActionFormer's ``thumos_i3d.yaml``."""
 
 
 def default_protocol(model: str, device: str = "cuda") -> Protocol:

@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     add("--annotations", type=Path, help="a known data set's annotations, where they are not in --data")
     add("--data", type=Path, help="folder with the data set's videos")
     add("--out", type=Path, required=True, metavar="FOLDER", help="folder for the features")
+    add("--recipe", metavar="NAME", help="as in bench.run")
     add("--protocol", action="append", default=[], metavar="FIELD=VALUE", help="as in bench.run")
     add("--device", default="auto", help="cpu, cuda or cuda:N (default: cuda if available)")
     add("--cache", type=Path, help="folder for generated data, as in bench.run")
@@ -51,7 +52,7 @@ def resolved(options: argparse.Namespace) -> ResolvedRun:
     if options.model not in MODEL_NAMES:
         raise InputError(f"--model: unknown '{options.model}', known are {', '.join(MODEL_NAMES)}")
     words = ["--strategies", "head-only", "--model", options.model, "--dataset", options.dataset]
-    for name in ("weights", "annotations", "data", "device", "cache", "decoders"):
+    for name in ("weights", "recipe", "annotations", "data", "device", "cache", "decoders"):
         if (value := getattr(options, name)) is not None:
             words += [f"--{name}", str(value)]
     words += [word for text in options.protocol for word in ("--protocol", text)]
@@ -122,7 +123,7 @@ def export_features(options: argparse.Namespace) -> int:
     kept = len(store.clips) - written
     print(f"{options.out}: features of {written} videos written" + (f", {kept} kept" if kept else ""))
     words = ["python", "-m", "bench.run", "--model", "features", "--data", str(options.out)]
-    words += ["--dataset", options.dataset]
+    words += ["--dataset", options.dataset, "--recipe", "none"]
     if options.dataset != "miniature" and not is_annotation_path(options.dataset):
         words += ["--annotations", str(options.annotations or run.dataset.path)]
     words += ["--strategies", "head-only", "--protocol", export.protocol_text(target, device.type)]

@@ -162,4 +162,4 @@ def test_the_default_protocol_for_features_has_the_releases_settings():
     assert HeadSize().mask_input is False
     assert (FEATURES.clip_frames, FEATURES.clip_stride, FEATURES.feature_width) == (16, 4, 2048)
     assert (FEATURES.batch_size, FEATURES.crop_ratio, FEATURES.truncation) == (2, (0.9, 1.0), 0.5)
-    assert FEATURES.steps == 35 * 200 // 2
+    assert FEATURES.with_steps(200).steps == 35 * 200 // 2

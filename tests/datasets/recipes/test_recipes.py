@@ -38,6 +38,7 @@ THUMOS14_ADATAD: dict[str, Any] = {
     "batch_size": 2,
     "learning_rate": 1e-4,
     "weight_decay": 0.05,
+    "warmup_from_zero": True,
     "gradient_clip": 1.0,
     "ema_decay": 0.999,
     "precision": "bfloat16",
@@ -57,6 +58,7 @@ THUMOS14_ADATAD: dict[str, Any] = {
     "head.init_loss_norm": 100.0,
     "head.use_abs_pe": False,
     "head.input_dropout": 0.0,
+    "head.mask_input": True,
     "head.label_smoothing": 0.0,
     "head.loss_weight": 1.0,
     "head.pre_nms_topk": 2000,
@@ -98,6 +100,8 @@ THUMOS14_FEATURES = {key: value for key, value in THUMOS14_ADATAD.items() if key
     "schedule_length": 1.0,
     "warmup": 5 / 35,
     "frames_per_second": 30.0,
+    "frame_rate": "video",
+    "feature_width": 2048,
     "clip_stride": 4,
     "steps_per_clip": 1,
     "window_clips": 2304,
@@ -118,6 +122,8 @@ ACTIVITYNET13_FEATURES = THUMOS14_FEATURES | {
     "epochs": 15.0,
     "warmup": 5 / 15,
     "frames_per_second": 15.0,
+    "frame_rate": "protocol",
+    "feature_width": 512,
     "clip_stride": None,
     "window_clips": 192,
     "resampling": "fixed",
@@ -140,7 +146,7 @@ ACTIVITYNET13_FEATURES = THUMOS14_FEATURES | {
 EXPECTED: dict[str, dict[str, Any]] = {
     "thumos14:adatad": THUMOS14_ADATAD,
     "thumos14:actionformer-features": THUMOS14_FEATURES,
-    "thumos14:videomaev2-features": THUMOS14_FEATURES,
+    "thumos14:videomaev2-features": THUMOS14_FEATURES | {"feature_width": 1408},
     # LoFi, section 4: snippets of 64 frames subsampled to 8, 100 of them, 224 pixels.
     "thumos14:lofi-like": THUMOS14_ADATAD
     | {
@@ -193,6 +199,8 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "epochs": 15.0,
         "warmup": 5 / 15,
         "frames_per_second": 15.0,
+        "frame_rate": "protocol",
+        "feature_width": 2304,
         "clip_frames": 32,
         "clip_stride": 8,
         "window_clips": 960,
@@ -217,7 +225,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     | {"weight_decay": 0.03, "nms.nms_sigma": 0.75, "nms.voting_thresh": 0.7},
     # configs/actionformer/fineaction_videomaev2_g.py.
     "fineaction:actionformer-features": ACTIVITYNET13_FEATURES
-    | {"head.duration_thresh": 0.0, "nms.iou_threshold": 0.0},
+    | {"clip_frames": None, "feature_width": 1408, "head.duration_thresh": 0.0, "nms.iou_threshold": 0.0},
     "fineaction:adatad": ACTIVITYNET13_ADATAD | {"nms.nms_sigma": 0.75},
 }
 # The epochs that the sources train: workflow.end_epoch, else scheduler.max_epoch; opt.epochs + 5.
@@ -275,6 +283,8 @@ def test_a_recipe_does_not_depend_on_the_model_s_own_protocol(name: str) -> None
     wanted |= {f"nms.{field.name}" for field in dataclasses.fields(NmsConfig)}
     if "features" in read_recipe(name).models:
         wanted -= {"image_size"}  # there are no images
+    else:
+        wanted -= {"feature_width", "frame_rate"}
     assert read_recipe(name).changes().keys() == wanted
     small = dataclasses.replace(MINIATURE, frozen_clips=STANDARD.frozen_clips, image_size=STANDARD.image_size)
     assert protocol_of(name, small) == protocol_of(name)
