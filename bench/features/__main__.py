@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING
 from bench.config.arguments import device_of, whole
 from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser, run_command
-from bench.models import MODEL_NAMES
+from bench.models import FEATURES, MODEL_NAMES
 from datasets.cards.cards import is_annotation_path
+from datasets.recipes.recipes import NO_RECIPE
 
 if TYPE_CHECKING:
     from bench.run.specification import ResolvedRun
@@ -122,11 +124,14 @@ def export_features(options: argparse.Namespace) -> int:
             )
     kept = len(store.clips) - written
     print(f"{options.out}: features of {written} videos written" + (f", {kept} kept" if kept else ""))
-    words = ["python", "-m", "bench.run", "--model", "features", "--data", str(options.out)]
-    words += ["--dataset", options.dataset, "--recipe", "none"]
+    plain = dataclasses.replace(
+        run.spec, model=FEATURES, weights=FEATURES, recipe=NO_RECIPE, protocol_changes={}
+    )
+    words = ["python", "-m", "bench.run", "--model", FEATURES, "--data", str(options.out)]
+    words += ["--dataset", options.dataset, "--recipe", NO_RECIPE]
     if options.dataset != "miniature" and not is_annotation_path(options.dataset):
         words += ["--annotations", str(options.annotations or run.dataset.path)]
-    words += ["--strategies", "head-only", "--protocol", export.protocol_text(target, device.type)]
+    words += ["--strategies", "head-only", "--protocol", export.protocol_text(target, plain.protocol())]
     print(f"train the head on them:\n{shlex.join(words)}")
     return 0
 

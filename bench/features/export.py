@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from bench.config.overrides import override
-from bench.config.presets import default_protocol
 from bench.config.protocol import Protocol
 from bench.data.feature_times import DESCRIPTION, FeatureTimes
 from bench.data.frame_store import FrameStore
@@ -26,7 +25,6 @@ from bench.features.fidelity import reduced_mask, to_head_steps
 from bench.io.errors import InputError
 from bench.io.reading import read_json
 from bench.io.writing import write_atomically
-from bench.models import FEATURES
 from bench.models.backbone import Backbone
 
 Settings = dict[str, Any]
@@ -131,18 +129,13 @@ def times_of(protocol: Protocol) -> FeatureTimes | None:
     return FeatureTimes(protocol.frames_per_second, frames / steps, (protocol.clip_stride or frames) / steps)
 
 
-def protocol_text(protocol: Protocol, device: str) -> str:
-    """Return the fields in which a protocol differs from the default for features, for ``--protocol``."""
-    default = dataclasses.asdict(default_protocol(FEATURES, device))
-    fields = _flat(dataclasses.asdict(protocol))
+def protocol_text(protocol: Protocol, base: Protocol) -> str:
+    """Return the fields in which a protocol differs from that of a run without ``--protocol``, for it."""
+    fields, own = _flat(dataclasses.asdict(protocol)), _flat(dataclasses.asdict(base))
     # Of steps and epochs, one given alone replaces the other.
     always = ("steps", "epochs")
-    text = {
-        name: _text(value)
-        for name, value in fields.items()
-        if name in always or value != _flat(default)[name]
-    }
-    assert override(default_protocol(FEATURES, device), text) == protocol
+    text = {name: _text(value) for name, value in fields.items() if name in always or value != own[name]}
+    assert override(base, text) == protocol
     return ",".join(f"{name}={value}" for name, value in text.items())
 
 

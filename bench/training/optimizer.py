@@ -160,9 +160,7 @@ def make_optimizer(
     return StageOptimizer(groups, protocol, fused=fused, world=world, spread=spread)
 
 
-def schedule(
-    step: int, steps: int, warmup: float, length: float = 1.0, *, from_zero: bool = False
-) -> float:
+def schedule(step: int, steps: int, warmup: float, length: float = 1.0, *, from_zero: bool = False) -> float:
     """Return the factor of the learning rate: linear warmup, then cosine decay to zero.
 
     ``warmup`` is a fraction of ``steps``. The decay ends at ``length`` times ``steps``: with more than 1,
