@@ -27,6 +27,8 @@ from bench.io.reading import read_json
 from bench.io.writing import write_atomically
 from bench.models.backbone import Backbone
 
+FEATURE_PASS = 256
+"""Clips per pass where clips are features, which need no computation."""
 Settings = dict[str, Any]
 """What decides the values of exported features, as JSON values."""
 
@@ -118,6 +120,7 @@ def feature_protocol(protocol: Protocol, backbone: Backbone, steps_per_clip: int
         steps_per_clip=steps_per_clip,
         feature_width=backbone.geometry.width,
         augmentation="none",
+        frozen_clips=FEATURE_PASS,
     )
 
 
