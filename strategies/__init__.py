@@ -86,14 +86,17 @@ def names_without_backbone(names: Sequence[str], option: str, *, every: bool) ->
     With ``every``, the others are left out; otherwise InputError names the first of them.
     """
     points = installed()
-    usable = [name for name, point in points.items() if not getattr(point.load(), "needs_backbone", True)]
-    refused = [name for name in names if name not in usable]
-    if refused and not every:
+
+    def usable(name: str) -> bool:
+        return not getattr(points[name].load(), "needs_backbone", True)
+
+    found = [name for name in names if usable(name)]
+    if not every and (refused := [name for name in names if name not in found]):
         raise InputError(
             f"{option}: strategy {refused[0]} needs a backbone, --model features has none; "
-            f"allowed are {', '.join(usable)}"
+            f"allowed are {', '.join(filter(usable, points))}"
         )
-    return [name for name in names if name in usable]
+    return found
 
 
 def strategy_names(text: str, option: str = "--strategies") -> list[str]:
