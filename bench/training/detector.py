@@ -28,7 +28,7 @@ def build_detector(
     strategies start from the same values.
     """
     torch.manual_seed(derived_seed(seed, "backbone"))
-    backbone = build_backbone(model, weights, image_size=protocol.image_size)
+    backbone = build_backbone(model, weights, image_size=protocol.image_size, positions=protocol.positions)
     torch.manual_seed(derived_seed(seed, "adapter"))
     adapted = strategy.adapt(backbone)
     geometry = adapted.geometry

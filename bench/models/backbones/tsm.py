@@ -27,7 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from bench.io.errors import InputError
 from bench.models.backbone import Backbone, BackboneGeometry
 from bench.models.backbones.frozen_batch_norm import StoredBatchNorm
-from bench.models.backbones.vit import IMAGENET_MEAN, IMAGENET_STD
+from bench.models.backbones.vit_config import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from bench.models.pretrained import LoadAudit
