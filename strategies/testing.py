@@ -21,7 +21,7 @@ from bench.config.presets import MINIATURE
 from bench.config.protocol import HeadSize, Protocol
 from bench.data.clips import VideoClips
 from bench.data.frame_store import FrameStore
-from bench.data.time_grid import time_grid
+from bench.data.time_grid import head_steps_per_clip, time_grid
 from bench.data.windows import TrainingSampler
 from bench.features.cache import EncodingStorage
 from bench.features.disk_cache import DiskCache
@@ -72,7 +72,7 @@ def tiny_store(geometry_of: Backbone, protocol: Protocol = TINY_PROTOCOL, videos
     """Return ``videos`` synthetic videos of 4 to 7 clips with three instances each."""
     geometry = geometry_of.geometry
     clip_seconds = geometry.clip_frames / protocol.frames_per_second
-    grid = time_grid(protocol.frames_per_second, geometry)
+    grid = time_grid(protocol.frames_per_second, geometry, protocol.steps_per_clip, protocol.clip_stride)
     rng = np.random.default_rng(7)
     known, clips = {}, {}
     for number in range(videos):
@@ -87,7 +87,7 @@ def tiny_store(geometry_of: Backbone, protocol: Protocol = TINY_PROTOCOL, videos
         name = f"video{number}"
         known[name] = Video(name, "training", length, instances)
         source = hashlib.sha256(pixels.numpy().tobytes()).hexdigest()
-        clips[name] = VideoClips(pixels, count * geometry.steps_per_clip - number % 2, grid, source)
+        clips[name] = VideoClips(pixels, count * grid.steps_per_clip - number % 2, grid, source)
     return FrameStore(known, clips)
 
 
@@ -109,7 +109,9 @@ def tiny_detector(
     """Return the detector that the checks train, and a function that creates a new head."""
     torch.manual_seed(derived_seed(seed, "backbone"))
     backbone = strategy.adapt(make_backbone())
-    keywords = protocol.head.keywords(protocol.window_clips * backbone.geometry.steps_per_clip)
+    keywords = protocol.head.keywords(
+        protocol.window_clips * head_steps_per_clip(protocol, backbone.geometry)
+    )
 
     def fresh_head() -> ActionFormer:
         torch.manual_seed(derived_seed(seed, "head"))

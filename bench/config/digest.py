@@ -40,7 +40,8 @@ def with_new_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in DEFAULTS_OF_NEW_FIELDS.items():
         owner, _, field = name.rpartition(".")
         target = filled.get(owner, {}) if owner else filled
-        target.setdefault(field, list(value) if isinstance(value, tuple) else value)
+        if isinstance(target, dict):
+            target.setdefault(field, list(value) if isinstance(value, tuple) else value)
     return filled
 
 

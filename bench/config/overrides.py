@@ -105,8 +105,10 @@ def check_sampling(protocol: Protocol) -> None:
             raise InputError("protocol: field 'clip_stride' is set, allowed only with resampling=windows")
         if protocol.steps_per_clip != 1:
             raise InputError("protocol: field 'clip_stride' is set, allowed only with steps_per_clip=1")
-    if protocol.clip_seconds is not None and protocol.resampling != "fixed":
-        raise InputError("protocol: field 'clip_seconds' is set, allowed only with resampling=fixed")
+    if protocol.clip_seconds is not None and (protocol.resampling, protocol.steps_per_clip) != ("fixed", 1):
+        raise InputError(
+            "protocol: field 'clip_seconds' is set, allowed only with resampling=fixed and steps_per_clip=1"
+        )
     if protocol.crop_ratio and not (
         len(protocol.crop_ratio) == 2 and 0 < protocol.crop_ratio[0] <= protocol.crop_ratio[1] <= 1
     ):

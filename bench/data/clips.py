@@ -21,7 +21,7 @@ from bench.data.time_grid import TimeGrid, time_grid
 from bench.models.backbone import BackboneGeometry
 from datasets.annotations.dataset import Dataset, Video
 from datasets.annotations.reader import video_path
-from datasets.sampling import FrameGrid, frame_times, spread_times
+from datasets.sampling import FrameGrid, clip_times, frame_times, spread_clip_times, spread_times
 
 PART_BYTES = 256 * 2**20
 """Most bytes of a video's frames held at once when the whole video is processed: some 1700 of 224 pixels."""
@@ -138,10 +138,14 @@ def instants(video: Video, protocol: Protocol, clip_frames: int) -> tuple[FrameG
 
     With sliding windows, the rate is the protocol's; else the frames of one window are spread over the video.
     """
+    clips, rate = protocol.window_clips, protocol.frames_per_second
     if protocol.resampling == "fixed":
-        frames = protocol.window_clips * clip_frames
-        return spread_times(video.duration, frames), frames / video.duration
-    rate = protocol.frames_per_second
+        spread = clips * clip_frames / video.duration
+        if protocol.clip_seconds is not None:
+            return spread_clip_times(video.duration, clips, clip_frames, protocol.clip_seconds), spread
+        return spread_times(video.duration, clips * clip_frames), spread
+    if protocol.clip_stride is not None:
+        return clip_times(video.duration, rate, clip_frames, protocol.clip_stride), rate
     return frame_times(video.duration, rate, clip_frames), rate
 
 
@@ -153,15 +157,17 @@ def file_clips(
     Raises InputError that names the file if it is missing.
     """
     looked, rate = instants(video, protocol, geometry.clip_frames)
+    grid = time_grid(rate, geometry, protocol.steps_per_clip, protocol.clip_stride)
     # A step is valid if any of its frames is.
-    valid_steps = -(-int(looked.valid.sum()) // geometry.frames_per_step)
+    of_steps = looked.valid.reshape(len(looked.times) // geometry.clip_frames * grid.steps_per_clip, -1)
+    valid_steps = int(of_steps.any(axis=1).sum())
     return FileClips(
         video_path(dataset, video),
         looked.times,
         geometry.clip_frames,
         protocol.image_size,
         valid_steps,
-        time_grid(rate, geometry),
+        grid,
         loader,
         video.frames_per_second,
     )

@@ -49,6 +49,17 @@ def interpolate_steps(features: Tensor, steps: int) -> Tensor:
     return F.interpolate(features, steps, mode="linear", align_corners=False)
 
 
+def to_head_steps(features: Tensor, steps: int) -> Tensor:
+    """Return features (B, D, steps) of the head from those of a window at full fidelity, (B, D, T).
+
+    Fewer steps are means of neighbouring ones (T is a multiple of them), more are interpolated linearly.
+    """
+    if steps < features.shape[2]:
+        means: Tensor = features.unflatten(2, (steps, -1)).mean(dim=3)
+        return means
+    return interpolate_steps(features, steps)
+
+
 def reduced_mask(mask: Tensor, steps: int) -> Tensor:
     """Return (B, steps): the mask (B, T) of the snippets that a lower temporal fidelity keeps."""
     if mask.shape[1] == steps:

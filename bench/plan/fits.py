@@ -49,7 +49,7 @@ def max_fitting(question: ForecastRequest, field: str, limit: int, most: int) ->
 
     protocol = override(default_protocol(question.model, question.device), question.protocol)
     with torch.device("meta"):
-        geometry = build_backbone(question.model).geometry
+        geometry = build_backbone(question.model, clip_frames=protocol.clip_frames).geometry
 
     def ask(value: int) -> int:
         changed = {**question.protocol, field: str(value)}

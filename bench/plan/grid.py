@@ -49,11 +49,12 @@ def model_requests(
     from bench.models import build_backbone
     from strategies import build_strategy, settings_of, strategy_names
 
-    with torch.device("meta"):
-        clip = build_backbone(model).geometry.clip_frames
     names = strategy_names(options.strategy, "--strategy")
     changes = pairs(options.protocol, "--protocol")
     if frames is not None:
+        own = override(default_protocol(model, options.device), changes).clip_frames
+        with torch.device("meta"):
+            clip = build_backbone(model, clip_frames=own).geometry.clip_frames
         if frames < clip or frames % clip:
             raise InputError(f"--frames: got {frames}, allowed are multiples of {clip} for {model}")
         changes["window_clips"] = str(frames // clip)

@@ -32,14 +32,15 @@ def traced_sampler(
         dtype=torch.uint8,
         device=host,
     )
-    seconds = protocol.window_clips * geometry.clip_frames / protocol.frames_per_second
+    grid = time_grid(protocol.frames_per_second, geometry, protocol.steps_per_clip, protocol.clip_stride)
+    steps = protocol.window_clips * grid.steps_per_clip
+    seconds = steps * grid.step_seconds
     length = seconds / max(1, instances)
     found = tuple(
         Instance(number * length, (number + 0.5) * length, names[number % classes])
         for number in range(instances)
     )
-    grid = time_grid(protocol.frames_per_second, geometry)
-    clips = VideoClips(frames, protocol.window_clips * geometry.steps_per_clip, grid)
+    clips = VideoClips(frames, steps, grid)
     video = Video("video", protocol.training_subset, seconds, found)
     store = FrameStore({"video": video}, {"video": clips})
     return TrainingSampler(store, protocol, names, 0)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from bench.config.protocol import Protocol
+from bench.data.time_grid import head_steps_per_clip
 from bench.models import build_backbone, build_head
 from bench.models.actionformer.model import ActionFormer
 from bench.models.backbone import Backbone
@@ -28,11 +29,17 @@ def build_detector(
     strategies start from the same values.
     """
     torch.manual_seed(derived_seed(seed, "backbone"))
-    backbone = build_backbone(model, weights, image_size=protocol.image_size, positions=protocol.positions)
+    backbone = build_backbone(
+        model,
+        weights,
+        image_size=protocol.image_size,
+        clip_frames=protocol.clip_frames,
+        positions=protocol.positions,
+    )
     torch.manual_seed(derived_seed(seed, "adapter"))
     adapted = strategy.adapt(backbone)
     geometry = adapted.geometry
-    keywords = protocol.head.keywords(protocol.window_clips * geometry.steps_per_clip)
+    keywords = protocol.head.keywords(protocol.window_clips * head_steps_per_clip(protocol, geometry))
 
     def fresh_head() -> ActionFormer:
         torch.manual_seed(derived_seed(seed, "head"))

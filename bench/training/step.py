@@ -11,10 +11,11 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from bench.config.protocol import Protocol
 from bench.data.frame_store import FrameStore
+from bench.data.time_grid import head_steps_per_clip
 from bench.data.windows import TrainingSampler, Window, window_mask
 from bench.features.cache import MEMORY_ONLY, EncodingCache, EncodingStorage, batch_clips
 from bench.features.encode import ClipPasses, autocast, encode_frozen
-from bench.features.fidelity import interpolate_steps, keep_snippets, reduced_mask
+from bench.features.fidelity import interpolate_steps, keep_snippets, reduced_mask, to_head_steps
 from bench.features.streamed import encode_streamed
 from bench.memory.meter import Meter
 from bench.models.actionformer.losses import Losses
@@ -57,7 +58,8 @@ class Trainer:
 
     @property
     def head_steps(self) -> int:
-        return self.protocol.window_clips * self.detector.backbone.geometry.steps_per_clip
+        geometry = self.detector.backbone.geometry
+        return self.protocol.window_clips * head_steps_per_clip(self.protocol, geometry)
 
     def passes(self, clips: int, fidelity: Fidelity = FULL) -> ClipPasses:
         """Return the settings of passes through the backbone, with ``clips`` clips per pass."""
@@ -87,7 +89,6 @@ class Trainer:
         if isinstance(inputs, Tensor):
             windows, clips = inputs.shape[:2]
             flat = inputs.flatten(0, 1)
-            mask = reduced_mask(mask, clips * backbone.geometry.steps_per_clip)
             if frozen:
                 encoded = encode_frozen(backbone, flat, self.passes(protocol.frozen_clips, fidelity))
             elif protocol.backward == "streamed":
@@ -96,8 +97,11 @@ class Trainer:
             else:
                 encoded = self.passes(len(flat), fidelity).encode(backbone, flat)
             inputs = tuple(part.unflatten(0, (windows, clips)) for part in encoded)
+        mask = reduced_mask(mask, inputs[0].shape[1] * backbone.geometry.steps_per_clip)
         with autocast(self.device, protocol.precision):
-            return interpolate_steps(backbone.fuse(inputs, mask), self.head_steps), finish
+            fused = backbone.fuse(inputs, mask)
+            resized = to_head_steps if fidelity.temporal == 1 else interpolate_steps
+            return resized(fused, self.head_steps), finish
 
     def step(
         self,

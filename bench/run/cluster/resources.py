@@ -153,7 +153,7 @@ def host_bytes(run: ResolvedRun, row: dict[str, Any] | None, decoders: int) -> i
     flight and the caches of frames and encodings are added.
     """
     spec, protocol, weights = run.spec, run.protocol, run.weights
-    window = 3 * protocol.window_clips * _clip_frames(spec.model) * protocol.image_size**2
+    window = 3 * protocol.window_clips * _clip_frames(run) * protocol.image_size**2
     held = PROCESS_BYTES + (WINDOWS_HELD * protocol.batch_size + decoders) * window
     if spec.device == "cpu":
         held += larger_peak_bytes(row) if row else 0
@@ -164,10 +164,10 @@ def host_bytes(run: ResolvedRun, row: dict[str, Any] | None, decoders: int) -> i
     return int(needed / (1 - CACHE_SHARE * caches.count(None)))
 
 
-def _clip_frames(model: str) -> int:
+def _clip_frames(run: ResolvedRun) -> int:
     import torch
 
     from bench.models import build_backbone
 
     with torch.device("meta"):
-        return build_backbone(model).geometry.clip_frames
+        return build_backbone(run.spec.model, clip_frames=run.protocol.clip_frames).geometry.clip_frames

@@ -17,6 +17,7 @@ import msgspec
 import torch
 from msgspec import Meta
 
+from bench.config.digest import with_new_fields
 from bench.config.overrides import check
 from bench.config.protocol import Protocol
 from bench.io.errors import InputError
@@ -178,7 +179,7 @@ def _note_of(content: Any) -> CheckpointMetadata:
     weights: BaseWeights = structure_dataclass(BaseWeights, stored.weights, ("weights",))
     if weights.sha256 and not is_sha256(weights.sha256):
         fail(weights.sha256, ("weights", "sha256"), "a sha256")
-    protocol: Protocol = structure_dataclass(Protocol, stored.protocol, ("protocol",))
+    protocol: Protocol = structure_dataclass(Protocol, with_new_fields(stored.protocol), ("protocol",))
     check(protocol)
     return CheckpointMetadata(
         schema=stored.schema,
