@@ -146,6 +146,7 @@ class TSMResNet(Backbone):
             layer_widths=widths,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
+            independent_frames=config.snippet_frames,
         )
 
     def _temporal(self, stage: Any) -> Any:
