@@ -74,7 +74,7 @@ class TemporalFidelity:
         """
         if self.fraction == 1:
             return to_head_steps(features, steps)
-        if self.snippet == "step":  # as if kept steps were the centres of equal parts: half a step late
+        if self.snippet == "step":  # as if kept steps were the centres of equal parts: half a step off
             return F.interpolate(features, steps, mode="linear", align_corners=False)
         kept = self.steps
         places = np.interp(np.arange(self.all_steps), kept, np.arange(len(kept)))

@@ -61,7 +61,8 @@ class Trainer:
         geometry = self.detector.backbone.geometry
         return self.protocol.window_clips * head_steps_per_clip(self.protocol, geometry)
 
-    def _temporal(self, fidelity: Fidelity) -> TemporalFidelity:
+    def temporal(self, fidelity: Fidelity) -> TemporalFidelity:
+        """Return what the steps at a fidelity see of a window, in time."""
         protocol, geometry = self.protocol, self.detector.backbone.geometry
         return TemporalFidelity(fidelity.temporal, protocol.window_clips, geometry, protocol.snippet)
 
@@ -79,7 +80,7 @@ class Trainer:
         """
         if cache is not None and cache.keep and fidelity == FULL:
             return cache.batch(windows, self.device)
-        clips = self._temporal(fidelity).keep(batch_clips(self.store, windows))
+        clips = self.temporal(fidelity).keep(batch_clips(self.store, windows))
         in_passes = cache is not None or self.protocol.backward == "streamed"
         return clips if in_passes and self.protocol.lean.move_per_pass else clips.to(self.device)
 
@@ -105,7 +106,7 @@ class Trainer:
             else:
                 encoded = self.passes(len(flat), fidelity).encode(backbone, flat)
             inputs = tuple(part.unflatten(0, (windows, clips)) for part in encoded)
-        temporal = self._temporal(fidelity)
+        temporal = self.temporal(fidelity)
         with autocast(self.device, protocol.precision):
             fused = backbone.fuse(inputs, temporal.mask(mask))
             return temporal.to_head_steps(fused, self.head_steps), finish

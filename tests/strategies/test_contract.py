@@ -8,7 +8,6 @@ import torch
 from bench.data.windows import Window
 from bench.features.cache import EncodingCache
 from bench.features.encode import ClipPasses, encode_frozen
-from bench.features.fidelity import keep_snippets
 from bench.io.errors import InputError
 from strategies import build_strategy, installed
 from strategies.base import FULL, Fidelity, Rule, Stage, check_stages, learning_rates
@@ -120,18 +119,6 @@ def test_lofi_trains_a_fresh_head_on_a_frozen_encoder():
     assert head.fresh_head
     assert head.fidelities == (FULL,)
     assert not any(rule.pattern.startswith("backbone") for rule in head.rules)
-
-
-def test_temporal_fidelity_keeps_whole_snippets_evenly():
-    geometry = tiny_vit().geometry
-    steps = geometry.steps_per_clip
-    numbers = torch.arange(4 * geometry.clip_frames, dtype=torch.uint8)
-    clips = numbers.view(1, 4, 1, geometry.clip_frames, 1, 1).expand(1, 4, 3, geometry.clip_frames, 8, 8)
-    reduced = keep_snippets(clips, 0.25, geometry)
-    kept = reduced[0, :, 0, :, 0, 0].flatten().view(-1, geometry.frames_per_step)
-    assert reduced.shape[1] == 1
-    assert torch.equal(kept[:, 1] - kept[:, 0], torch.ones(steps, dtype=torch.uint8))
-    assert (kept[1:, 0].int() - kept[:-1, 0].int() == 4 * geometry.frames_per_step).all()
 
 
 @pytest.mark.parametrize("kind", [LoSA, CapacityControl])

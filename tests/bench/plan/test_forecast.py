@@ -56,6 +56,10 @@ def test_the_same_bytes_where_windows_are_augmented(name):
     check(build_strategy(name), dataclasses.replace(TINY_PROTOCOL, augmentation="crop-flip"))
 
 
+def test_the_same_bytes_by_the_snippets_of_earlier_versions():
+    check(build_strategy("lofi"), dataclasses.replace(TINY_PROTOCOL, snippet="step"))
+
+
 def check(strategy, protocol):
     trained = train_tiny(strategy, protocol)
     measured = {(entry.stage, entry.fidelity, entry.step): entry.reading for entry in trained.log.memory}
