@@ -47,7 +47,8 @@ def build_backbone(
     backbone = family.build(
         name, image_size=image_size, clip_frames=clip_frames, interpolated=positions == "interpolated"
     )
-    backbone.load_audit = None if weights is None else load_model(backbone, weights, family.layout)
+    if weights is not None:
+        backbone.load_audit = load_model(backbone, weights, family.layout, backbone.fixed())
     return backbone
 
 

@@ -107,6 +107,10 @@ class Backbone(nn.Module):
         (pooled,) = encoded
         return pooled.flatten(1, 2).transpose(1, 2)
 
+    def fixed(self) -> dict[str, Tensor]:
+        """Return constants that are computed and that some checkpoints contain, by the checkpoints' names."""
+        return {}
+
     def learned(self) -> dict[str, Any]:
         """Return statistics of a trained backbone as JSON values, for the run's record."""
         return {}

@@ -208,6 +208,12 @@ class VideoViT(Backbone):
             table = flat_positions(grid, config.width, device)
         return table * config.position_scale
 
+    def fixed(self) -> dict[str, Tensor]:
+        config = self.config
+        if config.positions == "grid":
+            return {}
+        return {"pos_embed": flat_positions(config.pretrained_grid, config.width, torch.device("cpu"))[None]}
+
     def _check_input(self, clips: Tensor, taps: Sequence[int]) -> None:
         config = self.config
         frames, height, width = clips.shape[2:]

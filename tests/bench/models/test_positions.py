@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import seeded
 import torch
+from safetensors.torch import save_file
 
 from bench.config.presets import MINIATURE, STANDARD
 from bench.features.encode import ClipPasses
+from bench.io.errors import InputError
 from bench.models import build_backbone
 from bench.models.backbones.vit import VideoViT
 from bench.models.backbones.vit_config import CONFIGS, ViTConfig
@@ -147,6 +150,25 @@ def test_positions_of_vit_t_are_the_formula_in_cells(positions: str) -> None:
     assert isinstance(model, VideoViT)
     expected = 0.5 * grid_positions((8, 2, 2), (8, 4, 4), 64, CPU)
     assert torch.equal(model._positions((8, 2, 2), CPU), expected)
+
+
+def test_a_file_with_other_positions_than_those_of_the_model_is_refused(
+    tmp_path: Path, vit_s: VideoViT
+) -> None:
+    path = tmp_path / "a.safetensors"
+    weights = vit_s.state_dict()
+    table = flat_positions((8, 14, 14), 384, CPU)[None]
+    for given in (table, table.half(), table.float() + 1e-4):
+        save_file(weights | {"pos_embed": given}, path)
+        audit = build_backbone("vit-s", path, image_size=160).load_audit
+        assert audit is not None
+        assert [name for name, _ in audit.left_out] == ["pos_embed"]
+    for given, shape in ((0.9 * table, "1, 1568, 384"), (table[:, :784].clone(), "1, 784, 384")):
+        save_file(weights | {"pos_embed": given}, path)
+        with pytest.raises(
+            InputError, match=rf"pos_embed \({shape}\) is not the table of the model, \(1, 1568"
+        ):
+            build_backbone("vit-s", path, image_size=160)
 
 
 def test_the_protocol_chooses() -> None:
