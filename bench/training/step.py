@@ -93,15 +93,12 @@ class Trainer:
         if isinstance(inputs, Tensor):
             windows, clips, _, frames = inputs.shape[:4]
             flat = inputs.flatten(0, 1)
-            snippets = (
-                backbone.geometry.clip_frames // frames
-            )  # a pass takes as many frames as at full fidelity
+            # A pass takes as many frames as at full fidelity, also where clips are single snippets.
+            size = protocol.frozen_clips if frozen else protocol.micro_batch_clips
+            passes = self.passes(size * (backbone.geometry.clip_frames // frames), fidelity)
             if frozen:
-                encoded = encode_frozen(
-                    backbone, flat, self.passes(protocol.frozen_clips * snippets, fidelity)
-                )
+                encoded = encode_frozen(backbone, flat, passes)
             elif protocol.backward == "streamed":
-                passes = self.passes(protocol.micro_batch_clips * snippets, fidelity)
                 encoded, finish = encode_streamed(backbone, flat, passes, self.make_gradients)
             else:
                 encoded = self.passes(len(flat), fidelity).encode(backbone, flat)

@@ -58,11 +58,12 @@ def test_the_same_bytes_where_windows_are_augmented(name):
     check(build_strategy(name), dataclasses.replace(TINY_PROTOCOL, augmentation="crop-flip"))
 
 
+@pytest.mark.slow
 def test_the_same_bytes_by_the_snippets_of_earlier_versions():
     check(build_strategy("lofi"), dataclasses.replace(TINY_PROTOCOL, snippet="step"))
 
 
-@pytest.mark.parametrize("backward", ["plain", "streamed"])
+@pytest.mark.parametrize("backward", [pytest.param("plain", marks=pytest.mark.slow), "streamed"])
 def test_the_same_bytes_of_single_snippets(backward):
     protocol = dataclasses.replace(TINY_PROTOCOL, image_size=48, backward=backward, micro_batch_clips=1)
     check(LoFi(variant="t"), protocol, tiny_tsm)
