@@ -12,7 +12,7 @@ OLDEST := .venv-oldest
 # A path in quotes, so that it may have spaces; ~/ is the home folder although it is in quotes.
 quoted = "$(if $(filter ~/%,$(firstword $(1))),$(patsubst ~/%,$(HOME)/%,$(1)),$(1))"
 OPTIONS = --model $(MODEL) --dataset $(call quoted,$(DATASET)) --strategies $(STRATEGIES) --seeds $(SEEDS) --device $(DEVICE) --results $(call quoted,$(RESULTS))
-OPTIONS += $(if $(DATA),--data $(call quoted,$(DATA))) $(if $(ANNOTATIONS),--annotations $(call quoted,$(ANNOTATIONS))) $(if $(WEIGHTS),--weights $(call quoted,$(WEIGHTS))) $(if $(CACHE),--cache $(call quoted,$(CACHE))) $(foreach p,$(PROTOCOL),--protocol $(p)) $(if $(FORCE),--force) $(if $(FIT),--fit $(FIT)) $(if $(KEEP),--keep-weights) $(if $(CLASSIFIER),--classifier $(call quoted,$(CLASSIFIER))) $(if $(READER),--reader $(READER)) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(foreach s,$(SLURM),--slurm $(s)) $(SEVERAL)
+OPTIONS += $(if $(RECIPE),--recipe $(RECIPE)) $(if $(DATA),--data $(call quoted,$(DATA))) $(if $(ANNOTATIONS),--annotations $(call quoted,$(ANNOTATIONS))) $(if $(WEIGHTS),--weights $(call quoted,$(WEIGHTS))) $(if $(CACHE),--cache $(call quoted,$(CACHE))) $(foreach p,$(PROTOCOL),--protocol $(p)) $(if $(FORCE),--force) $(if $(FIT),--fit $(FIT)) $(if $(KEEP),--keep-weights) $(if $(CLASSIFIER),--classifier $(call quoted,$(CLASSIFIER))) $(if $(READER),--reader $(READER)) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(foreach s,$(SLURM),--slurm $(s)) $(SEVERAL)
 SEVERAL = $(if $(PROCESSES),--processes $(PROCESSES)) $(if $(SHARDED),--sharded)
 
 # A process that has none left takes tests from the other, so that both end together.
@@ -30,20 +30,20 @@ $(VENV)/installed: pyproject.toml constraints.txt
 $(OLDEST)/installed: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST) && $(OLDEST)/bin/python -m pip install --quiet -c constraints-oldest.txt -e '.[test]' && touch $@
 
-bench: $(VENV)/installed ## compare the strategies; MODEL= DATASET= DATA= ANNOTATIONS= WEIGHTS= STRATEGIES= SEEDS= DEVICE= RESULTS= CACHE= PROTOCOL= FORCE= FIT= KEEP= CLASSIFIER= READER= LAUNCHER= SLURM= PROCESSES= SHARDED=
+bench: $(VENV)/installed ## compare the strategies; MODEL= DATASET= RECIPE= DATA= ANNOTATIONS= WEIGHTS= STRATEGIES= SEEDS= DEVICE= RESULTS= CACHE= PROTOCOL= FORCE= FIT= KEEP= CLASSIFIER= READER= LAUNCHER= SLURM= PROCESSES= SHARDED=
 	$(BIN)/python -m bench.run $(OPTIONS)
 
 bench-papers: $(VENV)/installed ## the papers' ablations and configurations on the embedded data set, three seeds; CACHE=
 	$(BIN)/python -m bench.papers $(if $(CACHE),--cache $(call quoted,$(CACHE)))
 
-doctor: $(VENV)/installed ## check annotations and videos before a run; DATASET= (a known name or a path) DATA= ANNOTATIONS= PROTOCOL=
-	$(BIN)/python -m bench.doctor $(if $(findstring /,$(DATASET))$(filter %.json %.json.gz %.csv %.tsv %.txt %.eaf %.xml,$(DATASET)),$(call quoted,$(DATASET)),$(if $(ANNOTATIONS),$(call quoted,$(ANNOTATIONS))) --card $(DATASET)) $(if $(DATA),--data $(call quoted,$(DATA))) $(foreach p,$(PROTOCOL),--protocol $(p))
+doctor: $(VENV)/installed ## check annotations and videos before a run, or print a RECIPE=; DATASET= (a known name or a path) DATA= ANNOTATIONS= PROTOCOL=
+	$(BIN)/python -m bench.doctor $(if $(findstring /,$(DATASET))$(filter %.json %.json.gz %.csv %.tsv %.txt %.eaf %.xml,$(DATASET)),$(call quoted,$(DATASET)),$(if $(ANNOTATIONS),$(call quoted,$(ANNOTATIONS))) --card $(DATASET)) $(if $(RECIPE),--recipe $(RECIPE)) $(if $(DATA),--data $(call quoted,$(DATA))) $(foreach p,$(PROTOCOL),--protocol $(p))
 
 predict: $(VENV)/installed ## the actions of your own VIDEO= (file or folder) by a RUN= (record or checkpoint) made with KEEP=1; WEIGHTS= DEVICE= OUT= FORMAT= FPS= READER= MP4=
 	$(BIN)/python -m bench.predict $(call quoted,$(VIDEO)) --run $(call quoted,$(RUN)) --device $(DEVICE) $(if $(WEIGHTS),--weights $(call quoted,$(WEIGHTS))) $(if $(OUT),--out $(call quoted,$(OUT))) $(if $(FORMAT),--format $(FORMAT)) $(if $(FPS),--fps $(FPS)) $(if $(READER),--reader $(READER)) $(if $(MP4),--mp4)
 
-plan: $(VENV)/installed ## predict the peak memory of every strategy, without a GPU; MODEL= FRAMES= SIZE= GPU= PROTOCOL= PROCESSES= SHARDED=
-	$(BIN)/python -m bench.plan --model $(MODEL) --strategy $(STRATEGIES) $(if $(FRAMES),--frames $(FRAMES)) $(if $(SIZE),--size $(SIZE)) $(if $(GPU),--gpu $(GPU)) $(foreach p,$(PROTOCOL),--protocol $(p)) $(SEVERAL)
+plan: $(VENV)/installed ## predict the peak memory of every strategy, without a GPU; MODEL= RECIPE= FRAMES= SIZE= GPU= PROTOCOL= PROCESSES= SHARDED=
+	$(BIN)/python -m bench.plan --model $(MODEL) --strategy $(STRATEGIES) $(if $(RECIPE),--recipe $(RECIPE)) $(if $(FRAMES),--frames $(FRAMES)) $(if $(SIZE),--size $(SIZE)) $(if $(GPU),--gpu $(GPU)) $(foreach p,$(PROTOCOL),--protocol $(p)) $(SEVERAL)
 
 report: $(VENV)/installed ## rebuild tables and figures from the records in RESULTS
 	$(BIN)/python -m bench.report --results $(call quoted,$(RESULTS))

@@ -31,6 +31,9 @@ def parser() -> argparse.ArgumentParser:
     add("annotations", type=Path, nargs="?", help="annotations in any known format (default: in --data)")
     add("--data", type=Path, help="folder with the videos, at any depth")
     add("--card", help="the known data set to compare with, such as thumos14:211")
+    add("--recipe", metavar="NAME", help="print a recipe, as adatad or thumos14:adatad, and what it trains")
+    add("--model", default="", help="with --recipe: hours of this backbone's runs only")
+    add("--results", type=Path, help="with --recipe: records of measured seconds (default: as shipped)")
     add(
         "--protocol",
         action="append",
@@ -58,6 +61,15 @@ def parser() -> argparse.ArgumentParser:
 
 def lines(report: Mapping[str, Any]) -> list[str]:
     """Return the report as lines of text."""
+    text = _examined_lines(report) if "subsets" in report else []
+    if "recipe" in report:
+        from bench.report.recipes import recipe_lines
+
+        text += recipe_lines(report["recipe"])
+    return text
+
+
+def _examined_lines(report: Mapping[str, Any]) -> list[str]:
     text = []
     for subset, numbers in report["subsets"].items():
         text.append(
@@ -138,6 +150,26 @@ def subsets_of(card: str, changes: Mapping[str, str]) -> tuple[str, str]:
     return protocol.training_subset, protocol.evaluation_subset
 
 
+def recipe_of(options: argparse.Namespace, examined: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the report of the recipe: of the ``examined`` annotations, or of the card's number of videos."""
+    from bench.io import PROJECT_ROOT
+    from bench.records.record import read_folder
+    from bench.report.recipes import TrainingVideos, recipe_report
+    from datasets.cards.cards import read_card, split_name
+    from datasets.recipes.recipes import named_recipe
+
+    recipe = named_recipe(options.recipe, options.card or "")
+    name = (examined["card"] or "") if examined else options.card or split_name(recipe.name)[0]
+    training = subsets_of(name, pairs(options.protocol, "--protocol"))[0]
+    if examined is None:
+        videos = TrainingVideos(read_card(name).variant(split_name(name)[1]).videos.get(training))
+    else:
+        found = examined["subsets"].get(training, {})
+        videos = TrainingVideos(found.get("videos"), found.get("total_seconds"))
+    records = read_folder((options.results or PROJECT_ROOT / "results") / "records").records
+    return recipe_report(recipe, videos, records, options.model)
+
+
 def converted(options: argparse.Namespace) -> list[str]:
     """Convert the annotations if asked to, so that the result is examined; return lines for the user."""
     if options.convert is None:
@@ -168,7 +200,14 @@ def _main(options: argparse.Namespace) -> int:
 
     for line in converted(options):
         print(printable(line), file=sys.stderr if options.json == "-" else sys.stdout)
-    report = examine(options, lambda card: subsets_of(card, pairs(options.protocol, "--protocol")))
+    report: dict[str, Any]
+    examined = (options.annotations, options.data, options.plot, options.write_missing)
+    if options.recipe and not any(examined):
+        report = {"recipe": recipe_of(options, None)}
+    else:
+        report = examine(options, lambda card: subsets_of(card, pairs(options.protocol, "--protocol")))
+        if options.recipe:
+            report["recipe"] = recipe_of(options, report)
     content = json.dumps(report, indent=1, allow_nan=False).encode() + b"\n"
     if options.json and options.json != "-":
         write_output("--json", Path(options.json), content)
@@ -177,7 +216,7 @@ def _main(options: argparse.Namespace) -> int:
     if options.plot:
         write_output("--plot", options.plot, draw(report, options.plot))
     print(content.decode() if options.json == "-" else "\n".join(map(printable, lines(report))))
-    levels = {finding["level"] for finding in report["findings"]}
+    levels = {finding["level"] for finding in report.get("findings", ())}
     return 2 if "error" in levels else 1 if "warning" in levels else 0
 
 

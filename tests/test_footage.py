@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.config.arguments import pairs
+from bench.config.overrides import override
+from bench.config.presets import default_protocol
 from bench.detection.evaluation import evaluate
 from bench.detection.submission import read_ground_truth, read_submission
 from bench.records.paths import detections_path
@@ -44,6 +47,17 @@ def test_every_strategy_is_reported_under_one_protocol():
     for size in (64, 128):
         digests = {r["protocol"]["digest"] for r in RECORDS if r["protocol"]["image_size"] == size}
         assert len(digests) == 1
+
+
+def test_the_commands_of_the_page_give_the_protocols_of_the_records():
+    page = (RESULTS.parents[1] / "docs" / "footage.md").read_text(encoding="utf-8")
+    commands = re.findall(r"--protocol \\\n +(\S+)", page)
+    assert len(commands) == 2
+    digests = {
+        override(default_protocol("i3d", "cpu"), pairs([command], "--protocol")).digest()
+        for command in commands
+    }
+    assert digests == {record["protocol"]["digest"] for record in RECORDS}
 
 
 def test_records_are_clean_and_name_no_place():

@@ -16,12 +16,27 @@ from bench.io.errors import InputError
 NESTED = ("head", "nms", "lean")
 
 
+def layered(*layers: Mapping[str, str]) -> dict[str, str]:
+    """Return protocol fields in text merged in order, later ones first.
+
+    ``steps`` without ``epochs`` in a layer replaces an earlier layer's epochs, and the reverse.
+    """
+    merged: dict[str, str] = {}
+    for layer in layers:
+        merged |= layer
+        if "epochs" in layer and "steps" not in layer and layer["epochs"].lower() != "none":
+            merged["steps"] = "0"
+        if "steps" in layer and "epochs" not in layer and layer["steps"] != "0":
+            merged["epochs"] = "none"
+    return merged
+
+
 def override(protocol: Protocol, changes: Mapping[str, str]) -> Protocol:
     """Return the protocol with fields set from text; nested names are like ``head.levels``.
 
-    Raises InputError that lists the known fields.
+    ``steps`` and ``epochs`` replace each other (``layered``). Raises InputError that lists the known fields.
     """
-    for key, text in changes.items():
+    for key, text in layered(changes).items():
         owner, _, name = key.rpartition(".")
         target: Any = getattr(protocol, owner, None) if owner else protocol
         known = (

@@ -222,6 +222,17 @@ class Protocol:
     crop_ratio: tuple[float, ...] = ()
     """Shortest and longest part of a video that a training window shows where it covers it; empty: all."""
 
+    def steps_per_epoch(self, videos: int) -> int:
+        """Return the steps of one pass over so many training videos, without an incomplete batch."""
+        return max(1, videos // self.batch_size)
+
+    def with_steps(self, videos: int) -> Protocol:
+        """Return the protocol with ``steps`` for so many training videos, if they follow from ``epochs``."""
+        if self.steps or self.epochs is None:
+            return self
+        steps = max(2, round(self.epochs * self.steps_per_epoch(videos)))
+        return dataclasses.replace(self, steps=steps)
+
     def digest(self) -> str:
         """Return the SHA-256 of all fields (``digest_of``)."""
         return digest_of(dataclasses.asdict(self))

@@ -93,7 +93,7 @@ class TrainingSampler:
 
     @property
     def steps_per_epoch(self) -> int:
-        return max(1, len(self.store.videos) // self.protocol.batch_size)
+        return self.protocol.steps_per_epoch(len(self.store.videos))
 
     def windows(self, step: int) -> list[Window]:
         """Return the batch of step ``step``. Every epoch contains every video once, in a new order."""

@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
         help="also print what fits a card of this size: the most frames, and the largest frame size",
     )
     add("--set", action="append", default=[], metavar="STRATEGY.FIELD=VALUE", help="as in bench.run")
+    add("--recipe", metavar="NAME", help="a recipe's protocol and factors, as thumos14:adatad")
     add("--protocol", action="append", default=[], metavar="FIELD=VALUE", help="as in bench.run")
     add("--json", metavar="FILE", help="write the rows as JSON; '-' is standard output, which then holds it")
     add("--processes", type=whole(1, 1024), default=1, help="processes that share a batch (default: 1)")

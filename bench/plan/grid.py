@@ -44,17 +44,19 @@ def model_requests(
     import torch
 
     from bench.config.arguments import check_division, check_processes, pairs
-    from bench.config.overrides import override
+    from bench.config.overrides import layered, override
     from bench.config.presets import default_protocol
     from bench.models import build_backbone
+    from datasets.recipes.recipes import named_recipe
     from strategies import build_strategy, settings_of, strategy_names
 
     names = strategy_names(options.strategy, "--strategy")
-    changes = pairs(options.protocol, "--protocol")
+    recipe = named_recipe(options.recipe) if options.recipe else None
+    changes = layered(recipe.changes(options.device) if recipe else {}, pairs(options.protocol, "--protocol"))
     if frames is not None:
-        own = override(default_protocol(model, options.device), changes).clip_frames
+        clip_frames = override(default_protocol(model, options.device), changes).clip_frames
         with torch.device("meta"):
-            clip = build_backbone(model, clip_frames=own).geometry.clip_frames
+            clip = build_backbone(model, clip_frames=clip_frames).geometry.clip_frames
         if frames < clip or frames % clip:
             raise InputError(f"--frames: got {frames}, allowed are multiples of {clip} for {model}")
         changes["window_clips"] = str(frames // clip)
@@ -63,7 +65,10 @@ def model_requests(
     protocol = override(default_protocol(model, options.device), changes)
     check_processes(options.processes, options.sharded)
     check_division(protocol, options.processes, options.sharded)
-    settings = settings_of(options.set, names)
+    settings = {
+        name: {**(recipe.settings(name, model) if recipe else {}), **own}
+        for name, own in settings_of(options.set, names).items()
+    }
     return [
         ForecastRequest(
             model,

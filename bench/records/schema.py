@@ -72,6 +72,14 @@ class Protocol(Struct):
     classifier_top: Positive | UnsetType = UNSET
 
 
+class Recipe(Struct):
+    """The recipe: its name, the protocol fields that were changed, and the strategy's fields from it."""
+
+    name: Name
+    changed: Annotated[list[Name], LIST] = msgspec.field(default_factory=list)
+    settings: Annotated[dict[str, Any], TABLE] = msgspec.field(default_factory=dict)
+
+
 class Weights(Struct):
     """The pre-trained weights; random weights have no digest."""
 
@@ -123,6 +131,7 @@ class Started(Struct):
     environment: Environment
     parallel: Parallel | UnsetType = UNSET
     forecast: Forecast | None = None
+    recipe: Recipe | None = None
 
 
 class Fidelity(Struct):

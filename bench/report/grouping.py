@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from bench.config.digest import DEFAULTS_OF_NEW_FIELDS
+from bench.config.presets import default_protocol
 from bench.io.text import MAX_NAME_LENGTH, printable
 from bench.records.record import Record
 
@@ -75,6 +77,10 @@ class Comparison:
     """Training steps of each run, if recorded."""
     pictures: str = ""
     """Digest that distinguishes comparisons that differ only in the decoded frames; else empty."""
+    recipe: str = ""
+    """The recipe of the protocol, with the fields that were changed; empty without one."""
+    older: bool = False
+    """Whether the protocol is of a version whose defaults were others (``_older``)."""
 
     @property
     def slug(self) -> str:
@@ -88,8 +94,10 @@ class Comparison:
         parts = (f"{self.dataset} ({self.variant})", self.model, f"weights {self.weights}")
         classifier = (f"classes by {self.classifier}",) if self.classifier else ()
         pictures = (f"pictures {self.pictures}",) if self.pictures else ()
+        recipe = (f"recipe {self.recipe}",) if self.recipe else ()
         steps = (f"{self.steps} steps",) if self.steps else ()
-        return ", ".join((*parts, *pictures, *classifier, *steps, f"protocol {self.digest[:8]}"))
+        protocol = f"{'older protocol' if self.older else 'protocol'} {self.digest[:8]}"
+        return ", ".join((*parts, *pictures, *classifier, *recipe, *steps, protocol))
 
 
 def _key(record: Record) -> tuple[str, ...]:
@@ -112,6 +120,29 @@ def _classifier(record: Record) -> str:
     return f"{name} (top {protocol['classifier_top']})" if name else ""
 
 
+def _recipe(records: Sequence[Record]) -> str:
+    """Return the recipes of records with one protocol, each with its changed fields."""
+    found: dict[str, None] = {}
+    for record in records:
+        if recipe := record.get("recipe"):
+            changed = ", ".join(recipe.get("changed", ()))
+            found[f"{recipe['name']} with own {changed}" if changed else recipe["name"]] = None
+    return " or ".join(found)
+
+
+def _older(record: Record) -> bool:
+    """Return whether a record lacks protocol fields whose default for its model is no longer the former one.
+
+    It is then of an earlier version, and a run today has another protocol.
+    """
+    default = default_protocol(str(record["model"]))
+    return any(
+        name not in record["protocol"] and getattr(default, name) != value
+        for name, value in DEFAULTS_OF_NEW_FIELDS.items()
+        if "." not in name
+    )
+
+
 def comparisons(records: Sequence[Record]) -> list[Comparison]:
     """Return the comparisons, sorted by name; each record is in exactly one."""
     groups: dict[tuple[str, ...], list[Record]] = {}
@@ -127,6 +158,8 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
                     classifier=_classifier(members[0]),
                     steps=members[0]["protocol"].get("steps"),
                     pictures=pictures if len(members) < len(alike) else "",
+                    recipe=_recipe(members),
+                    older=any(map(_older, members)),
                 )
                 mark = hashlib.sha256(json.dumps([*key, pictures, device]).encode()).hexdigest()[:6]
                 found.append((item, mark))
@@ -159,9 +192,11 @@ def _rows(records: Sequence[Record]) -> tuple[Row, ...]:
     for settings, members in zip(strategies, by_settings.values(), strict=True):
         alike = [other for other in strategies if other["name"] == settings["name"]]
         label = settings["name"]
-        told = [
-            f"{key}={settings[key]}" for key in differing_fields(alike) if not _usual(key, settings, alike)
-        ]
+        names = [key for key in differing_fields(alike) if not _usual(key, settings, alike)]
+        # Factors of a recipe differ from the strategy's own.
+        of_recipe = (members[0].get("recipe") or {}).get("settings", ())
+        names += [key for key in of_recipe if key not in names]
+        told = [f"{key}={settings[key]}" for key in names]
         told += [f"{steps} steps" for steps in sorted(set(map(_longer_training, members)) - {0})]
         if told:
             label += f" ({', '.join(told)})"

@@ -14,6 +14,7 @@ from bench.config.arguments import device_of
 from bench.io.errors import InputError
 from bench.io.exit_code import RUNS_KEPT, run_command
 from bench.run.options import parser, specifications
+from datasets.recipes.recipes import chosen_recipe
 
 
 def plan_instead(options: argparse.Namespace) -> int | None:
@@ -38,6 +39,8 @@ def plan_instead(options: argparse.Namespace) -> int | None:
     words += [word for text in options.protocol for word in ("--protocol", text)]
     words += [word for text in options.set for word in ("--set", text)]
     words += ["--classes", "1"] if options.classifier else []
+    recipe = chosen_recipe(options.recipe, options.dataset, options.model)
+    words += ["--recipe", recipe.name] if recipe else []
     code = plan(plan_parser().parse_args(words))
     print(
         f"bench.run: nothing was trained: {options.model} needs a GPU and this machine has none; "

@@ -31,8 +31,8 @@ def forecast_request(run: ResolvedRun) -> ForecastRequest:
     return ForecastRequest(
         spec.model,
         spec.strategy,
-        spec.strategy_settings,
-        spec.protocol_changes,
+        spec.settings(),
+        spec.changes(),
         torch.device(spec.device).type,
         workspace,
         1 if protocol.classifier else len(dataset.classes),

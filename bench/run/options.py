@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from bench.run.specification import ResolvedRun, RunSpecification
 
 DEFAULT_RESULTS = Path("results") / "local"
+RECIPE_HELP = (
+    "settings of training, such as adatad, or thumos14:adatad for any data "
+    "(default: the data set's first for the model; none: the model's default protocol)"
+)
 DESCRIPTION = """Compare strategies on one backbone and one data set: a run for every strategy and seed, each
 in its own process, with a record of each, and tables. Runs that have a record are not repeated."""
 
@@ -39,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--dataset", default="miniature", help="a known name such as thumos14:211, or the path of annotations"
     )
+    add("--recipe", metavar="NAME", help=RECIPE_HELP)
     add("--annotations", type=Path, help="a known data set's annotations, where they are not in --data")
     add("--data", type=Path, help="folder with the data set's videos")
     add("--weights", help="checkpoint path, 'random', or 'source' (vit-t as shipped; its default)")
@@ -206,6 +211,7 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
             checkpoint_seconds=options.checkpoint_seconds,
             processes=options.processes,
             sharded=options.sharded,
+            recipe=options.recipe,
         )
         for seed in seeds_of(options.seeds)
         for name in names

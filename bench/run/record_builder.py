@@ -7,13 +7,14 @@ import gzip
 import hashlib
 import json
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.io.writing import write_atomically
 from bench.records.record import Record
 from bench.records.schema import SCHEMA
-from bench.run.specification import ResolvedRun
+from bench.run.specification import ResolvedRun, with_steps
 from datasets.annotations.dataset import Dataset
 from strategies.base import settings
 
@@ -47,6 +48,7 @@ def empty_record(run: ResolvedRun) -> Record:
             "instances": {name: sum(len(v.instances) for v in videos) for name, videos in subsets.items()},
         },
         "protocol": {**dataclasses.asdict(protocol), "digest": protocol.digest()},
+        "recipe": recipe_entry(run),
         "seed": spec.seed,
         "parallel": {"processes": spec.processes, "sharded": spec.sharded},
         "metrics": None,
@@ -62,6 +64,28 @@ def empty_record(run: ResolvedRun) -> Record:
             "licence": None,
         },
         "environment": {},
+    }
+
+
+def recipe_entry(run: ResolvedRun) -> dict[str, Any] | None:
+    """Return the record's field ``recipe``: its name, the protocol fields changed, and its factors.
+
+    None without a recipe.
+    """
+    spec, recipe = run.spec, run.spec.find_recipe()
+    if recipe is None:
+        return None
+    # A classifier is no change: a recipe has its own values for it.
+    kept = {name: text for name, text in spec.protocol_changes.items() if name == "classifier"}
+    plain = with_steps(dataclasses.replace(spec, protocol_changes=kept).protocol(), run.dataset)
+    changed = [
+        name for name in spec.protocol_changes if attrgetter(name)(run.protocol) != attrgetter(name)(plain)
+    ]
+    own = recipe.settings(spec.strategy, spec.model)
+    return {
+        "name": recipe.name,
+        "changed": sorted(changed),
+        "settings": {name: getattr(run.strategy, name) for name in own if name not in spec.strategy_settings},
     }
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from bench.config.overrides import override
+from bench.config.overrides import layered, override
 from bench.config.presets import default_protocol
 from bench.config.protocol import Protocol
 from bench.detection.external_classifier import ClassScores, read_class_scores
@@ -16,6 +16,8 @@ from bench.models import SOURCE_WEIGHTS
 from bench.records.identity import RunIdentity
 from datasets import card_protocol, load_dataset
 from datasets.annotations.dataset import Dataset
+from datasets.cards.cards import fields_without_recipe
+from datasets.recipes.recipes import Recipe, chosen_recipe
 from strategies import build_strategy
 from strategies.base import Strategy, settings
 
@@ -58,14 +60,37 @@ class RunSpecification:
     """Number of processes that every batch is split over, each with its own device."""
     sharded: bool = False
     """Shard the trainable blocks and their optimizer state over the processes."""
+    recipe: str | None = None
+    """Name of the recipe; None for the data set's default, ``none`` for no recipe."""
+
+    def find_recipe(self) -> Recipe | None:
+        """Return the recipe; raise InputError for an unknown name."""
+        return chosen_recipe(self.recipe, self.dataset, self.model)
+
+    def changes(self) -> dict[str, str]:
+        """Return the fields in which the protocol differs from the model's default, as text.
+
+        Those of the recipe, replaced by the card's subsets and tIoUs, replaced by ``protocol_changes``.
+        """
+        recipe, classified = self.find_recipe(), "classifier" in self.protocol_changes
+        fields = (
+            recipe.changes(self.device, classifier=classified)
+            if recipe
+            else fields_without_recipe(self.dataset)
+        )
+        return layered(fields, card_protocol(self.dataset), self.protocol_changes)
 
     def protocol(self) -> Protocol:
-        """Return the protocol: model defaults, then the data set's subsets and tIoUs, then the changes."""
-        changes = {**card_protocol(self.dataset), **self.protocol_changes}
-        return override(default_protocol(self.model, self.device), changes)
+        """Return the protocol; ``steps`` is 0 if it follows from the data set's number of videos."""
+        return override(default_protocol(self.model, self.device), self.changes())
+
+    def settings(self) -> dict[str, str]:
+        """Return the strategy's fields as text: those of the recipe, replaced by ``strategy_settings``."""
+        recipe = self.find_recipe()
+        return {**(recipe.settings(self.strategy, self.model) if recipe else {}), **self.strategy_settings}
 
     def build_strategy(self) -> Strategy:
-        return build_strategy(self.strategy, self.strategy_settings)
+        return build_strategy(self.strategy, self.settings())
 
     def load_dataset(self, progress: Callable[[int, int], None] | None = None) -> Dataset:
         """Return the data set; the miniature is generated if missing, and reports to ``progress``."""
@@ -94,6 +119,7 @@ class ResolvedRun:
     spec: RunSpecification
     dataset: Dataset
     protocol: Protocol
+    """The protocol, with ``steps`` for the data set's training videos."""
     strategy: Strategy
     weights: Path | None
     """The checkpoint of the backbone; None for random weights."""
@@ -138,6 +164,11 @@ class ResolvedRun:
         return scores
 
 
+def with_steps(protocol: Protocol, dataset: Dataset) -> Protocol:
+    """Return the protocol with ``steps`` for the data set's training videos."""
+    return protocol.with_steps(sum(video.subset == protocol.training_subset for video in dataset.videos))
+
+
 def resolve_runs(specs: Iterable[RunSpecification], dataset: Dataset) -> list[ResolvedRun]:
     """Return the runs of ``specs`` on ``dataset``; every weights file is hashed once.
 
@@ -161,7 +192,7 @@ def resolve_run(spec: RunSpecification, dataset: Dataset) -> ResolvedRun:
 def _resolved(
     spec: RunSpecification, dataset: Dataset, weights: Path | None, weights_sha256: str | None
 ) -> ResolvedRun:
-    protocol, strategy = spec.protocol(), spec.build_strategy()
+    protocol, strategy = with_steps(spec.protocol(), dataset), spec.build_strategy()
     identity = RunIdentity(
         model=spec.model,
         weights_sha256=weights_sha256,

@@ -74,7 +74,8 @@ def train(
         meters = StageMeters(trainer, stage, setup, history)
         meters.find_busiest(first, end)
         for number in range(len(losses), end):
-            setup.optimizer.set_factor(schedule(number - first, end - first, protocol.warmup))
+            factor = schedule(number - first, end - first, protocol.warmup, protocol.schedule_length)
+            setup.optimizer.set_factor(factor)
             fidelity = stage.fidelity_at(number - first, sampler.steps_per_epoch)
             if not changes or changes[-1][1:] != (stage.name, fidelity):
                 changes.append((number, stage.name, fidelity))

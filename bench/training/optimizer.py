@@ -160,12 +160,16 @@ def make_optimizer(
     return StageOptimizer(groups, protocol, fused=fused, world=world, spread=spread)
 
 
-def schedule(step: int, steps: int, warmup: float) -> float:
-    """Return the factor of the learning rate: linear warmup, then cosine decay to zero."""
+def schedule(step: int, steps: int, warmup: float, length: float = 1.0) -> float:
+    """Return the factor of the learning rate: linear warmup, then cosine decay to zero.
+
+    ``warmup`` is a fraction of ``steps``. The decay ends at ``length`` times ``steps``: with more than 1,
+    training stops before the factor is zero.
+    """
     rising = max(1, round(steps * warmup))
     if step < rising:
         return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, round(steps * length) - rising)))
 
 
 class AveragedWeights:

@@ -66,8 +66,8 @@ class Card:
     unannotated: dict[str, str] = field(default_factory=dict)
     """Videos without an instance, which files omit, with their subsets."""
     notes: tuple[str, ...] = ()
-    protocol: dict[str, str] = field(default_factory=dict)
-    """Further protocol fields for the data set, as text, unless the user sets them."""
+    without_recipe: dict[str, str] = field(default_factory=dict)
+    """Protocol fields of runs without a recipe, as text."""
     default_variant: str = ""
     variants: tuple[Variant, ...] = ()
 
@@ -119,21 +119,29 @@ def read_card(name: str) -> Card:
 
 
 def card_protocol(name: str) -> dict[str, str]:
-    """Return the protocol fields that a data set's card sets, as text: subsets, tIoU grid and others.
+    """Return the protocol fields that a data set's card sets, as text: its subsets and tIoU grid.
 
     Empty for the miniature, whose card equals the protocol's defaults, and for annotation files.
     """
-    if is_annotation_path(name) or split_name(name)[0] == "miniature":
+    if (card := _card_of(name)) is None:
         return {}
-    if split_name(name)[0] not in known_datasets():
-        return {}
-    card = read_card(name)
     return {
         "training_subset": card.subsets["train"],
         "evaluation_subset": card.subsets["test"],
         "tiou": "+".join(f"{tiou:g}" for tiou in card.tiou),
-        **card.protocol,
     }
+
+
+def fields_without_recipe(name: str) -> dict[str, str]:
+    """Return the protocol fields, as text, that a data set's card sets in runs without a recipe."""
+    card = _card_of(name)
+    return dict(card.without_recipe) if card else {}
+
+
+def _card_of(name: str) -> Card | None:
+    """Return the card of a known data set but the miniature; None for annotation files."""
+    known = not is_annotation_path(name) and split_name(name)[0] in known_datasets()
+    return read_card(name) if known and split_name(name)[0] != "miniature" else None
 
 
 def _variant(name: str, fields: dict[str, Any]) -> Variant:

@@ -204,6 +204,7 @@ def statistics(videos: Sequence[Video], subset: str) -> dict[str, Any]:
         "instances": len(lengths),
         "classes": dict(sorted(Counter(i.label for video in chosen for i in video.instances).items())),
         "video_seconds": quantiles(durations),
+        "total_seconds": round(sum(durations), 3),
         "instance_seconds": quantiles(lengths),
     }
 

@@ -297,3 +297,37 @@ def test_the_proposal_is_a_protocol(tmp_path):
 def test_help_is_quick_and_loads_no_torch():
     code = "import bench.doctor, sys; assert not {'torch', 'av', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_a_recipe_without_annotations_is_printed_with_the_card_s_numbers(tmp_path, capsys):
+    assert main(["--recipe", "thumos14:adatad", "--results", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("recipe thumos14:adatad: AdaTAD: 768 frames at stride 4")
+    assert "  60 epochs of a schedule of 100, warmup 5; the source trains 60" in lines
+    assert "  200 videos: 100 steps per epoch, 6000 steps" in lines
+    assert "  hours: no record has measured seconds per step of this recipe" in lines
+    assert "differs from the source:" in lines
+    assert any("optimizer.backbone.lr = 1e-5" in line for line in lines)
+    assert main(["--recipe", "adatad", "--card", "hacs", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["recipe"]["steps"] is None  # the card has no numbers
+
+
+def test_a_recipe_with_annotations_has_their_numbers(tmp_path, capsys):
+    path = saved(
+        tmp_path, {"a": entry((1, 2, "run"), duration=30.0), "b": entry((1, 5, "run"), duration=50.0)}
+    )
+    _, report, _ = examined(capsys, path, "--recipe", "activitynet13:adatad")
+    recipe = report["recipe"]
+    assert (recipe["videos"], recipe["steps_per_epoch"], recipe["steps"]) == (2, 1, 15)
+    assert recipe["seconds_of_video"] == 15 * 16 * 40
+    _, report, _ = examined(
+        capsys, path, "--recipe", "thumos14:adatad", "--protocol", "training_subset=absent"
+    )
+    assert report["recipe"]["steps"] is None
+
+
+def test_an_unknown_recipe_is_one_line_that_lists_the_known_ones(capsys):
+    assert main(["--recipe", "adatta", "--card", "thumos14"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "got 'adatta', known are activitynet13:actionformer-features, activitynet13:adatad" in error

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from bench.config.overrides import override
+from bench.config.overrides import layered, override
 from bench.config.presets import MINIATURE, STANDARD, default_protocol
 from bench.config.protocol import HeadSize
 from bench.io.errors import InputError
@@ -36,6 +36,38 @@ def test_defaults_by_model():
     assert default_protocol("vit-t") is MINIATURE
     assert default_protocol("vit-g") is STANDARD
     assert default_protocol("vit-g", "cpu") == dataclasses.replace(STANDARD, precision="float32")
+
+
+def test_the_standard_protocol_has_the_times_of_adatad():
+    assert 48 * 16 / STANDARD.frames_per_second == 102.4
+    assert (STANDARD.epochs, STANDARD.steps, STANDARD.truncation) == (60, 0, 0.75)
+    assert STANDARD.epochs * STANDARD.schedule_length == pytest.approx(100)
+    assert STANDARD.epochs * STANDARD.warmup == pytest.approx(5)
+    assert (STANDARD.window_clips, STANDARD.image_size, STANDARD.batch_size) == (48, 224, 1)
+
+
+@pytest.mark.parametrize(
+    ("videos", "batch", "epochs", "expected"),
+    [(200, 2, 60.0, 6000), (201, 2, 60.0, 6000), (9649, 16, 15.0, 9045), (1, 2, 5.0, 5), (10, 2, 0.1, 2)],
+)
+def test_steps_follow_from_epochs(videos, batch, epochs, expected):
+    protocol = dataclasses.replace(STANDARD, batch_size=batch, epochs=epochs)
+    assert protocol.with_steps(videos).steps == expected
+    assert dataclasses.replace(protocol, steps=7).with_steps(videos).steps == 7
+    assert MINIATURE.with_steps(videos) is MINIATURE
+
+
+def test_the_last_layer_decides_between_steps_and_epochs():
+    recipe = {"steps": "0", "epochs": "60", "batch_size": "2"}
+    assert layered(recipe, {}) == recipe
+    assert layered(recipe, {"steps": "9"}) == {"steps": "9", "epochs": "none", "batch_size": "2"}
+    assert layered(recipe, {"steps": "9"}, {"epochs": "3"})["steps"] == "0"
+    found = override(STANDARD, {"steps": "9"})
+    assert (found.steps, found.epochs) == (9, None)
+    found = override(MINIATURE, {"epochs": "9"})
+    assert (found.steps, found.epochs) == (0, 9)
+    with pytest.raises(InputError, match="'steps' is 0, allowed is 2 to 100000000, or 0 with epochs"):
+        override(MINIATURE, {"steps": "0"})
 
 
 def test_override_sets_typed_fields():
@@ -79,3 +111,44 @@ def test_the_head_takes_windows_that_its_pyramid_does_not_divide():
     outputs = head(torch.zeros(1, 4, 48), torch.ones(1, 48, dtype=torch.bool))
     assert [level[0].shape[1] for level in outputs] == [64, 32, 16, 8, 4, 2]
     assert [int(level[2].sum()) for level in outputs] == [48, 24, 12, 6, 3, 2]
+
+
+def test_the_head_has_the_protocol_s_layers_windows_and_losses():
+    size = HeadSize(
+        n_mha_win_size=(7, 5, -1),
+        embd_layers=3,
+        stem_layers=0,
+        levels=3,
+        use_abs_pe=True,
+        input_dropout=0.5,
+        label_smoothing=0.1,
+        loss_weight=2.0,
+        pre_nms_topk=12,
+        duration_thresh=0.25,
+        **dict.fromkeys(("embd_dim", "head_dim", "fpn_dim"), 16),
+    )
+    config = build_head(input_dim=8, num_classes=2, **size.keywords(32)).config
+    assert config.windows == (7, 5, -1)
+    assert config.backbone_arch == (3, 0, 2)
+    assert config.use_abs_pe
+    train, test = config.train_cfg, config.test_cfg
+    assert (train.input_dropout, train.label_smoothing, train.loss_weight) == (0.5, 0.1, 2.0)
+    assert (test.pre_nms_topk, test.duration_thresh) == (12, 0.25)
+
+
+def test_input_dropout_drops_whole_channels_in_training_only():
+    """Whole channels of a window are zero or doubled, as torch's Dropout1d does (OpenTAD's input_pdrop)."""
+    size = dataclasses.replace(HeadSize(), levels=2, input_dropout=0.5)
+    head = build_head(input_dim=64, num_classes=2, **size.keywords(8))
+    seen = []
+    first = next(module for module in head.modules() if isinstance(module, torch.nn.Conv1d))
+    first.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    features, mask = torch.rand(2, 64, 8) + 1, torch.ones(2, 8, dtype=torch.bool)
+    for training in (True, False):
+        head.train(training)(features, mask)
+    dropped = (seen[0] == 0).all(dim=2)
+    assert 0.2 < dropped.float().mean() < 0.8
+    assert not torch.equal(dropped[0], dropped[1])
+    kept = (seen[0] / features)[~dropped]
+    torch.testing.assert_close(kept, torch.full_like(kept, 2.0))
+    assert torch.equal(seen[1], features)

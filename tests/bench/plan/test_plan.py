@@ -12,8 +12,9 @@ from conftest import TINY, bench_command, records_of, run_bench
 from bench.measure.__main__ import main as measure
 from bench.memory.constants import needed_bytes
 from bench.plan.__main__ import main, table
+from bench.plan.__main__ import parser as plan_parser
 from bench.plan.fits import largest_fitting, max_fitting
-from bench.plan.grid import modes
+from bench.plan.grid import forecast_requests, modes
 from bench.plan.pool import forecast_pool
 from bench.plan.request import ForecastRequest, run_forecast
 from bench.run.__main__ import main as bench
@@ -83,6 +84,7 @@ def test_the_table_says_what_fits(rows):
         (("--model", "vit-t", "--frames", "100"), "allowed are multiples of 16"),
         (("--model", "vit-t", "--size", "abc"), "--size: got 'abc'"),
         (("--model", "vit-t", "--strategy", "x"), "--strategy: unknown 'x'"),
+        (("--model", "vit-s", "--recipe", "adatad"), "--recipe: got 'adatad', known are activitynet13:"),
         (("--model", "vit-t", "--backward", "x"), "--backward: got 'x'"),
         (("--gpu", "0"), "--gpu: got 0"),
         (("--workers", "0"), "--workers: got 0"),
@@ -143,6 +145,18 @@ def test_the_largest_window_of_a_real_strategy_fits_and_a_larger_one_does_not():
 def test_only_modes_that_differ_are_forecast(strategy, expected):
     assert modes("vit-t", build_strategy(strategy), "all", "plain") == expected
     assert modes("vit-t", build_strategy(strategy), "streamed", "plain") == ("streamed",)
+
+
+def test_a_recipe_sets_the_protocol_and_the_factors_of_a_forecast():
+    words = ["--model", "vit-s", "--recipe", "thumos14:adatad", "--strategy", "losa,full-finetune"]
+    words += ["--set", "losa.heads=2", "--protocol", "window_clips=24", "--batch", "1", "--backward", "plain"]
+    losa, full = forecast_requests(plan_parser().parse_args(words))
+    assert losa.settings == {"adapter_lr": "2", "heads": "2"}
+    assert full.settings == {"backbone_lr": "0.1"}
+    changed = {"image_size": "160", "window_clips": "24", "batch_size": "1", "backward": "plain"}
+    assert losa.protocol.items() >= (changed | {"steps": "0", "epochs": "60"}).items()
+    [own] = forecast_requests(plan_parser().parse_args([*words[:4], "--strategy", "head-only"]))
+    assert own.protocol["backward"] == "checkpointed"
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ def test_host_memory_counts_frames_and_encodings(caches, gib, monkeypatch):
     spec = SimpleNamespace(
         model="vit-t", device="cpu", processes=1, frame_cache=frames, encoding_cache=encodings
     )
-    protocol = SimpleNamespace(window_clips=1, image_size=1, batch_size=1)
+    protocol = SimpleNamespace(window_clips=1, image_size=1, batch_size=1, clip_frames=None)
     row = {"predicted_peak_bytes": GIBIBYTE, "inference": {"predicted_peak_bytes": 2 * GIBIBYTE}}
     run = SimpleNamespace(spec=spec, protocol=protocol, weights=None)
     assert resources.host_bytes(run, row, 0) == pytest.approx(gib * GIBIBYTE)
