@@ -25,6 +25,7 @@ TRIALS: dict[str, tuple[dict[str, str], ...]] = {
     "head-only": ({"lr": "1"}, {"lr": "2"}),
     "full-finetune": ({"backbone_lr": "0.5"}, {"backbone_lr": "1"}),
     "lofi": ({"backbone_lr": "0.5"}, {"backbone_lr": "1"}),
+    "lofi-added": ({"backbone_lr": "0.5"}, {"backbone_lr": "1"}),
     "losa": ({"adapter_lr": "1"}, {"adapter_lr": "2"}),
     "capacity-control": ({"adapter_lr": "1"}, {"adapter_lr": "2"}),
 }

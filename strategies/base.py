@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Fidelity:
     """The resolution of a step's input (LoFi, section 3: full fidelity is L x H x W)."""
 
     temporal: float = 1.0
-    """Fraction of the snippets (groups of frames of one feature step) that are kept."""
+    """Fraction of the snippets (frames that are encoded together) that are kept."""
     spatial: float = 1.0
     """Fraction of the height, and of the width."""
 
@@ -52,13 +52,15 @@ class Stage:
     name: str
     rules: tuple[Rule, ...]
     share: float = 1.0
-    """Fraction of the protocol's steps. The shares of all stages add up to 1."""
+    """Steps in fractions of the protocol's. The shares of stages that are not added add up to 1."""
     fidelities: tuple[Fidelity, ...] = (FULL,)
     """Input fidelities, used in turn; each is used for ``hold`` steps or epochs."""
     hold: int = 1
     hold_unit: Literal["steps", "epochs"] = "epochs"
     fresh_head: bool = False
     """Start the stage with a newly initialised head."""
+    added: bool = False
+    """Whether the steps of the stage are added to the protocol's, instead of being some of them."""
 
     def fidelity_at(self, step: int, steps_per_epoch: int) -> Fidelity:
         """Return the fidelity of the stage's step ``step``, counted from 0."""
@@ -100,11 +102,27 @@ def learning_rates(rules: Iterable[Rule], names: Iterable[str]) -> dict[str, flo
 
 
 def check_stages(stages: tuple[Stage, ...]) -> None:
-    """Raise ValueError unless the stages have unique names and shares that add up to 1."""
-    if not stages or not math.isclose(sum(stage.share for stage in stages), 1.0, abs_tol=1e-9):
-        raise ValueError(f"the shares of the stages must add up to 1, got {[s.share for s in stages]}")
+    """Raise ValueError unless the stages have unique names and shares that add up to 1, added ones aside."""
+    shares = [stage.share for stage in stages if not stage.added]
+    if not math.isclose(sum(shares), 1.0, abs_tol=1e-9):
+        raise ValueError(f"the shares of the stages that are not added must add up to 1, got {shares}")
     if len({stage.name for stage in stages}) < len(stages):
         raise ValueError(f"stages need unique names, got {[s.name for s in stages]}")
+
+
+def stage_ends(stages: Sequence[Stage], steps: int) -> list[int]:
+    """Return the number of steps at the end of each stage; the last is the total of a run.
+
+    ``steps`` is the protocol's number, which stages that are not added share.
+    """
+    ends, shared, added = [], 0.0, 0
+    for stage in stages:
+        if stage.added:
+            added += round(stage.share * steps)
+        else:
+            shared += stage.share
+        ends.append(round(shared * steps) + added)
+    return ends
 
 
 def settings(strategy: Strategy) -> dict[str, Any]:

@@ -28,28 +28,32 @@ Variant = Literal["s", "t", "st", "short-cyclic", "long-cyclic"]
 class LoFi:
     """Joint low-fidelity training, then head training at full fidelity.
 
-    Differs: the optimizer and the total number of steps are the protocol's, equal for every strategy;
-    the paper uses SGD for the joint stage and adds its steps to those of the head.
+    Differs: the optimizer is the protocol's, equal for every strategy; the paper's joint stage uses SGD.
+    Differs: so is the total number of steps, of which the joint stage takes a part; the paper adds its steps
+    to those of the head, as ``LoFiAdded`` does.
     Differs: low-fidelity features are interpolated to the head's full number of steps, so that
     one head and its regression ranges serve every fidelity of a cycle.
     """
 
     name: ClassVar[str] = "lofi"
+    added: ClassVar[bool] = False
+    """Whether the joint stage's steps are added to the protocol's."""
     variant: Variant = "long-cyclic"
     lr: float = 1.0
     """Head learning rate in both stages, in multiples of the protocol's."""
     backbone_lr: float = 0.5
     """Backbone learning rate of the joint stage, in multiples of the protocol's."""
     joint_share: float = 0.5
-    """Fraction of the steps for the joint stage. Chosen: the paper specifies epochs of each stage."""
+    """Steps of the joint stage, as a fraction of the protocol's. Chosen: the paper states no epochs."""
     short_cycle_steps: int = 16
     """Batches per fidelity of the short cycle (section 3.2, c_s)."""
     long_cycle_epochs: int = 1
     """Epochs per fidelity of the long cycle (section 3.2, c_l)."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.joint_share < 1:
-            raise ValueError(f"joint_share must be between 0 and 1, got {self.joint_share}")
+        if self.joint_share <= 0 or (self.joint_share >= 1 and not self.added):
+            allowed = "above 0" if self.added else "between 0 and 1"
+            raise ValueError(f"joint_share must be {allowed}, got {self.joint_share}")
 
     def adapt(self, backbone: Backbone) -> Backbone:
         return backbone
@@ -63,8 +67,22 @@ class LoFi:
             "joint",
             (Rule(r"backbone\..*", self.backbone_lr), head),
             share=self.joint_share,
+            added=self.added,
             fidelities=fidelities,
             hold=self.short_cycle_steps if short else self.long_cycle_epochs,
             hold_unit="steps" if short else "epochs",
         )
-        return (joint, Stage("head", (head,), share=1 - self.joint_share, fresh_head=True))
+        rest = 1.0 if self.added else 1 - self.joint_share
+        return (joint, Stage("head", (head,), share=rest, fresh_head=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class LoFiAdded(LoFi):
+    """LoFi with the paper's budget: the head gets all of the protocol's steps, the joint stage others before.
+
+    Chosen: ``joint_share`` is that of ``LoFi``, so that the joint stages of both are the same to the step and
+    the rows differ in the head's steps alone. The run takes 1.5 times the steps of the other strategies.
+    """
+
+    name: ClassVar[str] = "lofi-added"
+    added: ClassVar[bool] = True

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class LoSA:
-    """Train long- and short-range side adapters and the head; the backbone runs without a graph."""
+    """Train long- and short-range side adapters and the head; the backbone runs without a graph.
+
+    Differs: clips touch, unless the protocol's ``clip_stride`` lets them overlap; the paper's clips overlap,
+    by an amount that no source states.
+    """
 
     name: ClassVar[str] = "losa"
     last_only: ClassVar[bool] = False

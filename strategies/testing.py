@@ -28,7 +28,8 @@ from bench.features.disk_cache import DiskCache
 from bench.models import build_head
 from bench.models.actionformer.model import ActionFormer
 from bench.models.backbone import Backbone
-from bench.models.backbones.vit import VideoViT, ViTConfig
+from bench.models.backbones.vit import VideoViT
+from bench.models.backbones.vit_config import ViTConfig
 from bench.models.random_state import derived_seed
 from bench.training.detector import Detector
 from bench.training.history import TrainingLog
@@ -46,6 +47,8 @@ TINY_PROTOCOL = dataclasses.replace(
     window_clips=4,
     frozen_clips=2,
     steps=12,
+    positions="interpolated",
+    snippet="clip",
     head=HeadSize(
         embd_dim=16,
         head_dim=16,

@@ -221,7 +221,7 @@ class Protocol:
     """Unit that a lower temporal fidelity keeps or leaves out.
 
     "clip": the frames that are encoded together. "step" is the rule of earlier versions, kept for their
-    records: the frames of one step, from which new clips are put together, with features half a step late.
+    records: the frames of one step, from which new clips are put together, with features half a step off.
     """
     test_windows: Literal["sliding", "whole"] = "sliding"
     """Windows at test time: sliding ones, or one that covers the whole video."""

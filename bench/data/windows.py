@@ -95,6 +95,8 @@ class TrainingSampler:
     protocol: Protocol
     classes: tuple[str, ...]
     seed: int
+    steps: int | None = None
+    """Steps of the run, beyond which nothing is prefetched; None: the protocol's."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -175,5 +177,5 @@ class TrainingSampler:
         if not self.store.ahead:
             return []
         more = -(-self.store.ahead // self.protocol.batch_size)
-        steps = range(step, min(step + 1 + more, self.protocol.steps))
+        steps = range(step, min(step + 1 + more, self.steps or self.protocol.steps))
         return [window for number in steps for window in part(self.windows(number))]

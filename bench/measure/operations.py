@@ -9,7 +9,7 @@ from bench.config.overrides import override
 from bench.config.presets import default_protocol
 from bench.config.protocol import Protocol
 from bench.measure.steps import TIMED_STEPS
-from bench.models.backbones.vit import CONFIGS, ViTConfig
+from bench.models.backbones.vit_config import CONFIGS, ViTConfig
 from bench.plan.request import ForecastRequest
 from strategies import build_strategy
 

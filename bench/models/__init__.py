@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
@@ -30,6 +30,7 @@ def build_backbone(
     weights: str | Path | None = None,
     image_size: int | None = None,
     clip_frames: int | None = None,
+    positions: Literal["interpolated", "recomputed"] = "interpolated",
     *,
     feature_width: int | None = None,
     feature_steps: int | None = None,
@@ -38,7 +39,9 @@ def build_backbone(
 
     ``weights`` is the path of a checkpoint (``bench.models.pretrained``); without it the weights are
     drawn from torch's global generator. ``image_size`` (pixels) and ``clip_frames`` replace the model's own.
-    ``feature_width`` and ``feature_steps`` (for each clip) are those of features in files.
+    ``positions`` says how a published ViT gets those of sizes other than its weights'
+    (``bench.config.protocol.Protocol``); other families have none. ``feature_width`` and ``feature_steps``
+    (for each clip) are those of features in files.
     The report of loading is ``backbone.load_audit`` (``bench.models.pretrained.LoadAudit`` or None).
     Raises ``InputError`` for an unknown name and for a checkpoint that does not fit.
     """
@@ -52,8 +55,11 @@ def build_backbone(
     from bench.models.registry import family_of
 
     family = family_of(name)
-    backbone = family.build(name, image_size, clip_frames)
-    backbone.load_audit = None if weights is None else load_model(backbone, weights, family.layout)
+    backbone = family.build(
+        name, image_size=image_size, clip_frames=clip_frames, interpolated=positions == "interpolated"
+    )
+    if weights is not None:
+        backbone.load_audit = load_model(backbone, weights, family.layout, backbone.fixed())
     return backbone
 
 

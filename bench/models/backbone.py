@@ -36,10 +36,21 @@ class BackboneGeometry:
     """Mean of red, green and blue in [0, 1] for the normalisation of the input."""
     std: tuple[float, float, float]
     """Standard deviation of red, green and blue for the normalisation of the input."""
+    independent_frames: int | None = None
+    """Frames of a part of a clip that is encoded independently of the other parts; None: the whole clip."""
 
     @property
     def steps_per_clip(self) -> int:
         return self.clip_frames // self.frames_per_step
+
+    @property
+    def snippet_frames(self) -> int:
+        """Frames that are encoded together: a snippet, as LoFi calls it."""
+        return self.independent_frames or self.clip_frames
+
+    @property
+    def steps_per_snippet(self) -> int:
+        return self.snippet_frames // self.frames_per_step
 
 
 class Backbone(nn.Module):
@@ -108,6 +119,10 @@ class Backbone(nn.Module):
         """
         (pooled,) = encoded
         return pooled.flatten(1, 2).transpose(1, 2)
+
+    def fixed(self) -> dict[str, Tensor]:
+        """Return constants that are computed and that some checkpoints contain, by the checkpoints' names."""
+        return {}
 
     def learned(self) -> dict[str, Any]:
         """Return statistics of a trained backbone as JSON values, for the run's record."""

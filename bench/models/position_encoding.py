@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Grid = tuple[int, int, int]
@@ -17,10 +18,30 @@ def flat_positions(grid: Grid, width: int, device: torch.device) -> Tensor:
     """
     # Double precision, because an index of 2047 in single precision moves the angle by 1e-4.
     index = torch.arange(math.prod(grid), dtype=torch.float64, device=device)
-    pair = torch.div(torch.arange(width, device=device), 2, rounding_mode="floor")
-    angle = index[:, None] * torch.pow(10000.0, -2.0 * pair.double() / width)
-    odd = (torch.arange(width, device=device) % 2).bool()
-    return torch.where(odd, angle.cos(), angle.sin()).float()
+    pair = torch.arange(-(-width // 2), dtype=torch.float64, device=device)
+    angle = index[:, None] * torch.pow(10000.0, -2.0 * pair / width)
+    return torch.stack((angle.sin().float(), angle.cos().float()), dim=2).flatten(1)[:, :width]
+
+
+def interpolated_positions(grid: Grid, pretrained: Grid, width: int, device: torch.device) -> Tensor:
+    """Return (L, width) float32: ``flat_positions`` of the pre-training grid, resized to ``grid``.
+
+    Rows and columns are interpolated bicubically in each time step, as AdaTAD does for VideoMAE's weights
+    (OpenTAD, ``vit_adapter.py``); then time is interpolated linearly.
+    Differs: for clips of another length, OpenTAD and VideoMAE compute the formula for that length (the first
+    positions, or further ones). Linear interpolation is that of UMT and VideoMamba.
+    """
+    table = flat_positions(pretrained, width, device)
+    if grid == pretrained:
+        return table
+    planes = table.reshape(*pretrained, width).permute(0, 3, 1, 2)
+    if grid[1:] != pretrained[1:]:
+        planes = F.interpolate(planes, size=grid[1:], mode="bicubic", align_corners=False)
+    if grid[0] != pretrained[0]:
+        lines = planes.permute(1, 2, 3, 0).reshape(1, -1, pretrained[0])
+        lines = F.interpolate(lines, size=grid[0], mode="linear", align_corners=False)
+        planes = lines.view(width, *grid[1:], grid[0]).permute(3, 0, 1, 2)
+    return planes.permute(0, 2, 3, 1).reshape(-1, width)
 
 
 def grid_positions(grid: Grid, full: Grid, width: int, device: torch.device) -> Tensor:

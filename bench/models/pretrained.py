@@ -13,6 +13,7 @@ import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,8 @@ SUFFIXES = (".pt", ".pth", ".pth.tar", ".bin", ".safetensors")
 # Averaged weights first: if a release contains both, its results are those of the averaged weights.
 CONTAINERS = ("state_dict_ema", "state_dict", "model", "module")
 LISTED = 5
+FIXED_TOLERANCE = 0.01
+"""Largest difference of a computed constant, for files in half precision."""
 DEEPEST = 8
 """Largest depth of nested containers."""
 
@@ -71,11 +74,14 @@ class LoadAudit:
         return (first, *left_out, f"  sha256 {self.sha256}{licence}")
 
 
-def load_model(model: nn.Module, path: str | Path, layout: Layout) -> LoadAudit:
+def load_model(
+    model: nn.Module, path: str | Path, layout: Layout, fixed: Mapping[str, Tensor] = MappingProxyType({})
+) -> LoadAudit:
     """Load the file ``path`` of a layout into ``model`` and return an audit.
 
-    Raises ``InputError`` for a file that cannot be read or would run code, and if a tensor of the model is
-    missing or has another shape; the model is then unchanged.
+    ``fixed`` has the constants that the model computes and some files contain. Raises ``InputError`` for a
+    file that cannot be read or would run code, if a tensor of the model is missing or has another shape, and
+    if a constant of as many axes and channels differs; the model is then unchanged.
     """
     path = Path(path)
     tensors, container, licence = read_tensors(path)
@@ -113,6 +119,15 @@ def load_model(model: nn.Module, path: str | Path, layout: Layout) -> LoadAudit:
         listed = "; ".join(f"{kind}: {_some(names)}" for kind, names in problems if names)
         fits = f"{len(matched) - len(misshapen)} of the model's {len(wanted)} tensors do"
         raise InputError(f"{path}: does not fit the model ({fits}); {listed}")
+    for name, value in fixed.items():
+        found = renamed.get(name)
+        if found is None or (found.ndim, found.shape[-1:]) != (value.ndim, value.shape[-1:]):
+            continue
+        if found.shape != value.shape or not torch.allclose(found.to(value), value, atol=FIXED_TOLERANCE):
+            raise InputError(
+                f"{path}: {name} {tuple(found.shape)} is not the table of the model, {tuple(value.shape)}: "
+                "the file is of a model with other positions"
+            )
     try:
         model.load_state_dict(matched, strict=True)
     except (RuntimeError, NotImplementedError) as error:  # a dtype that torch cannot convert

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench.models.backbones import i3d, tsm, vit
+from bench.models.backbones import i3d, tsm, vit, vit_config
 from bench.models.state_dict_layouts import I3D_LAYOUT, TSM_LAYOUT, VIT_LAYOUT, Layout
 
 Loadable = vit.VideoViT | tsm.TSMResNet | i3d.I3D
@@ -21,15 +21,19 @@ class Family:
     network: Callable[[Any], Loadable]
     layout: Layout
 
-    def build(self, name: str, image_size: int | None, clip_frames: int | None) -> Loadable:
-        """Return the model ``name`` with newly initialised weights; None keeps the model's own size."""
-        given = {"image_size": image_size, "clip_frames": clip_frames}
-        sizes = {key: value for key, value in given.items() if value is not None}
-        return self.network(dataclasses.replace(self.configs[name], **sizes))
+    def build(self, name: str, **changes: Any) -> Loadable:
+        """Return the model ``name`` with newly initialised weights; fields that are None keep their values.
+
+        Fields that the family does not have are ignored.
+        """
+        config = self.configs[name]
+        known = {field.name for field in dataclasses.fields(config)}
+        given = {key: value for key, value in changes.items() if value is not None and key in known}
+        return self.network(dataclasses.replace(config, **given))
 
 
 FAMILIES = (
-    Family(vit.CONFIGS, vit.VideoViT, VIT_LAYOUT),
+    Family(vit_config.CONFIGS, vit.VideoViT, VIT_LAYOUT),
     Family(tsm.CONFIGS, tsm.TSMResNet, TSM_LAYOUT),
     Family(i3d.CONFIGS, i3d.I3D, I3D_LAYOUT),
 )

@@ -69,7 +69,7 @@ VIT_LAYOUT = Layout(
     left_out=(
         (r"^(decoder|encoder_to_decoder)\.", "decoder of the pre-training"),
         (r"(^|\.)mask_token$", "mask of the pre-training"),
-        (r"(^|\.)pos_embed$", "positions are fixed and computed for the input's grid"),
+        (r"(^|\.)pos_embed$", "positions are the fixed table of the pre-training grid, computed"),
         (r"^(head|cls_head)\.", "classifier"),
         (r"^(norm|fc_norm)\.", "final norm: features are taken before it"),
         (r"\.attn\.k_bias$", "a bias of the keys changes no attention"),

@@ -192,14 +192,23 @@ def _rows(records: Sequence[Record]) -> tuple[Row, ...]:
     for settings, members in zip(strategies, by_settings.values(), strict=True):
         alike = [other for other in strategies if other["name"] == settings["name"]]
         label = settings["name"]
-        told = [key for key in differing_fields(alike) if not _usual(key, settings, alike)]
+        names = [key for key in differing_fields(alike) if not _usual(key, settings, alike)]
         # Factors of a recipe differ from the strategy's own.
-        told += [key for key in (members[0].get("recipe") or {}).get("settings", ()) if key not in told]
+        of_recipe = (members[0].get("recipe") or {}).get("settings", ())
+        names += [key for key in of_recipe if key not in names]
+        told = [f"{key}={settings[key]}" for key in names]
+        told += [f"{steps} steps" for steps in sorted(set(map(_longer_training, members)) - {0})]
         if told:
-            label += f" ({', '.join(f'{key}={settings[key]}' for key in told)})"
+            label += f" ({', '.join(told)})"
         label = printable(label, MAX_NAME_LENGTH)
         rows.append(Row(label, tuple(sorted(members, key=lambda r: int(r["seed"])))))
     return tuple(sorted(rows, key=lambda row: (row.records[0]["strategy"]["name"] != "head-only", row.label)))
+
+
+def _longer_training(record: Record) -> int:
+    """Return the steps of a run to which a strategy has added some; 0 for the protocol's own number."""
+    steps, losses = record["protocol"].get("steps"), (record.get("training") or {}).get("loss")
+    return int(losses[-1][0]) if steps and losses and losses[-1][0] > steps else 0
 
 
 def differing_fields(strategies: Sequence[Mapping[str, Any]]) -> list[str]:

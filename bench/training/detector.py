@@ -34,6 +34,7 @@ def build_detector(
         weights,
         image_size=protocol.image_size,
         clip_frames=protocol.clip_frames,
+        positions=protocol.positions,
         feature_width=protocol.feature_width,
         feature_steps=protocol.steps_per_clip,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -17,7 +18,7 @@ from bench.training.nonfinite import NonFiniteLossError
 from bench.training.optimizer import schedule
 from bench.training.step import Trainer, setup_stage
 from bench.training.step_memory import StageMeters
-from strategies.base import Stage, check_stages
+from strategies.base import Stage, check_stages, stage_ends
 
 Progress = Callable[[str, int, int], None]
 """Called with the phase, the number of completed steps and the total."""
@@ -39,6 +40,8 @@ def train(
     progress.
     """
     check_stages(stages)
+    ends = stage_ends(stages, trainer.protocol.steps)
+    trainer = dataclasses.replace(trainer, sampler=dataclasses.replace(trainer.sampler, steps=ends[-1]))
     detector, protocol, sampler = trainer.detector, trainer.protocol, trainer.sampler
     device, world = trainer.device, trainer.world
     state = unfinished.read(detector, stages) if unfinished else None
@@ -48,7 +51,6 @@ def train(
         if protocol.backward == "streamed":
             check_streamable(detector.backbone, protocol.precision)  # checked before it is sharded
         shard(detector, stages, make_mesh(world, device))
-    ends = [round(sum(s.share for s in stages[: i + 1]) * protocol.steps) for i in range(len(stages))]
     for index, (stage, end) in enumerate(zip(stages, ends, strict=True)):
         first = ends[index - 1] if index else 0
         if stage.fresh_head:
@@ -93,7 +95,7 @@ def train(
                 ) from None
             if unfinished:
                 unfinished.after_step(detector, stages, index, setup, history, device)
-            progress(stage.name, number + 1, protocol.steps)
+            progress(stage.name, number + 1, ends[-1])
         setup.close()
         if setup.average:
             setup.average.apply()

@@ -15,7 +15,7 @@ from bench.data.time_grid import head_steps_per_clip
 from bench.data.windows import TrainingSampler, Window, window_mask
 from bench.features.cache import MEMORY_ONLY, EncodingCache, EncodingStorage, batch_clips
 from bench.features.encode import ClipPasses, autocast, encode_frozen
-from bench.features.fidelity import interpolate_steps, keep_snippets, reduced_mask, to_head_steps
+from bench.features.fidelity import TemporalFidelity
 from bench.features.streamed import encode_streamed
 from bench.memory.meter import Meter
 from bench.models.actionformer.losses import Losses
@@ -61,6 +61,11 @@ class Trainer:
         geometry = self.detector.backbone.geometry
         return self.protocol.window_clips * head_steps_per_clip(self.protocol, geometry)
 
+    def temporal(self, fidelity: Fidelity) -> TemporalFidelity:
+        """Return what the steps at a fidelity see of a window, in time."""
+        protocol, geometry = self.protocol, self.detector.backbone.geometry
+        return TemporalFidelity(fidelity.temporal, protocol.window_clips, geometry, protocol.snippet)
+
     def passes(self, clips: int, fidelity: Fidelity = FULL) -> ClipPasses:
         """Return the settings of passes through the backbone, with ``clips`` clips per pass."""
         return ClipPasses(clips, fidelity.spatial, self.protocol.precision, self.run_at_most)
@@ -75,8 +80,7 @@ class Trainer:
         """
         if cache is not None and cache.keep and fidelity == FULL:
             return cache.batch(windows, self.device)
-        geometry = self.detector.backbone.geometry
-        clips = keep_snippets(batch_clips(self.store, windows), fidelity.temporal, geometry)
+        clips = self.temporal(fidelity).keep(batch_clips(self.store, windows))
         in_passes = cache is not None or self.protocol.backward == "streamed"
         return clips if in_passes and self.protocol.lean.move_per_pass else clips.to(self.device)
 
@@ -87,21 +91,22 @@ class Trainer:
         backbone, protocol = self.detector.backbone, self.protocol
         finish: Callable[[], None] = _nothing_left
         if isinstance(inputs, Tensor):
-            windows, clips = inputs.shape[:2]
+            windows, clips, _, frames = inputs.shape[:4]
             flat = inputs.flatten(0, 1)
+            # A pass takes as many frames as at full fidelity, also where clips are single snippets.
+            size = protocol.frozen_clips if frozen else protocol.micro_batch_clips
+            passes = self.passes(size * (backbone.geometry.clip_frames // frames), fidelity)
             if frozen:
-                encoded = encode_frozen(backbone, flat, self.passes(protocol.frozen_clips, fidelity))
+                encoded = encode_frozen(backbone, flat, passes)
             elif protocol.backward == "streamed":
-                passes = self.passes(protocol.micro_batch_clips, fidelity)
                 encoded, finish = encode_streamed(backbone, flat, passes, self.make_gradients)
             else:
                 encoded = self.passes(len(flat), fidelity).encode(backbone, flat)
             inputs = tuple(part.unflatten(0, (windows, clips)) for part in encoded)
-        mask = reduced_mask(mask, inputs[0].shape[1] * backbone.geometry.steps_per_clip)
+        temporal = self.temporal(fidelity)
         with autocast(self.device, protocol.precision):
-            fused = backbone.fuse(inputs, mask)
-            resized = to_head_steps if fidelity.temporal == 1 else interpolate_steps
-            return resized(fused, self.head_steps), finish
+            fused = backbone.fuse(inputs, temporal.mask(mask))
+            return temporal.to_head_steps(fused, self.head_steps), finish
 
     def step(
         self,

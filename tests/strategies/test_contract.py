@@ -5,17 +5,19 @@ import dataclasses
 import pytest
 import torch
 
-from bench.data.windows import Window
+from bench.data.windows import TrainingSampler, Window
 from bench.features.cache import EncodingCache
 from bench.features.encode import ClipPasses, encode_frozen
-from bench.features.fidelity import keep_snippets
 from bench.io.errors import InputError
+from bench.training.loop import train
+from bench.training.step import Trainer
 from strategies import build_strategy, installed
-from strategies.base import FULL, Fidelity, Rule, Stage, check_stages, learning_rates
+from strategies.base import FULL, Fidelity, Rule, Stage, check_stages, learning_rates, stage_ends
 from strategies.head_only import HeadOnly
-from strategies.lofi import LoFi
+from strategies.lofi import LoFi, LoFiAdded
 from strategies.losa import CapacityControl, LoSA
 from strategies.testing import (
+    CLASSES,
     TINY_PROTOCOL,
     check_is_deterministic,
     check_only_named_parameters_move,
@@ -24,6 +26,7 @@ from strategies.testing import (
     check_stages_are_sound,
     check_starts_from_backbone,
     step_peak_bytes,
+    tiny_detector,
     tiny_store,
     tiny_vit,
     train_tiny,
@@ -34,7 +37,7 @@ VARIANTS = ("s", "t", "st", "short-cyclic", "long-cyclic")
 
 
 def test_ours_are_installed():
-    assert {"head-only", "lofi", "full-finetune", "losa", "capacity-control"} <= set(NAMES)
+    assert {"head-only", "lofi", "lofi-added", "full-finetune", "losa", "capacity-control"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -114,24 +117,41 @@ def test_lofi_cycles_change_by_steps_or_by_epochs():
     assert [long.fidelities.index(long.fidelity_at(step, 5)) for step in (0, 4, 5, 10, 15)] == [0, 0, 1, 2, 0]
 
 
+@pytest.mark.parametrize("steps", range(2, 40))
+def test_the_two_budgets_of_lofi_differ_in_the_steps_of_the_head_alone(steps):
+    shared, added = (stage_ends(strategy.stages(), steps) for strategy in (LoFi(), LoFiAdded()))
+    assert shared == [round(0.5 * steps), steps]
+    assert added == [round(0.5 * steps), round(0.5 * steps) + steps]
+    assert LoFi().stages()[0] == dataclasses.replace(LoFiAdded().stages()[0], added=False)
+
+
+def test_a_run_with_added_steps_reports_their_total(monkeypatch):
+    told = []
+    strategy = LoFiAdded(joint_share=1.5)
+    detector, fresh_head = tiny_detector(strategy)
+    store = dataclasses.replace(tiny_store(detector.backbone), ahead=2)
+    expected = []
+    monkeypatch.setattr(type(store), "expect", lambda store, parts: expected.append(len(parts)))
+    sampler = TrainingSampler(store, TINY_PROTOCOL, CLASSES, 0)
+    trainer = Trainer(detector, TINY_PROTOCOL, sampler, torch.device("cpu"))
+    log = train(trainer, strategy.stages(), fresh_head, lambda *progress: told.append(progress))
+    assert len(log.losses) == 30
+    assert [each for each in told if each[1] in (18, 19, 30)] == [
+        ("joint", 18, 30),
+        ("head", 19, 30),
+        ("head", 30, 30),
+    ]
+    assert [(first, stage) for first, stage, _ in log.schedule if stage == "head"] == [(18, "head")]
+    # Frames of steps beyond the protocol's are prefetched as well: two batches, in the last step one.
+    assert expected[:18] == [2 * TINY_PROTOCOL.batch_size] * 18
+
+
 def test_lofi_trains_a_fresh_head_on_a_frozen_encoder():
     joint, head = LoFi().stages()
     assert not joint.fresh_head
     assert head.fresh_head
     assert head.fidelities == (FULL,)
     assert not any(rule.pattern.startswith("backbone") for rule in head.rules)
-
-
-def test_temporal_fidelity_keeps_whole_snippets_evenly():
-    geometry = tiny_vit().geometry
-    steps = geometry.steps_per_clip
-    numbers = torch.arange(4 * geometry.clip_frames, dtype=torch.uint8)
-    clips = numbers.view(1, 4, 1, geometry.clip_frames, 1, 1).expand(1, 4, 3, geometry.clip_frames, 8, 8)
-    reduced = keep_snippets(clips, 0.25, geometry)
-    kept = reduced[0, :, 0, :, 0, 0].flatten().view(-1, geometry.frames_per_step)
-    assert reduced.shape[1] == 1
-    assert torch.equal(kept[:, 1] - kept[:, 0], torch.ones(steps, dtype=torch.uint8))
-    assert (kept[1:, 0].int() - kept[:-1, 0].int() == 4 * geometry.frames_per_step).all()
 
 
 @pytest.mark.parametrize("kind", [LoSA, CapacityControl])
@@ -222,6 +242,11 @@ def test_rules_first_match_wins_and_unused_rules_are_errors():
 def test_stage_and_fidelity_mistakes_are_told():
     with pytest.raises(ValueError, match="add up to 1"):
         check_stages((Stage("a", (), share=0.5), Stage("b", (), share=0.4)))
+    with pytest.raises(ValueError, match="add up to 1"):
+        check_stages((Stage("a", (), share=0.5), Stage("b", (), share=0.5, added=True)))
+    with pytest.raises(ValueError, match="add up to 1"):
+        check_stages((Stage("a", (), added=True),))
+    check_stages((Stage("a", (), share=3, added=True), Stage("b", ())))
     with pytest.raises(ValueError, match="unique names"):
         check_stages((Stage("a", (), share=0.5), Stage("a", (), share=0.5)))
     with pytest.raises(ValueError, match="fidelity"):
@@ -239,6 +264,8 @@ def test_settings_from_text():
         ("losa", {"gated": "perhaps"}, "true and false"),
         ("losa", {"width": "12"}, "multiple of twice the heads"),
         ("lofi", {"variant": "xl"}, "allowed are s, t, st"),
+        ("lofi", {"joint_share": "1.5"}, "joint_share must be between 0 and 1"),
+        ("lofi-added", {"joint_share": "0"}, "joint_share must be above 0"),
         ("losa", {"short_range": "false", "long_range": "false"}, "cannot both be false"),
     ):
         with pytest.raises(InputError, match=words):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench.measure.attention import attention_kernels
 from bench.memory.cuda_ops import kernel_scratch
-from bench.models.backbones.vit import CONFIGS
+from bench.models.backbones.vit_config import CONFIGS
 from bench.models.random_state import derived_seed
 
 PRECISIONS = (torch.bfloat16, torch.float32)

@@ -27,7 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from bench.io.errors import InputError
 from bench.models.backbone import Backbone, BackboneGeometry
 from bench.models.backbones.frozen_batch_norm import StoredBatchNorm
-from bench.models.backbones.vit import IMAGENET_MEAN, IMAGENET_STD
+from bench.models.backbones.vit_config import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from bench.models.pretrained import LoadAudit
@@ -146,6 +146,7 @@ class TSMResNet(Backbone):
             layer_widths=widths,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
+            independent_frames=config.snippet_frames,
         )
 
     def _temporal(self, stage: Any) -> Any:

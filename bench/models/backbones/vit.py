@@ -9,9 +9,8 @@ Shape legend: N clips, T frames, H W pixels, t h w the token grid, L = t*h*w tok
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -21,58 +20,12 @@ from torch.utils.checkpoint import checkpoint
 
 from bench.io.errors import InputError
 from bench.models.backbone import Backbone, BackboneGeometry
-from bench.models.position_encoding import Grid, flat_positions, grid_positions
+from bench.models.backbones.vit_config import ViTConfig
+from bench.models.position_encoding import Grid, flat_positions, grid_positions, interpolated_positions
 from bench.models.random_state import uniform
 
 if TYPE_CHECKING:
     from bench.models.pretrained import LoadAudit
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclasses.dataclass(frozen=True)
-class ViTConfig:
-    """The configuration of a video transformer; sizes are in pixels, frames and channels."""
-
-    width: int
-    depth: int
-    heads: int
-    image_size: int = 224
-    patch_size: int = 16
-    tubelet_size: int = 2
-    clip_frames: int = 16
-    mlp_ratio: float = 4.0
-    stem: Literal["linear", "difference-conv"] = "linear"
-    positions: Literal["flat", "grid"] = "flat"
-    position_scale: float = 1.0
-    drop_path: float = 0.0
-    """Probability of dropping a residual branch in the last block; it grows linearly from 0 in the first."""
-    checkpointing: bool = False
-    """Recompute each block's activations in the backward pass instead of keeping them."""
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-
-
-CONFIGS: dict[str, ViTConfig] = {
-    "vit-t": ViTConfig(
-        width=64,
-        depth=4,
-        heads=4,
-        image_size=32,
-        patch_size=8,
-        stem="difference-conv",
-        positions="grid",
-        position_scale=0.5,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.25, 0.25, 0.25),
-    ),
-    "vit-s": ViTConfig(width=384, depth=12, heads=6, drop_path=0.1),
-    "vit-b": ViTConfig(width=768, depth=12, heads=12, drop_path=0.1),
-    "vit-l": ViTConfig(width=1024, depth=24, heads=16, drop_path=0.1),
-    "vit-h": ViTConfig(width=1280, depth=32, heads=16, drop_path=0.1),
-    "vit-g": ViTConfig(width=1408, depth=40, heads=16, patch_size=14, mlp_ratio=48 / 11, drop_path=0.1),
-}
 
 
 class LinearStem(nn.Module):
@@ -184,7 +137,7 @@ class VideoViT(Backbone):
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
-        _check(config)
+        config.check()
         self.config = config
         self.checkpointing = config.checkpointing
         self.patch_embed = LinearStem(config) if config.stem == "linear" else DifferenceStem(config)
@@ -216,7 +169,7 @@ class VideoViT(Backbone):
         embedded = self.patch_embed(clips)
         grid = (embedded.shape[1], embedded.shape[2], embedded.shape[3])
         tokens = embedded.flatten(1, 3)
-        # Computed at every call: it takes microseconds, and no state depends on the size of the input.
+        # Computed at every call, in 1 % of the blocks' time: no state depends on the input's size.
         tokens = tokens + self._positions(grid, tokens.device).to(tokens.dtype)
         draws = self._drop_path_draws(tokens)
         wanted = set(taps)
@@ -246,13 +199,20 @@ class VideoViT(Backbone):
 
     def _positions(self, grid: Grid, device: torch.device) -> Tensor:
         config = self.config
-        if config.positions == "flat":
-            table = flat_positions(grid, config.width, device)
-        else:
-            side = config.image_size // config.patch_size
-            full = (config.clip_frames // config.tubelet_size, side, side)
+        if config.positions == "grid":
+            full = config.grid(config.image_size, config.clip_frames)
             table = grid_positions(grid, full, config.width, device)
+        elif config.interpolated:
+            table = interpolated_positions(grid, config.pretrained_grid, config.width, device)
+        else:
+            table = flat_positions(grid, config.width, device)
         return table * config.position_scale
+
+    def fixed(self) -> dict[str, Tensor]:
+        config = self.config
+        if config.positions == "grid":
+            return {}
+        return {"pos_embed": flat_positions(config.pretrained_grid, config.width, torch.device("cpu"))[None]}
 
     def _check_input(self, clips: Tensor, taps: Sequence[int]) -> None:
         config = self.config
@@ -266,19 +226,6 @@ class VideoViT(Backbone):
             raise InputError(
                 f"taps {tuple(taps)}: allowed are ascending indices from 0 to {config.depth - 1}"
             )
-
-
-def _check(config: ViTConfig) -> None:
-    if config.width % config.heads:
-        raise InputError(f"width {config.width}: allowed are multiples of heads ({config.heads})")
-    if config.image_size % config.patch_size:
-        raise InputError(
-            f"image_size {config.image_size}: allowed are multiples of the patch ({config.patch_size})"
-        )
-    if config.clip_frames % config.tubelet_size:
-        raise InputError(
-            f"clip_frames {config.clip_frames}: allowed are multiples of the tubelet ({config.tubelet_size})"
-        )
 
 
 def _initialise(module: nn.Module) -> None:

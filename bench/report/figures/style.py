@@ -51,6 +51,7 @@ class SeriesStyle(NamedTuple):
 KNOWN = {
     "head-only": SeriesStyle("#000000", "o", "-"),
     "lofi": SeriesStyle("#009E73", "^", ":"),
+    "lofi-added": SeriesStyle("#882255", "<", (0, (3, 1, 1, 1))),
     "full-finetune": SeriesStyle("#D55E00", "s", "-."),
     "losa": SeriesStyle("#CC79A7", "D", (0, (5, 1))),
     "capacity-control": SeriesStyle("#0072B2", "v", "--"),

@@ -39,7 +39,7 @@ def spans(row: Row) -> list[tuple[tuple[int, int], tuple[float, float]]]:
     """
     for record in row.finished:
         if entries := _training(record).get("schedule"):
-            ends = [*(entry["first_step"] for entry in entries[1:]), int(record["protocol"]["steps"])]
+            ends = [*(entry["first_step"] for entry in entries[1:]), int(_training(record)["loss"][-1][0])]
             return [
                 (
                     (int(entry["first_step"]), int(end) - int(entry["first_step"])),

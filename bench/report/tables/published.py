@@ -144,14 +144,15 @@ def _defaults(strategy: str) -> Any:
     return json.loads(json.dumps(settings(build_strategy(strategy))))
 
 
+LOFI_AND_BASELINE = (BASELINE, "lofi", "lofi-added")
 MINIATURE = "miniature (generated; measured here only)"
 ROW_FILTERS: Mapping[str, Callable[[Comparison, Row], bool]] = {
     "losa": is_default,
     "adatad": is_default,
     "landscape": is_default,
     "lofi_t3_t4_systems": is_default,
-    "lofi_t1_pretraining": lambda item, row: row.strategy in (BASELINE, "lofi") and is_default(item, row),
-    "lofi_t2_configurations": lambda item, row: row.strategy in (BASELINE, "lofi"),
+    "lofi_t1_pretraining": lambda item, row: row.strategy in LOFI_AND_BASELINE and is_default(item, row),
+    "lofi_t2_configurations": lambda item, row: row.strategy in LOFI_AND_BASELINE,
     "lofi_t5_t6_encoders": lambda item, row: (
         row.strategy == BASELINE or row.records[0]["strategy"].get("variant") == "t"
     ),

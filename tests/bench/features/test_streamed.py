@@ -12,6 +12,7 @@ from bench.features.streamed import check_streamable, clips_mix
 from bench.io.errors import InputError
 from bench.models import build_head
 from bench.models.backbone import Backbone
+from bench.models.backbones.tsm import tiny_tsm
 from bench.models.backbones.vit import VideoViT
 from bench.training.detector import Detector, freeze_except, lower_frozen_weights
 from bench.training.loop import train
@@ -76,6 +77,23 @@ def test_gradients_equal_plain_ones_in_double_precision(clips, fidelity, inner, 
 @pytest.mark.parametrize("clips", [1, 3])
 def test_gradients_equal_plain_ones_in_single_precision(clips):
     compare(torch.float32, 1e-5, clips, Fidelity(), True)
+
+
+@pytest.mark.parametrize("clips", [1, 3])
+def test_gradients_of_single_snippets_equal_plain_ones(clips, double, monkeypatch):
+    protocol = dataclasses.replace(TINY_PROTOCOL, image_size=48)
+    plain, _ = gradients(protocol, torch.float64, Fidelity(0.5), tiny_tsm)
+    streaming = dataclasses.replace(protocol, backward="streamed", micro_batch_clips=clips)
+    seen = []
+    original = Backbone.normalise  # after ``double``
+    monkeypatch.setattr(Backbone, "normalise", lambda self, x: seen.append(x.shape[:3]) or original(self, x))
+    streamed, _ = gradients(streaming, torch.float64, Fidelity(0.5), tiny_tsm)
+    # Two windows of four clips, of whose sixteen snippets of four frames eight are kept. A pass takes as many
+    # frames as at full fidelity.
+    sizes = [4 * clips] * (16 // (4 * clips)) + ([16 % (4 * clips)] if 16 % (4 * clips) else [])
+    assert seen == [(size, 3, 4) for size in sizes + sizes]
+    for name, gradient in plain.items():
+        torch.testing.assert_close(streamed[name], gradient, rtol=1e-9, atol=1e-12)
 
 
 def compare(dtype, tolerance, clips, fidelity, inner):

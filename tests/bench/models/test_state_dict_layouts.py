@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from bench.io.errors import InputError
 from bench.models.backbones.i3d import I3D, I3DConfig
 from bench.models.backbones.tsm import TSMConfig, TSMResNet
-from bench.models.backbones.vit import VideoViT, ViTConfig
+from bench.models.backbones.vit import VideoViT
+from bench.models.backbones.vit_config import ViTConfig
 from bench.models.pretrained import LoadAudit, load_model
 from bench.models.state_dict_layouts import I3D_LAYOUT, TSM_LAYOUT, VIT_LAYOUT, Layout
 

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.io.errors import InputError
-from bench.models.backbones.vit import CONFIGS, Attention, VideoViT, ViTConfig
+from bench.models.backbones.vit import Attention, VideoViT
+from bench.models.backbones.vit_config import CONFIGS, ViTConfig
 from bench.models.position_encoding import grid_positions
 
 

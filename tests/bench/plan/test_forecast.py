@@ -7,10 +7,12 @@ import torch
 
 from bench.data.frame_store import FrameStore
 from bench.models import build_head
+from bench.models.backbones.tsm import tiny_tsm
 from bench.plan.forecast import CPU, TraceSettings, forecast
 from bench.training.detector import Detector
 from bench.training.inference import detect_all
 from strategies import build_strategy, installed, testing
+from strategies.lofi import LoFi
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_store, tiny_vit, train_tiny
 
 NAMES = sorted(installed())
@@ -31,9 +33,9 @@ def equal_windows(monkeypatch):
     monkeypatch.setattr("strategies.testing.tiny_store", store)
 
 
-def build(strategy, protocol):
+def build(strategy, protocol, make_backbone=tiny_vit):
     def detector():
-        backbone = strategy.adapt(tiny_vit())
+        backbone = strategy.adapt(make_backbone())
         keywords = protocol.head.keywords(protocol.window_clips * backbone.geometry.steps_per_clip)
 
         def fresh_head():
@@ -56,8 +58,19 @@ def test_the_same_bytes_where_windows_are_augmented(name):
     check(build_strategy(name), dataclasses.replace(TINY_PROTOCOL, augmentation="crop-flip"))
 
 
-def check(strategy, protocol):
-    trained = train_tiny(strategy, protocol)
+@pytest.mark.slow
+def test_the_same_bytes_by_the_snippets_of_earlier_versions():
+    check(build_strategy("lofi"), dataclasses.replace(TINY_PROTOCOL, snippet="step"))
+
+
+@pytest.mark.parametrize("backward", [pytest.param("plain", marks=pytest.mark.slow), "streamed"])
+def test_the_same_bytes_of_single_snippets(backward):
+    protocol = dataclasses.replace(TINY_PROTOCOL, image_size=48, backward=backward, micro_batch_clips=1)
+    check(LoFi(variant="t"), protocol, tiny_tsm)
+
+
+def check(strategy, protocol, make_backbone=tiny_vit):
+    trained = train_tiny(strategy, protocol, make_backbone)
     measured = {(entry.stage, entry.fidelity, entry.step): entry.reading for entry in trained.log.memory}
     store = testing.tiny_store(trained.detector.backbone, protocol)
     _, inference = detect_all(trained.detector, store, protocol, torch.device("cpu"))
@@ -66,7 +79,7 @@ def check(strategy, protocol):
         strategy,
         protocol,
         TraceSettings(len(CLASSES), INSTANCES, CPU, passes_run=None),
-        build=build(strategy, protocol),
+        build=build(strategy, protocol, make_backbone),
     )
     for stage in predicted.stages:
         reading = measured.pop((stage.stage, stage.fidelity, stage.step), None)

@@ -116,6 +116,13 @@ def test_spans_follow_the_schedule():
         ((5, 7), (0.25, 1.0)),
         ((12, 8), (1.0, 1.0)),
     ]
+    longer = scheduled("lofi-added", [(0, 1.0, 0.5), (10, 1.0, 1.0)])
+    longer["training"]["loss"] = [[10, 1.0, 1.0], [30, 1.0, 1.0]]  # of 20 steps to which 10 are added
+    [comparison] = tables.comparisons([longer])
+    assert training_figures.spans(comparison.rows[0])[-1] == ((10, 20), (1.0, 1.0))
+    assert comparison.rows[0].label == "lofi-added (30 steps)"
+    [comparison] = tables.comparisons([scheduled("lofi", [(0, 1.0, 0.5), (10, 1.0, 1.0)])])
+    assert comparison.rows[0].label == "lofi"
 
 
 def test_gates_are_gathered_over_seeds_and_drawn(tmp_path):

@@ -96,7 +96,8 @@ def unbroken():
 
 
 @pytest.mark.parametrize(
-    ("name", "steps"), [("head-only", 4), ("full-finetune", 3), ("losa", 1), ("losa", 5), ("lofi", 6)]
+    ("name", "steps"),
+    [("head-only", 4), ("full-finetune", 3), ("losa", 1), ("losa", 5), ("lofi", 6), ("lofi-added", 7)],
 )
 def test_resumed_is_bitwise_the_unbroken_run(name, steps, unbroken, tmp_path):
     strategy, said = build_strategy(name), []
