@@ -91,11 +91,12 @@ class Trainer:
         backbone, protocol = self.detector.backbone, self.protocol
         finish: Callable[[], None] = _nothing_left
         if isinstance(inputs, Tensor):
-            windows, clips, _, frames = inputs.shape[:4]
+            windows, clips = inputs.shape[:2]
             flat = inputs.flatten(0, 1)
             # A pass takes as many frames as at full fidelity, also where clips are single snippets.
             size = protocol.frozen_clips if frozen else protocol.micro_batch_clips
-            passes = self.passes(size * (backbone.geometry.clip_frames // frames), fidelity)
+            snippets = 1 if fidelity.temporal == 1 else backbone.geometry.clip_frames // inputs.shape[3]
+            passes = self.passes(size * snippets, fidelity)
             if frozen:
                 encoded = encode_frozen(backbone, flat, passes)
             elif protocol.backward == "streamed":
