@@ -58,7 +58,7 @@ THUMOS14_ADATAD: dict[str, Any] = {
     "head.init_loss_norm": 100.0,
     "head.use_abs_pe": False,
     "head.input_dropout": 0.0,
-    "head.mask_input": True,
+    "head.mask_input": False,
     "head.label_smoothing": 0.0,
     "head.loss_weight": 1.0,
     "head.pre_nms_topk": 2000,
@@ -110,6 +110,7 @@ THUMOS14_FEATURES = {key: value for key, value in THUMOS14_ADATAD.items() if key
     "augmentation": "none",
     "precision": "float32",
     "backward": "plain",
+    "head.mask_input": True,
     "head.n_mha_win_size": 19,
     "head.duration_thresh": 0.05,
     "nms.iou_threshold": 0.1,
@@ -244,7 +245,11 @@ SOURCE_EPOCHS = {
 }
 # Rates of parts of the detector over the head's.
 FACTORS = {
-    ("thumos14:adatad", "vit-s"): {"full-finetune.backbone_lr": 0.1, "losa.adapter_lr": 2},
+    ("thumos14:adatad", "vit-s"): {
+        "full-finetune.backbone_lr": 0.1,
+        "lofi-added.backbone_lr": 0.1,
+        "losa.adapter_lr": 2,
+    },
     ("thumos14:adatad", "vit-b"): {"full-finetune.backbone_lr": 0.1, "losa.adapter_lr": 1},
     ("thumos14:adatad", "vit-g"): {"full-finetune.backbone_lr": 0.1, "losa.adapter_lr": 1},
     ("activitynet13:adatad", "vit-b"): {"full-finetune.backbone_lr": 0.01, "losa.adapter_lr": 0.1},
