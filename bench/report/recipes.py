@@ -155,7 +155,8 @@ def recipes_table() -> str:
         protocol = recipe_protocol(recipe)
         whole = protocol.resampling == "fixed"
         window = "whole video" if whole else f"{window_seconds(protocol):.1f} s"
-        clips = f"{protocol.window_clips} × {protocol.clip_frames}"
+        # Features of a video that are resized to the window have no frames of their own.
+        clips = f"{protocol.window_clips}" + (f" × {protocol.clip_frames}" if protocol.clip_frames else "")
         clips += f" at stride {protocol.clip_stride}" if protocol.clip_stride else ""
         size = "" if "image_size" not in recipe.protocol else str(protocol.image_size)
         schedule = f"{recipe.epochs.text} of {recipe.schedule_epochs.text}"
