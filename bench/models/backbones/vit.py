@@ -163,7 +163,8 @@ class VideoViT(Backbone):
     def layers(self, clips: Tensor, taps: Sequence[int]) -> list[Tensor]:
         """Return the outputs (N, t, h, w, D) of the blocks ``taps``; later blocks do not run.
 
-        H and W may be any multiple of the patch, T any multiple of the tubelet.
+        T may be any multiple of the tubelet. Pixels beyond the last whole patch are not seen, as in OpenTAD's
+        ``vit_adapter.py``: 160 pixels are 11 patches of 14.
         """
         self._check_input(clips, taps)
         embedded = self.patch_embed(clips)
@@ -217,10 +218,12 @@ class VideoViT(Backbone):
     def _check_input(self, clips: Tensor, taps: Sequence[int]) -> None:
         config = self.config
         frames, height, width = clips.shape[2:]
-        if height % config.patch_size or width % config.patch_size or frames % config.tubelet_size:
+        size, whole = config.patch_size, config.stem == "linear"
+        wrong = any(side < size or (side % size and not whole) for side in (height, width))
+        if wrong or frames % config.tubelet_size:
             raise InputError(
                 f"clips of {frames} frames of {height} x {width} pixels: allowed are multiples of "
-                f"{config.tubelet_size} frames and of {config.patch_size} pixels"
+                f"{config.tubelet_size} frames and {'at least' if whole else 'multiples of'} {size} pixels"
             )
         if not taps or list(taps) != sorted(set(taps)) or taps[0] < 0 or taps[-1] >= config.depth:
             raise InputError(

@@ -43,17 +43,19 @@ class ViTConfig:
         """Raise InputError if sizes do not divide."""
         if self.width % self.heads:
             raise InputError(f"width {self.width}: allowed are multiples of heads ({self.heads})")
-        if self.image_size % self.patch_size:
+        if self.stem != "linear" and self.image_size % self.patch_size:
             raise InputError(
                 f"image_size {self.image_size}: allowed are multiples of the patch ({self.patch_size})"
             )
+        if self.image_size < self.patch_size:
+            raise InputError(f"image_size {self.image_size}: allowed is {self.patch_size} (a patch) or more")
         if self.clip_frames % self.tubelet_size:
             raise InputError(
                 f"clip_frames {self.clip_frames}: allowed are multiples of the tubelet ({self.tubelet_size})"
             )
 
     def grid(self, image_size: int, frames: int) -> Grid:
-        """Return the token grid of a clip."""
+        """Return the token grid of a clip, without pixels beyond the last whole patch."""
         side = image_size // self.patch_size
         return (frames // self.tubelet_size, side, side)
 

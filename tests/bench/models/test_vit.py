@@ -171,9 +171,23 @@ def test_traces_on_fake_tensors(name: str) -> None:
 
 def test_wrong_input_is_named() -> None:
     model = small()
-    with pytest.raises(InputError, match=r"16 frames of 30 x 32 pixels: allowed .* 2 frames and of 8 pixels"):
+    with pytest.raises(InputError, match=r"frames of 30 x 32 pixels: .* 2 frames and multiples of 8 pixels"):
         model.tokens(torch.zeros(1, 3, 16, 30, 32))
     with pytest.raises(InputError, match=r"taps \(4,\): allowed .* 0 to 3"):
         model.layers(torch.zeros(1, 3, 16, 32, 32), (4,))
-    with pytest.raises(InputError, match="image_size 30"):
+    with pytest.raises(InputError, match=r"image_size 30: .* multiples of the patch \(8\)"):
         small(image_size=30)
+    with pytest.raises(InputError, match="image_size 7"):
+        small(image_size=7, stem="linear")
+    with pytest.raises(InputError, match=r"7 x 32 pixels: allowed .* at least 8 pixels"):
+        small(stem="linear").tokens(torch.zeros(1, 3, 16, 7, 32))
+
+
+@torch.no_grad()
+def test_pixels_beyond_the_last_whole_patch_are_not_seen() -> None:
+    """As in AdaTAD with VideoMAEv2-g: 160 pixels are 11 patches of 14."""
+    clips = torch.randn(1, 3, 16, 30, 30)
+    model = small(image_size=30, pretrained_size=32, stem="linear", positions="flat")
+    cropped = small(image_size=24, pretrained_size=32, stem="linear", positions="flat")
+    cropped.load_state_dict(model.state_dict())
+    assert torch.equal(model.tokens(clips), cropped.tokens(clips[..., :24, :24]))
