@@ -70,14 +70,19 @@ class TemporalFidelity:
         """Return features (B, D, steps) of the head from those of the kept steps, (B, D, K).
 
         Kept steps stay at their times; in between, features are interpolated linearly, and before the first
-        and after the last they are constant.
+        and after the last they are constant. Where the head has fewer steps than the backbone, those of a
+        kept snippet are averaged first, or features would be late or early where snippets overlap.
         """
         if self.fraction == 1:
             return to_head_steps(features, steps)
         if self.snippet == "step":  # as if kept steps were the centres of equal parts: half a step off
             return F.interpolate(features, steps, mode="linear", align_corners=False)
-        kept = self.steps
-        places = np.interp(np.arange(self.all_steps), kept, np.arange(len(kept)))
+        merged = max(1, self.all_steps // steps)
+        if self.geometry.steps_per_snippet % merged:
+            merged = 1
+        kept = self.steps[::merged] // merged
+        features = to_head_steps(features, len(kept))
+        places = np.interp(np.arange(self.all_steps // merged), kept, np.arange(len(kept)))
         weights = np.maximum(0, 1 - np.abs(places - np.arange(len(kept))[:, None]))
         with torch.autocast(features.device.type, enabled=False):  # bfloat16 would round features
             every = features @ torch.from_numpy(weights).to(features.device, features.dtype)

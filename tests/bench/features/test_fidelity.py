@@ -142,6 +142,20 @@ def test_kept_steps_stay_at_their_times_where_the_head_has_other_steps(
 
 
 @pytest.mark.parametrize("fraction", [1 / 2, 1 / 4])
+def test_a_ramp_of_overlapping_snippets_is_reproduced_at_their_times(fraction: float) -> None:
+    """With one step of the head a snippet of 8 frames, a frame apart: the recipe thumos14:lofi-like."""
+    geometry = BackboneGeometry(8, 1, SPATIAL_SIZE, 1, 1, (1,), (0.0,) * 3, (1.0,) * 3, 8)
+    temporal = TemporalFidelity(fraction, 16, geometry)
+    times = torch.arange(16)[:, None] + torch.arange(8.0)  # of each clip's frames
+    clips = times[None, :, None, :, None, None]
+    features = temporal.keep(clips).flatten()[None, None]
+    found = temporal.to_head_steps(features, 16)[0, 0]
+    first, last = temporal.steps[[0, -1]] // 8
+    expected = times.mean(dim=1)[first : last + 1]
+    torch.testing.assert_close(found[first : last + 1], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("fraction", [1 / 2, 1 / 4])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_kept_is_every_rth_snippet_of_the_window_bit_for_bit(family: str, fraction: float) -> None:
     geometry = FAMILIES[family]().geometry
