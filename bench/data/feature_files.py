@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import pickle
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ KEYS = ("feats", "features")
 """Names of the array in a file that holds several."""
 DIGEST_VIDEOS = 256
 """Largest number of files that are part of the digest of features."""
+FINITE_ROWS = 4096
+"""Features that are checked at once."""
 LARGEST_BYTES = 2**34
 """Bytes of one video's features."""
 
@@ -49,6 +52,18 @@ def read_features(path: Path, video: str) -> NDArray[Any]:
     return _read(path, video, status.st_mtime_ns, status.st_size)
 
 
+def check_finite(path: Path, video: str) -> None:
+    """Raise InputError that names the first feature (T, D) with a NaN or an infinity; the whole file is read.
+
+    In training they would end the run at some step, in a test video they would only cost detections.
+    """
+    features = read_features(path, video)
+    for first in range(0, len(features), FINITE_ROWS):
+        finite = np.isfinite(features[first : first + FINITE_ROWS]).all(axis=1)
+        if not finite.all():
+            raise InputError(f"{path}: feature {first + int(finite.argmin())} has values that are not finite")
+
+
 @functools.lru_cache(maxsize=4)
 def _read(path: Path, video: str, changed: int, size: int) -> NDArray[Any]:
     readers = {".npy": _read_npy, ".npz": _read_npz, ".pt": _read_pt, **dict.fromkeys(HDF5, _read_hdf5)}
@@ -69,6 +84,9 @@ def _read(path: Path, video: str, changed: int, size: int) -> NDArray[Any]:
 
 
 def _read_npy(path: Path, video: str) -> NDArray[Any]:
+    with path.open("rb") as file:
+        if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+            raise ValueError("it is no .npy file")
     found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     return found
 
@@ -90,6 +108,8 @@ def _read_pt(path: Path, video: str) -> NDArray[Any]:
     check_torch_file(path)
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError("it holds more than tensors and plain values") from None
     except Exception as error:  # the unpickler raises many kinds
         raise ValueError(str(error).splitlines()[0]) from None
     if isinstance(stored, Mapping):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bench.config.protocol import Protocol
-from bench.data.feature_files import feature_path, read_features
+from bench.data.feature_files import check_finite, feature_path, read_features
 from bench.io.errors import InputError
 from bench.io.reading import read_json
 from bench.io.text import printable
@@ -174,6 +174,7 @@ def wrong_files(dataset: Dataset, protocol: Protocol) -> Iterator[str]:
     used = {protocol.training_subset, protocol.evaluation_subset}
     for video in (each for each in dataset.videos if each.subset in used):
         try:
-            checked_features(dataset, video, protocol, description)
+            found = checked_features(dataset, video, protocol, description)
+            check_finite(found.path, video.id)
         except InputError as error:
             yield str(error)

@@ -211,6 +211,17 @@ def test_wrong_files_are_counted_and_a_missing_one_is_named(tmp_path):
     check_features(dataset_in(tmp_path), PROTOCOL)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["b.npy", "b.pt"])
+def test_values_that_are_not_finite_are_found_before_a_run(tmp_path, name, value):
+    np.save(tmp_path / "a.npy", STORED)
+    spoilt = STORED.copy()
+    spoilt[41, 3] = value
+    write(tmp_path / name, spoilt)
+    with pytest.raises(InputError, match=rf"{name}: feature 41 has values that are not finite$"):
+        check_features(dataset_in(tmp_path), PROTOCOL)
+
+
 def test_the_description_of_an_export_is_held_against_the_protocol(tmp_path):
     for name in ("a", "b"):
         np.save(tmp_path / f"{name}.npy", STORED)
