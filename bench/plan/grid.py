@@ -47,13 +47,13 @@ def model_requests(
     from bench.config.overrides import layered, override
     from bench.config.presets import default_protocol
     from bench.models import FEATURES, build_backbone
-    from datasets.recipes.recipes import named_recipe
+    from datasets.recipes.recipes import NO_RECIPE, named_recipe
     from strategies import build_strategy, names_without_backbone, settings_of, strategy_names
 
     names = strategy_names(options.strategy, "--strategy")
     if model == FEATURES:
         names = names_without_backbone(names, "--strategy", every=options.strategy == "all")
-    recipe = named_recipe(options.recipe) if options.recipe else None
+    recipe = None if options.recipe in (None, NO_RECIPE) else named_recipe(options.recipe)
     changes = layered(recipe.changes(options.device) if recipe else {}, pairs(options.protocol, "--protocol"))
     if frames is not None:
         clip_frames = override(default_protocol(model, options.device), changes).clip_frames
