@@ -197,7 +197,7 @@ def _rows(records: Sequence[Record]) -> tuple[Row, ...]:
         of_recipe = (members[0].get("recipe") or {}).get("settings", ())
         names += [key for key in of_recipe if key not in names]
         told = [f"{key}={settings[key]}" for key in names]
-        told += [f"{steps} steps" for steps in sorted(set(map(_longer_training, members)) - {0})]
+        told += [f"{steps} steps" for steps in sorted(set(map(longer_training, members)) - {0})]
         if told:
             label += f" ({', '.join(told)})"
         label = printable(label, MAX_NAME_LENGTH)
@@ -205,7 +205,7 @@ def _rows(records: Sequence[Record]) -> tuple[Row, ...]:
     return tuple(sorted(rows, key=lambda row: (row.records[0]["strategy"]["name"] != "head-only", row.label)))
 
 
-def _longer_training(record: Record) -> int:
+def longer_training(record: Record) -> int:
     """Return the steps of a run to which a strategy has added some; 0 for the protocol's own number."""
     steps, losses = record["protocol"].get("steps"), (record.get("training") or {}).get("loss")
     return int(losses[-1][0]) if steps and losses and losses[-1][0] > steps else 0

@@ -12,6 +12,7 @@ from bench.config.presets import STANDARD
 from bench.config.protocol import Protocol
 from bench.io.tables import markdown
 from bench.records.record import Record
+from bench.report.grouping import longer_training
 from datasets.recipes.recipes import Recipe, known_recipes, read_recipe
 
 STEPS_FIELDS = {"steps", "epochs", "schedule_length", "warmup"}
@@ -82,8 +83,11 @@ def recipe_report(
 def _hours(
     recipe: Recipe, records: Sequence[Record], steps: int | None, model: str
 ) -> list[tuple[str, str, str, float, float | None]]:
-    """Return model, strategy, device, median seconds per step and hours of this recipe's runs."""
-    groups: dict[tuple[str, str, str], list[float]] = {}
+    """Return model, strategy, device, median seconds per step and hours of this recipe's runs.
+
+    Hours are of all steps of a strategy, those that it adds to the protocol's too.
+    """
+    groups: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for record in records:
         own = record.get("recipe") or {}
         seconds = (record["cost"] or {}).get("seconds_per_step")
@@ -91,11 +95,13 @@ def _hours(
         if alike and seconds and model in ("", record["model"]):
             device = str(record["environment"].get("device", "unknown"))
             key = (record["model"], record["strategy"]["name"], device)
-            groups.setdefault(key, []).append(seconds)
+            longer = longer_training(record)
+            times = longer / record["protocol"]["steps"] if longer else 1.0
+            groups.setdefault(key, []).append((seconds, times))
     found = []
     for key, values in sorted(groups.items()):
-        median = statistics.median(values)
-        found.append((*key, median, steps * median / 3600 if steps else None))
+        median, times = (statistics.median(column) for column in zip(*values, strict=True))
+        found.append((*key, median, steps * times * median / 3600 if steps else None))
     return found
 
 

@@ -80,6 +80,15 @@ def test_hours_are_those_of_records_with_the_recipe():
     assert "  hours: no record has measured seconds per step of this recipe" in other
 
 
+def test_hours_have_the_steps_that_a_strategy_adds():
+    cost = {"seconds_per_step": 2.0, "trainable_parameters": 1, "total_parameters": 2}
+    made = record("lofi-added", model="tsm-r50", cost=cost, recipe=entry())
+    made["protocol"]["steps"] = 40
+    made["training"] = {"loss": [[1, 2.0, 1.0], [60, 1.0, 1.0]]}
+    ((*_, seconds, hours),) = recipe_report(ADATAD, TrainingVideos(200), [made])["hours"]
+    assert (seconds, hours) == (2.0, pytest.approx(9000 * 2 / 3600))
+
+
 def test_the_guide_has_the_table_of_all_recipes():
     guide = (Path(__file__).parents[3] / "docs" / "recipes.md").read_text(encoding="utf-8")
     assert recipes_table() in guide
