@@ -92,9 +92,8 @@ def describe(folder: Path, settings: Settings, steps: dict[str, int]) -> None:
             raise InputError(f"{path}: is no description of features by bench.features")
         different = sorted(key for key in settings if stored.get(key) != settings[key])
         if different:
-            raise InputError(
-                f"--out: {folder} holds features with another {', '.join(different)}; give another folder"
-            )
+            others = ", ".join(different)
+            raise InputError(f"--out: {folder} holds features of another {others}; give another folder")
         steps = {**known, **steps}
     elif next(folder.glob("*.npy"), None) is not None:
         raise InputError(f"--out: {folder} holds .npy files without {DESCRIPTION}; give another folder")

@@ -115,7 +115,7 @@ def test_complete_files_are_kept_and_others_written(tmp_path):
 def test_another_export_or_foreign_files_are_not_mixed_with(tmp_path):
     store = tiny_store(tiny_vit())
     export.export(tmp_path / "a", {"model": "m", "times": None}, store, made())
-    with pytest.raises(InputError, match=r"a holds features with another model, times; give another folder"):
+    with pytest.raises(InputError, match=r"features of another model, times; give another folder"):
         export.export(tmp_path / "a", {"model": "n", "times": {}}, store, made())
     (tmp_path / "b").mkdir()
     np.save(tmp_path / "b" / "x.npy", np.zeros((2, 2)))
