@@ -157,6 +157,9 @@ def test_a_recipe_sets_the_protocol_and_the_factors_of_a_forecast():
     assert losa.protocol.items() >= (changed | {"steps": "0", "epochs": "60"}).items()
     [own] = forecast_requests(plan_parser().parse_args([*words[:4], "--strategy", "head-only"]))
     assert own.protocol["backward"] == "checkpointed"
+    plain = ["--model", "vit-s", "--strategy", "losa"]
+    without = forecast_requests(plan_parser().parse_args([*plain, "--recipe", "none"]))
+    assert without == forecast_requests(plan_parser().parse_args(plain))
 
 
 @pytest.mark.slow
