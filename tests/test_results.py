@@ -1,6 +1,7 @@
 """The committed evidence: records that the tables follow from, detections that the records follow from."""
 
 import json
+import re
 import statistics
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from evidence import check_detections, check_regeneration
 
 from bench.records.record import read_folder
+from bench.report.tables import comparison as tables
 
 RESULTS = Path(__file__).parents[1] / "results"
 FOLDER = read_folder(RESULTS / "records")
@@ -69,6 +71,15 @@ def test_trials_were_equal_in_number_and_took_no_test_video():
     assert len({names.count(name) for name in names}) == 1
     assert {record["protocol"]["evaluation_subset"] for record in trials} == {"tuning"}
     assert {record["seed"] for record in trials}.isdisjoint(record["seed"] for record in MINIATURE)
+
+
+def test_the_guide_to_choices_has_the_table_of_the_two_budgets():
+    (comparison,) = tables.comparisons(read_folder(RESULTS / "budgets" / "records").records)
+    assert {len(row.records) for row in comparison.rows} == {5}
+    text = (RESULTS.parent / "docs" / "choices.md").read_text()
+    table = re.search(r"<!-- budgets -->\n(.*?)<!-- /budgets -->", text, re.DOTALL)
+    assert table
+    assert table.group(1).strip() == tables.short_markdown_table(comparison)
 
 
 def test_source_weights_are_those_that_the_note_names():
