@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import run_here
+from conftest import run_all_here, run_here
 from tiny import TINY
 
 from bench.doctor import main as doctor
@@ -47,8 +47,6 @@ def trained(features, tmp_path_factory):
     """The results of the printed command, with kept weights."""
     results = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patched:
-        from conftest import run_all_here
-
         patched.setattr("bench.run.scheduler.run_matrix", run_all_here)
         assert run([*features[1], "--results", str(results), "--keep-weights"]) == 0
     return results
@@ -92,8 +90,6 @@ def test_other_features_are_another_run(features, trained, tmp_path, capsys):
 def test_a_whole_test_video_is_forecast_exactly(features, tmp_path):
     changes = ["--protocol", "test_windows=whole,crop_ratio=0.5+1,head.mask_input=true"]
     with pytest.MonkeyPatch.context() as patched:
-        from conftest import run_all_here
-
         patched.setattr("bench.run.scheduler.run_matrix", run_all_here)
         patched.setattr("bench.run.matrix.conclude", lambda *_: 0)
         assert run([*features[1], *changes, "--results", str(tmp_path)]) == 0
