@@ -20,6 +20,7 @@ from bench.data.frame_store import FrameStore
 from bench.data.windows import Window, window_frames
 from bench.features.disk_cache import DiskCache, PassKey
 from bench.features.encode import ClipPasses, HostEncodings, encode_frozen, encode_to_host
+from bench.features.fidelity import reduced_mask, to_head_steps
 from bench.models.backbone import Backbone, Encoded
 
 
@@ -84,6 +85,12 @@ class EncodingCache:
             parts = zip(*(encode_frozen(self.backbone, each, self.passes) for each in frames), strict=True)
             return tuple(torch.stack(part).to(device) for part in parts)
         return self._gathered(windows).to(device)
+
+    def features(self, window: Window, mask: Tensor) -> Tensor:
+        """Return the features (1, D, T) of a window for the head, on the device of its mask (1, T)."""
+        steps = window.clips * self.backbone.geometry.steps_per_clip
+        fused = self.backbone.fuse(self.batch([window], mask.device), reduced_mask(mask, steps))
+        return to_head_steps(fused, mask.shape[1])
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:

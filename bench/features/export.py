@@ -21,7 +21,6 @@ from bench.data.frame_store import FrameStore
 from bench.data.windows import Window, window_mask
 from bench.features.cache import EncodingCache
 from bench.features.encode import ClipPasses, autocast
-from bench.features.fidelity import reduced_mask, to_head_steps
 from bench.io.errors import InputError
 from bench.io.reading import read_json
 from bench.io.writing import write_atomically
@@ -46,9 +45,7 @@ def video_features(
     cache = EncodingCache(backbone, store, ClipPasses(protocol.frozen_clips, precision=protocol.precision))
     mask = window_mask(window, clips)[None].to(device)
     with autocast(device, protocol.precision):
-        of_backbone = reduced_mask(mask, clips.count * backbone.geometry.steps_per_clip)
-        fused = backbone.fuse(cache.batch([window], device), of_backbone)
-        features = to_head_steps(fused, mask.shape[1])
+        features = cache.features(window, mask)
     return np.ascontiguousarray(features[0].float().cpu().numpy().T)
 
 

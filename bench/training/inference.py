@@ -16,7 +16,6 @@ from bench.data.windows import Window, window_mask
 from bench.detection import ClassScores, fuse, soft_nms
 from bench.features.cache import MEMORY_ONLY, EncodingCache, EncodingStorage
 from bench.features.encode import ClipPasses, autocast
-from bench.features.fidelity import reduced_mask, to_head_steps
 from bench.memory.meter import AllocatorPeaks, MemoryMeter, MemoryReading
 from bench.models.actionformer.model import Outputs
 from bench.training.detector import Detector
@@ -55,13 +54,9 @@ def window_outputs(
     detector: Detector, protocol: Protocol, cache: EncodingCache, window: Window, device: torch.device
 ) -> Outputs:
     """Return the head's outputs for a window, on ``device``."""
-    backbone = detector.backbone
     mask = window_mask(window, cache.store.clips[window.video])[None].to(device)
     with autocast(device, protocol.precision):
-        of_backbone = reduced_mask(mask, window.clips * backbone.geometry.steps_per_clip)
-        fused = backbone.fuse(cache.batch([window], device), of_backbone)
-        features = to_head_steps(fused, mask.shape[1])
-        outputs: Outputs = detector.head(features, mask)
+        outputs: Outputs = detector.head(cache.features(window, mask), mask)
     return outputs
 
 
