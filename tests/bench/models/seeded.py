@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.models.backbones.vit_config import ViTConfig
+
 GOLDEN = Path(__file__).parents[2] / "golden"
 
 
@@ -18,6 +20,21 @@ def case(name: str) -> dict[str, Any]:
     """Return seed, configuration and shapes of one case."""
     cases: dict[str, Any] = json.loads((GOLDEN / "models.json").read_text())
     return dict(cases[name])
+
+
+def vit_config(name: str) -> ViTConfig:
+    """Return the configuration of a case of VideoMAE."""
+    given = case(name)["config"]
+    return ViTConfig(
+        width=given["embed_dim"],
+        depth=given["depth"],
+        heads=given["num_heads"],
+        image_size=given["img_size"],
+        patch_size=given["patch_size"],
+        tubelet_size=given["tubelet_size"],
+        clip_frames=given["all_frames"],
+        mlp_ratio=given["mlp_ratio"],
+    )
 
 
 def arrays(name: str) -> dict[str, np.ndarray]:

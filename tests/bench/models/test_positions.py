@@ -16,7 +16,7 @@ from bench.features.encode import ClipPasses
 from bench.io.errors import InputError
 from bench.models import build_backbone
 from bench.models.backbones.vit import VideoViT
-from bench.models.backbones.vit_config import CONFIGS, ViTConfig
+from bench.models.backbones.vit_config import CONFIGS
 from bench.models.position_encoding import flat_positions, grid_positions, interpolated_positions
 from bench.training.detector import build_detector
 from strategies.head_only import HeadOnly
@@ -29,18 +29,8 @@ GOLDEN = {"videomae_tiny16": (96, 48), "videomae_tiny14": (84, 42)}
 def official(name: str, **changes: object) -> VideoViT:
     """Return a small model of ``models.json`` with the weights of the golden values of other sizes."""
     case = seeded.case(name)
-    given = case["config"]
-    config = ViTConfig(
-        width=given["embed_dim"],
-        depth=given["depth"],
-        heads=given["num_heads"],
-        image_size=given["img_size"],
-        patch_size=given["patch_size"],
-        tubelet_size=given["tubelet_size"],
-        clip_frames=given["all_frames"],
-        mlp_ratio=given["mlp_ratio"],
-        pretrained_size=given["img_size"],
-    )
+    config = seeded.vit_config(name)
+    config = dataclasses.replace(config, pretrained_size=config.image_size)
     model = VideoViT(dataclasses.replace(config, **changes)).eval()
     model.load_state_dict(seeded.weights(41, {name: case["shapes"][name] for name in model.state_dict()}))
     return model

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.io.errors import InputError
 from bench.models.backbones.vit import Attention, VideoViT
-from bench.models.backbones.vit_config import CONFIGS, ViTConfig
+from bench.models.backbones.vit_config import CONFIGS
 from bench.models.position_encoding import grid_positions
 
 
@@ -24,17 +24,7 @@ def small(**changes: object) -> VideoViT:
 @pytest.mark.parametrize("name", ["videomae_tiny16", "videomae_tiny14"])
 def test_every_block_agrees_with_the_official_model(name: str) -> None:
     case, expected = seeded.case(name), seeded.arrays(name)
-    given = case["config"]
-    config = ViTConfig(
-        width=given["embed_dim"],
-        depth=given["depth"],
-        heads=given["num_heads"],
-        image_size=given["img_size"],
-        patch_size=given["patch_size"],
-        tubelet_size=given["tubelet_size"],
-        clip_frames=given["all_frames"],
-        mlp_ratio=given["mlp_ratio"],
-    )
+    config = seeded.vit_config(name)
     state = seeded.weights(case["seed"], case["shapes"])
     rest = {key: state.pop(key) for key in list(state) if key.startswith(("fc_norm", "head"))}
     model = VideoViT(config).eval()
