@@ -2,7 +2,7 @@
 PYTHON ?= python3
 MODEL ?= vit-t
 DATASET ?= miniature
-STRATEGIES ?= all
+STRATEGIES ?= default
 SEEDS ?= 0
 DEVICE ?= auto
 RESULTS ?= results/local

@@ -27,7 +27,8 @@ TRIALS: dict[str, tuple[dict[str, str], ...]] = {
     "lofi": ({"backbone_lr": "0.5"}, {"backbone_lr": "1"}),
     "lofi-added": ({"backbone_lr": "0.5"}, {"backbone_lr": "1"}),
     "losa": ({"adapter_lr": "1"}, {"adapter_lr": "2"}),
-    "capacity-control": ({"adapter_lr": "1"}, {"adapter_lr": "2"}),
+    "mlp-control": ({"block_lr": "1"}, {"block_lr": "2"}),
+    "temporal-control": ({"block_lr": "1"}, {"block_lr": "2"}),
 }
 
 

@@ -17,11 +17,32 @@ from typing import TYPE_CHECKING, Any
 from bench.config.arguments import pairs, parse_value
 from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
+from bench.models import parts_of
 
 if TYPE_CHECKING:
     from strategies.base import Strategy
 
 GROUP = "talbench.strategies"
+PAPERS = ("head-only", "lofi", "losa", "full-finetune")
+NAMED_GROUPS: dict[str, tuple[str, ...]] = {
+    "default": (*PAPERS, "mlp-control"),
+    "papers": (*PAPERS, "lofi-added"),
+    "field": (
+        *("adatad", "adatad-beside", "lora", "last-k", "norm-tuning", "bitfit"),
+        *("etad", "side-tuning", "vpt", "token-pruning"),
+    ),
+    "controls": ("mlp-control", "temporal-control", "wide-head", "last-layer-cells"),
+}
+"""Names that ``--strategies`` takes for several strategies; ``all`` are all that are installed."""
+STRATEGIES_HELP = (
+    "comma-separated names or groups: default (the papers' four and one control), papers, field, controls, "
+    "all (every installed one)"
+)
+ABSENT = {
+    "backbone": "it changes the backbone, and {model} has none",
+    "attention": "it changes a transformer's attention blocks, and {model} has none",
+}
+"""The reason against a model, by the part that it lacks."""
 
 
 def installed() -> dict[str, EntryPoint]:
@@ -80,38 +101,39 @@ def settings_of(items: Sequence[str], names: Sequence[str]) -> dict[str, dict[st
     return settings
 
 
-def names_without_backbone(names: Sequence[str], option: str, *, every: bool) -> list[str]:
-    """Return the names of strategies that can train on features in files, which have no backbone.
+def reason_against(name: str, model: str) -> str | None:
+    """Return why the strategy ``name`` cannot be applied to ``model``; None if it can."""
+    needs = getattr(installed()[name].load(), "needs", ("backbone",))
+    absent = [part for part in needs if part not in parts_of(model)]
+    return ABSENT[absent[0]].format(model=model) if absent else None
 
-    With ``every``, the others are left out; otherwise InputError names the first of them.
-    """
-    points = installed()
 
-    def usable(name: str) -> bool:
-        return not getattr(points[name].load(), "needs_backbone", True)
-
-    found = [name for name in names if usable(name)]
-    if not every and (refused := [name for name in names if name not in found]):
+def supported_names(names: Sequence[str], model: str, option: str) -> list[str]:
+    """Return the strategies of ``names`` that can be applied to ``model``; InputError if there are none."""
+    found = [name for name in names if reason_against(name, model) is None]
+    if not found:
+        allowed = [name for name in installed() if reason_against(name, model) is None]
         raise InputError(
-            f"{option}: strategy {refused[0]} needs a backbone, --model features has none; "
-            f"allowed are {', '.join(filter(usable, points))}"
+            f"{option}: strategy {names[0]}: {reason_against(names[0], model)}; "
+            f"allowed are {', '.join(allowed)}"
         )
     return found
 
 
 def strategy_names(text: str, option: str = "--strategies") -> list[str]:
-    """Return the names of strategies without duplicates; ``all`` means all installed ones."""
+    """Return the names of strategies without duplicates; groups (``NAMED_GROUPS``, ``all``) are resolved."""
     known = installed()
     if not known:
         raise InputError(
             f"{option}: there are none, since talbench is not installed; run pip install -e . in its folder"
         )
-    if text == "all":
-        return list(known)
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    groups = {**NAMED_GROUPS, "all": tuple(known)}
+    every = f"known are {', '.join(known)}; groups are {', '.join(groups)}"
+    given = [name.strip() for name in text.split(",") if name.strip()]
+    names = [member for name in given for member in groups.get(name, (name,))]
     for name in names:
         if name not in known:
-            raise InputError(f"{option}: unknown '{name}', known are {', '.join(known)}")
+            raise InputError(f"{option}: unknown '{name}', {every}")
     if not names:
-        raise InputError(f"{option}: none given, known are {', '.join(known)}")
+        raise InputError(f"{option}: none given, {every}")
     return list(dict.fromkeys(names))

@@ -69,12 +69,21 @@ class Stage:
 
 
 class Strategy(Protocol):
-    """The interface of strategies. ``strategies.testing.check_strategy`` tests its contract."""
+    """The interface of strategies. ``strategies.testing.check_strategy`` tests its contract.
+
+    A class may have ``needs: ClassVar[tuple[str, ...]]``, what it changes of a model: ``backbone`` (the
+    default) or ``attention`` (a transformer's blocks); with none of them it also trains on features in files.
+    A model without these gets an empty row with the reason.
+    """
 
     name: ClassVar[str]
 
     def adapt(self, backbone: Backbone) -> Backbone:
-        """Return the backbone, wrapped or unchanged; shapes of input and output stay the same."""
+        """Return the backbone, wrapped, changed or unchanged; shapes of input and output stay the same.
+
+        Modules may be inserted (``insert_after_layers``), replaced, or frozen for the whole run by
+        ``requires_grad_(False)``: no rule trains a parameter that is frozen here.
+        """
         ...
 
     def stages(self) -> tuple[Stage, ...]:

@@ -16,8 +16,7 @@ class HeadOnly:
     """Train the head on the frozen backbone's features."""
 
     name: ClassVar[str] = "head-only"
-    needs_backbone: ClassVar[bool] = False
-    """It also trains on features in files (``bench.models.FEATURES``); a strategy without this does not."""
+    needs: ClassVar[tuple[str, ...]] = ()
     lr: float = 1.0
     """Head learning rate, in multiples of the protocol's."""
 

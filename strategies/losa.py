@@ -27,7 +27,6 @@ class LoSA:
     """
 
     name: ClassVar[str] = "losa"
-    last_only: ClassVar[bool] = False
     lr: float = 1.0
     """Head learning rate, in multiples of the protocol's."""
     adapter_lr: float = 1.0
@@ -61,14 +60,3 @@ class LoSA:
     def stages(self) -> tuple[Stage, ...]:
         rules = (Rule(r"backbone\.adapters\..*", self.adapter_lr), Rule(r"head\..*", self.lr))
         return (Stage("adapters", rules),)
-
-
-@dataclasses.dataclass(frozen=True)
-class CapacityControl(LoSA):
-    """A control with LoSA's parameters but without taps: every adapter reads the last feature only.
-
-    A weak control: LoSA's gain over it may have other causes than the taps.
-    """
-
-    name: ClassVar[str] = "capacity-control"
-    last_only: ClassVar[bool] = True

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from bench.io.errors import InputError
-from bench.models.backbone import Backbone, Encoded
+from bench.models.backbone import Backbone, Encoded, WrappedBackbone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,6 @@ class SideAdapterConfig:
     short_range: bool
     long_range: bool
     gated: bool
-    last_only: bool
 
 
 def distance_bias(steps: int, heads: int, reach: float, device: torch.device) -> Tensor:
@@ -114,43 +113,33 @@ class SideAdapter(nn.Module):
         return torch.tanh(self.gates[name]) * output if name in self.gates else output
 
 
-class SideAdaptedBackbone(Backbone):
+class SideAdaptedBackbone(WrappedBackbone):
     """A frozen backbone with side adapters on some of its layers."""
 
     def __init__(self, inner: Backbone, config: SideAdapterConfig) -> None:
-        super().__init__()
-        self.inner = inner
-        self.geometry = inner.geometry
+        super().__init__(inner)
         count = len(inner.geometry.layer_widths)
         wrong = [tap for tap in config.taps if not -count <= tap < count]
         if wrong:
             raise InputError(f"strategy losa: field 'taps' has {wrong}, allowed are {-count} to {count - 1}")
         self.taps = tuple(sorted({tap % count for tap in config.taps})) or tuple(range(count))
         self.grid = config.grid
-        self.last_only = config.last_only
         widths = inner.geometry.layer_widths
         output = inner.geometry.width
-        self.adapters = nn.ModuleList(
-            SideAdapter(output if self.last_only else widths[tap], output, config) for tap in self.taps
-        )
+        self.adapters = nn.ModuleList(SideAdapter(widths[tap], output, config) for tap in self.taps)
 
     def upstream(self) -> nn.Module:
         return self.inner
 
-    def tokens(self, clips: Tensor) -> Tensor:
-        return self.inner.tokens(clips)
-
-    def encode(self, clips: Tensor) -> Encoded:
+    def encode(self, clips: Tensor, window_clips: int = 1) -> Encoded:
         """Return the last feature's spatial mean (N, t, D), then every tap's cells (N, t, g, g, D_i).
 
         No graph is recorded: no gradient flows through the backbone, at whatever depth it is tapped.
         """
         with torch.no_grad():
-            if self.last_only:
-                return (self.inner.tokens(clips).mean(dim=(2, 3)),)
             last = len(self.geometry.layer_widths) - 1
             wanted = self.taps if self.taps[-1] == last else (*self.taps, last)
-            layers = self.inner.layers(clips, wanted)
+            layers = self.inner.layers(clips, wanted, window_clips)
             return (layers[-1].mean(dim=(2, 3)), *(self._pool(x) for x in layers[: len(self.taps)]))
 
     def _pool(self, tokens: Tensor) -> Tensor:
@@ -178,10 +167,6 @@ class SideAdaptedBackbone(Backbone):
 
     def fuse(self, encoded: Encoded, mask: Tensor) -> Tensor:
         last, *taps = encoded
-        if self.last_only:
-            with torch.no_grad():
-                same = F.layer_norm(last, last.shape[-1:]).to(last.dtype)
-            taps = [same[:, :, :, None, None]] * len(self.taps)
         fused = last
         for adapter, cells in zip(self.adapters, taps, strict=True):
             if self.checkpointing and torch.is_grad_enabled():

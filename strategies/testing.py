@@ -36,7 +36,7 @@ from bench.training.history import TrainingLog
 from bench.training.loop import train
 from bench.training.step import Trainer
 from datasets.annotations.dataset import Instance, Video
-from strategies.base import Strategy, check_stages, learning_rates
+from strategies.base import Strategy, check_stages
 
 CLASSES = ("one", "two", "three")
 TINY_VIT = ViTConfig(
@@ -148,9 +148,9 @@ def train_tiny(
 def check_stages_are_sound(strategy: Strategy) -> None:
     """Check that stages have unique names and shares that add up to 1, and that every rule matches."""
     check_stages(strategy.stages())
-    trained_names = [name for name, _ in tiny_detector(strategy)[0].named_parameters()]
+    detector, _ = tiny_detector(strategy)
     for stage in strategy.stages():
-        assert learning_rates(stage.rules, trained_names), f"stage {stage.name} trains nothing"
+        assert detector.learning_rates(stage), f"stage {stage.name} trains nothing"
 
 
 def check_shapes_are_kept(strategy: Strategy, make_backbone: Callable[[], Backbone] = tiny_vit) -> None:
@@ -178,7 +178,7 @@ def check_only_named_parameters_move(strategy: Strategy) -> None:
     """Check that training changes all parameters that the rules name, and no others, nor buffers."""
     trained = train_tiny(strategy)
     names = [name for name, _ in trained.detector.named_parameters()]
-    moving = {name for stage in strategy.stages() for name in learning_rates(stage.rules, names)}
+    moving = trained.detector.trained_names(strategy.stages())
     after = trained.detector.state_dict()
     for name in names:
         same = torch.equal(after[name], trained.before[name])

@@ -64,8 +64,9 @@ class EncodingCache:
         self.backbone = backbone
         self.store = store
         self.passes = passes
-        self.keep = keep
-        self.disk = storage.disk.if_unchanged(backbone) if storage.disk and keep else None
+        # An encoding that depends on other clips of the window is valid for that window alone.
+        self.keep = keep and not backbone.mixes_clips
+        self.disk = storage.disk.if_unchanged(backbone) if storage.disk and self.keep else None
         budget = storage.memory_bytes
         self.memory_bytes = default_cache_bytes() if budget is None else budget
         self._kept: OrderedDict[Key, HostEncodings] = OrderedDict()
@@ -82,7 +83,8 @@ class EncodingCache:
         """Return the encodings of a batch of windows on ``device``; the first two axes are (B, S)."""
         if not self.keep or any(window.view is not None for window in windows):
             frames = (window_frames(self.store, window) for window in windows)
-            parts = zip(*(encode_frozen(self.backbone, each, self.passes) for each in frames), strict=True)
+            encoded = (encode_frozen(self.backbone, each, self.passes, len(each)) for each in frames)
+            parts = zip(*encoded, strict=True)
             return tuple(torch.stack(part).to(device) for part in parts)
         return self._gathered(windows).to(device)
 

@@ -48,12 +48,15 @@ class ClipPasses:
                 return
             yield first, clips[first : first + self.size]
 
-    def encode(self, backbone: Backbone, clips: Tensor) -> Encoded:
-        """Return the encodings of uint8 clips: moved to the device, downscaled, normalised and encoded."""
+    def encode(self, backbone: Backbone, clips: Tensor, window_clips: int = 1) -> Encoded:
+        """Return the encodings of uint8 clips: moved to the device, downscaled, normalised and encoded.
+
+        ``window_clips`` is as in ``bench.models.backbone.Backbone``.
+        """
         device = backbone.device
         with autocast(device, self.precision):
             reduced = downscale_clips(clips.to(device), self.spatial, backbone.geometry)
-            return backbone.encode(backbone.normalise(reduced))
+            return backbone.encode(backbone.normalise(reduced), window_clips)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,16 +105,20 @@ def write_slice(outputs: Encoded | None, encoded: Encoded, first: int, count: in
 
 
 @torch.no_grad()
-def encode_frozen(backbone: Backbone, clips: Tensor, passes: ClipPasses) -> Encoded:
+def encode_frozen(backbone: Backbone, clips: Tensor, passes: ClipPasses, window_clips: int = 1) -> Encoded:
     """Return the encodings of (N, 3, T, H, W) uint8 clips, computed a few at a time, without gradient.
 
     The last pass is padded with its last clip, so that every pass has the same shape and a clip's encoding
-    does not depend on the number of other clips.
+    does not depend on the number of other clips. A backbone that mixes clips gets a window in each pass.
     """
+    if backbone.mixes_clips:
+        passes = dataclasses.replace(passes, size=window_clips)
+    else:
+        window_clips = 1
     outputs: Encoded | None = None
     for first, part in passes.parts(clips):
         filled = torch.cat([part, part[-1:].expand(passes.size - len(part), *part.shape[1:])])
-        encoded = passes.encode(backbone, filled)
+        encoded = passes.encode(backbone, filled, window_clips)
         outputs = write_slice(outputs, tuple(each[: len(part)] for each in encoded), first, len(clips))
     assert outputs is not None
     return outputs

@@ -139,12 +139,12 @@ def clips_mix(backbone: Backbone, precision: str = "float32") -> bool:
 def _encode_two(backbone: Backbone, clips: Tensor) -> Encoded | None:
     """Return the encodings of two clips, or None if the backbone can encode one and not two."""
     try:
-        return backbone.encode(clips)
+        return backbone.encode(clips, len(clips))
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
         try:
-            backbone.encode(clips[:1])
+            backbone.encode(clips[:1], 1)
         except RuntimeError:
             raise error from None
         return None
@@ -152,7 +152,7 @@ def _encode_two(backbone: Backbone, clips: Tensor) -> Encoded | None:
 
 def check_streamable(backbone: Backbone, precision: str = "float32") -> None:
     """Raise InputError that names the backbone's class if its clips are not independent."""
-    if clips_mix(backbone, precision):
+    if backbone.mixes_clips or clips_mix(backbone, precision):
         raise InputError(
             f"protocol: backward=streamed is not exact for {type(backbone).__name__}, in which clips mix; "
             "allowed for it are plain and checkpointed"

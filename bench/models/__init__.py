@@ -25,6 +25,13 @@ FEATURES = "features"
 INPUT_NAMES = (*MODEL_NAMES, FEATURES)
 
 
+def parts_of(name: str) -> frozenset[str]:
+    """Return what strategies can change of a model: ``backbone``, and ``attention`` of a transformer."""
+    if name == FEATURES:
+        return frozenset()
+    return frozenset({"backbone", "attention"} if name.startswith("vit-") else {"backbone"})
+
+
 def build_backbone(
     name: str,
     weights: str | Path | None = None,

@@ -7,7 +7,7 @@ h w cells of the feature grid, D channels, S clips of a window.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -54,13 +54,16 @@ class BackboneGeometry:
 
 
 class Backbone(nn.Module):
-    """A network that turns each clip independently into tokens.
+    """A network that turns clips into tokens, each independently unless ``mixes_clips``.
 
-    A window is a sequence of clips. It is processed in two parts: ``encode`` processes one clip at a time,
-    ``fuse`` the encodings of a whole window. A strategy that adapts a backbone wraps it in another
+    A window is a sequence of clips. It is processed in two parts: ``encode`` processes clips, ``fuse`` the
+    encodings of a whole window. A strategy that adapts a backbone changes its modules, or wraps it in another
     ``Backbone`` and may redefine both parts. ``upstream`` returns the module that ``encode`` runs: if none
     of its parameters is trained, the training loop runs ``encode`` without gradient and may cache its
     result, because no later step can change it.
+
+    ``window_clips`` says how many consecutive clips of ``clips`` are one window. It is 1 where clips are
+    passed without their window, which happens only if ``mixes_clips`` is false.
     """
 
     geometry: BackboneGeometry
@@ -68,6 +71,15 @@ class Backbone(nn.Module):
     """Type of the values of a clip before ``normalise``."""
     checkpointing: bool = False
     """Recompute each block's activations in the backward pass instead of keeping them."""
+    mixes_clips: bool = False
+    """Whether ``encode`` relates the clips of a window. It is then given whole windows, its result is not
+    cached, and the streamed backward is refused."""
+    inserted: nn.ModuleDict
+    """Modules inserted by ``insert_after_layers``, by the layer's index."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inserted = nn.ModuleDict()
 
     @property
     def device(self) -> torch.device:
@@ -90,14 +102,40 @@ class Backbone(nn.Module):
         """Return the sequential modules that hold most of the weights; empty if not known."""
         return ()
 
-    def tokens(self, clips: Tensor) -> Tensor:
+    def layer_modules(self) -> tuple[tuple[nn.Module, ...], ...]:
+        """Return the modules of every layer of ``geometry.layer_widths``; a stem belongs to no layer."""
+        raise NotImplementedError
+
+    def token_blocks(self) -> nn.ModuleList | None:
+        """Return the transformer's blocks, whose items may be replaced; None for other networks.
+
+        A block maps ``(tokens, draws)``, tokens (N, L, D), to tokens (N, L, D). ``draws`` is for its own
+        stochastic depth, or None.
+        """
+        return None
+
+    def insert_after_layers(
+        self, make: Callable[[int], nn.Module], layers: Sequence[int] | None = None, *, mixes: bool = False
+    ) -> None:
+        """Insert a module after each of ``layers`` (all by default), ``make(width)`` for a layer's channels.
+
+        A module maps ``(tokens, window_clips)``, tokens (N, t, h, w, width), to tokens of the same shape. It
+        runs inside its layer's activation checkpoint. ``mixes`` says whether it relates clips of a window.
+        Its parameters are named ``backbone.inserted.<layer>.<name>``.
+        """
+        widths = self.geometry.layer_widths
+        for index in range(len(widths)) if layers is None else layers:
+            self.inserted[str(index)] = make(widths[index])
+        self.mixes_clips = self.mixes_clips or mixes
+
+    def tokens(self, clips: Tensor, window_clips: int = 1) -> Tensor:
         """Return (N, t, h, w, D): the tokens after the last layer, before any final norm.
 
         ``clips`` is (N, 3, T, H, W), already normalised.
         """
-        return self.layers(clips, (len(self.geometry.layer_widths) - 1,))[0]
+        return self.layers(clips, (len(self.geometry.layer_widths) - 1,), window_clips)[0]
 
-    def layers(self, clips: Tensor, taps: Sequence[int]) -> list[Tensor]:
+    def layers(self, clips: Tensor, taps: Sequence[int], window_clips: int = 1) -> list[Tensor]:
         """Return the outputs of the layers ``taps`` (ascending indices), each (N, t, h_i, w_i, D_i).
 
         Every output has the t of the last layer: a family whose early layers have more steps pools them.
@@ -108,9 +146,9 @@ class Backbone(nn.Module):
         """Return the module whose parameters ``encode`` depends on."""
         return self
 
-    def encode(self, clips: Tensor) -> Encoded:
+    def encode(self, clips: Tensor, window_clips: int = 1) -> Encoded:
         """Return per-clip encodings of (N, 3, T, H, W); the first axis of each is N."""
-        return (self.tokens(clips).mean(dim=(2, 3)),)
+        return (self.tokens(clips, window_clips).mean(dim=(2, 3)),)
 
     def fuse(self, encoded: Encoded, mask: Tensor) -> Tensor:
         """Return features (B, D, S*t) from encodings whose first two axes are (B, S).
@@ -130,7 +168,7 @@ class Backbone(nn.Module):
 
     def forward(self, clips: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return features (B, D, S*t) of windows given as (B, S, 3, T, H, W), normalised."""
-        encoded = self.encode(clips.flatten(0, 1))
+        encoded = self.encode(clips.flatten(0, 1), clips.shape[1])
         encoded = tuple(part.unflatten(0, clips.shape[:2]) for part in encoded)
         if mask is None:
             steps = clips.shape[1] * encoded[0].shape[2]
@@ -143,3 +181,46 @@ class Backbone(nn.Module):
         std = torch.tensor(self.geometry.std, device=clips.device).view(3, 1, 1, 1) * 255
         # The difference is a new tensor; dividing it in place needs one copy of the clips, not two.
         return torch.sub(clips, mean).div_(std)
+
+
+class WrappedBackbone(Backbone):
+    """A backbone around another one, ``inner``, with the same input and, unless redefined, the same output.
+
+    A strategy with modules beside a frozen backbone redefines ``upstream`` to return ``inner``, ``encode`` to
+    run it without a graph, and ``fuse`` to run its own modules on the encodings of whole windows.
+    """
+
+    def __init__(self, inner: Backbone) -> None:
+        super().__init__()
+        self.inner = inner
+        self.geometry = inner.geometry
+        self.clip_dtype = inner.clip_dtype
+        self.mixes_clips = inner.mixes_clips
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return self.inner.device
+
+    @property
+    def clip_shape(self) -> tuple[int, ...]:
+        """The shape of a full-fidelity clip."""
+        return self.inner.clip_shape
+
+    def layer_modules(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return self.inner.layer_modules()
+
+    def layers(self, clips: Tensor, taps: Sequence[int], window_clips: int = 1) -> list[Tensor]:
+        return self.inner.layers(clips, taps, window_clips)
+
+    def tokens(self, clips: Tensor, window_clips: int = 1) -> Tensor:
+        return self.inner.tokens(clips, window_clips)
+
+    def encode(self, clips: Tensor, window_clips: int = 1) -> Encoded:
+        return self.inner.encode(clips, window_clips)
+
+    def fuse(self, encoded: Encoded, mask: Tensor) -> Tensor:
+        return self.inner.fuse(encoded, mask)
+
+    def normalise(self, clips: Tensor) -> Tensor:
+        return self.inner.normalise(clips)

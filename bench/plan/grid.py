@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -46,13 +47,15 @@ def model_requests(
     from bench.config.arguments import check_division, check_processes, pairs
     from bench.config.overrides import layered, override
     from bench.config.presets import default_protocol
-    from bench.models import FEATURES, build_backbone
+    from bench.models import build_backbone
     from datasets.recipes.recipes import NO_RECIPE, named_recipe
-    from strategies import build_strategy, names_without_backbone, settings_of, strategy_names
+    from strategies import build_strategy, reason_against, settings_of, strategy_names, supported_names
 
     names = strategy_names(options.strategy, "--strategy")
-    if model == FEATURES:
-        names = names_without_backbone(names, "--strategy", every=options.strategy == "all")
+    for name in names:
+        if reason := reason_against(name, model):
+            print(f"bench.plan: {name} is left out: {reason}", file=sys.stderr)
+    names = supported_names(names, model, "--strategy")
     recipe = None if options.recipe in (None, NO_RECIPE) else named_recipe(options.recipe)
     changes = layered(recipe.changes(options.device) if recipe else {}, pairs(options.protocol, "--protocol"))
     if frames is not None:
@@ -93,13 +96,12 @@ def modes(model: str, strategy: Strategy, wanted: str, given: str) -> Sequence[s
     """Return the backward modes to forecast: all that differ in memory, or only ``wanted``.
 
     If only the head trains, all modes are the same; if the clip encoder is frozen, nothing is streamed, and
-    the streamed mode equals the checkpointed one. Imports torch.
+    the streamed mode equals the checkpointed one; where clips mix, it is refused. Imports torch.
     """
     import torch
 
     from bench.models import build_backbone, build_head
     from bench.training.detector import Detector
-    from strategies.base import learning_rates
 
     if wanted != "all":
         if wanted not in MODES:
@@ -110,9 +112,9 @@ def modes(model: str, strategy: Strategy, wanted: str, given: str) -> Sequence[s
         detector = Detector(backbone, build_head(input_dim=backbone.geometry.width, num_classes=1))
     upstream = {id(parameter) for parameter in backbone.upstream().parameters()}
     parameters = dict(detector.named_parameters())
-    rules = [learning_rates(stage.rules, parameters) for stage in strategy.stages()]
-    training = [parameters[name] for name in set().union(*rules) if name.startswith("backbone.")]
+    names = detector.trained_names(strategy.stages())
+    training = [parameters[name] for name in names if name.startswith("backbone.")]
     if not training:
         return (given,)
-    streams = any(id(parameter) in upstream for parameter in training)
+    streams = not backbone.mixes_clips and any(id(parameter) in upstream for parameter in training)
     return MODES if streams else tuple(mode for mode in MODES if mode != "streamed")

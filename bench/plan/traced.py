@@ -110,10 +110,12 @@ class TracedCache(EncodingCache):
         if not self._reading:
             clips = self.store.clips[windows[0].video]
             assert isinstance(clips, VideoClips)
-            shape = (self.passes.size, *clips.frames.shape[1:])
+            window_clips = windows[0].clips if self.backbone.mixes_clips else 1
             # A pass is padded to its full size, also where the video has fewer clips.
+            size = window_clips if self.backbone.mixes_clips else self.passes.size
+            shape = (size, *clips.frames.shape[1:])
             part = torch.empty(shape, dtype=clips.frames.dtype, device=self.host)
-            encoded = self.passes.encode(self.backbone, part)
+            encoded = self.passes.encode(self.backbone, part, window_clips)
             del part
             self.layout = [(part.shape[1:], part.dtype) for part in encoded]
             del encoded

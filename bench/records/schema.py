@@ -34,7 +34,7 @@ from bench.io.typed_values import (
 )
 
 SCHEMA = 1
-STATUSES = ("ok", "out-of-memory", "nan", "timeout", "error", "cancelled")
+STATUSES = ("ok", "out-of-memory", "nan", "timeout", "error", "cancelled", "unsupported")
 
 
 class Named(Struct):

@@ -53,6 +53,7 @@ def _build(results: Path) -> Report:
     )
     from bench.report.tables import comparison as tables
     from bench.report.tables import forecasts as forecast_rows
+    from bench.report.tables.outcomes import outcome_lines
 
     folder = read_folder(results / "records")
     gc.freeze()  # exclude the records from garbage collections
@@ -87,8 +88,7 @@ def _build(results: Path) -> Report:
         write_atomically(files[-1], content.encode())
     for item in comparisons:
         drawn = [*figures.draw(item, results), *training_figures.draw(item, results)]
-        failed = [f"Failed: {text}" for text in tables.failed_lines(item)]
-        remarks = (f"Device: {item.device}", tables.PREFACE, *failed)
+        remarks = (f"Device: {item.device}", tables.PREFACE, *outcome_lines(item))
         sections.append(
             Section(item.title, remarks, *tables.cells(item), tuple(drawn), configurations.details(item))
         )

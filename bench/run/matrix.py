@@ -102,11 +102,12 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
     runs = resolve_runs(specs, load_dataset(specs[0]))
     check_subsets(runs[0])
     runs[0].class_scores()
+    records = options.results / "records"
+    runs, left_out = write_unsupported(runs, records)
     if options.fit is not None:
         from bench.run.memory_check import fit_micro_batch
 
         runs = fit_micro_batch(runs, options.fit)
-    records = options.results / "records"
     known = stamps(records)
     todo = pending(runs, records, options.redo)
     remove_stale_files(options.results, runs, frozenset(run.id for run in todo))
@@ -130,7 +131,26 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
         print(f"all {len(runs)} runs have records", file=sys.stderr)
     # Again: a process of a killed parent may have lived until now.
     remove_stale_files(options.results, runs, frozenset())
-    return conclude(runs, options)
+    return conclude([*runs, *left_out], options)
+
+
+def write_unsupported(
+    runs: Sequence[ResolvedRun], records: Path
+) -> tuple[list[ResolvedRun], list[ResolvedRun]]:
+    """Return the runs whose strategy the model supports, and the others, of which records give the reason."""
+    from bench.records.record import write_record
+    from bench.run.record_builder import empty_record
+    from strategies import reason_against
+
+    reasons = {run.spec.strategy: reason_against(run.spec.strategy, run.spec.model) for run in runs}
+    for name, reason in reasons.items():
+        if reason:
+            print(f"bench.run: {name} is left out: {reason}", file=sys.stderr)
+    for run in runs:
+        if reason := reasons[run.spec.strategy]:
+            write_record(records, {**empty_record(run), "status": "unsupported", "message": reason})
+    supported = [run for run in runs if reasons[run.spec.strategy] is None]
+    return supported, [run for run in runs if reasons[run.spec.strategy] is not None]
 
 
 def conclude(runs: Sequence[ResolvedRun], options: argparse.Namespace) -> int:
@@ -149,7 +169,8 @@ def conclude(runs: Sequence[ResolvedRun], options: argparse.Namespace) -> int:
             f"{len(lost)} of {len(runs)} runs have no kept weights; --redo all repeats them",
             file=sys.stderr,
         )
-    return 0 if len(finished) == len(mine) else 1
+    possible = [record for record in mine if record["status"] != "unsupported"]
+    return 0 if len(finished) == len(possible) else 1
 
 
 def check_writable(results: Path) -> None:

@@ -23,7 +23,7 @@ from bench.io.exit_code import CommandParser
 from bench.models import FEATURES
 from bench.run.cluster.slurm_options import check_launcher, cluster_device
 from datasets.cards.cards import is_annotation_path
-from strategies import names_without_backbone, settings_of, strategy_names
+from strategies import STRATEGIES_HELP, settings_of, strategy_names, supported_names
 
 if TYPE_CHECKING:
     from bench.run.specification import ResolvedRun, RunSpecification
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     add("--annotations", type=Path, help="a known data set's annotations, where they are not in --data")
     add("--data", type=Path, help="folder with the data set's videos, or its features with --model features")
     add("--weights", help="checkpoint path, 'random', or 'source' (vit-t as shipped; its default)")
-    add("--strategies", default="all", help="comma-separated names (default: all installed)")
+    add("--strategies", default="default", metavar="NAMES", help=STRATEGIES_HELP)
     add("--seeds", default="0", help="comma-separated whole numbers (default: 0)")
     add("--device", default="auto", help="cpu, cuda or cuda:N (default: cuda if available)")
     add("--results", type=Path, default=DEFAULT_RESULTS, help=f"default: {DEFAULT_RESULTS}")
@@ -189,8 +189,7 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
         check_cards(options.processes, options.device)
         device = device_of(options.device)
     names = strategy_names(options.strategies)
-    if options.model == FEATURES:
-        names = names_without_backbone(names, "--strategies", every=options.strategies == "all")
+    supported = supported_names(names, options.model, "--strategies")
     changed = settings_of(options.set, names)
     changes = protocol_changes(options)
     weights = options.weights or (FEATURES if options.model == FEATURES else "source")
@@ -225,7 +224,8 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
     check_feature_fields(specs[0].protocol(), options.model)
     check_division(specs[0].protocol(), options.processes, options.sharded)  # that of all of them
     for spec in specs[: len(names)]:  # every strategy once
-        spec.build_strategy()
+        if spec.strategy in supported:
+            spec.build_strategy()
     return specs
 
 

@@ -63,7 +63,7 @@ def lower_frozen_weights(detector: Detector, stages: Sequence[Stage], protocol: 
     if protocol.precision != "bfloat16" or not protocol.lean.low_precision_frozen:
         return 0
     known = dict(detector.named_parameters())
-    trained = {id(known[name]) for stage in stages for name in learning_rates(stage.rules, known)}
+    trained = {id(known[name]) for name in detector.trained_names(stages)}
     saved = 0
     for module in detector.backbone.upstream().modules():
         if not isinstance(module, CAST_AT_USE) or parametrize.is_parametrized(module):
@@ -76,12 +76,28 @@ def lower_frozen_weights(detector: Detector, stages: Sequence[Stage], protocol: 
 
 
 class Detector(nn.Module):
-    """A backbone and a head. A strategy's rules match the names of its parameters."""
+    """A backbone and a head. A strategy's rules match the names of its parameters.
+
+    Parameters of the backbone whose ``requires_grad`` is false at construction, because the strategy's
+    ``adapt`` has set it, match no rule and stay frozen.
+    """
 
     def __init__(self, backbone: Backbone, head: ActionFormer) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.frozen_names = frozenset(
+            f"backbone.{name}" for name, each in backbone.named_parameters() if not each.requires_grad
+        )
+
+    def learning_rates(self, stage: Stage) -> dict[str, float]:
+        """Return the learning-rate factor of every parameter that the stage trains, by name."""
+        names = (name for name, _ in self.named_parameters() if name not in self.frozen_names)
+        return learning_rates(stage.rules, names)
+
+    def trained_names(self, stages: Sequence[Stage]) -> set[str]:
+        """Return the names of the parameters that any of the stages trains."""
+        return {name for stage in stages for name in self.learning_rates(stage)}
 
 
 def set_training_mode(module: nn.Module, parent_trains: bool = False) -> None:
@@ -98,7 +114,7 @@ def set_training_mode(module: nn.Module, parent_trains: bool = False) -> None:
 
 def freeze_except(detector: Detector, stage: Stage) -> dict[str, float]:
     """Freeze all parameters that no rule of the stage names; return the others' learning-rate factors."""
-    factors = learning_rates(stage.rules, [name for name, _ in detector.named_parameters()])
+    factors = detector.learning_rates(stage)
     for name, parameter in detector.named_parameters():
         parameter.requires_grad_(name in factors)
         parameter.grad = None

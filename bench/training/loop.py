@@ -37,7 +37,7 @@ def train(
     without the cache, so that a frozen backbone's memory is included; their results are those of any other
     step. If ``unfinished`` has a checkpoint of this run, training is resumed from it. Every process of the
     run calls this function and ends with the same weights. Raises NonFiniteLossError that gives the training
-    progress.
+    progress, and UnusedParametersError if a trained parameter had no gradient in the measured steps.
     """
     check_stages(stages)
     ends = stage_ends(stages, trainer.protocol.steps)
@@ -73,6 +73,7 @@ def train(
             state = None
         meters = StageMeters(trainer, stage, setup, history)
         meters.find_busiest(first, end)
+        checked = False
         for number in range(len(losses), end):
             done, steps, length = number - first, end - first, protocol.schedule_length
             factor = schedule(done, steps, protocol.warmup, length, from_zero=protocol.warmup_from_zero)
@@ -93,6 +94,9 @@ def train(
                     setup.optimizer.gradient_norm,
                     unfinished.kept() if unfinished else None,
                 ) from None
+            if number + 1 == end or (not checked and meters.all_measured):
+                setup.optimizer.check_gradients(detector)
+                checked = True
             if unfinished:
                 unfinished.after_step(detector, stages, index, setup, history, device)
             progress(stage.name, number + 1, ends[-1])

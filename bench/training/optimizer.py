@@ -14,6 +14,9 @@ from bench.config.protocol import NO_CLIPPING, Protocol
 from bench.training.distributed.fsdp import clip_gradients, to_local
 from bench.training.distributed.processes import ALONE, World
 
+NAMES_SHOWN = 4
+"""Names of parameters in a message; the others are counted."""
+
 
 def parameter_groups(
     parameters: Mapping[str, nn.Parameter], factors: Mapping[str, float], protocol: Protocol
@@ -36,6 +39,10 @@ def parameter_groups(
         }
         for (factor, decays), members in groups.items()
     ]
+
+
+class UnusedParametersError(RuntimeError):
+    """A stage trains parameters that its forward pass does not use."""
 
 
 class StageOptimizer:
@@ -99,6 +106,20 @@ class StageOptimizer:
     def state(self) -> dict[Tensor, dict[str, Tensor]]:
         """AdamW's state for each parameter."""
         return {parameter: state for part in self.parts for parameter, state in part.state.items()}
+
+    def check_gradients(self, module: nn.Module) -> None:
+        """Raise UnusedParametersError if a trained parameter of ``module`` has had no gradient in any step.
+
+        AdamW creates the state of a parameter in its first step with a gradient.
+        """
+        trained, state = set(self.parameters), self.state
+        known = ((name, to_local(parameter)) for name, parameter in module.named_parameters())
+        if names := [name for name, part in known if part in trained and not state.get(part)]:
+            more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+            raise UnusedParametersError(
+                f"{', '.join(names[:NAMES_SHOWN])}{more}: trained by a rule, but without a gradient in every "
+                "step, so the forward pass does not use it (is the module called, or only its weight read?)"
+            )
 
     def set_factor(self, factor: float) -> None:
         """Set every learning rate to ``factor`` times its base."""

@@ -98,11 +98,11 @@ class Trainer:
             snippets = 1 if fidelity.temporal == 1 else backbone.geometry.clip_frames // inputs.shape[3]
             passes = self.passes(size * snippets, fidelity)
             if frozen:
-                encoded = encode_frozen(backbone, flat, passes)
+                encoded = encode_frozen(backbone, flat, passes, clips)
             elif protocol.backward == "streamed":
                 encoded, finish = encode_streamed(backbone, flat, passes, self.make_gradients)
             else:
-                encoded = self.passes(len(flat), fidelity).encode(backbone, flat)
+                encoded = self.passes(len(flat), fidelity).encode(backbone, flat, clips)
             inputs = tuple(part.unflatten(0, (windows, clips)) for part in encoded)
         temporal = self.temporal(fidelity)
         with autocast(self.device, protocol.precision):

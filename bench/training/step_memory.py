@@ -54,6 +54,11 @@ class StageMeters:
         self.history = history
         self._busiest: set[int] = set()
 
+    @property
+    def all_measured(self) -> bool:
+        """Whether steps of every kind at every fidelity of the stage have been measured."""
+        return all(kind in self.history.measured for kind in step_kinds(self.stage, self.setup))
+
     def find_busiest(self, first: int, end: int) -> None:
         """Find the step with the most instances for each fidelity, of the steps ``first`` to ``end - 1``."""
         if self.trainer.device.type == "cuda":

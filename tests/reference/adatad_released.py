@@ -72,7 +72,7 @@ class ReleasedBackbone(Backbone):
         self.geometry = inner.geometry
         self.adapters = nn.ModuleList(Adapter(inner.geometry.width) for _ in self.inner.blocks)
 
-    def tokens(self, clips: Tensor) -> Tensor:
+    def tokens(self, clips: Tensor, window_clips: int = 1) -> Tensor:
         embedded = self.inner.patch_embed(clips)
         grid = tuple(embedded.shape[1:4])
         tokens = embedded.flatten(1, 3)

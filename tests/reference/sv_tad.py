@@ -51,7 +51,7 @@ class SparseBackbone(ReleasedBackbone):
         super().__init__(inner)
         self.adapters = nn.ModuleList(SparseAdapter(inner.geometry.width) for _ in self.inner.blocks)
 
-    def encode(self, clips: Tensor) -> Encoded:
+    def encode(self, clips: Tensor, window_clips: int = 1) -> Encoded:
         """Return the mean of the kept tokens of each step, (N, t, D)."""
         embedded = self.inner.patch_embed(clips)
         grid = tuple(embedded.shape[1:4])

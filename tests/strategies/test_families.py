@@ -13,7 +13,6 @@ from bench.models.backbones.i3d import tiny_i3d
 from bench.models.backbones.tsm import tiny_tsm
 from bench.training.detector import set_training_mode
 from strategies import build_strategy, installed
-from strategies.base import learning_rates
 from strategies.lofi import LoFi
 from strategies.losa import LoSA
 from strategies.testing import (
@@ -48,8 +47,7 @@ class TestEveryStrategyOnEveryFamily:
     def test_what_is_named_moves_and_the_rest_keeps_every_bit(self, name: str, family: str) -> None:
         strategy = build_strategy(name)
         trained = train_tiny(strategy, PROTOCOLS[family], FAMILIES[family])
-        parameters = [each for each, _ in trained.detector.named_parameters()]
-        moving = {each for stage in strategy.stages() for each in learning_rates(stage.rules, parameters)}
+        moving = trained.detector.trained_names(strategy.stages())
         for each, value in trained.detector.state_dict().items():
             moved = not torch.equal(value, trained.before[each])
             if each in moving and not INERT.fullmatch(each):

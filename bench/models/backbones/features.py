@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.io.errors import InputError
 from bench.models.backbone import Backbone, BackboneGeometry, Encoded
@@ -54,11 +54,14 @@ class FeatureBackbone(Backbone):
         """The shape of a clip, (t, D)."""
         return (self.geometry.steps_per_clip, self.geometry.width)
 
-    def layers(self, clips: Tensor, taps: Sequence[int]) -> list[Tensor]:
+    def layer_modules(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return ((),)
+
+    def layers(self, clips: Tensor, taps: Sequence[int], window_clips: int = 1) -> list[Tensor]:
         """Return the features as tokens of one cell, (N, t, 1, 1, D)."""
         return [clips[:, :, None, None] for _ in taps]
 
-    def encode(self, clips: Tensor) -> Encoded:
+    def encode(self, clips: Tensor, window_clips: int = 1) -> Encoded:
         """Return the features (N, t, D) unchanged."""
         return (clips,)
 

@@ -17,7 +17,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -98,27 +98,33 @@ def _pad(x: Tensor, paddings: list[tuple[int, int]]) -> Tensor:
     return F.pad(x, [amount for pair in reversed(paddings) for amount in pair])
 
 
+class SameConv3d(nn.Conv3d):
+    """A convolution with TensorFlow's "SAME" padding. Its parameter names are those of the plain one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, outputs, T', H', W')."""
+        kernel, stride = cast("tuple[Triple, Triple]", (self.kernel_size, self.stride))
+        paddings = _paddings(x, kernel, stride)
+        if all(before == after for before, after in paddings):
+            # The convolution pads internally, without a copy that backward would have to keep.
+            before = [pair[0] for pair in paddings]
+            return F.conv3d(x, self.weight, stride=stride, padding=before)
+        return F.conv3d(_pad(x, paddings), self.weight, stride=stride)
+
+
 class Unit(nn.Module):
     """A convolution, its norm and a ReLU."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
-        self.kernel, self.stride = (kernel,) * 3, (stride,) * 3
-        self.conv3d = nn.Conv3d(inputs, outputs, kernel, stride, bias=False)
+        self.conv3d = SameConv3d(inputs, outputs, kernel, stride, bias=False)
         self.bn = StoredBatchNorm(outputs, eps=1e-3)
         # Without batch statistics, activations of torch's default initialisation vanish over forty layers.
         nn.init.kaiming_normal_(self.conv3d.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, outputs, T', H', W')."""
-        paddings = _paddings(x, self.kernel, self.stride)
-        if all(before == after for before, after in paddings):
-            # The convolution pads internally, without a copy that backward would have to keep.
-            before = [pair[0] for pair in paddings]
-            hidden = F.conv3d(x, self.conv3d.weight, stride=self.stride, padding=before)
-        else:
-            hidden = F.conv3d(_pad(x, paddings), self.conv3d.weight, stride=self.stride)
-        return F.relu(self.bn(hidden), inplace=True)
+        return F.relu(self.bn(self.conv3d(x)), inplace=True)
 
 
 class MaxPool(nn.Module):
@@ -219,7 +225,20 @@ class I3D(Backbone):
             std=(0.5, 0.5, 0.5),
         )
 
-    def layers(self, clips: Tensor, taps: Sequence[int]) -> list[Tensor]:
+    def layer_modules(self) -> tuple[tuple[nn.Module, ...], ...]:
+        ends = [ORDER.index(name) + 1 for name in TAPS]
+        parts = zip([0, *ends], ends, strict=False)
+        return tuple(tuple(map(self.get_submodule, ORDER[first:end])) for first, end in parts)
+
+    def _layer(self, name: str, x: Tensor, window_clips: int) -> Tensor:
+        """Return (N, C, T', h, w) after a module of ``ORDER`` and the one inserted after it."""
+        x = self.get_submodule(name)(x)
+        if name in TAPS and (index := str(TAPS.index(name))) in self.inserted:
+            cells = x.permute(0, 2, 3, 4, 1)
+            x = self.inserted[index](cells, window_clips).permute(0, 4, 1, 2, 3)
+        return x
+
+    def layers(self, clips: Tensor, taps: Sequence[int], window_clips: int = 1) -> list[Tensor]:
         """Return (N, t, h_i, w_i, D_i) of the layers ``TAPS[i]``; later layers do not run.
 
         The first two layers have four times as many steps as the last, the third twice: they are averaged.
@@ -233,11 +252,10 @@ class I3D(Backbone):
         wanted = {TAPS[tap] for tap in taps}
         x, outputs = clips, []
         for name in ORDER[: ORDER.index(TAPS[taps[-1]]) + 1]:
-            layer = self.get_submodule(name)
             if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(layer, x, use_reentrant=False)
+                x = checkpoint(self._layer, name, x, window_clips, use_reentrant=False)
             else:
-                x = layer(x)
+                x = self._layer(name, x, window_clips)
             if name in wanted:
                 steps = x.unflatten(2, (frames // FRAMES_PER_STEP, -1)).mean(dim=3)
                 outputs.append(steps.permute(0, 2, 3, 4, 1))

@@ -156,7 +156,18 @@ class TSMResNet(Backbone):
             nn.init.constant_(last.weight, BRANCH_GAIN)
         return stage
 
-    def layers(self, clips: Tensor, taps: Sequence[int]) -> list[Tensor]:
+    def layer_modules(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return ((self.layer1,), (self.layer2,), (self.layer3,), (self.layer4,))
+
+    def _layer(self, index: int, x: Tensor, clips: int, window_clips: int) -> Tensor:
+        """Return (N*T, C, h, w) after a stage and the module inserted after it, whose steps are frames."""
+        x = self.layer_modules()[index][0](x)
+        if str(index) in self.inserted:
+            frames = x.unflatten(0, (clips, -1)).permute(0, 1, 3, 4, 2)
+            x = self.inserted[str(index)](frames, window_clips).permute(0, 1, 4, 2, 3).flatten(0, 1)
+        return x
+
+    def layers(self, clips: Tensor, taps: Sequence[int], window_clips: int = 1) -> list[Tensor]:
         """Return (N, S, h_i, w_i, D_i) of the stages ``taps``; later stages do not run.
 
         H and W are arbitrary, T is a multiple of the snippet.
@@ -171,11 +182,12 @@ class TSMResNet(Backbone):
         images = clips.transpose(1, 2).flatten(0, 1)
         x = self.maxpool(self.act1(self.bn1(self.conv1(images))))
         outputs = []
-        for index, stage in enumerate((self.layer1, self.layer2, self.layer3, self.layer4)[: taps[-1] + 1]):
+        for index in range(taps[-1] + 1):
+            arguments = (index, x, clips.shape[0], window_clips)
             if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(stage, x, use_reentrant=False)
+                x = checkpoint(self._layer, *arguments, use_reentrant=False)
             else:
-                x = stage(x)
+                x = self._layer(*arguments)
             if index in taps:
                 snippets = x.unflatten(0, (clips.shape[0], -1, self.config.snippet_frames)).mean(dim=2)
                 outputs.append(snippets.permute(0, 1, 3, 4, 2))

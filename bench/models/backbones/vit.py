@@ -81,7 +81,15 @@ class DifferenceStem(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with biases for queries and values and none for keys."""
+    """Multi-head self-attention with biases for queries and values and none for keys.
+
+    ``qkv`` may be replaced by any module that maps (N, L, D) to (N, L, 3 * D). After ``split_projections``
+    there are three linear maps ``q``, ``k`` and ``v`` in its place, which may be replaced as well.
+    """
+
+    q: nn.Module
+    k: nn.Module
+    v: nn.Module
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -93,13 +101,36 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return (N, L, D) of (N, L, D)."""
-        bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
-        projected = F.linear(tokens, self.qkv.weight, bias)
-        projected = projected.reshape(*tokens.shape[:2], 3, self.heads, -1)
-        query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
+        if hasattr(self, "q"):
+            query, key, value = (
+                layer(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
+                for layer in (self.q, self.k, self.v)
+            )
+        else:
+            projected = self._projected(tokens).reshape(*tokens.shape[:2], 3, self.heads, -1)
+            query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
         attended = F.scaled_dot_product_attention(query, key, value)
         output: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
         return output
+
+    def _projected(self, tokens: Tensor) -> Tensor:
+        bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
+        if type(self.qkv) is nn.Linear and not (self.qkv._forward_hooks or self.qkv._forward_pre_hooks):
+            return F.linear(tokens, self.qkv.weight, bias)  # the bias is added in the product
+        projected: Tensor = self.qkv(tokens)
+        return projected + bias.to(projected.dtype)
+
+    def split_projections(self) -> None:
+        """Replace ``qkv`` and its biases by the linear maps ``q``, ``k`` and ``v`` with the same values."""
+        width = self.proj.in_features
+        weights = self.qkv.weight.detach().clone().split(width)
+        biases = (self.q_bias, None, self.v_bias)
+        for name, weight, bias in zip("qkv", weights, biases, strict=True):
+            layer = nn.Linear(width, width, bias=bias is not None, device="meta")
+            layer.weight = nn.Parameter(weight)
+            layer.register_parameter("bias", bias)
+            self.add_module(name, layer)
+        del self.qkv, self.q_bias, self.v_bias
 
 
 class Block(nn.Module):
@@ -160,7 +191,13 @@ class VideoViT(Backbone):
     def blocks_in_order(self) -> tuple[nn.Module, ...]:
         return tuple(self.blocks)
 
-    def layers(self, clips: Tensor, taps: Sequence[int]) -> list[Tensor]:
+    def layer_modules(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return tuple((block,) for block in self.blocks)
+
+    def token_blocks(self) -> nn.ModuleList | None:
+        return self.blocks
+
+    def layers(self, clips: Tensor, taps: Sequence[int], window_clips: int = 1) -> list[Tensor]:
         """Return the outputs (N, t, h, w, D) of the blocks ``taps``; later blocks do not run.
 
         T may be any multiple of the tubelet. Pixels beyond the last whole patch are not seen, as in OpenTAD's
@@ -177,16 +214,25 @@ class VideoViT(Backbone):
         outputs = []
         for index in range(max(taps) + 1):
             drawn = None if draws is None else draws[:, index]
+            arguments = (index, tokens, drawn, grid, window_clips)
             if self.checkpointing and torch.is_grad_enabled():
                 # A block draws no random numbers, so there is no random state to preserve.
-                tokens = checkpoint(
-                    self.blocks[index], tokens, drawn, use_reentrant=False, preserve_rng_state=False
-                )
+                tokens = checkpoint(self._layer, *arguments, use_reentrant=False, preserve_rng_state=False)
             else:
-                tokens = self.blocks[index](tokens, drawn)
+                tokens = self._layer(*arguments)
             if index in wanted:
                 outputs.append(tokens.reshape(-1, *grid, self.config.width))
         return outputs
+
+    def _layer(
+        self, index: int, tokens: Tensor, drawn: Tensor | None, grid: Grid, window_clips: int
+    ) -> Tensor:
+        """Return tokens (N, L, D) after a block and the module inserted after it."""
+        tokens = self.blocks[index](tokens, drawn)
+        if str(index) in self.inserted:
+            cells = tokens.unflatten(1, grid)
+            tokens = self.inserted[str(index)](cells, window_clips).flatten(1, 3)
+        return tokens
 
     def _drop_path_draws(self, tokens: Tensor) -> Tensor | None:
         """Return (N, depth, 2) uniform draws, or None if nothing is dropped.

@@ -54,7 +54,7 @@ KNOWN = {
     "lofi-added": SeriesStyle("#882255", "<", (0, (3, 1, 1, 1))),
     "full-finetune": SeriesStyle("#D55E00", "s", "-."),
     "losa": SeriesStyle("#CC79A7", "D", (0, (5, 1))),
-    "capacity-control": SeriesStyle("#0072B2", "v", "--"),
+    "mlp-control": SeriesStyle("#0072B2", "v", "--"),
 }
 """Fixed styles, the same in every comparison."""
 FREE_COLOURS = ("#E69F00", "#56B4E9", "#7F7F7F")

@@ -17,6 +17,7 @@ from bench.memory.constants import UNCACHED
 from bench.records.record import Record
 from bench.report.grouping import MEGABYTE, Comparison, Row, at_tiou, comparisons, megabytes
 from bench.report.significance import Gain, paired_gain
+from bench.report.tables.outcomes import failures, outcome_lines
 from datasets.cards.cards import known_datasets, read_card
 
 __all__ = ["Comparison", "Row", "comparison_csv", "comparison_markdown", "comparisons", "runs_csv"]
@@ -81,19 +82,6 @@ def _seconds_per_step(record: Record) -> float | None:
 
 def _trainable(record: Record) -> int:
     return int(record["cost"]["trainable_parameters"])
-
-
-def failures(row: Row) -> str:
-    """Return the reasons of failed runs, one clause per reason, with its seeds."""
-    reasons: dict[str, list[str]] = {}
-    for record in row.failed:
-        status, message = record["status"], record["message"]
-        reason = f"{status} in {record['phase']} ({message})"
-        if record["phase"] == "forecast" and status == "out-of-memory" and message:
-            # The exception's name adds nothing to the message.
-            reason = str(message).removeprefix("PredictedOutOfMemoryError: ")
-        reasons.setdefault(reason, []).append(str(record["seed"]))
-    return "; ".join(f"seed{'s' * (len(s) > 1)} {', '.join(s)}: {reason}" for reason, s in reasons.items())
 
 
 def frame(comparison: Comparison) -> pd.DataFrame:
@@ -248,11 +236,6 @@ def cells(comparison: Comparison, *, thresholds: bool = True) -> tuple[list[str]
     return header, lines
 
 
-def failed_lines(comparison: Comparison) -> list[str]:
-    """Return one line for each row with failed runs."""
-    return [f"{row.label}: {failures(row)}" for row in comparison.rows if row.failed]
-
-
 def markdown_table(item: Comparison) -> str:
     """Return a comparison's rows as a markdown table, with the best mAP of each column in bold."""
     header, lines = cells(item)
@@ -273,7 +256,7 @@ def comparison_markdown(items: Sequence[Comparison]) -> str:
     """Return all comparisons as markdown, one section each."""
     parts = [f"# Comparisons\n\n{PREFACE}"]
     for item in items:
-        failed = "".join(f"\n\nFailed: {escape_markdown(text)}" for text in failed_lines(item))
+        failed = "".join(f"\n\n{escape_markdown(text)}" for text in outcome_lines(item))
         title = f"## {escape_markdown(item.title)}\n\nDevice: {escape_markdown(item.device)}"
         parts.append(f"{title}\n\n{markdown_table(item)}{failed}")
     return "\n\n".join(parts) + "\n"
@@ -290,7 +273,7 @@ def comparison_latex(items: Sequence[Comparison]) -> str:
 
 def plain_text(comparison: Comparison) -> str:
     """Return a comparison as plain text for the terminal."""
-    failed = [f"failed: {text}" for text in failed_lines(comparison)]
+    failed = outcome_lines(comparison)
     title = [comparison.title, f"device: {comparison.device}", ""]
     lines = (printable(line) for line in (*title, *failed))
     return "\n".join([*itertools.islice(lines, len(title)), plain(*cells(comparison)), *lines])

@@ -33,7 +33,7 @@ from bench.training.distributed.processes import ALONE, World
 from bench.training.history import TrainingHistory, from_dict, to_dict
 from bench.training.optimizer import AveragedWeights, StageOptimizer
 from bench.training.step import StageSetup
-from strategies.base import Stage, learning_rates
+from strategies.base import Stage
 
 MAX_WRITE_OVERHEAD = 0.02
 """Fraction of the time that writing may take: after a slow write, the next one is delayed."""
@@ -253,10 +253,10 @@ def _tensors(detector: nn.Module) -> dict[str, dict[str, Tensor]]:
     return {"parameters": dict(detector.named_parameters()), "buffers": dict(detector.named_buffers())}
 
 
-def _changed(detector: nn.Module, stages: Sequence[Stage]) -> dict[str, Tensor]:
+def _changed(detector: Detector, stages: Sequence[Stage]) -> dict[str, Tensor]:
     """Return the parameters that any of ``stages`` trains, by name, in the detector's order."""
     known = dict(detector.named_parameters())
-    names = {name for stage in stages for name in learning_rates(stage.rules, known)}
+    names = detector.trained_names(stages)
     return {name: parameter for name, parameter in known.items() if name in names}
 
 

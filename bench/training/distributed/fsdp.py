@@ -22,7 +22,7 @@ from bench.io.errors import InputError
 from bench.models.backbone import Backbone
 from bench.training.detector import Detector
 from bench.training.distributed.processes import World
-from strategies.base import Stage, learning_rates
+from strategies.base import Stage
 
 
 def make_mesh(world: World, device: torch.device) -> DeviceMesh:
@@ -36,7 +36,7 @@ def shard(detector: Detector, stages: Sequence[Stage], mesh: DeviceMesh) -> None
     Raises InputError for a backbone that does not define its blocks.
     """
     known = dict(detector.named_parameters())
-    trained = {id(known[name]) for stage in stages for name in learning_rates(stage.rules, known)}
+    trained = {id(known[name]) for name in detector.trained_names(stages)}
     upstream = detector.backbone.upstream()
     owners = [each for each in upstream.modules() if isinstance(each, Backbone)]
     blocks = [block for owner in owners for block in owner.blocks_in_order()]

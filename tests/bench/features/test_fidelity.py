@@ -42,7 +42,7 @@ class Brightness(Backbone):
             8, 2, SPATIAL_SIZE, 1, 1, (1,), (0.0,) * 3, (1 / 255,) * 3, independent_frames
         )
 
-    def layers(self, clips: Tensor, taps: Sequence[int]) -> list[Tensor]:
+    def layers(self, clips: Tensor, taps: Sequence[int], window_clips: int = 1) -> list[Tensor]:
         return [clips.mean(dim=1).unflatten(1, (-1, 2)).mean(dim=2)[..., None]]
 
 
@@ -191,7 +191,7 @@ def seen_clips(fidelity: Fidelity, family: str) -> tuple[list[Tensor], list[Tens
     seen: list[Tensor] = []
     original = backbone.layers
 
-    def layers(clips: Tensor, taps: Sequence[int]) -> list[Tensor]:
+    def layers(clips: Tensor, taps: Sequence[int], window_clips: int = 1) -> list[Tensor]:
         seen.extend(clips.detach().clone())
         return original(clips, taps)
 

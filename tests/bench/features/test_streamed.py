@@ -124,7 +124,7 @@ class ClipsSum(Backbone):
             nn.init.zeros_(self.mix.weight)
             nn.init.zeros_(self.mix.bias)
 
-    def tokens(self, clips):
+    def tokens(self, clips, window_clips=1):
         tokens = self.inner.tokens(clips)
         return tokens + self.mix(tokens.roll(1, dims=0))
 
@@ -175,12 +175,12 @@ def test_norm_tuning_is_streamed_under_bfloat16():
 
 
 class EncodesNothing(ClipsSum):
-    def tokens(self, clips):
+    def tokens(self, clips, window_clips=1):
         raise RuntimeError("mat1 and mat2 must have the same dtype")
 
 
 class EncodesOne(ClipsSum):
-    def tokens(self, clips):
+    def tokens(self, clips, window_clips=1):
         return self.inner.tokens(clips.view(1, *clips.shape[1:]))
 
 

@@ -1,0 +1,1 @@
+"""Controls: as many trained parameters as LoSA, without what LoSA claims to use."""

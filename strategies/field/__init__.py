@@ -1,0 +1,1 @@
+"""Strategies that the field compares: adapters, low-rank updates, partial training, sampled gradients."""
