@@ -117,8 +117,8 @@ class StageOptimizer:
         if names := [name for name, part in known if part in trained and not state.get(part)]:
             more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
             raise UnusedParametersError(
-                f"{', '.join(names[:NAMES_SHOWN])}{more}: trained by a rule, but without a gradient in every "
-                "step, so the forward pass does not use it (is the module called, or only its weight read?)"
+                f"{', '.join(names[:NAMES_SHOWN])}{more}: trained by a rule, but no step gave a gradient, so "
+                "the forward pass does not use them (is the module called, or only its weight read?)"
             )
 
     def set_factor(self, factor: float) -> None:
