@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from bench.models.backbone import Backbone, Encoded, WrappedBackbone
 from strategies.losa import LoSA
@@ -73,5 +74,8 @@ class FeatureBlockBackbone(WrappedBackbone):
             return self.inner.encode(clips, window_clips)
 
     def fuse(self, encoded: Encoded, mask: Tensor) -> Tensor:
-        fused: Tensor = self.block(self.inner.fuse(encoded, mask), mask)
-        return fused
+        features = self.inner.fuse(encoded, mask)
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(self.block, features, mask, use_reentrant=False)
+        changed: Tensor = self.block(features, mask)
+        return changed

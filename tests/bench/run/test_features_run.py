@@ -15,6 +15,7 @@ from bench.features.__main__ import main as export
 from bench.plan.__main__ import main as plan
 from bench.predict.__main__ import main as predict
 from bench.run.__main__ import main as run
+from strategies import installed, reason_against
 
 pytestmark = pytest.mark.slow
 PROTOCOL = [word for change in TINY for word in ("--protocol", change)]
@@ -101,8 +102,8 @@ def test_a_whole_test_video_is_forecast_exactly(features, tmp_path):
     ("words", "message"),
     [
         (
-            ["--strategies", "head-only,losa"],
-            "--strategies: strategy losa needs a backbone, --model features has none; allowed are head-only",
+            ["--strategies", "losa,lofi"],
+            "strategy losa: it changes the backbone, and features has none; allowed are head-only",
         ),
         (["--weights", "random"], "--weights: got random, --model features has none"),
         (
@@ -124,14 +125,38 @@ def test_what_cannot_be_run_is_one_line(features, tmp_path, capsys, words, messa
     assert not (tmp_path / "records").exists() or not list((tmp_path / "records").iterdir())
 
 
-def test_all_strategies_are_those_that_need_no_backbone(features, tmp_path, capsys):
+def test_a_strategy_that_needs_a_backbone_gets_an_empty_row_with_the_reason(features, tmp_path, capsys):
+    reason = "it changes the backbone, and features has none"
+    words = [*features[1], "--strategies", "head-only,losa,mlp-control", "--seeds", "0,1"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("bench.run.scheduler.run_matrix", run_all_here)
+        assert run([*words, "--results", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.count(f"bench.run: losa is left out: {reason}\n") == 1
+    assert f"Left out: losa: {reason}" in printed.out
+    records = [json.loads(path.read_text()) for path in (tmp_path / "records").glob("*.json")]
+    found = {(each["strategy"]["name"], each["seed"]): each["status"] for each in records}
+    assert found == {
+        **{(name, seed): "ok" for name in ("head-only", "mlp-control") for seed in (0, 1)},
+        **{("losa", seed): "unsupported" for seed in (0, 1)},
+    }
+    table = (tmp_path / "tables" / "comparison.md").read_text()
+    assert f"Left out: losa: {reason}" in table
+    assert "Failed" not in table
+    (row,) = (line for line in table.splitlines() if line.startswith("| losa"))
+    assert [cell.strip() for cell in row.strip("|").split("|")][1:] == ["0"] + [""] * (row.count("|") - 3)
+
+
+def test_all_strategies_run_those_that_need_no_backbone(features, tmp_path, capsys):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
             "bench.run.scheduler.run_matrix", lambda runs, *_: print([run.spec.strategy for run in runs])
         )
         patched.setattr("bench.run.matrix.conclude", lambda *_: 0)
         assert run([*features[1], "--strategies", "all", "--results", str(tmp_path)]) == 0
-    assert "['head-only']" in capsys.readouterr().out
+    names = [name for name in installed() if reason_against(name, "features") is None]
+    assert {"head-only", "mlp-control", "temporal-control"} <= set(names)
+    assert str(names) in capsys.readouterr().out
 
 
 def test_the_doctor_checks_features(features, tiny_dataset, tmp_path, capsys):
@@ -156,11 +181,12 @@ def test_prediction_needs_a_backbone(trained, tiny_dataset, tmp_path, capsys):
 def test_the_plan_forecasts_features(capsys):
     words = ["--model", "features", "--device", "cpu", *PROTOCOL, "--protocol", "feature_width=1408"]
     assert plan([*words, "--json", "-"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)
+    row, *controls = json.loads(capsys.readouterr().out)
     assert (row["strategy"], row["clips"]) == ("head-only", 4)
+    assert {control["strategy"] for control in controls} == {"mlp-control"}
     assert row["predicted_peak_bytes"] > 1408 * 4 * 16 * 3  # at least the first convolution
     assert plan([*words, "--strategy", "lofi"]) == 2
-    assert "strategy lofi needs a backbone" in capsys.readouterr().err
+    assert "strategy lofi: it changes the backbone" in capsys.readouterr().err
 
 
 def test_the_embedded_data_set_has_features_too(tmp_path, capsys):
