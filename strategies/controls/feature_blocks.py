@@ -76,6 +76,7 @@ class FeatureBlockBackbone(WrappedBackbone):
     def fuse(self, encoded: Encoded, mask: Tensor) -> Tensor:
         features = self.inner.fuse(encoded, mask)
         if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(self.block, features, mask, use_reentrant=False)
-        changed: Tensor = self.block(features, mask)
+            changed: Tensor = checkpoint(self.block, features, mask, use_reentrant=False)
+        else:
+            changed = self.block(features, mask)
         return changed
