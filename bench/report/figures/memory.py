@@ -13,6 +13,7 @@ import matplotlib.ticker
 from bench.memory.constants import CARDS, KINDS
 from bench.records.record import Record
 from bench.report.figures.step_timeline import through_a_step
+from bench.report.figures.strategies import by_strategy, main_rows
 from bench.report.figures.style import HATCHES, canvas, look_of, plain_ticks, save
 from bench.report.tables.forecasts import FIXED, GIGABYTE, SIZES, Forecast, words
 from bench.report.tables.measured_memory import MeasuredStep
@@ -65,14 +66,19 @@ def draw(
         if step.peak_bytes is not None
     ]
     files = []
+    main = main_rows(rows)
     for axis in AXES:
         others = tuple(name for name in FIXED if name != axis.field)
-        for key, group in _groups(rows, others):
+        for key, group in _groups(main, others):
             if len({getattr(row, axis.field) for row in group}) > 1:
                 mine = [point for point in points if _fields(point, others) == key]
                 name = f"memory_{axis.field.replace('_', '-')}_{words(others, key, '_')}"
                 files += peak_along(axis, group, mine, words(others, key, ", "), folder / _slug(name))
-    if largest := largest_common(rows):
+    others = tuple(name for name in FIXED if name != "model")
+    for key, group in _groups(rows, others):
+        name = f"memory_strategies_{words(others, key, '_')}"
+        files += by_strategy(group, words(others, key, ", "), folder / _slug(name))
+    if largest := largest_common(main):
         files += split_by_kind(largest, folder / "memory_kinds")
     for row in rows:
         if row.timeline:

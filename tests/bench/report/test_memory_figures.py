@@ -28,8 +28,10 @@ from json_kinds import (
 from bench.io.errors import InputError
 from bench.report.figures import memory as memory_figures
 from bench.report.figures import step_timeline as step_figure
+from bench.report.figures.strategies import main_rows, wanted_models
 from bench.report.tables import forecasts as forecast_rows
 from bench.report.tables import measured_memory
+from strategies import NAMED_GROUPS
 
 
 def row(strategy="head-only", backward="plain", frames=128, **changes):
@@ -208,6 +210,29 @@ def test_measured_runs_know_their_frames():
 def test_the_configuration_that_most_share_is_split_by_kind():
     rows = [forecast_rows.parse(each) for each in (row(frames=256), row(), row("losa"))]
     assert [each.frames for each in memory_figures.largest_common(rows)] == [128, 128]
+
+
+def test_many_strategies_have_a_figure_of_their_own_and_no_lines(tmp_path, monkeypatch):
+    field = (*NAMED_GROUPS["field"], *NAMED_GROUPS["controls"])
+    names = dict.fromkeys(("head-only", "losa", "somebodys", *field))
+    found = [row(name, frames=frames) for name in names for frames in (128, 256)]
+    found += [row("losa", model="vit-g"), *(row(name, model="vit-b") for name in names)]
+    rows, _ = forecast_rows.read_forecasts(write(tmp_path / "forecasts", *found))
+    assert wanted_models([each for each in rows if each.frames == 128]) == ["vit-s", "vit-b"]
+    assert {each.strategy for each in main_rows(rows)} == {"head-only", "losa", "somebodys", "mlp-control"}
+    lines = []
+    monkeypatch.setattr(
+        memory_figures,
+        "peak_along",
+        lambda axis, group, *_: lines.append(each.strategy for each in group) or [],
+    )
+    files = memory_figures.draw(rows, [], tmp_path)
+    assert not {name for group in lines for name in group} & (set(field) - {"mlp-control"})
+    drawn = [file.name for file in files if "strategies" in file.name and file.suffix == ".png"]
+    assert sorted(drawn) == [
+        f"memory_strategies_{frames}-frames_112-px_batch-1_bfloat16_cuda.png" for frames in (128, 256)
+    ]
+    assert memory_figures.by_strategy(rows[:3], "", tmp_path / "few") == []
 
 
 def test_thinning_loses_no_peak():
