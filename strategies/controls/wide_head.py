@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -43,6 +44,7 @@ class WideHead:
         from strategies.controls.feature_blocks import adapter_parameters
 
         added = adapter_parameters(backbone) if self.parameters is None else self.parameters
+        count = functools.cache(count)
         wanted = count(size) + added
 
         def scaled(heads: int) -> Any:
