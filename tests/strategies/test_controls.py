@@ -98,8 +98,6 @@ def test_a_wide_head_detects():
     assert detector.head.config == fresh_head().config
     found, _ = detect_all(detector, tiny_store(detector.backbone), TINY_PROTOCOL, torch.device("cpu"))
     assert len(found) == 4
-    with pytest.raises(ValueError, match="parameters: allowed is 0 or more, got -1"):
-        WideHead(parameters=-1)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +105,12 @@ def test_a_wide_head_detects():
 )
 def test_other_settings_keep_the_contract(control):
     check_strategy(control)
+
+
+@pytest.mark.parametrize(("control", "least"), [(WideHead, 0), (MLPControl, 1), (TemporalControl, 1)])
+def test_bad_numbers_of_parameters_are_refused(control, least):
+    with pytest.raises(ValueError, match=f"parameters: allowed is {least} or more, got {least - 1}"):
+        control(parameters=least - 1)
 
 
 def with_block(control, backbone=None):
