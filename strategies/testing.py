@@ -21,17 +21,16 @@ from bench.config.presets import MINIATURE
 from bench.config.protocol import HeadSize, Protocol
 from bench.data.clips import VideoClips
 from bench.data.frame_store import FrameStore
-from bench.data.time_grid import head_steps_per_clip, time_grid
+from bench.data.time_grid import time_grid
 from bench.data.windows import TrainingSampler
 from bench.features.cache import EncodingStorage
 from bench.features.disk_cache import DiskCache
-from bench.models import build_head
 from bench.models.actionformer.model import ActionFormer
 from bench.models.backbone import Backbone
 from bench.models.backbones.vit import VideoViT
 from bench.models.backbones.vit_config import ViTConfig
 from bench.models.random_state import derived_seed
-from bench.training.detector import Detector
+from bench.training.detector import Detector, head_factory
 from bench.training.history import TrainingLog
 from bench.training.loop import train
 from bench.training.step import Trainer
@@ -111,14 +110,7 @@ def tiny_detector(
     """Return the detector that the checks train, and a function that creates a new head."""
     torch.manual_seed(derived_seed(seed, "backbone"))
     backbone = strategy.adapt(make_backbone())
-    keywords = protocol.head.keywords(
-        protocol.window_clips * head_steps_per_clip(protocol, backbone.geometry)
-    )
-
-    def fresh_head() -> ActionFormer:
-        torch.manual_seed(derived_seed(seed, "head"))
-        return build_head(input_dim=backbone.geometry.width, num_classes=len(CLASSES), **keywords)
-
+    fresh_head = head_factory(strategy, protocol, backbone, len(CLASSES), seed)
     return Detector(backbone, fresh_head()), fresh_head
 
 

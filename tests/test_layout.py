@@ -34,7 +34,10 @@ TORCH_FREE = (
     *("bench.run.scheduler", "bench.run.cluster.*", "bench.*"),
     *(f"bench.run.worker.{name}" for name in ("supervisor", "watchdog", "exit_status")),
 )
-LOADS_TORCH = {"strategies.side_adapters", "strategies.testing", "strategies.controls.feature_blocks"}
+LOADS_TORCH = {
+    *("strategies.side_adapters", "strategies.testing", "strategies.controls.feature_blocks"),
+    *("strategies.field.temporal_adapters", "strategies.field.ladder"),
+}
 
 
 def name_of(path: Path) -> str:

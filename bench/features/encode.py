@@ -117,7 +117,9 @@ def encode_frozen(backbone: Backbone, clips: Tensor, passes: ClipPasses, window_
         window_clips = 1
     outputs: Encoded | None = None
     for first, part in passes.parts(clips):
-        filled = torch.cat([part, part[-1:].expand(passes.size - len(part), *part.shape[1:])])
+        filled = part  # a window is complete, and not copied
+        if not backbone.mixes_clips:
+            filled = torch.cat([part, part[-1:].expand(passes.size - len(part), *part.shape[1:])])
         encoded = passes.encode(backbone, filled, window_clips)
         outputs = write_slice(outputs, tuple(each[: len(part)] for each in encoded), first, len(clips))
     assert outputs is not None

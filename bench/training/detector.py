@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from bench.config.protocol import Protocol
+from bench.config.protocol import HeadSize, Protocol
 from bench.data.time_grid import head_steps_per_clip
 from bench.models import build_backbone, build_head
 from bench.models.actionformer.model import ActionFormer
@@ -40,14 +40,35 @@ def build_detector(
     )
     torch.manual_seed(derived_seed(seed, "adapter"))
     adapted = strategy.adapt(backbone)
-    geometry = adapted.geometry
-    keywords = protocol.head.keywords(protocol.window_clips * head_steps_per_clip(protocol, geometry))
+    fresh_head = head_factory(strategy, protocol, adapted, classes, seed)
+    return Detector(adapted, fresh_head()), fresh_head, getattr(backbone, "load_audit", None)
+
+
+def head_factory(
+    strategy: Strategy, protocol: Protocol, backbone: Backbone, classes: int, seed: int
+) -> Callable[[], ActionFormer]:
+    """Return a function that creates a new head for an adapted backbone.
+
+    Its size is the protocol's, unless the strategy has a ``head_size`` (``strategies.base.Strategy``).
+    """
+    geometry = backbone.geometry
+    steps = protocol.window_clips * head_steps_per_clip(protocol, geometry)
+
+    def build(size: HeadSize) -> ActionFormer:
+        return build_head(input_dim=geometry.width, num_classes=classes, **size.keywords(steps))
+
+    def parameters(size: HeadSize) -> int:
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in build(size).parameters())
+
+    choose = getattr(strategy, "head_size", None)
+    chosen = choose(protocol.head, backbone, parameters) if choose else protocol.head
 
     def fresh_head() -> ActionFormer:
         torch.manual_seed(derived_seed(seed, "head"))
-        return build_head(input_dim=geometry.width, num_classes=classes, **keywords)
+        return build(chosen)
 
-    return Detector(adapted, fresh_head()), fresh_head, getattr(backbone, "load_audit", None)
+    return fresh_head
 
 
 CAST_AT_USE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Attention)

@@ -28,6 +28,10 @@ class MLPControl:
     parameters: int | None = None
     """Parameters of the block, met as nearly as its width allows; None means those of ``LoSA()``."""
 
+    def __post_init__(self) -> None:
+        if self.parameters is not None and self.parameters < 1:
+            raise ValueError(f"parameters: allowed is 1 or more, got {self.parameters}")
+
     def adapt(self, backbone: Backbone) -> Backbone:
         # Imported here, so that commands that only read the settings do not load torch.
         from strategies.controls.feature_blocks import FeatureBlockBackbone

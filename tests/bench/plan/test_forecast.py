@@ -1,19 +1,18 @@
 """The forecast says what is measured: the same bytes, on a CPU."""
 
 import dataclasses
+import functools
 
 import pytest
 import torch
 
 from bench.data.frame_store import FrameStore
-from bench.models import build_head
 from bench.models.backbones.tsm import tiny_tsm
 from bench.plan.forecast import CPU, TraceSettings, forecast
-from bench.training.detector import Detector
 from bench.training.inference import detect_all
 from strategies import build_strategy, installed, testing
 from strategies.lofi import LoFi
-from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_store, tiny_vit, train_tiny
+from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_detector, tiny_store, tiny_vit, train_tiny
 
 NAMES = sorted(installed())
 MODES = ("plain", pytest.param("checkpointed", marks=pytest.mark.slow), "streamed")
@@ -34,23 +33,16 @@ def equal_windows(monkeypatch):
 
 
 def build(strategy, protocol, make_backbone=tiny_vit):
-    def detector():
-        backbone = strategy.adapt(make_backbone())
-        keywords = protocol.head.keywords(protocol.window_clips * backbone.geometry.steps_per_clip)
-
-        def fresh_head():
-            return build_head(input_dim=backbone.geometry.width, num_classes=len(CLASSES), **keywords)
-
-        return Detector(backbone, fresh_head()), fresh_head
-
-    return detector
+    return functools.partial(tiny_detector, strategy, protocol, make_backbone)
 
 
 @pytest.mark.parametrize("backward", MODES)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_bytes_as_the_tracker_on_real_tensors(name, backward):
-    protocol = dataclasses.replace(TINY_PROTOCOL, backward=backward, micro_batch_clips=2)
-    check(build_strategy(name), protocol)
+    strategy = build_strategy(name)
+    if backward == "streamed" and strategy.adapt(tiny_vit()).mixes_clips:
+        pytest.skip("clips mix, so that the streamed backward is refused")
+    check(strategy, dataclasses.replace(TINY_PROTOCOL, backward=backward, micro_batch_clips=2))
 
 
 @pytest.mark.parametrize("name", NAMES)
