@@ -31,10 +31,23 @@ class LowRankBackbone(WrappedBackbone):
         wanted = linear if targets == "all-linear" else [n for n in linear if n.endswith((".q", ".v"))]
         config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=wanted)
         inner.requires_grad_(False)
-        inject_adapter_in_model(config, blocks)
+        # Created without storage, then filled by peft: it would otherwise move them to where they are, which
+        # cannot be traced on tensors without data.
+        with torch.device("meta"):
+            inject_adapter_in_model(config, blocks)
+        for layer in self._low_rank_layers():
+            device = layer.get_base_layer().weight.device
+            for part in (layer.lora_A, layer.lora_B):
+                for linear in part.values():
+                    linear.weight = nn.Parameter(torch.empty_like(linear.weight, device=device))
+            for name in layer.lora_A:
+                layer.reset_lora_parameters(name, init_lora_weights=True)
 
     def upstream(self) -> nn.Module:
         return self.inner
+
+    def _low_rank_layers(self) -> list[Any]:
+        return [module for module in self.inner.modules() if isinstance(module, LoraLayer)]
 
     @contextlib.contextmanager
     def for_inference(self) -> Iterator[None]:
@@ -43,8 +56,7 @@ class LowRankBackbone(WrappedBackbone):
             if not self.merge:
                 yield
                 return
-            layers: list[Any] = [module for module in self.inner.modules() if isinstance(module, LoraLayer)]
-            before = []
+            layers, before = self._low_rank_layers(), []
             for layer in layers:
                 weight: Tensor = layer.get_base_layer().weight
                 before.append(weight.detach().to("cpu", copy=True))
