@@ -17,6 +17,7 @@ from bench.features.streamed import check_streamable, encode_streamed
 from bench.io.errors import InputError
 from bench.models.backbones.tsm import tiny_tsm
 from bench.models.backbones.vit import VideoViT
+from bench.training.detector import freeze_except
 from bench.training.step import Trainer, setup_stage
 from strategies import build_strategy
 from strategies.field.blocks.pruned import KeptTokenAdapter, step_attention
@@ -199,14 +200,14 @@ def test_without_adapters_encodings_are_cached():
     assert runs[0].log.losses == runs[1].log.losses
 
 
-def test_a_block_drops_paths_in_training_as_with_other_adapters():
+@pytest.mark.parametrize(("strategy", "dropped"), [(TokenPruning(), True), (FROZEN, False)])
+def test_paths_are_dropped_in_training_where_the_backbone_has_adapters(strategy, dropped):
     config = dataclasses.replace(TINY_VIT, drop_path=0.4)
-    trained = train_tiny(TokenPruning(), SHORT, lambda: VideoViT(config))
-    inner = trained.detector.backbone.inner
-    inner.train()
-    embedded, draws = inner.embed(torch.randn(2, 3, 8, 32, 32))
-    assert embedded.shape == (2, 4, 4, 4, TINY_VIT.width)
-    assert draws.shape == (2, TINY_VIT.depth, 2)
+    detector, _ = tiny_detector(strategy, make_backbone=lambda: VideoViT(config))
+    freeze_except(detector, strategy.stages()[0])
+    clips = torch.randn(4, 3, 8, 32, 32)
+    (first,), (second,) = detector.backbone.encode(clips), detector.backbone.encode(clips)
+    assert torch.equal(first, second) != dropped
 
 
 def operations(strategy):
