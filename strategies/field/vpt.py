@@ -23,8 +23,8 @@ class VPT:
     name: ClassVar[str] = "vpt"
     needs: ClassVar[tuple[str, ...]] = ("backbone", "attention")
     prompts: int = 10
-    """Chosen: prompt tokens in each block. The paper searches from 1 to 200 for every data set; the default of
-    the authors' code is 5."""
+    """Chosen: prompt tokens in each block. The paper searches from 1 to 200 for every data set; the authors'
+    code has 5 by default."""
     lr: float = 1.0
     """Head learning rate, in multiples of the protocol's."""
     prompt_lr: float = 1.0
