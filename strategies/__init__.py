@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
@@ -75,6 +76,7 @@ def build_strategy(name: str, settings: Mapping[str, str] | None = None) -> Stra
     points = installed()
     if name not in points:
         raise InputError(f"strategy: unknown '{name}', known are {', '.join(points)}")
+    check_packages(name)
     kind = points[name].load()
     fields = {field.name: field for field in dataclasses.fields(kind)}
     hints = typing.get_type_hints(kind)
@@ -88,6 +90,13 @@ def build_strategy(name: str, settings: Mapping[str, str] | None = None) -> Stra
         return typing.cast("Strategy", kind(**values))
     except ValueError as error:
         raise InputError(f"strategy {name}: {error}") from None
+
+
+def check_packages(name: str) -> None:
+    """Raise InputError if an optional package that the strategy ``name`` needs is not installed."""
+    for package, extra in getattr(installed()[name].load(), "packages", ()):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"strategy {name} needs {package}: pip install talbench[{extra}]")
 
 
 def settings_of(items: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -73,7 +73,8 @@ class Strategy(Protocol):
 
     A class may have ``needs: ClassVar[tuple[str, ...]]``, what it changes of a model: ``backbone`` (the
     default) or ``attention`` (a transformer's blocks); with none of them it also trains on features in files.
-    A model without these gets an empty row with the reason.
+    A model without these gets an empty row with the reason. ``packages``, pairs of an optional package and
+    the extra of talbench that installs it, are looked for before anything runs.
 
     A class may have a method ``head_size(size, backbone, count)``, for a head of another size than the
     protocol's. ``size`` is the protocol's (``bench.config.protocol.HeadSize``), ``backbone`` the adapted one;

@@ -6,6 +6,7 @@ h w cells of the feature grid, D channels, S clips of a window.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.models.backbones.frozen_batch_norm import StoredBatchNorm
+
 Encoded = tuple[Tensor, ...]
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, StoredBatchNorm)
+"""The classes of normalisation layers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,13 +111,25 @@ class Backbone(nn.Module):
         """Return the modules of every layer of ``geometry.layer_widths``; a stem belongs to no layer."""
         raise NotImplementedError
 
+    def norm_modules(self) -> tuple[nn.Module, ...]:
+        """Return the normalisation layers."""
+        return tuple(module for module in self.modules() if isinstance(module, NORMS))
+
     def token_blocks(self) -> nn.ModuleList | None:
         """Return the transformer's blocks, whose items may be replaced; None for other networks.
 
         A block maps ``(tokens, draws)``, tokens (N, L, D), to tokens (N, L, D). ``draws`` is for its own
-        stochastic depth, or None.
+        stochastic depth, or None. A third argument, if given, maps the tokens between attention and MLP.
         """
         return None
+
+    def embed(self, clips: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return a transformer's tokens (N, t, h, w, D) before its first block, with their positions.
+
+        The second value are the blocks' draws (N, depth, 2) of stochastic depth, or None if no path is
+        dropped. For strategies that run the items of ``token_blocks`` themselves.
+        """
+        raise NotImplementedError
 
     def insert_after_layers(
         self, make: Callable[[int], nn.Module], layers: Sequence[int] | None = None, *, mixes: bool = False
@@ -175,6 +192,10 @@ class Backbone(nn.Module):
             mask = torch.ones(clips.shape[0], steps, dtype=torch.bool, device=clips.device)
         return self.fuse(encoded, mask)
 
+    def for_inference(self) -> contextlib.AbstractContextManager[None]:
+        """Return the context in which whole videos are processed after training: by default, no change."""
+        return contextlib.nullcontext()
+
     def normalise(self, clips: Tensor) -> Tensor:
         """Return float clips of (..., 3, T, H, W) values from 0 to 255, normalised per colour channel."""
         mean = torch.tensor(self.geometry.mean, device=clips.device).view(3, 1, 1, 1) * 255
@@ -221,6 +242,9 @@ class WrappedBackbone(Backbone):
 
     def fuse(self, encoded: Encoded, mask: Tensor) -> Tensor:
         return self.inner.fuse(encoded, mask)
+
+    def for_inference(self) -> contextlib.AbstractContextManager[None]:
+        return self.inner.for_inference()
 
     def normalise(self, clips: Tensor) -> Tensor:
         return self.inner.normalise(clips)

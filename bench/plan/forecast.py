@@ -218,7 +218,8 @@ def forecast_inference(
     cache = TracedCache(EncodingCache(detector.backbone, trainer.store, passes), trainer.host)
     if tracker.allocator is not None:
         tracker.allocator.empty_cache()
-    with tracker, tracker.phase("inference"), cache.computing():
+    inference = detector.backbone.for_inference()
+    with inference, tracker, tracker.phase("inference"), cache.computing():
         tracker.label_module(detector)
         tracker.reset_peaks()
         tracker.label_buffers(detector)

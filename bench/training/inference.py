@@ -114,17 +114,18 @@ def detect_all(
     # The longest first: its meter frees what training has left, and nothing is freed after a higher peak.
     names.sort(key=lambda name: name != longest)
     others = AllocatorPeaks(device)
-    for number, name in enumerate(names):
-        if name == longest:
-            # The backbone runs on it even if its encodings are on disk.
-            watching = meter.watching(detector, parameters=local_shards(detector))
-            with watching, meter.phase("inference"), cache.computing():
-                results.append(detect(detector, store, protocol, device, cache, name))
-        else:
-            with others.watching():
-                results.append(detect(detector, store, protocol, device, cache, name))
-        # Each video is visited once: its encodings serve all of its windows and are then dropped.
-        cache.drop(name)
-        progress("inference", number + 1, len(names))
+    with detector.backbone.for_inference():
+        for number, name in enumerate(names):
+            if name == longest:
+                # The backbone runs on it even if its encodings are on disk.
+                watching = meter.watching(detector, parameters=local_shards(detector))
+                with watching, meter.phase("inference"), cache.computing():
+                    results.append(detect(detector, store, protocol, device, cache, name))
+            else:
+                with others.watching():
+                    results.append(detect(detector, store, protocol, device, cache, name))
+            # Each video is visited once: its encodings serve all of its windows and are then dropped.
+            cache.drop(name)
+            progress("inference", number + 1, len(names))
     merged = sorted(itertools.chain(*world.gather(results)), key=lambda found: found.video)
     return merged, others.added_to(meter.reading(), "inference") if names else None

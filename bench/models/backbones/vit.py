@@ -9,7 +9,7 @@ Shape legend: N clips, T frames, H W pixels, t h w the token grid, L = t*h*w tok
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,63 +21,12 @@ from torch.utils.checkpoint import checkpoint
 from bench.io.errors import InputError
 from bench.models.backbone import Backbone, BackboneGeometry
 from bench.models.backbones.vit_config import ViTConfig
+from bench.models.backbones.vit_stems import DifferenceStem, LinearStem
 from bench.models.position_encoding import Grid, flat_positions, grid_positions, interpolated_positions
 from bench.models.random_state import uniform
 
 if TYPE_CHECKING:
     from bench.models.pretrained import LoadAudit
-
-
-class LinearStem(nn.Module):
-    """A linear map of each tubelet (a strided ``Conv3d``), the patch embedding of VideoMAE."""
-
-    def __init__(self, config: ViTConfig) -> None:
-        super().__init__()
-        size = (config.tubelet_size, config.patch_size, config.patch_size)
-        self.proj = nn.Conv3d(3, config.width, kernel_size=size, stride=size)
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """Return (N, t, h, w, D) of normalised clips (N, 3, T, H, W)."""
-        embedded: Tensor = self.proj(clips)
-        return embedded.permute(0, 2, 3, 4, 1)
-
-
-class DifferenceStem(nn.Module):
-    """Three convolutions over the frames of a tubelet and their temporal differences.
-
-    A linear map of raw colours does not learn motion from a small set of small clips; with the differences,
-    the same network does. The input of a tubelet of n frames is their colours minus the clip's mean, in units
-    of 60 grey levels, and the n - 1 differences between them, in units of 30. No difference crosses a tubelet
-    border, so that clips of which only some tubelets are kept show the same motion.
-    """
-
-    def __init__(self, config: ViTConfig) -> None:
-        super().__init__()
-        if config.patch_size % 4:
-            raise InputError(f"patch_size {config.patch_size}: the difference stem needs a multiple of 4")
-        self.tubelet_size = config.tubelet_size
-        # Clips are in units of std; these gains convert them to the units of grey levels above.
-        grey_levels = 255 * sum(config.std) / 3
-        self.colour_gain = grey_levels / 60
-        self.difference_gain = grey_levels / 30
-        channels = 3 * (2 * config.tubelet_size - 1)
-        self.conv1 = nn.Conv2d(channels, 32, kernel_size=3, stride=config.patch_size // 4, padding=1)
-        self.conv2 = nn.Conv2d(32, 48, kernel_size=3, stride=2, padding=1)
-        self.conv3 = nn.Conv2d(48, config.width, kernel_size=3, stride=2, padding=1)
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """Return (N, t, h, w, D) of normalised clips (N, 3, T, H, W)."""
-        clip_count, _, _, height, width = clips.shape
-        colour = (clips - clips.mean(dim=(2, 3, 4), keepdim=True)) * self.colour_gain
-        frames = clips.unflatten(2, (-1, self.tubelet_size))
-        difference = (frames[:, :, :, 1:] - frames[:, :, :, :-1]) * self.difference_gain
-        joined = torch.cat((colour.unflatten(2, (-1, self.tubelet_size)), difference), dim=3)
-        tubelets = joined.transpose(1, 2).reshape(-1, self.conv1.in_channels, height, width)
-        hidden = F.gelu(self.conv1(tubelets))
-        hidden = F.gelu(self.conv2(hidden))
-        embedded: Tensor = self.conv3(hidden)
-        tokens: Tensor = embedded.permute(0, 2, 3, 1).unflatten(0, (clip_count, -1))
-        return tokens
 
 
 class Attention(nn.Module):
@@ -101,6 +50,13 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return (N, L, D) of (N, L, D)."""
+        query, key, value = self.project(tokens)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        output: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
+        return output
+
+    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values, each (N, heads, L, D / heads), of tokens (N, L, D)."""
         if hasattr(self, "q"):
             query, key, value = (
                 layer(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
@@ -109,9 +65,7 @@ class Attention(nn.Module):
         else:
             projected = self._projected(tokens).reshape(*tokens.shape[:2], 3, self.heads, -1)
             query, key, value = projected.permute(2, 0, 3, 1, 4).unbind(0)
-        attended = F.scaled_dot_product_attention(query, key, value)
-        output: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
-        return output
+        return query, key, value
 
     def _projected(self, tokens: Tensor) -> Tensor:
         bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
@@ -133,6 +87,10 @@ class Attention(nn.Module):
         del self.qkv, self.q_bias, self.v_bias
 
 
+def _unchanged(tokens: Tensor) -> Tensor:
+    return tokens
+
+
 class Block(nn.Module):
     """A pre-norm transformer block."""
 
@@ -144,14 +102,20 @@ class Block(nn.Module):
         self.mlp = Mlp(config.width, round(config.width * config.mlp_ratio), act_layer=nn.GELU)
         self.keep = 1 - drop_path
 
-    def forward(self, tokens: Tensor, draws: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        draws: Tensor | None = None,
+        between: Callable[[Tensor], Tensor] = _unchanged,
+    ) -> Tensor:
         """Return (N, L, D) of (N, L, D).
 
         ``draws`` is (N, 2) in [0, 1): a clip's branch is kept if its draw is below the keep probability; kept
-        branches are scaled up to compensate (stochastic depth, Huang et al., ECCV 2016).
+        branches are scaled up to compensate (stochastic depth, Huang et al., ECCV 2016). ``between`` maps the
+        tokens between attention and MLP.
         """
         attended = self.attn(self.norm1(tokens))
-        tokens = tokens + self._drop_path(attended, draws, 0)
+        tokens = between(tokens + self._drop_path(attended, draws, 0))
         mixed = self.mlp(self.norm2(tokens))
         return tokens + self._drop_path(mixed, draws, 1)
 
@@ -197,20 +161,23 @@ class VideoViT(Backbone):
     def token_blocks(self) -> nn.ModuleList | None:
         return self.blocks
 
+    def embed(self, clips: Tensor) -> tuple[Tensor, Tensor | None]:
+        self._check_size(clips)
+        tokens = self._with_positions(self.patch_embed(clips))
+        return tokens, self._drop_path_draws(tokens)
+
     def layers(self, clips: Tensor, taps: Sequence[int], window_clips: int = 1) -> list[Tensor]:
         """Return the outputs (N, t, h, w, D) of the blocks ``taps``; later blocks do not run.
 
         T may be any multiple of the tubelet. Pixels beyond the last whole patch are not seen, as in OpenTAD's
         ``vit_adapter.py``: 160 pixels are 11 patches of 14.
         """
-        self._check_input(clips, taps)
+        self._check_taps(taps)
+        self._check_size(clips)
         embedded = self.patch_embed(clips)
         grid = (embedded.shape[1], embedded.shape[2], embedded.shape[3])
-        tokens = embedded.flatten(1, 3)
-        # Computed at every call, in 1 % of the blocks' time: no state depends on the input's size.
-        tokens = tokens + self._positions(grid, tokens.device).to(tokens.dtype)
+        tokens = self._with_positions(embedded).flatten(1, 3)
         draws = self._drop_path_draws(tokens)
-        wanted = set(taps)
         outputs = []
         for index in range(max(taps) + 1):
             drawn = None if draws is None else draws[:, index]
@@ -220,7 +187,7 @@ class VideoViT(Backbone):
                 tokens = checkpoint(self._layer, *arguments, use_reentrant=False, preserve_rng_state=False)
             else:
                 tokens = self._layer(*arguments)
-            if index in wanted:
+            if index in taps:
                 outputs.append(tokens.reshape(-1, *grid, self.config.width))
         return outputs
 
@@ -244,6 +211,13 @@ class VideoViT(Backbone):
             return None
         return uniform(tokens.shape[0], self.config.depth, 2).to(tokens.device)
 
+    def _with_positions(self, embedded: Tensor) -> Tensor:
+        """Return (N, t, h, w, D) of the same. Positions take 1 % of the blocks' time: no state is kept."""
+        grid = (embedded.shape[1], embedded.shape[2], embedded.shape[3])
+        positions = self._positions(grid, embedded.device).to(embedded.dtype)
+        tokens: Tensor = (embedded.flatten(1, 3) + positions).unflatten(1, grid)
+        return tokens
+
     def _positions(self, grid: Grid, device: torch.device) -> Tensor:
         config = self.config
         if config.positions == "grid":
@@ -261,7 +235,7 @@ class VideoViT(Backbone):
             return {}
         return {"pos_embed": flat_positions(config.pretrained_grid, config.width, torch.device("cpu"))[None]}
 
-    def _check_input(self, clips: Tensor, taps: Sequence[int]) -> None:
+    def _check_size(self, clips: Tensor) -> None:
         config = self.config
         frames, height, width = clips.shape[2:]
         size, whole = config.patch_size, config.stem == "linear"
@@ -271,10 +245,11 @@ class VideoViT(Backbone):
                 f"clips of {frames} frames of {height} x {width} pixels: allowed are multiples of "
                 f"{config.tubelet_size} frames and {'at least' if whole else 'multiples of'} {size} pixels"
             )
-        if not taps or list(taps) != sorted(set(taps)) or taps[0] < 0 or taps[-1] >= config.depth:
-            raise InputError(
-                f"taps {tuple(taps)}: allowed are ascending indices from 0 to {config.depth - 1}"
-            )
+
+    def _check_taps(self, taps: Sequence[int]) -> None:
+        depth = self.config.depth
+        if not taps or list(taps) != sorted(set(taps)) or taps[0] < 0 or taps[-1] >= depth:
+            raise InputError(f"taps {tuple(taps)}: allowed are ascending indices from 0 to {depth - 1}")
 
 
 def _initialise(module: nn.Module) -> None:

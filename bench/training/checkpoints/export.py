@@ -34,7 +34,7 @@ from bench.io.typed_values import fail, structure, structure_dataclass
 from bench.io.writing import atomic_path
 from bench.models import INPUT_NAMES, SOURCE_WEIGHTS
 from bench.training.detector import Detector, build_detector, lower_frozen_weights
-from strategies import installed
+from strategies import check_packages, installed
 from strategies.base import Strategy, settings
 
 SCHEMA = 1
@@ -93,6 +93,17 @@ def loaded_names(detector: Detector) -> set[str]:
     return found
 
 
+def restorable_names(detector: Detector, strategy: Strategy) -> set[str]:
+    """Return the names of the tensors that can be built again from the pre-trained weights.
+
+    Besides the loaded ones, which a strategy may have renamed or split, they are all of the backbone's that
+    no stage trains.
+    """
+    trained = detector.trained_names(strategy.stages())
+    frozen = {name for name in detector.state_dict() if name.startswith("backbone.") and name not in trained}
+    return loaded_names(detector) | frozen
+
+
 def build(note: CheckpointMetadata, weights: Path | None, seed: int) -> Detector:
     """Return the detector that metadata describe, before training, with initial values of ``seed``."""
     detector, _, _ = build_detector(
@@ -107,7 +118,8 @@ def write_checkpoint(path: Path, detector: Detector, note: CheckpointMetadata, w
     from safetensors.torch import save_file
 
     again = build(note, weights, note.seed + 1)
-    known, values = loaded_names(again), again.state_dict()
+    known = restorable_names(again, note.strategy) if weights else set()
+    values = again.state_dict()
     tensors = {}
     for name, value in detector.state_dict().items():
         own = value.detach().cpu()
@@ -200,6 +212,7 @@ def _strategy_of(content: dict[str, Any]) -> Strategy:
     name = content.get("name")
     if not isinstance(name, str) or name not in points:
         fail(name, ("strategy", "name"), f"one that is installed: {', '.join(points)}")
+    check_packages(name)
     fields = {key: value for key, value in content.items() if key != "name"}
     strategy: Strategy = structure_dataclass(points[name].load(), fields, ("strategy",))
     return strategy
@@ -226,7 +239,8 @@ def restore(checkpoint: Checkpoint, weights: Path | None, note: CheckpointMetada
         },
     )
     detector = build(note, _base_weights(checkpoint, weights) if absent else None, note.seed)
-    _refuse(checkpoint, {"missing": [name for name in absent if name not in loaded_names(detector)]})
+    known = restorable_names(detector, note.strategy)
+    _refuse(checkpoint, {"missing": [name for name in absent if name not in known]})
     tensors = load_file(checkpoint.path)
     state = detector.state_dict()
     for name, value in tensors.items():
