@@ -61,6 +61,18 @@ class Stage:
     """Start the stage with a newly initialised head."""
     added: bool = False
     """Whether the steps of the stage are added to the protocol's, instead of being some of them."""
+    backward_share: float = 1.0
+    """Share of a window's clips whose gradient reaches the backbone, in (0, 1]; drawn anew in each step.
+
+    Below 1, clips are run in passes whatever the protocol's ``backward`` is: all of them without a graph,
+    then the drawn ones again with a graph. The backbone's clips must not mix.
+    """
+    backward_scaled: bool = False
+    """Whether the gradient of the drawn clips is scaled up, so that its mean is the gradient of all clips."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.backward_share <= 1:
+            raise ValueError(f"backward_share must be in (0, 1], got {self.backward_share}")
 
     def fidelity_at(self, step: int, steps_per_epoch: int) -> Fidelity:
         """Return the fidelity of the stage's step ``step``, counted from 0."""
