@@ -93,6 +93,7 @@ class Strategy(Protocol):
     def adapt(self, backbone: Backbone) -> Backbone:
         """Return the backbone, wrapped, changed or unchanged; shapes of input and output stay the same.
 
+        Only the features' channels may differ (a middle layer's), if the result's ``geometry.width`` says so.
         Modules may be inserted (``insert_after_layers``), replaced, or frozen for the whole run by
         ``requires_grad_(False)``: no rule trains a parameter that is frozen here.
         """
@@ -108,7 +109,7 @@ def learning_rates(rules: Iterable[Rule], names: Iterable[str]) -> dict[str, flo
 
     Raises ValueError if a rule matches none of the names, which is probably a mistake.
     """
-    rules = tuple(rules)
+    rules, names = tuple(rules), tuple(names)
     matched = dict.fromkeys(rules, False)
     factors: dict[str, float] = {}
     for name in names:
@@ -118,7 +119,10 @@ def learning_rates(rules: Iterable[Rule], names: Iterable[str]) -> dict[str, flo
             factors[name] = hits[0].lr
     unused = [rule.pattern for rule in rules if not matched[rule]]
     if unused:
-        raise ValueError(f"rules that match no parameter: {', '.join(unused)}")
+        groups = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
+        raise ValueError(
+            f"rules that match no parameter: {', '.join(unused)}; parameters begin with {', '.join(groups)}"
+        )
     return factors
 
 
