@@ -61,6 +61,18 @@ class Stage:
     """Start the stage with a newly initialised head."""
     added: bool = False
     """Whether the steps of the stage are added to the protocol's, instead of being some of them."""
+    backward_share: float = 1.0
+    """Share of a window's clips whose gradient reaches the backbone, in (0, 1]; drawn anew in each step.
+
+    Below 1, clips are run in passes whatever the protocol's ``backward`` is: all of them without a graph,
+    then the drawn ones again with a graph. The backbone's clips must not mix.
+    """
+    backward_scaled: bool = False
+    """Whether the gradient of the drawn clips is scaled up, so that its mean is the gradient of all clips."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.backward_share <= 1:
+            raise ValueError(f"backward_share must be in (0, 1], got {self.backward_share}")
 
     def fidelity_at(self, step: int, steps_per_epoch: int) -> Fidelity:
         """Return the fidelity of the stage's step ``step``, counted from 0."""
@@ -86,6 +98,7 @@ class Strategy(Protocol):
     def adapt(self, backbone: Backbone) -> Backbone:
         """Return the backbone, wrapped, changed or unchanged; shapes of input and output stay the same.
 
+        Only the features' channels may differ (a middle layer's), if the result's ``geometry.width`` says so.
         Modules may be inserted (``insert_after_layers``), replaced, or frozen for the whole run by
         ``requires_grad_(False)``: no rule trains a parameter that is frozen here.
         """
@@ -101,7 +114,7 @@ def learning_rates(rules: Iterable[Rule], names: Iterable[str]) -> dict[str, flo
 
     Raises ValueError if a rule matches none of the names, which is probably a mistake.
     """
-    rules = tuple(rules)
+    rules, names = tuple(rules), tuple(names)
     matched = dict.fromkeys(rules, False)
     factors: dict[str, float] = {}
     for name in names:
@@ -111,7 +124,10 @@ def learning_rates(rules: Iterable[Rule], names: Iterable[str]) -> dict[str, flo
             factors[name] = hits[0].lr
     unused = [rule.pattern for rule in rules if not matched[rule]]
     if unused:
-        raise ValueError(f"rules that match no parameter: {', '.join(unused)}")
+        groups = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
+        raise ValueError(
+            f"rules that match no parameter: {', '.join(unused)}; parameters begin with {', '.join(groups)}"
+        )
     return factors
 
 

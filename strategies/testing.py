@@ -25,6 +25,7 @@ from bench.data.time_grid import time_grid
 from bench.data.windows import TrainingSampler
 from bench.features.cache import EncodingStorage
 from bench.features.disk_cache import DiskCache
+from bench.features.streamed import clips_mix
 from bench.models.actionformer.model import ActionFormer
 from bench.models.backbone import Backbone
 from bench.models.backbones.vit import VideoViT
@@ -101,6 +102,16 @@ class Trained:
     before: dict[str, torch.Tensor]
 
 
+def adapted(strategy: Strategy, backbone: Backbone) -> Backbone:
+    """Return what the strategy makes of a backbone."""
+    found = strategy.adapt(backbone)
+    kind = type(found).__name__
+    assert isinstance(found, Backbone), (
+        f"adapt() returns {kind}; it must return the backbone or one around it"
+    )
+    return found
+
+
 def tiny_detector(
     strategy: Strategy,
     protocol: Protocol = TINY_PROTOCOL,
@@ -109,7 +120,7 @@ def tiny_detector(
 ) -> tuple[Detector, Callable[[], ActionFormer]]:
     """Return the detector that the checks train, and a function that creates a new head."""
     torch.manual_seed(derived_seed(seed, "backbone"))
-    backbone = strategy.adapt(make_backbone())
+    backbone = adapted(strategy, make_backbone())
     fresh_head = head_factory(strategy, protocol, backbone, len(CLASSES), seed)
     return Detector(backbone, fresh_head()), fresh_head
 
@@ -146,15 +157,25 @@ def check_stages_are_sound(strategy: Strategy) -> None:
 
 
 def check_shapes_are_kept(strategy: Strategy, make_backbone: Callable[[], Backbone] = tiny_vit) -> None:
-    """Check that the adapted backbone takes the same input and returns features of the same shape."""
+    """Check that the adapted backbone takes the same input and returns features of the same shape.
+
+    Their channels may differ if ``geometry.width`` says so.
+    """
     plain = make_backbone()
     geometry = plain.geometry
     size = geometry.image_size
     clips = torch.randn(2, 3, 3, geometry.clip_frames, size, size)
     expected = plain.eval()(clips)
-    adapted = strategy.adapt(plain).eval()
-    assert adapted(clips).shape == expected.shape, "adapt() changes the shape of the features"
-    assert adapted.geometry == geometry, "adapt() changes the geometry"
+    changed = adapted(strategy, plain).eval()
+    found = changed(clips).shape
+    width = changed.geometry.width
+    assert found == (len(expected), width, expected.shape[2]), (
+        f"the shape of the features is {tuple(found)}, and {tuple(expected.shape)} without adapt(); only the "
+        f"channels may change, to geometry.width, which is {width}"
+    )
+    channels = {"width": 0, "layer_widths": ()}
+    before, after = ({**dataclasses.asdict(each), **channels} for each in (geometry, changed.geometry))
+    assert before == after, "adapt() changes the geometry of the input"
 
 
 def check_starts_from_backbone(strategy: Strategy, make_backbone: Callable[[], Backbone] = tiny_vit) -> None:
@@ -210,10 +231,21 @@ def step_peak_bytes(strategy: Strategy) -> int:
     return max(entry.reading.peak_allocated_bytes for entry in trained.log.memory)
 
 
+def check_mixing_is_declared(strategy: Strategy, make_backbone: Callable[[], Backbone] = tiny_vit) -> None:
+    """Check that a backbone whose clips mix says so by ``mixes_clips``."""
+    backbone = adapted(strategy, make_backbone())
+    assert backbone.mixes_clips or not clips_mix(backbone), (
+        f"clips mix in {type(backbone).__name__}, and its mixes_clips is false, so clips would be encoded "
+        "without their window; insert modules that relate clips by insert_after_layers(..., mixes=True), or "
+        "set mixes_clips of a Backbone of your own to True"
+    )
+
+
 def check_strategy(strategy: Strategy) -> None:
     """Run all checks of the contract on a strategy."""
     check_stages_are_sound(strategy)
     check_shapes_are_kept(strategy)
+    check_mixing_is_declared(strategy)
     check_only_named_parameters_move(strategy)
     check_is_deterministic(strategy)
     check_settings_round_trip(strategy)

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import re
 import shlex
 import statistics
@@ -115,26 +114,16 @@ def test_the_figures_exist():
         assert (ROOT / path).exists()
 
 
-@pytest.mark.slow
-def test_the_example_strategy_keeps_the_contract(tmp_path):
-    code, contract = blocks("python")
-    [points] = blocks("toml")
-    (tmp_path / "my_strategy.py").write_text(code)
-    (tmp_path / "test_mine.py").write_text(contract)
-    metadata = tmp_path / "my_strategy-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my-strategy\nVersion: 1.0\n")
-    name, target = re.search(r'^(\S+) = "(.*)"$', points, re.MULTILINE).groups()
-    (metadata / "entry_points.txt").write_text(f"[talbench.strategies]\n{name} = {target}\n")
-    found = "from strategies import build_strategy; print(build_strategy('norm-tuning', {'norm_lr': '0.1'}))"
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    answer = subprocess.run(
-        [sys.executable, "-c", found], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert answer.stdout.strip() == "NormTuning(norm_lr=0.1)", answer.stderr
-    test = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "test_mine.py")]
-    process = subprocess.run(test, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert process.returncode == 0, process.stdout
+def test_the_example_is_that_of_the_package():
+    [code] = blocks("python")
+    assert code == (ROOT / "docs" / "example" / "bottleneck_adapters.py").read_text()
+
+
+def test_the_default_strategies_are_those_of_its_table():
+    from strategies import NAMED_GROUPS
+
+    rows = re.findall(r"^\| `([\w-]+)` \|", README, re.MULTILINE)
+    assert sorted(rows) == sorted(NAMED_GROUPS["default"])
 
 
 @pytest.mark.parametrize("block", blocks(""))

@@ -5,27 +5,32 @@ without a graph; head and loss run on the encodings and give a gradient for each
 with a graph, and backward from the stored gradient. The sum over the passes is the gradient of ordinary
 backpropagation: the chain rule, split at the encodings. Random states are restored before a pass is run
 again, so that the same branches are dropped.
+
+The second run may be restricted to some of the clips, drawn anew in each step (``encode_sampled``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from bench.features.encode import ClipPasses, autocast, write_slice
 from bench.io.errors import InputError
 from bench.models.backbone import Backbone, Encoded
 from bench.models.random_state import (
+    BatchRows,
     BatchSlice,
     RandomState,
     batch_slice_context,
     current_batch_slice,
     random_state,
     set_random_state,
+    uniform,
 )
 
 
@@ -63,14 +68,108 @@ def encode_streamed(
             set_random_state(states[min(number, len(states) - 1)], device)
             with batch_slice_context(_share_of_pass(share, first, len(part), len(clips))):
                 encoded = passes.encode(backbone, part)
-            pairs = [
-                (output, leaf.grad[first : first + len(part)])
-                for output, leaf in zip(encoded, leaves, strict=True)
-                if output.requires_grad and leaf.grad is not None
+            gradients = [
+                None if leaf.grad is None else leaf.grad[first : first + len(part)] for leaf in leaves
             ]
+            _propagate(encoded, gradients)
+            del encoded, gradients
+        set_random_state(afterwards, device)
+
+    return leaves, backward
+
+
+def _propagate(encoded: Encoded, gradients: Sequence[Tensor | None]) -> None:
+    """Run backward from the encodings of a pass; an encoding without a graph or a gradient is left out."""
+    pairs = [
+        (output, gradient)
+        for output, gradient in zip(encoded, gradients, strict=True)
+        if output.requires_grad and gradient is not None
+    ]
+    torch.autograd.backward([output for output, _ in pairs], [gradient for _, gradient in pairs])
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipSample:
+    """Which clips of a window get a gradient: a random share of them, without replacement."""
+
+    share: float
+    """In (0, 1)."""
+    scaled: bool
+    """Whether the gradient is divided by the part of the clips that is drawn, which makes it unbiased."""
+
+    def count(self, clips: int) -> int:
+        """Return how many of a window's ``clips`` are drawn: at least one."""
+        return max(1, round(self.share * clips))
+
+    def factor(self, clips: int) -> float:
+        """Return the factor of the drawn clips' gradient."""
+        return clips / self.count(clips) if self.scaled else 1.0
+
+    def draw(self, windows: int, clips: int) -> list[int]:
+        """Return ascending indices of the drawn clips of all windows, clip c of window w being w * clips + c.
+
+        They depend on the random state and the window's place in the batch, not on how the batch is divided.
+        """
+        draws = uniform(windows, clips)
+        count = self.count(clips)
+        if isinstance(draws, FakeTensor):  # a traced step has no values: any clips need the same memory
+            chosen = [list(range(count))] * windows
+        else:
+            chosen = draws.argsort(dim=1, stable=True)[:, :count].sort(dim=1).values.tolist()
+        return [window * clips + clip for window, row in enumerate(chosen) for clip in row]
+
+
+def encode_sampled(
+    backbone: Backbone,
+    clips: Tensor,
+    passes: ClipPasses,
+    windows: int,
+    sample: ClipSample,
+    make_gradients: Callable[[], None] | None = None,
+) -> tuple[Encoded, Callable[[], None]]:
+    """As ``encode_streamed``, but the gradient of ``sample``'s clips alone is propagated.
+
+    ``clips`` are those of ``windows`` windows in turn. Each pass starts from the same random state and draws
+    for all clips of the batch, so that a clip's branches are dropped alike in both of its passes, whichever
+    clips share them.
+    """
+    device, count = backbone.device, len(clips) // windows
+    share = current_batch_slice() or BatchSlice(0, windows, 0)
+    place = share.scaled(len(clips) // share.count)
+    chosen = sample.draw(windows, count)
+    factor = sample.factor(count)
+    state = random_state(device)
+
+    def encode(part: Tensor, rows: Sequence[int]) -> Encoded:
+        set_random_state(state, device)
+        whole = BatchRows(tuple(place.before + row for row in rows), place.before + place.count + place.after)
+        with batch_slice_context(whole):
+            return passes.encode(backbone, part)
+
+    outputs: Encoded | None = None
+    first_passes = dataclasses.replace(passes, run_at_most=passes.run_at_most and 1)
+    with torch.no_grad():
+        for first, part in first_passes.parts(clips):
+            encoded = encode(part, range(first, first + len(part)))
+            outputs = write_slice(outputs, encoded, first, len(clips))
             del encoded
-            torch.autograd.backward([output for output, _ in pairs], [gradient for _, gradient in pairs])
-            del pairs
+    assert outputs is not None
+    leaves = tuple(part.requires_grad_() for part in outputs)
+
+    def backward() -> None:
+        afterwards = random_state(device)
+        if make_gradients is not None:
+            make_gradients()
+        run_at_most = passes.run_at_most if make_gradients is None else 1
+        for first in range(0, len(chosen), passes.size)[:run_at_most]:
+            rows = chosen[first : first + passes.size]
+            encoded = encode(torch.stack([clips[row] for row in rows]), rows)
+            gradients = [
+                None if leaf.grad is None else torch.stack([leaf.grad[row] for row in rows]).mul_(factor)
+                for leaf in leaves
+            ]
+            _propagate(encoded, gradients)
+            del encoded, gradients
         set_random_state(afterwards, device)
 
     return leaves, backward
@@ -150,10 +249,18 @@ def _encode_two(backbone: Backbone, clips: Tensor) -> Encoded | None:
         return None
 
 
-def check_streamable(backbone: Backbone, precision: str = "float32") -> None:
+def check_streamable(
+    backbone: Backbone, precision: str = "float32", sample: ClipSample | None = None
+) -> None:
     """Raise InputError that names the backbone's class if its clips are not independent."""
+    kind = type(backbone).__name__
     if backbone.mixes_clips or clips_mix(backbone, precision):
+        if sample is not None:
+            raise InputError(
+                f"a stage with a backward_share of {sample.share:g} runs single clips again, which is not "
+                f"possible for {kind}, in which clips mix; allowed for it is 1"
+            )
         raise InputError(
-            f"protocol: backward=streamed is not exact for {type(backbone).__name__}, in which clips mix; "
+            f"protocol: backward=streamed is not exact for {kind}, in which clips mix; "
             "allowed for it are plain and checkpointed"
         )

@@ -82,9 +82,10 @@ def layer_passes(question: ForecastRequest) -> int:
     """Return how often a layer of the backbone is run in a step, in the same estimate."""
     config, protocol = CONFIGS.get(question.model), protocol_of(question)
     clips = protocol.window_clips * protocol.batch_size
+    stages = build_strategy(question.strategy, question.settings).stages()
     if question.strategy == FROZEN:
         passes = math.ceil(clips / protocol.frozen_clips)
-    elif protocol.backward == "streamed":
+    elif protocol.backward == "streamed" or any(stage.backward_share < 1 for stage in stages):
         passes = FORWARDS["streamed"] * math.ceil(clips / protocol.micro_batch_clips)
     else:
         passes = FORWARDS[protocol.backward]

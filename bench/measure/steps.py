@@ -96,6 +96,7 @@ def measure_steps(built: BuiltModel, device: torch.device) -> Measurement:
     kernels: set[str] = set()
     message = None
     for stage in built.strategy.stages():
+        trainer = trainer.for_stage(stage)
         if stage.fresh_head:
             detector.head = built.fresh_head().to(device)
         setup = setup_stage(trainer, stage)
@@ -115,7 +116,7 @@ def measure_steps(built: BuiltModel, device: torch.device) -> Measurement:
             found.append(StageMeasurement(stage.name, fidelity, kind, reading, median))
         try:
             kernels |= attention_kernels(
-                lambda fidelity=stage.fidelities[0], setup=setup: trainer.step(  # type: ignore[misc]
+                lambda fidelity=stage.fidelities[0], setup=setup, trainer=trainer: trainer.step(  # type: ignore[misc]
                     0, fidelity, setup.uncached, setup.optimizer, NoMeter()
                 ),
                 device,

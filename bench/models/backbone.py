@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.io.errors import InputError
 from bench.models.backbones.frozen_batch_norm import StoredBatchNorm
 
 Encoded = tuple[Tensor, ...]
@@ -138,12 +139,32 @@ class Backbone(nn.Module):
 
         A module maps ``(tokens, window_clips)``, tokens (N, t, h, w, width), to tokens of the same shape. It
         runs inside its layer's activation checkpoint. ``mixes`` says whether it relates clips of a window.
-        Its parameters are named ``backbone.inserted.<layer>.<name>``.
+        Its parameters are named ``backbone.inserted.<layer>.<name>``. Indices below 0 count from the end.
+        Raises InputError for a layer that does not exist or that already has a module.
         """
         widths = self.geometry.layer_widths
-        for index in range(len(widths)) if layers is None else layers:
-            self.inserted[str(index)] = make(widths[index])
+        count = len(widths)
+        for index in range(count) if layers is None else layers:
+            if not -count <= index < count:
+                raise InputError(f"insert_after_layers: layer {index}, allowed are {-count} to {count - 1}")
+            name = str(index % count)
+            if name in self.inserted:
+                raise InputError(f"insert_after_layers: a module was inserted after layer {name} before")
+            self.inserted[name] = make(widths[index])
         self.mixes_clips = self.mixes_clips or mixes
+
+    def after_layer(self, index: int, tokens: Tensor, window_clips: int) -> Tensor:
+        """Return tokens (N, t, h, w, D) after the module inserted after the layer ``index``.
+
+        Raises InputError if the module changes their shape.
+        """
+        changed: Tensor = self.inserted[str(index)](tokens, window_clips)
+        if changed.shape != tokens.shape:
+            raise InputError(
+                f"{type(self.inserted[str(index)]).__name__}, inserted after layer {index}, changes the "
+                f"shape of tokens from {tuple(tokens.shape)} to {tuple(changed.shape)}; it must stay the same"
+            )
+        return changed
 
     def tokens(self, clips: Tensor, window_clips: int = 1) -> Tensor:
         """Return (N, t, h, w, D): the tokens after the last layer, before any final norm.
@@ -230,6 +251,16 @@ class WrappedBackbone(Backbone):
 
     def layer_modules(self) -> tuple[tuple[nn.Module, ...], ...]:
         return self.inner.layer_modules()
+
+    def token_blocks(self) -> nn.ModuleList | None:
+        return self.inner.token_blocks()
+
+    def insert_after_layers(
+        self, make: Callable[[int], nn.Module], layers: Sequence[int] | None = None, *, mixes: bool = False
+    ) -> None:
+        """Insert modules into the inner backbone, whose layers run (``backbone.inner.inserted...``)."""
+        self.inner.insert_after_layers(make, layers, mixes=mixes)
+        self.mixes_clips = self.inner.mixes_clips
 
     def layers(self, clips: Tensor, taps: Sequence[int], window_clips: int = 1) -> list[Tensor]:
         return self.inner.layers(clips, taps, window_clips)

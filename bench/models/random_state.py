@@ -35,17 +35,29 @@ class BatchSlice:
         return BatchSlice(self.before * factor, self.count * factor, self.after * factor)
 
 
-_current: contextvars.ContextVar[BatchSlice | None] = contextvars.ContextVar("share", default=None)
+@dataclasses.dataclass(frozen=True)
+class BatchRows:
+    """Some samples of a batch, by their indices; ``total`` is the size of the batch."""
+
+    rows: tuple[int, ...]
+    total: int
+
+
+_current: contextvars.ContextVar[BatchSlice | BatchRows | None] = contextvars.ContextVar(
+    "share", default=None
+)
 
 
 def current_batch_slice() -> BatchSlice | None:
     """Return the current batch slice, or None if the samples are the whole batch."""
-    return _current.get()
+    share = _current.get()
+    assert not isinstance(share, BatchRows)
+    return share
 
 
 @contextlib.contextmanager
-def batch_slice_context(share: BatchSlice | None) -> Iterator[None]:
-    """Set the batch slice for which ``uniform`` draws."""
+def batch_slice_context(share: BatchSlice | BatchRows | None) -> Iterator[None]:
+    """Set the samples of the batch for which ``uniform`` draws."""
     token = _current.set(share)
     try:
         yield
@@ -61,6 +73,11 @@ def uniform(
     ``count`` is a multiple of the current slice's: the clips of a window, for example, are samples too.
     """
     share = _current.get()
+    if isinstance(share, BatchRows):
+        each, rest = divmod(count, len(share.rows))
+        assert rest == 0, (count, share)
+        drawn = torch.rand(share.total, each, *shape, dtype=dtype, device=device)
+        return torch.cat([drawn[row] for row in share.rows])
     if share is None or share.before == share.after == 0:
         return torch.rand(count, *shape, dtype=dtype, device=device)
     each, rest = divmod(count, share.count)

@@ -169,6 +169,7 @@ def forecast_stages(
     """Yield the peak of every kind of step, for every stage and fidelity. Call it under fake tensors."""
     meter = ForecastMeter(tracker)
     for stage in stages:
+        trainer = trainer.for_stage(stage)
         if stage.fresh_head:
             head = fresh_head()
             move_to_device(head, tracker)

@@ -96,7 +96,8 @@ def modes(model: str, strategy: Strategy, wanted: str, given: str) -> Sequence[s
     """Return the backward modes to forecast: all that differ in memory, or only ``wanted``.
 
     If only the head trains, all modes are the same; if the clip encoder is frozen, nothing is streamed, and
-    the streamed mode equals the checkpointed one; where clips mix, it is refused. Imports torch.
+    the streamed mode equals the checkpointed one; where clips mix, it is refused. A stage that samples clips
+    runs in passes in every mode: the streamed one then equals one of the others. Imports torch.
     """
     import torch
 
@@ -112,9 +113,13 @@ def modes(model: str, strategy: Strategy, wanted: str, given: str) -> Sequence[s
         detector = Detector(backbone, build_head(input_dim=backbone.geometry.width, num_classes=1))
     upstream = {id(parameter) for parameter in backbone.upstream().parameters()}
     parameters = dict(detector.named_parameters())
-    names = detector.trained_names(strategy.stages())
-    training = [parameters[name] for name in names if name.startswith("backbone.")]
-    if not training:
+    names = {stage: set(detector.learning_rates(stage)) for stage in strategy.stages()}
+    if not any(name.startswith("backbone.") for each in names.values() for name in each):
         return (given,)
-    streams = not backbone.mixes_clips and any(id(parameter) in upstream for parameter in training)
+    streams = not backbone.mixes_clips and any(
+        id(parameters[name]) in upstream
+        for stage, each in names.items()
+        if stage.backward_share == 1
+        for name in each
+    )
     return MODES if streams else tuple(mode for mode in MODES if mode != "streamed")

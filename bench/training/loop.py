@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from bench.features.streamed import check_streamable
+from bench.io.errors import InputError
 from bench.models.actionformer.model import ActionFormer
 from bench.models.random_state import derived_seed
 from bench.training.checkpoints.resume import ResumeCheckpointer
@@ -48,8 +49,8 @@ def train(
     history = state.history if state else TrainingHistory()
     losses, changes, times = history.losses, history.schedule, history.times
     if world.sharded:
-        if protocol.backward == "streamed":
-            check_streamable(detector.backbone, protocol.precision)  # checked before it is sharded
+        for stage in stages:  # checked before it is sharded
+            _check_passes(trainer.for_stage(stage))
         shard(detector, stages, make_mesh(world, device))
     for index, (stage, end) in enumerate(zip(stages, ends, strict=True)):
         first = ends[index - 1] if index else 0
@@ -61,11 +62,13 @@ def train(
             state.restore_weights(detector)
         else:
             history.begin_stage()
+        trainer = trainer.for_stage(stage)
         setup = setup_stage(trainer, stage)
         if world.size > 1:
             check_draws(detector)
-        if protocol.backward == "streamed" and setup.cache is None and not world.sharded:
-            check_streamable(detector.backbone, protocol.precision)
+        _check_sample(trainer, stage, trains=setup.cache is None)
+        if setup.cache is None and not world.sharded:
+            _check_passes(trainer)
         history.trainable[stage.name] = sum(p.numel() for p in detector.parameters() if p.requires_grad)
         torch.manual_seed(derived_seed(sampler.seed, "stage", index))
         if state:
@@ -118,3 +121,27 @@ def train(
         tuple(changes),
         tuple(history.resumed),
     )
+
+
+def _check_sample(trainer: Trainer, stage: Stage, *, trains: bool) -> None:
+    """Raise InputError if a stage samples clips where it cannot; ``trains``: it trains their encoder."""
+    if trainer.sample is None:
+        return
+    subject = f"stage {stage.name}: backward_share"
+    if not trains:
+        raise InputError(
+            f"{subject} is {stage.backward_share:g}, but the stage trains no parameter that the encodings of "
+            "clips depend on; allowed is 1"
+        )
+    if trainer.protocol.lean.release_gradients:  # the optimizer would step after the first pass
+        raise InputError(
+            f"protocol: field 'lean.release_gradients' is true, allowed is false in stage {stage.name}, "
+            f"whose backward_share is {stage.backward_share:g}"
+        )
+    check_draws(trainer.detector.backbone.upstream(), subject, "in each pass")
+
+
+def _check_passes(trainer: Trainer) -> None:
+    """Raise InputError if the backbone would be run in passes of a few clips and its clips mix."""
+    if trainer.streams:
+        check_streamable(trainer.detector.backbone, trainer.protocol.precision, trainer.sample)

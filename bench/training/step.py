@@ -16,7 +16,7 @@ from bench.data.windows import TrainingSampler, Window, window_mask
 from bench.features.cache import MEMORY_ONLY, EncodingCache, EncodingStorage, batch_clips
 from bench.features.encode import ClipPasses, autocast, encode_frozen
 from bench.features.fidelity import TemporalFidelity
-from bench.features.streamed import encode_streamed
+from bench.features.streamed import ClipSample, encode_sampled, encode_streamed
 from bench.memory.meter import Meter
 from bench.models.actionformer.losses import Losses
 from bench.models.backbone import Encoded
@@ -51,6 +51,19 @@ class Trainer:
     """Where encodings are kept."""
     world: World = ALONE
     """The processes that share every batch."""
+    sample: ClipSample | None = None
+    """The clips whose gradient reaches the backbone in the steps of the current stage; None: all clips."""
+
+    def for_stage(self, stage: Stage) -> Trainer:
+        """Return the trainer of the steps of a stage."""
+        share = stage.backward_share
+        sample = ClipSample(share, stage.backward_scaled) if share < 1 else None
+        return dataclasses.replace(self, sample=sample)
+
+    @property
+    def streams(self) -> bool:
+        """Whether a trained backbone is run in passes of a few clips."""
+        return self.sample is not None or self.protocol.backward == "streamed"
 
     @property
     def store(self) -> FrameStore:
@@ -81,7 +94,7 @@ class Trainer:
         if cache is not None and cache.keep and fidelity == FULL:
             return cache.batch(windows, self.device)
         clips = self.temporal(fidelity).keep(batch_clips(self.store, windows))
-        in_passes = cache is not None or self.protocol.backward == "streamed"
+        in_passes = cache is not None or self.streams
         return clips if in_passes and self.protocol.lean.move_per_pass else clips.to(self.device)
 
     def features(
@@ -99,6 +112,10 @@ class Trainer:
             passes = self.passes(size * snippets, fidelity)
             if frozen:
                 encoded = encode_frozen(backbone, flat, passes, clips)
+            elif self.sample is not None:
+                encoded, finish = encode_sampled(
+                    backbone, flat, passes, windows, self.sample, self.make_gradients
+                )
             elif protocol.backward == "streamed":
                 encoded, finish = encode_streamed(backbone, flat, passes, self.make_gradients)
             else:
@@ -244,8 +261,9 @@ class StageSetup:
 def setup_stage(trainer: Trainer, stage: Stage) -> StageSetup:
     """Freeze all parameters that the stage does not train; return its optimizer, average and caches.
 
-    Raises InputError if streamed backward is requested and the backbone's clips are not independent.
+    ``trainer`` is that of the stage (``Trainer.for_stage``).
     """
+    assert (trainer.sample is None) == (stage.backward_share == 1)
     detector, protocol, world = trainer.detector, trainer.protocol, trainer.world
     upstream = detector.backbone.upstream()
     if world.sharded:

@@ -233,9 +233,9 @@ class I3D(Backbone):
     def _layer(self, name: str, x: Tensor, window_clips: int) -> Tensor:
         """Return (N, C, T', h, w) after a module of ``ORDER`` and the one inserted after it."""
         x = self.get_submodule(name)(x)
-        if name in TAPS and (index := str(TAPS.index(name))) in self.inserted:
+        if name in TAPS and str(index := TAPS.index(name)) in self.inserted:
             cells = x.permute(0, 2, 3, 4, 1)
-            x = self.inserted[index](cells, window_clips).permute(0, 4, 1, 2, 3)
+            x = self.after_layer(index, cells, window_clips).permute(0, 4, 1, 2, 3)
         return x
 
     def layers(self, clips: Tensor, taps: Sequence[int], window_clips: int = 1) -> list[Tensor]:

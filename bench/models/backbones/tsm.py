@@ -164,7 +164,7 @@ class TSMResNet(Backbone):
         x = self.layer_modules()[index][0](x)
         if str(index) in self.inserted:
             frames = x.unflatten(0, (clips, -1)).permute(0, 1, 3, 4, 2)
-            x = self.inserted[str(index)](frames, window_clips).permute(0, 1, 4, 2, 3).flatten(0, 1)
+            x = self.after_layer(index, frames, window_clips).permute(0, 1, 4, 2, 3).flatten(0, 1)
         return x
 
     def layers(self, clips: Tensor, taps: Sequence[int], window_clips: int = 1) -> list[Tensor]:

@@ -198,7 +198,7 @@ class VideoViT(Backbone):
         tokens = self.blocks[index](tokens, drawn)
         if str(index) in self.inserted:
             cells = tokens.unflatten(1, grid)
-            tokens = self.inserted[str(index)](cells, window_clips).flatten(1, 3)
+            tokens = self.after_layer(index, cells, window_clips).flatten(1, 3)
         return tokens
 
     def _drop_path_draws(self, tokens: Tensor) -> Tensor | None:

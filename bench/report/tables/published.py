@@ -26,12 +26,16 @@ SHIPPED = PROJECT_ROOT / "results" / "published"
 ID_COLUMNS = ("method", "backbone", "dataset", "protocol")
 SOURCE = ("memory", "source", "grade", "note")
 GRADES = ("read", "copied", "log")
+LAST = "last"
+EPOCHS = ("", LAST, "best on test")
+"""Which epoch a row reports, in the optional column ``epoch``; empty: not known."""
 MEASURABLE = {"THUMOS-14": "thumos14", "ActivityNet-1.3": "activitynet13", "HACS-1.1": "hacs"}
 """Names of data sets in papers, and their names here."""
 PREFACE = (
     "mAP in percent. Kind: published by others, or measured here on the same data set at the same "
     "thresholds; protocols differ. Grade: read at the source, copied by a later paper, or from a public "
-    "training log. Empty: not published."
+    "training log. Epoch: the one that the authors report; the best on the test videos is higher than the "
+    "last. Empty: not published."
 )
 TITLES = {
     "losa": "LoSA and head-only training on the same backbone",
@@ -91,6 +95,10 @@ def read_table(path: Path) -> Published:
         if row["grade"] not in GRADES:
             raise InputError(
                 f"{path.name}: line {line}: field 'grade' is {row['grade'][:40]!r}, allowed: {GRADES}"
+            )
+        if row.get("epoch", "") not in EPOCHS:
+            raise InputError(
+                f"{path.name}: line {line}: field 'epoch' is {row['epoch'][:40]!r}, allowed: {EPOCHS}"
             )
         for name in header:
             if "mAP" in name and row[name]:
@@ -189,6 +197,8 @@ def _measured(comparison: Comparison, row: Row, dataset: str, header: Sequence[s
     for column in header:
         if column.startswith("mAP@") and column[4:] in comparison.tious:
             line[column] = f"{statistics.fmean(row.values(at_tiou(column[4:]))):.2f}"
+    if "epoch" in header:
+        line["epoch"] = LAST
     averages = row.values(average)
     if comparison.weights == "random":
         line["method"] += ", not pre-trained"

@@ -158,13 +158,13 @@ def local_device(name: str) -> torch.device:
     return device
 
 
-def check_draws(module: nn.Module) -> None:
-    """Raise InputError for a layer whose random draws depend on the division into processes."""
+def check_draws(module: nn.Module, subject: str = "--processes", how: str = "in each process") -> None:
+    """Raise InputError for a layer whose random draws depend on how a batch is divided (``how``)."""
     for name, layer in module.named_modules():
         dropped = getattr(layer, "p", getattr(layer, "drop_prob", 0.0))
         kind = type(layer).__name__
         if layer.training and "Drop" in kind and isinstance(dropped, (int, float)) and dropped > 0:
             raise InputError(
-                f"--processes: {name} ({kind}) draws independently in each process; "
+                f"{subject}: {name} ({kind}) draws independently {how}; "
                 "allowed are layers that draw with bench.models.random_state.uniform"
             )

@@ -102,7 +102,7 @@ def test_averaged_weights_are_counted_by_both(on_host):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["full-finetune", "lofi"])
+@pytest.mark.parametrize("name", ["etad", "full-finetune", "lofi"])
 def test_one_pass_over_made_gradients_stands_for_all_later_ones(name):
     protocol = dataclasses.replace(TINY_PROTOCOL, backward="streamed")
     strategy = build_strategy(name)

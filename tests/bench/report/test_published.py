@@ -31,6 +31,34 @@ def test_values_that_the_papers_print():
     assert hacs == ["24.62", "24.64", "24.64"], "the paper disagrees with itself; each as in its table"
 
 
+def test_adatad_s_best_epoch_stands_above_its_last():
+    rows = [row for row in SHIPPED_TABLES["adatad"].rows if row["method"] == "AdaTAD" and row["average mAP"]]
+    lasts = [index for index, row in enumerate(rows) if row["epoch"] == "last"]
+    pairs = [(rows[index - 1], rows[index]) for index in lasts]
+    assert [(best["average mAP"], last["average mAP"]) for best, last in pairs] == [
+        *(("71.14", "70.67"), ("73.51", "73.50"), ("75.06", "73.87")),
+        *(("38.35", "38.31"), ("39.21", "39.18"), ("39.77", "39.20")),
+    ]
+    for best, last in pairs:
+        assert best["epoch"] == "best on test"
+        assert all(best[name] == last[name] for name in ("backbone", "dataset", "protocol"))
+    assert all(row["epoch"] for row in rows)
+
+
+def test_rows_of_other_strategies():
+    rows = {
+        (row["method"], row["backbone"], row["dataset"], row["average mAP"], row["epoch"])
+        for row in SHIPPED_TABLES["landscape"].rows
+    }
+    assert {
+        ("ETAD", "R(2+1)D-34", "ActivityNet-1.3", "38.25", "last"),
+        ("SV-TAD", "ViT-B", "THUMOS-14", "72.44", ""),
+        ("ViT-TAD", "ViT-B", "THUMOS-14", "69.5", ""),
+        ("control", "Swin-T", "ActivityNet-1.3", "36.89", ""),
+        ("DyLoRA-TAD", "", "", "", ""),
+    } <= rows
+
+
 def test_averages_over_the_printed_thresholds_agree():
     """THUMOS averages are the mean of five printed values, so that a misprint would show."""
     for table in SHIPPED_TABLES.values():
@@ -75,7 +103,12 @@ def test_measured_rows_stand_beside_only_where_data_and_protocol_allow():
 
 @pytest.mark.parametrize(
     ("old", "new", "field"),
-    [("copied", "guessed", "grade"), ("71.0", "171.0", "average mAP"), ("132,", "", "")],
+    [
+        ("copied", "guessed", "grade"),
+        ("71.0", "171.0", "average mAP"),
+        ("71.0,", "71.0,lucky", "epoch"),
+        ("132,", "", ""),
+    ],
 )
 def test_a_wrong_file_is_named(tmp_path, old, new, field):
     path = tmp_path / "mine.csv"

@@ -32,6 +32,7 @@ CASES = {
     "plain": ("full-finetune", LONG),
     "checkpointed": ("full-finetune", {"backward": "checkpointed"}),
     "streamed": ("full-finetune", {**LONG, "backward": "streamed", "micro_batch_clips": 3}),
+    "sampled": ("etad", {"batch_size": 3, "micro_batch_windows": 1, "micro_batch_clips": 3}),
     "uneven": ("full-finetune", {"batch_size": 3}),
     "in parts": ("full-finetune", {"micro_batch_windows": 1}),
     "augmented": ("losa", {"augmentation": "crop-flip"}),
