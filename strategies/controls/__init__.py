@@ -1,1 +1,1 @@
-"""Controls: as many trained parameters as LoSA, without what LoSA claims to use."""
+"""Controls: trained parameters like LoSA's, without what LoSA claims to use."""
