@@ -26,7 +26,7 @@ class PromptedBlock(nn.Module):
         """Return (N, L, D) of (N, L, D)."""
         prompts = self.prompts.to(tokens.dtype).expand(len(tokens), -1, -1)
         joined: Tensor = self.block(torch.cat((prompts, tokens), dim=1), draws)
-        return joined[:, len(self.prompts) :]
+        return joined[:, len(self.prompts) :].contiguous()
 
 
 def insert_prompts(backbone: Backbone, prompts: int) -> Backbone:
