@@ -68,3 +68,8 @@ def test_all_stages_and_fidelities_are_expected():
     operations, passes = measured_work(low)
     assert passes == steps * layer_passes(low)
     assert operations < steps * step_operations(low)
+
+
+def test_sampled_clips_run_in_passes_whatever_the_mode_is():
+    assert layer_passes(request("etad")) == layer_passes(request("full-finetune", backward="streamed"))
+    assert layer_passes(request("full-finetune")) < layer_passes(request("etad"))
