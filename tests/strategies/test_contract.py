@@ -33,6 +33,8 @@ from strategies.testing import (
 )
 
 NAMES = sorted(installed())
+OTHER_START = {"vpt", "token-pruning"}
+"""Prompts change attention from the start, and dropped tokens leave the mean."""
 VARIANTS = ("s", "t", "st", "short-cyclic", "long-cyclic")
 
 
@@ -53,7 +55,11 @@ def test_ours_are_installed():
     ],
 )
 def test_contract(name, check):
-    check(build_strategy(name))
+    if check is check_starts_from_backbone and name in OTHER_START:
+        with pytest.raises(AssertionError, match="the first features differ"):
+            check(build_strategy(name))
+    else:
+        check(build_strategy(name))
 
 
 @pytest.mark.parametrize(
@@ -72,8 +78,9 @@ def test_variants_keep_the_contract(strategy):
 
 
 def test_step_peaks_are_ordered_as_the_papers_claim():
-    peaks = {name: step_peak_bytes(build_strategy(name)) for name in NAMES}
-    assert peaks["head-only"] < peaks["losa"] < peaks["lofi"] < peaks["full-finetune"]
+    names = ("head-only", "losa", "lofi", "full-finetune")
+    peaks = [step_peak_bytes(build_strategy(name)) for name in names]
+    assert peaks == sorted(set(peaks))
 
 
 def record_input_shapes(strategy, monkeypatch):

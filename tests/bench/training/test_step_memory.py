@@ -22,7 +22,7 @@ from bench.training.inference import VideoDetections, detect_all
 from bench.training.loop import train
 from bench.training.step import Trainer
 from datasets.annotations.dataset import Instance, Video
-from strategies import build_strategy, installed
+from strategies import NAMED_GROUPS, build_strategy, installed
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_detector, tiny_store, train_tiny
 
 CPU = torch.device("cpu")
@@ -76,7 +76,13 @@ def tracked(function, *arguments, **more):
     return result, max(peak.total for peak in tracker.peaks.values())
 
 
-@pytest.mark.parametrize("name", sorted(installed()))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in NAMED_GROUPS["default"] else pytest.mark.slow)
+        for name in sorted(installed())
+    ],
+)
 def test_nothing_of_a_run_exceeds_the_reported_peak(name):
     strategy = build_strategy(name)
     detector, fresh_head = tiny_detector(strategy)
