@@ -79,8 +79,8 @@ gpu-suite: $(VENV)/installed ## all that there is to measure on this GPU, in ord
 pretrain: $(VENV)/installed ## train vit-t on the miniature's source clips, in place of the shipped weights
 	$(BIN)/python -m bench.pretrain
 
-tune: $(VENV)/installed ## choose hyper-parameters on the tuning videos, equal trials for every strategy
-	$(BIN)/python -m bench.tune
+tune: $(VENV)/installed ## choose hyper-parameters on the tuning videos, equal trials for every strategy; STRATEGIES=
+	$(BIN)/python -m bench.tune --strategies $(STRATEGIES)
 
 speed: $(VENV)/installed ## time the parts of the bench against their bars; CACHE= DATA=
 	$(BIN)/python -m bench.speed --references tests/reference $(if $(DATA),--data $(call quoted,$(DATA))) $(if $(CACHE),--cache $(call quoted,$(CACHE)))

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.io.errors import InputError
 from bench.io.exit_code import RUNS_KEPT, CommandParser, run_command
 from bench.run import options as run_options
+from strategies import STRATEGIES_HELP, strategy_names
 
 if TYPE_CHECKING:
     from bench.run.specification import RunSpecification
@@ -29,6 +31,18 @@ TRIALS: dict[str, tuple[dict[str, str], ...]] = {
     "losa": ({"adapter_lr": "1"}, {"adapter_lr": "2"}),
     "mlp-control": ({"block_lr": "1"}, {"block_lr": "2"}),
     "temporal-control": ({"block_lr": "1"}, {"block_lr": "2"}),
+    "wide-head": ({"lr": "1"}, {"lr": "2"}),
+    "last-layer-cells": ({"adapter_lr": "1"}, {"adapter_lr": "2"}),
+    "adatad": ({"adapter_lr": "1"}, {"adapter_lr": "2"}),
+    "adatad-beside": ({"adapter_lr": "1"}, {"adapter_lr": "2"}),
+    "lora": ({"update_lr": "1"}, {"update_lr": "2"}),
+    "last-k": ({"backbone_lr": "0.5"}, {"backbone_lr": "1"}),
+    "norm-tuning": ({"norm_lr": "1"}, {"norm_lr": "2"}),
+    "bitfit": ({"bias_lr": "1"}, {"bias_lr": "2"}),
+    "etad": ({"backbone_lr": "0.5"}, {"backbone_lr": "1"}),
+    "side-tuning": ({"side_lr": "1"}, {"side_lr": "2"}),
+    "vpt": ({"prompt_lr": "1"}, {"prompt_lr": "2"}),
+    "token-pruning": ({"adapter_lr": "1"}, {"adapter_lr": "2"}),
 }
 
 
@@ -37,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = CommandParser(prog="python -m bench.tune", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results") / "tuning")
     parser.add_argument("--cache", type=Path, help="folder for generated data")
+    parser.add_argument("--strategies", default="default", metavar="NAMES", help=STRATEGIES_HELP)
     parser.add_argument("--protocol", action="append", default=[], metavar="FIELD=VALUE")
     assert len({len(fields) for fields in TRIALS.values()}) == 1, "every strategy gets as many trials"
 
@@ -47,22 +62,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words += ["--protocol", "evaluation_subset=tuning"]
         words += [word for change in options.protocol for word in ("--protocol", change)]
         words += ["--cache", str(options.cache)] if options.cache else []
-        return bench(trials(words), run_options.parser().parse_args(words))
+        names = strategy_names(options.strategies)
+        if without := [name for name in names if name not in TRIALS]:
+            raise InputError(f"--strategies: '{without[0]}' has no trials, allowed are {', '.join(TRIALS)}")
+        return bench(trials(words, names), run_options.parser().parse_args(words))
 
     return run_command(parser, arguments, action, RUNS_KEPT)
 
 
-def trials(words: Sequence[str]) -> list[RunSpecification]:
+def trials(words: Sequence[str], names: Sequence[str]) -> list[RunSpecification]:
     """Return the runs of all trials: the first of every strategy, then the second, and so on."""
     specs = []
     for number in range(len(next(iter(TRIALS.values())))):
         settings = [
             word
-            for name, fields in TRIALS.items()
-            for field, value in fields[number].items()
+            for name in names
+            for field, value in TRIALS[name][number].items()
             for word in ("--set", f"{name}.{field}={value}")
         ]
-        chosen = ["--strategies", ",".join(TRIALS)]
+        chosen = ["--strategies", ",".join(names)]
         specs += run_options.specifications(run_options.parser().parse_args([*words, *chosen, *settings]))
     return specs
 

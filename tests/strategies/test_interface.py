@@ -289,6 +289,15 @@ def test_groups_are_lists_of_installed_strategies():
         strategy_names("paper")
 
 
+def test_every_shipped_strategy_has_equal_tuning_trials():
+    from bench.tune import TRIALS
+
+    shipped = {name for members in NAMED_GROUPS.values() for name in members}
+    assert TRIALS.keys() == shipped
+    for name, fields in TRIALS.items():
+        assert len({build_strategy(name, each) for each in fields}) == len(fields) == 2
+
+
 def test_a_strategy_says_what_it_needs_of_a_model():
     assert reason_against("head-only", "features") is None
     assert reason_against("losa", "features") == "it changes the backbone, and features has none"

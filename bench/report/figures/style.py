@@ -54,7 +54,21 @@ KNOWN = {
     "lofi-added": SeriesStyle("#882255", "<", (0, (3, 1, 1, 1))),
     "full-finetune": SeriesStyle("#D55E00", "s", "-."),
     "losa": SeriesStyle("#CC79A7", "D", (0, (5, 1))),
-    "mlp-control": SeriesStyle("#0072B2", "v", "--"),
+    "capacity-control": SeriesStyle("#0072B2", "v", "--"),
+    "mlp-control": SeriesStyle("#0072B2", "p", (0, (4, 1.5))),
+    "temporal-control": SeriesStyle("#0072B2", "h", (0, (2, 1))),
+    "wide-head": SeriesStyle("#0072B2", "8", (0, (6, 2))),
+    "last-layer-cells": SeriesStyle("#CC79A7", "d", (0, (2, 2))),
+    "adatad": SeriesStyle("#E69F00", "P", "-"),
+    "adatad-beside": SeriesStyle("#E69F00", "X", "--"),
+    "token-pruning": SeriesStyle("#E69F00", ">", ":"),
+    "lora": SeriesStyle("#56B4E9", "*", "-"),
+    "vpt": SeriesStyle("#56B4E9", "p", "--"),
+    "side-tuning": SeriesStyle("#56B4E9", "s", ":"),
+    "last-k": SeriesStyle("#7F7F7F", "s", "-"),
+    "norm-tuning": SeriesStyle("#7F7F7F", "^", "--"),
+    "bitfit": SeriesStyle("#7F7F7F", "v", ":"),
+    "etad": SeriesStyle("#D55E00", "D", (0, (5, 1))),
 }
 """Fixed styles, the same in every comparison."""
 FREE_COLOURS = ("#E69F00", "#56B4E9", "#7F7F7F")

@@ -15,7 +15,6 @@ from strategies.lofi import LoFi
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_detector, tiny_store, tiny_vit, train_tiny
 
 NAMES = sorted(installed())
-MODES = ("plain", pytest.param("checkpointed", marks=pytest.mark.slow), "streamed")
 MIXING = {"adatad"}
 MAIN = {*NAMED_GROUPS["default"], *NAMED_GROUPS["papers"]}
 

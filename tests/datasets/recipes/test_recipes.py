@@ -246,15 +246,32 @@ SOURCE_EPOCHS = {
 # Rates of parts of the detector over the head's.
 FACTORS = {
     ("thumos14:adatad", "vit-s"): {
-        "full-finetune.backbone_lr": 0.1,
-        "lofi-added.backbone_lr": 0.1,
-        "losa.adapter_lr": 2,
+        **{"full-finetune.backbone_lr": 0.1, "lofi-added.backbone_lr": 0.1, "last-k.backbone_lr": 0.1},
+        **{"norm-tuning.norm_lr": 0.1, "bitfit.bias_lr": 0.1, "etad.backbone_lr": 0.1},
+        **{"losa.adapter_lr": 2, "mlp-control.block_lr": 2, "temporal-control.block_lr": 2},
+        **{"last-layer-cells.adapter_lr": 2, "side-tuning.side_lr": 2},
+        **{"adatad.adapter_lr": 2, "adatad-beside.adapter_lr": 2, "adatad-beside.ratio": 0.25},
+        **{"lora.update_lr": 2, "vpt.prompt_lr": 2, "token-pruning.adapter_lr": 1},
     },
-    ("thumos14:adatad", "vit-b"): {"full-finetune.backbone_lr": 0.1, "losa.adapter_lr": 1},
-    ("thumos14:adatad", "vit-g"): {"full-finetune.backbone_lr": 0.1, "losa.adapter_lr": 1},
-    ("activitynet13:adatad", "vit-b"): {"full-finetune.backbone_lr": 0.01, "losa.adapter_lr": 0.1},
-    ("multithumos:adatad", "vit-l"): {"full-finetune.backbone_lr": 0.1, "losa.adapter_lr": 4},
-    ("multithumos:adatad", "vit-h"): {"full-finetune.backbone_lr": 0.1, "losa.adapter_lr": 1},
+    ("thumos14:adatad", "vit-b"): {
+        **{"full-finetune.backbone_lr": 0.1, "losa.adapter_lr": 1, "mlp-control.block_lr": 1},
+        **{"adatad.adapter_lr": 1, "adatad-beside.adapter_lr": 2, "adatad-beside.ratio": 0.25},
+    },
+    ("thumos14:adatad", "vit-g"): {
+        **{"full-finetune.backbone_lr": 0.1, "losa.adapter_lr": 1},
+        **{"adatad.adapter_lr": 1, "adatad-beside.adapter_lr": 2, "adatad-beside.ratio": 0.125},
+    },
+    ("activitynet13:adatad", "vit-b"): {
+        **{"full-finetune.backbone_lr": 0.01, "etad.backbone_lr": 0.01, "last-k.backbone_lr": 0.01},
+        **{"losa.adapter_lr": 0.1, "adatad.adapter_lr": 0.1, "lora.update_lr": 0.1},
+    },
+    ("activitynet13:lofi", "tsm-r18"): {"full-finetune.backbone_lr": 0.1, "last-k.backbone_lr": 0.1},
+    ("multithumos:adatad", "vit-l"): {
+        **{"full-finetune.backbone_lr": 0.1, "losa.adapter_lr": 4, "adatad.adapter_lr": 4},
+    },
+    ("multithumos:adatad", "vit-h"): {
+        **{"full-finetune.backbone_lr": 0.1, "losa.adapter_lr": 1, "adatad.adapter_lr": 1},
+    },
 }
 MEMORY_ONLY = {"frozen_clips", "micro_batch_clips", "streamed_checkpointing", "micro_batch_windows", "lean"}
 NOT_OF_A_RECIPE = {
