@@ -37,11 +37,11 @@ TRIALS: dict[str, tuple[dict[str, str], ...]] = {
     "adatad-beside": ({"adapter_lr": "1"}, {"adapter_lr": "2"}),
     "lora": ({"update_lr": "1"}, {"update_lr": "2"}),
     "last-k": ({"backbone_lr": "0.5"}, {"backbone_lr": "1"}),
-    "norm-tuning": ({"norm_lr": "1"}, {"norm_lr": "2"}),
-    "bitfit": ({"bias_lr": "1"}, {"bias_lr": "2"}),
+    "norm-tuning": ({"norm_lr": "1"}, {"norm_lr": "3"}),
+    "bitfit": ({"bias_lr": "1"}, {"bias_lr": "3"}),
     "etad": ({"backbone_lr": "0.5"}, {"backbone_lr": "1"}),
     "side-tuning": ({"side_lr": "1"}, {"side_lr": "2"}),
-    "vpt": ({"prompt_lr": "1"}, {"prompt_lr": "2"}),
+    "vpt": ({"prompt_lr": "1"}, {"prompt_lr": "10"}),
     "token-pruning": ({"adapter_lr": "1"}, {"adapter_lr": "2"}),
 }
 

@@ -247,16 +247,17 @@ SOURCE_EPOCHS = {
 FACTORS = {
     ("thumos14:adatad", "vit-s"): {
         **{"full-finetune.backbone_lr": 0.1, "lofi-added.backbone_lr": 0.1, "last-k.backbone_lr": 0.1},
-        **{"norm-tuning.norm_lr": 0.1, "bitfit.bias_lr": 0.1, "etad.backbone_lr": 0.1},
+        **{"norm-tuning.norm_lr": 1, "bitfit.bias_lr": 1, "etad.backbone_lr": 0.1},
         **{"losa.adapter_lr": 2, "mlp-control.block_lr": 2, "temporal-control.block_lr": 2},
         **{"last-layer-cells.adapter_lr": 2, "side-tuning.side_lr": 2},
         **{"adatad.adapter_lr": 2, "adatad-beside.adapter_lr": 2, "adatad-beside.ratio": 0.25},
-        **{"lora.update_lr": 2, "vpt.prompt_lr": 2, "token-pruning.adapter_lr": 1},
+        **{"lora.update_lr": 2, "vpt.prompt_lr": 10, "token-pruning.adapter_lr": 1},
     },
     ("thumos14:adatad", "vit-b"): {
         **{"full-finetune.backbone_lr": 0.1, "losa.adapter_lr": 1, "mlp-control.block_lr": 1},
         **{"adatad.adapter_lr": 1, "adatad-beside.adapter_lr": 2, "adatad-beside.ratio": 0.25},
     },
+    ("thumos14:adatad", "vit-l"): {"token-pruning.after": (4, 8, 12, 16)},
     ("thumos14:adatad", "vit-g"): {
         **{"full-finetune.backbone_lr": 0.1, "losa.adapter_lr": 1},
         **{"adatad.adapter_lr": 1, "adatad-beside.adapter_lr": 2, "adatad-beside.ratio": 0.125},
