@@ -10,6 +10,7 @@ from evidence import check_detections, check_regeneration
 
 from bench.records.record import read_folder
 from bench.report.tables import comparison as tables
+from strategies import installed
 
 RESULTS = Path(__file__).parents[1] / "results"
 FOLDER = read_folder(RESULTS / "records")
@@ -78,6 +79,16 @@ def test_the_guide_to_choices_has_the_table_of_the_two_budgets():
     assert {len(row.records) for row in comparison.rows} == {5}
     text = (RESULTS.parent / "docs" / "choices.md").read_text()
     table = re.search(r"<!-- budgets -->\n(.*?)<!-- /budgets -->", text, re.DOTALL)
+    assert table
+    assert table.group(1).strip() == tables.short_markdown_table(comparison)
+
+
+def test_the_page_of_strategies_has_the_table_of_all_of_them():
+    (comparison,) = tables.comparisons(read_folder(RESULTS / "strategies" / "records").records)
+    assert sorted(row.strategy for row in comparison.rows) == sorted(set(installed()))
+    assert all(len(row.finished) == 1 for row in comparison.rows)
+    text = (RESULTS.parent / "docs" / "strategies.md").read_text()
+    table = re.search(r"<!-- strategies -->\n(.*?)<!-- /strategies -->", text, re.DOTALL)
     assert table
     assert table.group(1).strip() == tables.short_markdown_table(comparison)
 

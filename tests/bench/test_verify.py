@@ -58,7 +58,7 @@ def test_whole_records_of_one_protocol_are_closed(folder, capsys):
 
 def test_every_shipped_folder_is_intact_and_open_for_no_reason_but_its_extent(capsys):
     old = ("miniature-1", "miniature-1/papers", "miniature-1/tuning")
-    others = ("processes", "footage", "kernels/default", "kernels/avx2", "steps", "budgets")
+    others = ("processes", "footage", "kernels/default", "kernels/avx2", "steps", "budgets", "strategies")
     for name in ("", *old, *others):
         path = SHIPPED / name
         code, text = check(path, capsys)
