@@ -1,7 +1,7 @@
 """``python -m bench.status``: show the progress of the runs of a results folder.
 
-Runs are waiting, running (with phase and progress), interrupted, failed (with the reason) or done. The list
-includes local runs and cluster jobs, on this machine and on others that share the folder.
+Runs are waiting, running (with phase and progress), interrupted, failed, left out (both with the reason) or
+done. The list includes local runs and cluster jobs, on this machine and on others that share the folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser, run_command
 from bench.io.text import printable
 
-STATES = ("running", "waiting", "interrupted", "failed", "done")
+ENDED = {"ok": "done", "unsupported": "left out"}
+"""The states of runs by their records' status; others have failed or were interrupted."""
+STATES = ("running", "waiting", "interrupted", "failed", "left out", "done")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,7 @@ def rows(results: Path, now: float | None = None) -> list[Row]:
     for record in records.values():
         found[record["id"]] = Row(
             *(record["id"], record["model"], record["strategy"]["name"], record["seed"]),
-            "done" if record["status"] == "ok" else "interrupted" if was_killed(record) else "failed",
+            ENDED.get(record["status"], "interrupted" if was_killed(record) else "failed"),
             phase=record.get("phase"),
             seconds=(record["cost"] or {}).get("wall_seconds"),
             reason=None if record["status"] == "ok" else f"{record['status']}: {record.get('message')}",

@@ -44,6 +44,9 @@ ABSENT = {
     "attention": "it changes a transformer's attention blocks, and {model} has none",
 }
 """The reason against a model, by the part that it lacks."""
+MIXES = (
+    "clips of a window mix in it, so that backward=streamed is refused; allowed are plain and checkpointed"
+)
 
 
 def installed() -> dict[str, EntryPoint]:
@@ -76,8 +79,8 @@ def build_strategy(name: str, settings: Mapping[str, str] | None = None) -> Stra
     points = installed()
     if name not in points:
         raise InputError(f"strategy: unknown '{name}', known are {', '.join(points)}")
+    kind = load(name)
     check_packages(name)
-    kind = points[name].load()
     fields = {field.name: field for field in dataclasses.fields(kind)}
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
@@ -87,14 +90,32 @@ def build_strategy(name: str, settings: Mapping[str, str] | None = None) -> Stra
             raise InputError(f"strategy {name}: unknown field '{key}', known are {known}")
         values[key] = parse_value(text, hints[key], f"strategy {name}: field '{key}'")
     try:
-        return typing.cast("Strategy", kind(**values))
+        strategy = typing.cast("Strategy", kind(**values))
+        strategy.stages()  # rates that no rule allows
     except ValueError as error:
         raise InputError(f"strategy {name}: {error}") from None
+    return strategy
+
+
+def load(name: str) -> Any:
+    """Return the class of an installed strategy; raise InputError for one that cannot be used."""
+    point = installed()[name]
+    try:
+        kind = point.load()
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"strategy {name}: {point.value} cannot be loaded ({error})") from None
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        raise InputError(f"strategy {name}: {point.value} is no dataclass")
+    if (own := getattr(kind, "name", None)) != name:
+        raise InputError(f"strategy {name}: the class {point.value} has the name {own!r}, not {name!r}")
+    if unknown := [need for need in getattr(kind, "needs", ()) if need not in ABSENT]:
+        raise InputError(f"strategy {name}: needs has {unknown[0]!r}, allowed are {', '.join(ABSENT)}")
+    return kind
 
 
 def check_packages(name: str) -> None:
     """Raise InputError if an optional package that the strategy ``name`` needs is not installed."""
-    for package, extra in getattr(installed()[name].load(), "packages", ()):
+    for package, extra in getattr(load(name), "packages", ()):
         if importlib.util.find_spec(package) is None:
             raise InputError(f"strategy {name} needs {package}: pip install talbench[{extra}]")
 
@@ -110,23 +131,26 @@ def settings_of(items: Sequence[str], names: Sequence[str]) -> dict[str, dict[st
     return settings
 
 
-def reason_against(name: str, model: str) -> str | None:
-    """Return why the strategy ``name`` cannot be applied to ``model``; None if it can."""
-    needs = getattr(installed()[name].load(), "needs", ("backbone",))
-    absent = [part for part in needs if part not in parts_of(model)]
-    return ABSENT[absent[0]].format(model=model) if absent else None
+def reason_against(name: str, model: str, *, streamed: bool = False) -> str | None:
+    """Return why a strategy cannot be applied to ``model``, with the streamed backward; None if it can."""
+    kind = load(name)
+    absent = [part for part in getattr(kind, "needs", ("backbone",)) if part not in parts_of(model)]
+    if absent:
+        return ABSENT[absent[0]].format(model=model)
+    return MIXES if streamed and getattr(kind, "mixes_clips", False) else None
 
 
-def supported_names(names: Sequence[str], model: str, option: str) -> list[str]:
+def supported_names(names: Sequence[str], model: str, option: str, *, streamed: bool = False) -> list[str]:
     """Return the strategies of ``names`` that can be applied to ``model``; InputError if there are none."""
-    found = [name for name in names if reason_against(name, model) is None]
-    if not found:
-        allowed = [name for name in installed() if reason_against(name, model) is None]
+    reasons = {name: reason_against(name, model, streamed=streamed) for name in names}
+    if all(reasons.values()):
+        shipped = {name for members in NAMED_GROUPS.values() for name in members}
+        known = [name for name in installed() if name in shipped]
+        allowed = [name for name in known if reason_against(name, model, streamed=streamed) is None]
         raise InputError(
-            f"{option}: strategy {names[0]}: {reason_against(names[0], model)}; "
-            f"allowed are {', '.join(allowed)}"
+            f"{option}: strategy {names[0]}: {reasons[names[0]]}; allowed are {', '.join(allowed)}"
         )
-    return found
+    return [name for name in names if reasons[name] is None]
 
 
 def strategy_names(text: str, option: str = "--strategies") -> list[str]:

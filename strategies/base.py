@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from bench.io.errors import InputError
+
 if TYPE_CHECKING:
     from bench.models.backbone import Backbone
 
@@ -43,6 +45,10 @@ class Rule:
 
     pattern: str
     lr: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lr < math.inf:
+            raise ValueError(f"a learning rate is 0 or more, in multiples of the protocol's, got {self.lr}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +93,9 @@ class Strategy(Protocol):
     default) or ``attention`` (a transformer's blocks); with none of them it also trains on features in files.
     A model without these gets an empty row with the reason. ``packages``, pairs of an optional package and
     the extra of talbench that installs it, are looked for before anything runs.
+
+    ``mixes_clips`` is true if the adapted backbone's is: such a strategy is left out where the backward is
+    streamed.
 
     A class may have a method ``head_size(size, backbone, count)``, for a head of another size than the
     protocol's. ``size`` is the protocol's (``bench.config.protocol.HeadSize``), ``backbone`` the adapted one;
@@ -160,3 +169,17 @@ def settings(strategy: Strategy) -> dict[str, Any]:
     assert dataclasses.is_dataclass(strategy)
     assert not isinstance(strategy, type)
     return {"name": strategy.name, **dataclasses.asdict(strategy)}
+
+
+def layer_indices(strategy: Strategy, field: str, count: int, default: Sequence[int]) -> tuple[int, ...]:
+    """Return the layers that a strategy's field names, ascending, negative ones from the end.
+
+    An empty field means ``default``. Raises InputError if there are no such layers; there are ``count``.
+    """
+    wanted: tuple[int, ...] = getattr(strategy, field)
+    wrong = [layer for layer in wanted if not -count <= layer < count]
+    if wrong:
+        raise InputError(
+            f"strategy {strategy.name}: field '{field}' has {wrong}, allowed are {-count} to {count - 1}"
+        )
+    return tuple(sorted({layer % count for layer in wanted})) or tuple(default)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, ClassVar
 
-from strategies.base import Rule, Stage
+from strategies.base import Rule, Stage, layer_indices
 
 if TYPE_CHECKING:
     from bench.models.backbone import Backbone
@@ -55,6 +55,8 @@ class LoSA:
         from strategies.side_adapters import SideAdaptedBackbone, SideAdapterConfig
 
         shape = {field.name: getattr(self, field.name) for field in dataclasses.fields(SideAdapterConfig)}
+        count = len(backbone.geometry.layer_widths)
+        shape["taps"] = layer_indices(self, "taps", count, range(count))
         return SideAdaptedBackbone(backbone, SideAdapterConfig(**shape))
 
     def stages(self) -> tuple[Stage, ...]:

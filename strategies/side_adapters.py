@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from bench.io.errors import InputError
 from bench.models.backbone import Backbone, Encoded, WrappedBackbone
 
 
@@ -118,11 +117,7 @@ class SideAdaptedBackbone(WrappedBackbone):
 
     def __init__(self, inner: Backbone, config: SideAdapterConfig) -> None:
         super().__init__(inner)
-        count = len(inner.geometry.layer_widths)
-        wrong = [tap for tap in config.taps if not -count <= tap < count]
-        if wrong:
-            raise InputError(f"strategy losa: field 'taps' has {wrong}, allowed are {-count} to {count - 1}")
-        self.taps = tuple(sorted({tap % count for tap in config.taps})) or tuple(range(count))
+        self.taps = config.taps
         self.grid = config.grid
         widths = inner.geometry.layer_widths
         output = inner.geometry.width

@@ -43,6 +43,7 @@ def encode_streamed(
     backbone and accumulates the gradients of its parameters. For forecasts: ``make_gradients`` creates the
     gradients that the first pass would leave; one pass then represents all passes after the first.
     """
+    assert not backbone.mixes_clips, "check_streamable refuses it"
     device = backbone.device
     share = current_batch_slice()
     states: list[RandomState] = []
@@ -133,6 +134,7 @@ def encode_sampled(
     for all clips of the batch, so that a clip's branches are dropped alike in both of its passes, whichever
     clips share them.
     """
+    assert not backbone.mixes_clips, "check_streamable refuses it"
     device, count = backbone.device, len(clips) // windows
     share = current_batch_slice() or BatchSlice(0, windows, 0)
     place = share.scaled(len(clips) // share.count)

@@ -110,7 +110,7 @@ class Backbone(nn.Module):
 
     def layer_modules(self) -> tuple[tuple[nn.Module, ...], ...]:
         """Return the modules of every layer of ``geometry.layer_widths``; a stem belongs to no layer."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say which modules its layers are")
 
     def norm_modules(self) -> tuple[nn.Module, ...]:
         """Return the normalisation layers."""
@@ -130,7 +130,7 @@ class Backbone(nn.Module):
         The second value are the blocks' draws (N, depth, 2) of stochastic depth, or None if no path is
         dropped. For strategies that run the items of ``token_blocks`` themselves.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no tokens before its blocks")
 
     def insert_after_layers(
         self, make: Callable[[int], nn.Module], layers: Sequence[int] | None = None, *, mixes: bool = False
@@ -251,6 +251,9 @@ class WrappedBackbone(Backbone):
 
     def layer_modules(self) -> tuple[tuple[nn.Module, ...], ...]:
         return self.inner.layer_modules()
+
+    def embed(self, clips: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.inner.embed(clips)
 
     def token_blocks(self) -> nn.ModuleList | None:
         return self.inner.token_blocks()

@@ -52,10 +52,6 @@ def model_requests(
     from strategies import build_strategy, reason_against, settings_of, strategy_names, supported_names
 
     names = strategy_names(options.strategy, "--strategy")
-    for name in names:
-        if reason := reason_against(name, model):
-            print(f"bench.plan: {name} is left out: {reason}", file=sys.stderr)
-    names = supported_names(names, model, "--strategy")
     recipe = None if options.recipe in (None, NO_RECIPE) else named_recipe(options.recipe)
     changes = layered(recipe.changes(options.device) if recipe else {}, pairs(options.protocol, "--protocol"))
     if frames is not None:
@@ -68,6 +64,11 @@ def model_requests(
     given = {"image_size": size, "batch_size": options.batch, "precision": options.precision}
     changes |= {field: str(value) for field, value in given.items() if value is not None}
     protocol = override(default_protocol(model, options.device), changes)
+    streamed = options.backward == "streamed"
+    for name in names:
+        if reason := reason_against(name, model, streamed=streamed):
+            print(f"{name} is left out: {reason}", file=sys.stderr)
+    names = supported_names(names, model, "--strategy", streamed=streamed)
     check_processes(options.processes, options.sharded)
     check_division(protocol, options.processes, options.sharded)
     settings = {

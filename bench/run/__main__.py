@@ -15,6 +15,7 @@ from bench.io.errors import InputError
 from bench.io.exit_code import RUNS_KEPT, run_command
 from bench.run.options import parser, specifications
 from datasets.recipes.recipes import chosen_recipe
+from strategies import strategy_names, supported_names
 
 
 def plan_instead(options: argparse.Namespace) -> int | None:
@@ -32,6 +33,7 @@ def plan_instead(options: argparse.Namespace) -> int | None:
     )
     if not wanted or device_of("auto") != "cpu":
         return None
+    supported_names(strategy_names(options.strategies), options.model, "--strategies")
     from bench.plan.__main__ import parser as plan_parser
     from bench.plan.__main__ import plan
 

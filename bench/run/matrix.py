@@ -103,7 +103,7 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
     check_subsets(runs[0])
     runs[0].class_scores()
     records = options.results / "records"
-    runs, left_out = write_unsupported(runs, records)
+    runs, left_out = write_unsupported(runs, records, streamed=options.fit is not None)
     if options.fit is not None:
         from bench.run.memory_check import fit_micro_batch
 
@@ -135,14 +135,20 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
 
 
 def write_unsupported(
-    runs: Sequence[ResolvedRun], records: Path
+    runs: Sequence[ResolvedRun], records: Path, *, streamed: bool
 ) -> tuple[list[ResolvedRun], list[ResolvedRun]]:
-    """Return the runs whose strategy the model supports, and the others, of which records give the reason."""
+    """Return the runs that are possible, and the others, of which records give the reason.
+
+    ``streamed`` says whether the backward will be streamed whatever the protocol says.
+    """
     from bench.records.record import write_record
     from bench.run.record_builder import empty_record
     from strategies import reason_against
 
-    reasons = {run.spec.strategy: reason_against(run.spec.strategy, run.spec.model) for run in runs}
+    reasons = {}
+    for run in runs:
+        streams = streamed or run.protocol.backward == "streamed"
+        reasons[run.spec.strategy] = reason_against(run.spec.strategy, run.spec.model, streamed=streams)
     for name, reason in reasons.items():
         if reason:
             print(f"bench.run: {name} is left out: {reason}", file=sys.stderr)

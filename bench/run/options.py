@@ -189,7 +189,6 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
         check_cards(options.processes, options.device)
         device = device_of(options.device)
     names = strategy_names(options.strategies)
-    supported = supported_names(names, options.model, "--strategies")
     changed = settings_of(options.set, names)
     changes = protocol_changes(options)
     weights = options.weights or (FEATURES if options.model == FEATURES else "source")
@@ -223,6 +222,8 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
     ]
     check_feature_fields(specs[0].protocol(), options.model)
     check_division(specs[0].protocol(), options.processes, options.sharded)  # that of all of them
+    streamed = options.fit is not None or specs[0].protocol().backward == "streamed"
+    supported = supported_names(names, options.model, "--strategies", streamed=streamed)
     for spec in specs[: len(names)]:  # every strategy once
         if spec.strategy in supported:
             spec.build_strategy()

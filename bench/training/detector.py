@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 
 from bench.config.protocol import HeadSize, Protocol
 from bench.data.time_grid import head_steps_per_clip
+from bench.io.errors import InputError
 from bench.models import build_backbone, build_head
 from bench.models.actionformer.model import ActionFormer
 from bench.models.backbone import Backbone
@@ -40,6 +41,10 @@ def build_detector(
     )
     torch.manual_seed(derived_seed(seed, "adapter"))
     adapted = strategy.adapt(backbone)
+    if not isinstance(adapted, Backbone):
+        raise InputError(
+            f"strategy {strategy.name}: adapt() returns {type(adapted).__name__}, allowed is a Backbone"
+        )
     fresh_head = head_factory(strategy, protocol, adapted, classes, seed)
     return Detector(adapted, fresh_head()), fresh_head, getattr(backbone, "load_audit", None)
 

@@ -24,6 +24,9 @@ from strategies.base import Stage, check_stages, stage_ends
 Progress = Callable[[str, int, int], None]
 """Called with the phase, the number of completed steps and the total."""
 
+CHECKED_AFTER = 20
+"""Steps of a stage after which every trained parameter must have had a gradient."""
+
 
 def train(
     trainer: Trainer,
@@ -48,9 +51,9 @@ def train(
     state = unfinished.read(detector, stages) if unfinished else None
     history = state.history if state else TrainingHistory()
     losses, changes, times = history.losses, history.schedule, history.times
+    for stage in stages:  # before any time is spent on the first, and before blocks are sharded
+        _check_passes(trainer.for_stage(stage), stage)
     if world.sharded:
-        for stage in stages:  # checked before it is sharded
-            _check_passes(trainer.for_stage(stage))
         shard(detector, stages, make_mesh(world, device))
     for index, (stage, end) in enumerate(zip(stages, ends, strict=True)):
         first = ends[index - 1] if index else 0
@@ -66,9 +69,8 @@ def train(
         setup = setup_stage(trainer, stage)
         if world.size > 1:
             check_draws(detector)
-        _check_sample(trainer, stage, trains=setup.cache is None)
-        if setup.cache is None and not world.sharded:
-            _check_passes(trainer)
+        if trainer.sample is not None:
+            check_draws(detector.backbone.upstream(), f"stage {stage.name}: backward_share", "in each pass")
         history.trainable[stage.name] = sum(p.numel() for p in detector.parameters() if p.requires_grad)
         torch.manual_seed(derived_seed(sampler.seed, "stage", index))
         if state:
@@ -97,7 +99,8 @@ def train(
                     setup.optimizer.gradient_norm,
                     unfinished.kept() if unfinished else None,
                 ) from None
-            if number + 1 == end or (not checked and meters.all_measured):
+            # Not earlier, as a module may draw the steps in which it is used.
+            if number + 1 == end or (not checked and done >= CHECKED_AFTER and meters.all_measured):
                 setup.optimizer.check_gradients(detector)
                 checked = True
             if unfinished:
@@ -123,25 +126,22 @@ def train(
     )
 
 
-def _check_sample(trainer: Trainer, stage: Stage, *, trains: bool) -> None:
-    """Raise InputError if a stage samples clips where it cannot; ``trains``: it trains their encoder."""
-    if trainer.sample is None:
-        return
-    subject = f"stage {stage.name}: backward_share"
-    if not trains:
+def _check_passes(trainer: Trainer, stage: Stage) -> None:
+    """Raise InputError if a stage would run the backbone in passes of a few clips, and cannot."""
+    detector, protocol = trainer.detector, trainer.protocol
+    upstream = {id(parameter) for parameter in detector.backbone.upstream().parameters()}
+    known = dict(detector.named_parameters())
+    trains = any(id(known[name]) in upstream for name in detector.learning_rates(stage))
+    if trainer.sample is not None and not trains:
         raise InputError(
-            f"{subject} is {stage.backward_share:g}, but the stage trains no parameter that the encodings of "
-            "clips depend on; allowed is 1"
+            f"stage {stage.name}: backward_share is {stage.backward_share:g}, but the stage trains no "
+            "parameter that the encodings of clips depend on; allowed is 1"
         )
-    if trainer.protocol.lean.release_gradients:  # the optimizer would step after the first pass
+    if trainer.sample is not None and protocol.lean.release_gradients:
+        # The optimizer would step after the first pass.
         raise InputError(
             f"protocol: field 'lean.release_gradients' is true, allowed is false in stage {stage.name}, "
             f"whose backward_share is {stage.backward_share:g}"
         )
-    check_draws(trainer.detector.backbone.upstream(), subject, "in each pass")
-
-
-def _check_passes(trainer: Trainer) -> None:
-    """Raise InputError if the backbone would be run in passes of a few clips and its clips mix."""
-    if trainer.streams:
-        check_streamable(trainer.detector.backbone, trainer.protocol.precision, trainer.sample)
+    if trainer.streams and trains:
+        check_streamable(detector.backbone, protocol.precision, trainer.sample)

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING, ClassVar
 
-from strategies.base import Rule, Stage
+from strategies.base import Rule, Stage, layer_indices
 
 if TYPE_CHECKING:
     from bench.models.backbone import Backbone
@@ -33,6 +33,7 @@ class AdaTAD:
     """
 
     name: ClassVar[str] = "adatad"
+    mixes_clips: ClassVar[bool] = True
     lr: float = 1.0
     """Head learning rate, in multiples of the protocol's."""
     adapter_lr: float = 1.0
@@ -49,7 +50,7 @@ class AdaTAD:
 
     def adapt(self, backbone: Backbone) -> Backbone:
         # Imported here, so that commands that only read the settings do not load torch.
-        from strategies.field.temporal_adapters import TemporalAdapter, layer_indices
+        from strategies.field.temporal_adapters import TemporalAdapter
 
         count = len(backbone.geometry.layer_widths)
         layers = layer_indices(self, "layers", count, range(count))
@@ -89,7 +90,7 @@ class AdaTADBeside:
         check_adapter(self.ratio, self.kernel)
 
     def adapt(self, backbone: Backbone) -> Backbone:
-        from strategies.field.temporal_adapters import AdaptersBesideBackbone, layer_indices
+        from strategies.field.temporal_adapters import AdaptersBesideBackbone
 
         count = len(backbone.geometry.layer_widths)
         taps = layer_indices(self, "taps", count, range(count // 2, count))

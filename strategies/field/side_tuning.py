@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, ClassVar
 
-from strategies.base import Rule, Stage
+from strategies.base import Rule, Stage, layer_indices
 
 if TYPE_CHECKING:
     from bench.models.backbone import Backbone
@@ -48,13 +48,12 @@ class SideTuning:
         if self.reduction < 1:
             raise ValueError(f"reduction: allowed is 1 or more, got {self.reduction}")
         for field in ("temperature", "mlp_ratio"):
-            if not getattr(self, field) > 0:
-                raise ValueError(f"{field}: allowed is above 0, got {getattr(self, field)}")
+            if not 0 < getattr(self, field) <= 100:
+                raise ValueError(f"{field}: allowed is above 0 and at most 100, got {getattr(self, field)}")
 
     def adapt(self, backbone: Backbone) -> Backbone:
         # Imported here, so that commands that only read the settings do not load torch.
         from strategies.field.ladder import LadderBackbone
-        from strategies.field.temporal_adapters import layer_indices
 
         geometry = backbone.geometry
         count = len(geometry.layer_widths)

@@ -7,29 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from bench.io.errors import InputError
 from bench.models.backbone import Backbone, Encoded, WrappedBackbone
-
-
-def layer_indices(strategy: Any, field: str, count: int, default: Sequence[int]) -> tuple[int, ...]:
-    """Return the layers that a strategy's field names, ascending, negative ones from the end.
-
-    An empty field means ``default``. Raises InputError if there are no such layers; there are ``count``.
-    """
-    wanted: tuple[int, ...] = getattr(strategy, field)
-    wrong = [layer for layer in wanted if not -count <= layer < count]
-    if wrong:
-        raise InputError(
-            f"strategy {strategy.name}: field '{field}' has {wrong}, allowed are {-count} to {count - 1}"
-        )
-    return tuple(sorted({layer % count for layer in wanted})) or tuple(default)
 
 
 class TemporalAdapter(nn.Module):

@@ -57,15 +57,16 @@ class LowRankBackbone(WrappedBackbone):
                 yield
                 return
             layers, before = self._low_rank_layers(), []
-            for layer in layers:
-                weight: Tensor = layer.get_base_layer().weight
-                before.append(weight.detach().to("cpu", copy=True))
-                layer.merge()
             try:
+                for layer in layers:
+                    weight: Tensor = layer.get_base_layer().weight
+                    before.append(weight.detach().to("cpu", copy=True))
+                    layer.merge()
                 yield
             finally:
                 with torch.no_grad():
-                    for layer, weight in zip(layers, before, strict=True):
+                    for layer, weight in zip(layers, before, strict=False):  # those that were merged
                         # Subtracting the update, as peft does, would leave the rounding of a sum.
-                        layer.unmerge()
+                        if layer.merged:
+                            layer.unmerge()
                         layer.get_base_layer().weight.copy_(weight)

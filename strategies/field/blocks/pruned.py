@@ -103,11 +103,11 @@ class PrunedBackbone(WrappedBackbone):
 
     def layers(self, clips: Tensor, taps: Sequence[int], window_clips: int = 1) -> list[Tensor]:
         """Raise NotImplementedError: kept tokens fill no grid."""
-        raise NotImplementedError
+        raise NotImplementedError("kept tokens fill no grid; encode gives their means")
 
     def tokens(self, clips: Tensor, window_clips: int = 1) -> Tensor:
         """Raise NotImplementedError: kept tokens fill no grid."""
-        raise NotImplementedError
+        raise NotImplementedError("kept tokens fill no grid; encode gives their means")
 
     def encode(self, clips: Tensor, window_clips: int = 1) -> Encoded:
         """Return the mean of the kept tokens of each step, (N, t, D)."""
@@ -137,7 +137,7 @@ class PrunedBackbone(WrappedBackbone):
     def _select(self, block: nn.Module, tokens: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """Return the tokens that ``block``, the next one, gets, in the grid's order, and their cells."""
         steps, count = places.shape[1:]
-        kept = math.ceil(self.keep * count)
+        kept = math.ceil(self.keep * count - 1e-9)  # 0.55 * 100 is not above 55
         with torch.no_grad():
             scores = step_attention(block, tokens, steps)
             # Sorted by cell: attention does not depend on the order, but sums of floating-point numbers do.
