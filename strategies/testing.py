@@ -235,15 +235,15 @@ def step_peak_bytes(strategy: Strategy) -> int:
 def check_mixing_is_declared(strategy: Strategy, make_backbone: Callable[[], Backbone] = tiny_vit) -> None:
     """Check that a backbone whose clips mix says so by ``mixes_clips``."""
     backbone = adapted(strategy, make_backbone())
-    said = getattr(strategy, "mixes_clips", False)
-    assert said == backbone.mixes_clips, (
-        f"mixes_clips is {said} for the strategy and {backbone.mixes_clips} for the adapted backbone; "
-        "they must be equal"
-    )
     assert backbone.mixes_clips or not clips_mix(backbone), (
         f"clips mix in {type(backbone).__name__}, and its mixes_clips is false, so clips would be encoded "
         "without their window; insert modules that relate clips by insert_after_layers(..., mixes=True), or "
         "set mixes_clips of a Backbone of your own to True"
+    )
+    said = getattr(strategy, "mixes_clips", False)
+    assert said == backbone.mixes_clips, (
+        f"mixes_clips is {said} for the strategy and {backbone.mixes_clips} for the adapted backbone; "
+        "they must be equal"
     )
 
 

@@ -36,7 +36,8 @@ class LoRA:
     blocks: queries, keys, values, the attention's output and both of the MLP."""
     merge: bool = False
     """Add the updates to the weights for inference, as in section 4.1. Afterwards the weights are again those
-    of before, bit for bit; until then a copy of them is in host memory."""
+    of before, bit for bit; until then a copy of them is in host memory. Merged weights are rounded to their
+    type, which changes scores in bfloat16."""
     lr: float = 1.0
     """Head learning rate, in multiples of the protocol's."""
     update_lr: float = 1.0

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class TokenPruning:
     """Keep a share of each step's tokens after some blocks; train adapters in the blocks and the head.
 
-    The feature of a step is the mean of the tokens that are left of it.
+    The feature of a step is the mean of the tokens that are left of it. Which ones are left may change by
+    rounding: near ties, another processor or division into processes gives other detections.
 
     - Score, Chosen: VideoMAE has no class token, so a token's score is the attention that the mean query of
       its step gives it among the step's tokens in the next block, averaged over the heads. Every step keeps

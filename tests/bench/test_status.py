@@ -83,7 +83,7 @@ def test_every_state_is_told_apart(tmp_path, capsys):
     assert running.seconds == pytest.approx(200, abs=2)
     assert main(["--results", str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    assert "6 runs: 0 running, 1 waiting, 4 interrupted, 1 failed, 0 done" in text
+    assert "6 runs: 0 running, 1 waiting, 4 interrupted, 1 failed, 0 left out, 0 done" in text
     assert "error: broken adapter" in text
 
 
@@ -100,7 +100,14 @@ def test_a_finished_run_like_it_says_how_long_a_run_takes(tmp_path, capsys):
         assert "1 finished like it" in capsys.readouterr().out
         assert main(["--results", str(tmp_path), "--json", "-"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["counts"] == {"running": 1, "waiting": 0, "interrupted": 0, "failed": 0, "done": 3}
+    assert told["counts"] == {
+        "running": 1,
+        "waiting": 0,
+        "interrupted": 0,
+        "failed": 0,
+        "left out": 0,
+        "done": 3,
+    }
     assert told["runs"][0]["remaining_seconds"] == pytest.approx(400, abs=3)  # 600 in all, 200 have passed
     assert told["runs"][0]["reason"] is None
     assert json.loads((tmp_path / "status.json").read_text())["counts"] == told["counts"]

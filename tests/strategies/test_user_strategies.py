@@ -42,6 +42,11 @@ class Mine:
         return (Stage("mine", (*own, Rule(r"head\..*"))),)
 
 
+@dataclasses.dataclass(frozen=True)
+class MineThatMixes(Mine):
+    mixes_clips: ClassVar[bool] = True
+
+
 class LoRALinear(nn.Module):
     """A linear map with a low-rank update, in its place."""
 
@@ -152,7 +157,11 @@ def inserting(make: Callable[[int], nn.Module], **options: object) -> Callable[[
 def test_mixing_must_be_declared() -> None:
     with pytest.raises(AssertionError, match=r"mixes_clips is false.*insert_after_layers\(..., mixes=True\)"):
         check_mixing_is_declared(Mine(inserting(Shifted)))
-    check_mixing_is_declared(Mine(inserting(Shifted, mixes=True)))
+    with pytest.raises(
+        AssertionError, match="mixes_clips is False for the strategy and True for the adapted"
+    ):
+        check_mixing_is_declared(Mine(inserting(Shifted, mixes=True)))
+    check_mixing_is_declared(MineThatMixes(inserting(Shifted, mixes=True)))
 
 
 @pytest.mark.parametrize(

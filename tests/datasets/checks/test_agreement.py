@@ -132,6 +132,7 @@ def folders(draw: st.DrawFn) -> tuple[Any, dict[str, str]]:
     return database, layout
 
 
+@pytest.mark.slow
 @settings(max_examples=200, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(folders())
 @example((GOOD, {"train/a.mp4": "six", "test/deep/b.mp4": "six"}))
