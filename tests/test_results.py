@@ -31,7 +31,7 @@ def test_every_committed_file_is_a_record():
 
 
 def test_five_seeds_of_every_strategy():
-    for name in ("head-only", "lofi", "full-finetune", "losa", "capacity-control"):
+    for name in ("head-only", "lofi", "full-finetune", "losa", "mlp-control"):
         assert sorted(averages(name)) == [0, 1, 2, 3, 4]
     assert len({record["protocol"]["digest"] for record in MINIATURE}) == 1
 
@@ -39,7 +39,7 @@ def test_five_seeds_of_every_strategy():
 def test_every_seed_gains_over_head_only():
     baseline = averages("head-only")
     assert 15 <= statistics.fmean(baseline.values()) <= 60
-    for name in ("losa", "full-finetune", "lofi", "capacity-control"):
+    for name in ("losa", "full-finetune", "lofi", "mlp-control"):
         assert all(value > baseline[seed] for seed, value in averages(name).items()), name
     assert all(value - baseline[seed] >= 5 for seed, value in averages("full-finetune").items())
     assert statistics.fmean(averages("lofi").values()) - statistics.fmean(baseline.values()) >= 2
