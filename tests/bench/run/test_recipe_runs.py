@@ -236,6 +236,6 @@ def test_a_run_trains_with_a_recipe(tiny_dataset, tmp_path):
 
 
 def test_older_records_have_no_recipe():
-    paths = sorted((ROOT / "results" / "records").glob("*.json"))
+    paths = sorted((ROOT / "results" / "miniature-1" / "records").glob("*.json"))
     assert paths
     assert all("recipe" not in read_record(path) for path in paths[:3])
