@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from bench.models.backbone import Backbone, Encoded, WrappedBackbone
 
@@ -132,9 +131,7 @@ class SideAdaptedBackbone(WrappedBackbone):
         No graph is recorded: no gradient flows through the backbone, at whatever depth it is tapped.
         """
         with torch.no_grad():
-            last = len(self.geometry.layer_widths) - 1
-            wanted = self.taps if self.taps[-1] == last else (*self.taps, last)
-            layers = self.inner.layers(clips, wanted, window_clips)
+            layers = self.tapped_layers(clips, self.taps, window_clips)
             return (layers[-1].mean(dim=(2, 3)), *(self._pool(x) for x in layers[: len(self.taps)]))
 
     def _pool(self, tokens: Tensor) -> Tensor:
@@ -164,8 +161,5 @@ class SideAdaptedBackbone(WrappedBackbone):
         last, *taps = encoded
         fused = last
         for adapter, cells in zip(self.adapters, taps, strict=True):
-            if self.checkpointing and torch.is_grad_enabled():
-                fused = fused + checkpoint(adapter, cells, last, mask, use_reentrant=False)
-            else:
-                fused = fused + adapter(cells, last, mask)
+            fused = fused + self.checkpointed(adapter, cells, last, mask)
         return fused.flatten(1, 2).transpose(1, 2)

@@ -7,56 +7,21 @@ h w cells of the feature grid, D channels, S clips of a window.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from bench.io.errors import InputError
 from bench.models.backbones.frozen_batch_norm import StoredBatchNorm
+from bench.models.geometry import BackboneGeometry as BackboneGeometry  # the interface is imported from here
+from bench.models.random_state import checkpoint_contexts
 
 Encoded = tuple[Tensor, ...]
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, StoredBatchNorm)
 """The classes of normalisation layers."""
-
-
-@dataclasses.dataclass(frozen=True)
-class BackboneGeometry:
-    """The sizes of a backbone's input and output."""
-
-    clip_frames: int
-    """Frames per clip."""
-    frames_per_step: int
-    """Frames per feature step (2 for tubelets of 2)."""
-    image_size: int
-    """Height and width in pixels of a full-fidelity frame."""
-    size_multiple: int
-    """Downscaled heights and widths are rounded to a multiple of this many pixels."""
-    width: int
-    """Channels D of the output feature."""
-    layer_widths: tuple[int, ...]
-    """Channels of every layer that can be tapped, first to last; the last is ``width``."""
-    mean: tuple[float, float, float]
-    """Mean of red, green and blue in [0, 1] for the normalisation of the input."""
-    std: tuple[float, float, float]
-    """Standard deviation of red, green and blue for the normalisation of the input."""
-    independent_frames: int | None = None
-    """Frames of a part of a clip that is encoded independently of the other parts; None: the whole clip."""
-
-    @property
-    def steps_per_clip(self) -> int:
-        return self.clip_frames // self.frames_per_step
-
-    @property
-    def snippet_frames(self) -> int:
-        """Frames that are encoded together: a snippet, as LoFi calls it."""
-        return self.independent_frames or self.clip_frames
-
-    @property
-    def steps_per_snippet(self) -> int:
-        return self.snippet_frames // self.frames_per_step
 
 
 class Backbone(nn.Module):
@@ -103,6 +68,16 @@ class Backbone(nn.Module):
         for module in self.modules():
             if isinstance(module, Backbone):
                 module.checkpointing = wanted
+
+    def checkpointed(self, function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+        """Return ``function(*arguments)``; with ``checkpointing``, backward recomputes its activations.
+
+        It may draw random numbers by ``bench.models.random_state.uniform``, which are then drawn again.
+        """
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            return function(*arguments)
+        found: Tensor = checkpoint(function, *arguments, use_reentrant=False, context_fn=checkpoint_contexts)
+        return found
 
     def blocks_in_order(self) -> tuple[nn.Module, ...]:
         """Return the sequential modules that hold most of the weights; empty if not known."""
@@ -270,6 +245,16 @@ class WrappedBackbone(Backbone):
 
     def tokens(self, clips: Tensor, window_clips: int = 1) -> Tensor:
         return self.inner.tokens(clips, window_clips)
+
+    @torch.no_grad()
+    def tapped_layers(self, clips: Tensor, taps: Sequence[int], window_clips: int) -> list[Tensor]:
+        """Return the outputs of the layers ``taps`` and, unless it is one of them, of the last layer.
+
+        No graph is recorded: no gradient flows through the inner backbone, at whatever depth it is tapped.
+        """
+        last = len(self.geometry.layer_widths) - 1
+        wanted = taps if taps[-1] == last else (*taps, last)
+        return self.inner.layers(clips, wanted, window_clips)
 
     def encode(self, clips: Tensor, window_clips: int = 1) -> Encoded:
         return self.inner.encode(clips, window_clips)

@@ -65,6 +65,16 @@ def batch_slice_context(share: BatchSlice | BatchRows | None) -> Iterator[None]:
         _current.reset(token)
 
 
+def checkpoint_contexts() -> tuple[
+    contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]
+]:
+    """Return the contexts of a checkpointed forward pass and of its repetition in the backward pass.
+
+    The repetition draws for the same samples, although it runs later, and on CUDA in another thread.
+    """
+    return contextlib.nullcontext(), batch_slice_context(_current.get())
+
+
 def uniform(
     count: int, *shape: int, dtype: torch.dtype | None = None, device: torch.device | None = None
 ) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from bench.models.backbone import Backbone, Encoded, WrappedBackbone
 from strategies.losa import LoSA
@@ -74,9 +73,4 @@ class FeatureBlockBackbone(WrappedBackbone):
             return self.inner.encode(clips, window_clips)
 
     def fuse(self, encoded: Encoded, mask: Tensor) -> Tensor:
-        features = self.inner.fuse(encoded, mask)
-        if self.checkpointing and torch.is_grad_enabled():
-            changed: Tensor = checkpoint(self.block, features, mask, use_reentrant=False)
-        else:
-            changed = self.block(features, mask)
-        return changed
+        return self.checkpointed(self.block, self.inner.fuse(encoded, mask), mask)

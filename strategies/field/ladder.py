@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from bench.models.backbone import Backbone, Encoded, WrappedBackbone
 
@@ -90,20 +89,13 @@ class LadderBackbone(WrappedBackbone):
 
         No graph is recorded. Where the last layer is tapped, its mean is there once.
         """
-        with torch.no_grad():
-            last = len(self.geometry.layer_widths) - 1
-            wanted = self.taps if self.taps[-1] == last else (*self.taps, last)
-            return tuple(x.mean(dim=(2, 3)) for x in self.inner.layers(clips, wanted, window_clips))
+        return tuple(x.mean(dim=(2, 3)) for x in self.tapped_layers(clips, self.taps, window_clips))
 
     def fuse(self, encoded: Encoded, mask: Tensor) -> Tensor:
         """Return features (B, D, T) from encodings (B, S, ...) and the mask (B, T) of valid steps."""
         features = [part.flatten(1, 2) for part in encoded]
         state: Tensor | None = None
         for rung, feature in zip(self.rungs, features, strict=False):
-            if self.checkpointing and torch.is_grad_enabled():
-                # A rung draws no random numbers, so there is no random state to preserve.
-                state = checkpoint(rung, state, feature, mask, use_reentrant=False, preserve_rng_state=False)
-            else:
-                state = rung(state, feature, mask)
+            state = self.checkpointed(rung, state, feature, mask)
         fused: Tensor = features[-1] + self.up(self.norm(state))
         return fused.transpose(1, 2)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from bench.models.backbone import Backbone, Encoded, WrappedBackbone
 
@@ -92,11 +91,8 @@ class AdaptersBesideBackbone(WrappedBackbone):
 
         No graph is recorded.
         """
-        with torch.no_grad():
-            last = len(self.geometry.layer_widths) - 1
-            wanted = self.taps if self.taps[-1] == last else (*self.taps, last)
-            layers = self.inner.layers(clips, wanted, window_clips)
-            return (layers[-1].mean(dim=(2, 3)), *layers[: len(self.taps)])
+        layers = self.tapped_layers(clips, self.taps, window_clips)
+        return (layers[-1].mean(dim=(2, 3)), *layers[: len(self.taps)])
 
     def fuse(self, encoded: Encoded, mask: Tensor) -> Tensor:
         """Return features (B, D, S*t) from encodings (B, S, ...); the mask is not used, as in the source."""
@@ -104,14 +100,7 @@ class AdaptersBesideBackbone(WrappedBackbone):
         fused = last.flatten(0, 1)
         for adapter, tokens in zip(self.adapters, taps, strict=True):
             assert isinstance(adapter, TemporalAdapter)
-            arguments = (tokens.flatten(0, 1), tokens.shape[1])
-            if self.checkpointing and torch.is_grad_enabled():
-                # An adapter draws no random numbers, so there is no random state to preserve.
-                change = checkpoint(
-                    adapter.mean_change, *arguments, use_reentrant=False, preserve_rng_state=False
-                )
-            else:
-                change = adapter.mean_change(*arguments)
+            change = self.checkpointed(adapter.mean_change, tokens.flatten(0, 1), tokens.shape[1])
             fused = fused + change
         features: Tensor = fused.reshape(last.shape).flatten(1, 2).transpose(1, 2)
         return features

@@ -18,6 +18,7 @@ from bench.models.backbone import Backbone
 from bench.models.backbones.i3d import tiny_i3d
 from bench.models.backbones.tsm import tiny_tsm
 from bench.models.backbones.vit import Attention
+from bench.models.random_state import uniform
 from bench.training.optimizer import UnusedParametersError
 from strategies import (
     NAMED_GROUPS,
@@ -180,6 +181,57 @@ def test_a_module_in_place_of_qkv_is_called_and_trained():
     moved = [name for name in after if name.endswith((".down.weight", ".up.weight")) and "attn.qkv" in name]
     assert len(moved) == 6
     assert not any(torch.equal(after[name], trained.before[name]) for name in moved)
+
+
+class Dropped(nn.Module):
+    """Adds a linear map of each clip's tokens with probability 1/2, drawn in the forward pass."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor, window_clips: int) -> Tensor:
+        kept = (uniform(len(tokens), 1) < 0.5).to(tokens.dtype)
+        added: Tensor = tokens + self.linear(tokens) * kept[:, :, None, None, None]
+        return added
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropping:
+    share: float = 1.0
+    name: ClassVar[str] = "dropping"
+
+    def adapt(self, backbone: Backbone) -> Backbone:
+        backbone.insert_after_layers(Dropped)
+        return backbone
+
+    def stages(self) -> tuple[Stage, ...]:
+        rules = (Rule(r"backbone\.inserted\..*"), Rule(r"head\..*"))
+        return (Stage("inserted", rules, backward_share=self.share),)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("share", "fields"),
+    [
+        (1.0, {"backward": "plain"}),
+        (1.0, {"backward": "streamed", "micro_batch_clips": 3}),
+        (1.0, {"backward": "streamed", "micro_batch_clips": 2, "micro_batch_windows": 1}),
+        (0.5, {"backward": "plain", "micro_batch_clips": 3}),
+    ],
+)
+def test_what_a_module_draws_is_drawn_again_when_its_layer_is_recomputed(family, share, fields):
+    protocol = dataclasses.replace(SHORT, image_size=48, **fields)
+    recomputing = {"streamed_checkpointing": True}
+    if protocol.backward == "plain":
+        recomputing["backward"] = "checkpointed"
+    kept, recomputed = (
+        train_tiny(Dropping(share), dataclasses.replace(protocol, **changes), FAMILIES[family])
+        for changes in ({"streamed_checkpointing": False}, recomputing)
+    )
+    after = recomputed.detector.state_dict()
+    for name, value in kept.detector.state_dict().items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=0)
 
 
 def test_a_hook_on_qkv_sees_its_output():

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from bench.io.errors import InputError
 from bench.models.backbone import Backbone, BackboneGeometry
@@ -252,10 +251,7 @@ class I3D(Backbone):
         wanted = {TAPS[tap] for tap in taps}
         x, outputs = clips, []
         for name in ORDER[: ORDER.index(TAPS[taps[-1]]) + 1]:
-            if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(self._layer, name, x, window_clips, use_reentrant=False)
-            else:
-                x = self._layer(name, x, window_clips)
+            x = self.checkpointed(self._layer, name, x, window_clips)
             if name in wanted:
                 steps = x.unflatten(2, (frames // FRAMES_PER_STEP, -1)).mean(dim=3)
                 outputs.append(steps.permute(0, 2, 3, 4, 1))

@@ -22,7 +22,6 @@ import torch
 import torch.nn.functional as F
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from bench.io.errors import InputError
 from bench.models.backbone import Backbone, BackboneGeometry
@@ -183,11 +182,7 @@ class TSMResNet(Backbone):
         x = self.maxpool(self.act1(self.bn1(self.conv1(images))))
         outputs = []
         for index in range(taps[-1] + 1):
-            arguments = (index, x, clips.shape[0], window_clips)
-            if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(self._layer, *arguments, use_reentrant=False)
-            else:
-                x = self._layer(*arguments)
+            x = self.checkpointed(self._layer, index, x, clips.shape[0], window_clips)
             if index in taps:
                 snippets = x.unflatten(0, (clips.shape[0], -1, self.config.snippet_frames)).mean(dim=2)
                 outputs.append(snippets.permute(0, 1, 3, 4, 2))

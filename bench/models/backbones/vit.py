@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from timm.layers.mlp import Mlp
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from bench.io.errors import InputError
 from bench.models.backbone import Backbone, BackboneGeometry
@@ -181,12 +180,7 @@ class VideoViT(Backbone):
         outputs = []
         for index in range(max(taps) + 1):
             drawn = None if draws is None else draws[:, index]
-            arguments = (index, tokens, drawn, grid, window_clips)
-            if self.checkpointing and torch.is_grad_enabled():
-                # A block draws no random numbers, so there is no random state to preserve.
-                tokens = checkpoint(self._layer, *arguments, use_reentrant=False, preserve_rng_state=False)
-            else:
-                tokens = self._layer(*arguments)
+            tokens = self.checkpointed(self._layer, index, tokens, drawn, grid, window_clips)
             if index in taps:
                 outputs.append(tokens.reshape(-1, *grid, self.config.width))
         return outputs

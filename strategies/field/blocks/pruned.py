@@ -12,7 +12,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from bench.io.errors import InputError
 from bench.models.backbone import Backbone, Encoded, WrappedBackbone
@@ -122,11 +121,7 @@ class PrunedBackbone(WrappedBackbone):
             arguments: list[Any] = [tokens, None if draws is None else draws[:, index]]
             if isinstance(block, AdaptedBlock):
                 arguments += [places, (height, width)]
-            if self.checkpointing and torch.is_grad_enabled():
-                # A block draws no random numbers, so there is no random state to preserve.
-                tokens = checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)
-            else:
-                tokens = block(*arguments)
+            tokens = self.checkpointed(block, *arguments)
         return (tokens.unflatten(1, (steps, -1)).mean(dim=2),)
 
     def _blocks(self) -> nn.ModuleList:
