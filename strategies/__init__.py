@@ -76,11 +76,8 @@ def build_strategy(name: str, settings: Mapping[str, str] | None = None) -> Stra
 
     Raises InputError for an unknown strategy or field (the known ones are listed) or a bad value.
     """
-    points = installed()
-    if name not in points:
-        raise InputError(f"strategy: unknown '{name}', known are {', '.join(points)}")
     kind = load(name)
-    check_packages(name)
+    check_packages(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
@@ -98,8 +95,11 @@ def build_strategy(name: str, settings: Mapping[str, str] | None = None) -> Stra
 
 
 def load(name: str) -> Any:
-    """Return the class of an installed strategy; raise InputError for one that cannot be used."""
-    point = installed()[name]
+    """Return the class of a strategy; raise InputError for one that is unknown or cannot be used."""
+    points = installed()
+    if name not in points:
+        raise InputError(f"strategy: unknown '{name}', known are {', '.join(points)}")
+    point = points[name]
     try:
         kind = point.load()
     except (ImportError, AttributeError) as error:
@@ -113,11 +113,11 @@ def load(name: str) -> Any:
     return kind
 
 
-def check_packages(name: str) -> None:
-    """Raise InputError if an optional package that the strategy ``name`` needs is not installed."""
-    for package, extra in getattr(load(name), "packages", ()):
+def check_packages(kind: Any) -> None:
+    """Raise InputError if an optional package that a strategy's class needs is not installed."""
+    for package, extra in getattr(kind, "packages", ()):
         if importlib.util.find_spec(package) is None:
-            raise InputError(f"strategy {name} needs {package}: pip install talbench[{extra}]")
+            raise InputError(f"strategy {kind.name} needs {package}: pip install talbench[{extra}]")
 
 
 def settings_of(items: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -32,14 +32,26 @@ def forecast_requests(options: argparse.Namespace) -> list[ForecastRequest]:
     return [
         question
         for model in models
+        for names in [possible_names(options, model)]
         for frames in lengths
         for size in sizes
-        for question in model_requests(options, model, frames, size)
+        for question in model_requests(options, model, names, frames, size)
     ]
 
 
+def possible_names(options: argparse.Namespace, model: str) -> list[str]:
+    """Return the strategies that can be applied to a model; print a line for each of the others."""
+    from strategies import reason_against, strategy_names, supported_names
+
+    names, streamed = strategy_names(options.strategy, "--strategy"), options.backward == "streamed"
+    for name in names:
+        if reason := reason_against(name, model, streamed=streamed):
+            print(f"{name} is left out: {reason}", file=sys.stderr)
+    return supported_names(names, model, "--strategy", streamed=streamed)
+
+
 def model_requests(
-    options: argparse.Namespace, model: str, frames: int | None, size: int | None
+    options: argparse.Namespace, model: str, names: Sequence[str], frames: int | None, size: int | None
 ) -> list[ForecastRequest]:
     """Return the forecast requests of one model at one number of frames and one size."""
     import torch
@@ -49,9 +61,8 @@ def model_requests(
     from bench.config.presets import default_protocol
     from bench.models import build_backbone
     from datasets.recipes.recipes import NO_RECIPE, named_recipe
-    from strategies import build_strategy, reason_against, settings_of, strategy_names, supported_names
+    from strategies import build_strategy, settings_of
 
-    names = strategy_names(options.strategy, "--strategy")
     recipe = None if options.recipe in (None, NO_RECIPE) else named_recipe(options.recipe)
     changes = layered(recipe.changes(options.device) if recipe else {}, pairs(options.protocol, "--protocol"))
     if frames is not None:
@@ -64,11 +75,6 @@ def model_requests(
     given = {"image_size": size, "batch_size": options.batch, "precision": options.precision}
     changes |= {field: str(value) for field, value in given.items() if value is not None}
     protocol = override(default_protocol(model, options.device), changes)
-    streamed = options.backward == "streamed"
-    for name in names:
-        if reason := reason_against(name, model, streamed=streamed):
-            print(f"{name} is left out: {reason}", file=sys.stderr)
-    names = supported_names(names, model, "--strategy", streamed=streamed)
     check_processes(options.processes, options.sharded)
     check_division(protocol, options.processes, options.sharded)
     settings = {

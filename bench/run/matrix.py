@@ -145,18 +145,18 @@ def write_unsupported(
     from bench.run.record_builder import empty_record
     from strategies import reason_against
 
-    reasons = {}
-    for run in runs:
-        streams = streamed or run.protocol.backward == "streamed"
-        reasons[run.spec.strategy] = reason_against(run.spec.strategy, run.spec.model, streamed=streams)
+    model = runs[0].spec.model
+    streamed = streamed or runs[0].protocol.backward == "streamed"
+    names = dict.fromkeys(run.spec.strategy for run in runs)
+    reasons = {name: reason_against(name, model, streamed=streamed) for name in names}
     for name, reason in reasons.items():
         if reason:
             print(f"bench.run: {name} is left out: {reason}", file=sys.stderr)
-    for run in runs:
-        if reason := reasons[run.spec.strategy]:
-            write_record(records, {**empty_record(run), "status": "unsupported", "message": reason})
-    supported = [run for run in runs if reasons[run.spec.strategy] is None]
-    return supported, [run for run in runs if reasons[run.spec.strategy] is not None]
+    left_out = [run for run in runs if reasons[run.spec.strategy]]
+    for run in left_out:
+        message = reasons[run.spec.strategy]
+        write_record(records, {**empty_record(run), "status": "unsupported", "message": message})
+    return [run for run in runs if not reasons[run.spec.strategy]], left_out
 
 
 def conclude(runs: Sequence[ResolvedRun], options: argparse.Namespace) -> int:

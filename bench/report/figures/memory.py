@@ -15,7 +15,7 @@ from bench.records.record import Record
 from bench.report.figures.step_timeline import through_a_step
 from bench.report.figures.strategies import by_strategy, main_rows
 from bench.report.figures.style import HATCHES, canvas, look_of, plain_ticks, save
-from bench.report.tables.forecasts import FIXED, GIGABYTE, SIZES, Forecast, words
+from bench.report.tables.forecasts import FIXED, GIGABYTE, Forecast, in_order, words
 from bench.report.tables.measured_memory import MeasuredStep
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def peak_along(
     axis: Axis, rows: Sequence[Forecast], points: Sequence[Point], fixed: str, path: Path
 ) -> list[Path]:
     """Draw the predicted peak along an axis, a line per strategy and backward mode, and measured points."""
-    values: list[Any] = sorted({getattr(row, axis.field) for row in rows}, key=_order)
+    values: list[Any] = sorted({getattr(row, axis.field) for row in rows}, key=in_order)
     categories = axis.field == "model"
 
     def place(value: Any) -> float:
@@ -255,10 +255,6 @@ def _groups(rows: Sequence[Forecast], names: Sequence[str]) -> list[tuple[Any, l
     for row in rows:
         groups.setdefault(_fields(row, names), []).append(row)
     return list(groups.items())
-
-
-def _order(value: Any) -> tuple[int, Any]:
-    return (SIZES.index(value) if value in SIZES else len(SIZES), value)
 
 
 def _slug(text: str) -> str:

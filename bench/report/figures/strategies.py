@@ -10,7 +10,7 @@ import matplotlib.lines
 import numpy as np
 
 from bench.report.figures.style import canvas, plain_ticks, save
-from bench.report.tables.forecasts import GIGABYTE, SIZES, Forecast
+from bench.report.tables.forecasts import GIGABYTE, Forecast, in_order
 from strategies import NAMED_GROUPS
 
 MODE_MARKS: dict[str, tuple[str, str, bool]] = {
@@ -41,7 +41,7 @@ def wanted_models(rows: Sequence[Forecast]) -> list[str]:
         found.setdefault(row.model, set()).add(row.label)
     most = max(map(len, found.values()), default=0)
     enough = [model for model, labels in found.items() if len(labels) >= max(LEAST, 0.8 * most)]
-    return sorted(enough, key=lambda name: (SIZES.index(name) if name in SIZES else len(SIZES), name))
+    return sorted(enough, key=in_order)
 
 
 def by_strategy(rows: Sequence[Forecast], fixed: str, path: Path) -> list[Path]:
@@ -50,11 +50,10 @@ def by_strategy(rows: Sequence[Forecast], fixed: str, path: Path) -> list[Path]:
     if not models:
         return []
     shown = [row for row in rows if row.model in models]
-    largest = {row.label: row.peak_bytes for row in shown if row.model == models[-1]}
-    for row in shown:  # sorted by the least peak of the largest model
-        if row.model == models[-1]:
-            largest[row.label] = min(largest[row.label], row.peak_bytes)
-    labels = sorted({row.label for row in shown}, key=lambda label: (largest.get(label, 0), label))
+    of_largest = sorted((row.peak_bytes, row.label) for row in shown if row.model == models[-1])
+    # Sorted by the least peak of the largest model; what it lacks comes first, by name.
+    placed = list(dict.fromkeys(label for _, label in of_largest))
+    labels = [*sorted({row.label for row in shown} - set(placed)), *placed]
     height = 0.2 * len(labels) + 1.3
     with canvas(6.6, height, columns=len(models)) as (figure, panels):
         for model, axes in zip(models, np.atleast_1d(panels), strict=True):

@@ -71,6 +71,11 @@ class Row(msgspec.Struct):
     timeline: list[tuple[Name, Whole]] | None = None
 
 
+def in_order(value: Any) -> tuple[int, Any]:
+    """Return the sort key of a model, small to large, or of a number."""
+    return (SIZES.index(value) if value in SIZES else len(SIZES), value)
+
+
 @dataclasses.dataclass(frozen=True)
 class Forecast:
     """One row: the configuration of a training step, and its predicted bytes."""
@@ -105,10 +110,9 @@ class Forecast:
     @property
     def key(self) -> tuple[Any, ...]:
         """The row's configuration, as sort key in the order of the table."""
-        place = SIZES.index(self.model) if self.model in SIZES else len(SIZES)
         work = (self.device, self.precision, self.batch_size, self.image_size, self.frames)
         how = (self.strategy != "head-only", self.label, MODES.index(self.backward))
-        return (place, self.model, *work, *how)
+        return (*in_order(self.model), *work, *how)
 
 
 def read_forecasts(folder: Path) -> tuple[list[Forecast], list[str]]:

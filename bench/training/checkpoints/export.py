@@ -34,7 +34,7 @@ from bench.io.typed_values import fail, structure, structure_dataclass
 from bench.io.writing import atomic_path
 from bench.models import INPUT_NAMES, SOURCE_WEIGHTS
 from bench.training.detector import Detector, build_detector, lower_frozen_weights
-from strategies import check_packages, installed
+from strategies import check_packages, installed, load
 from strategies.base import Strategy, settings
 
 SCHEMA = 1
@@ -212,9 +212,9 @@ def _strategy_of(content: dict[str, Any]) -> Strategy:
     name = content.get("name")
     if not isinstance(name, str) or name not in points:
         fail(name, ("strategy", "name"), f"one that is installed: {', '.join(points)}")
-    check_packages(name)
+    check_packages(kind := load(name))
     fields = {key: value for key, value in content.items() if key != "name"}
-    strategy: Strategy = structure_dataclass(points[name].load(), fields, ("strategy",))
+    strategy: Strategy = structure_dataclass(kind, fields, ("strategy",))
     return strategy
 
 
