@@ -9,6 +9,7 @@ import torch
 from bench.data.windows import TrainingSampler
 from bench.features.streamed import ClipSample
 from bench.io.errors import InputError
+from bench.memory.meter import NoMeter
 from bench.models.backbone import Backbone
 from bench.models.backbones.tsm import tiny_tsm
 from bench.models.backbones.vit import VideoViT
@@ -45,14 +46,6 @@ class KeptGradients:
     state = {}  # noqa: RUF012
 
     def step(self):
-        pass
-
-
-class NoMeter:
-    def phase(self, name):
-        return torch.autograd.profiler.record_function(name)
-
-    def optimizer_stepped(self, optimizer):
         pass
 
 

@@ -9,11 +9,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from streamed_gradients import check_streamed_gradients
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.data.windows import TrainingSampler
-from bench.features.encode import ClipPasses
-from bench.features.streamed import check_streamable, encode_streamed
 from bench.io.errors import InputError
 from bench.models.backbones.tsm import tiny_tsm
 from bench.models.backbones.vit import VideoViT
@@ -174,17 +173,7 @@ def test_streamed_and_checkpointed_gradients_are_the_plain_ones(checkpointing):
     adapted = moved(TokenPruning().adapt(tiny_vit()))
     trained = [each for each in adapted.parameters() if each.requires_grad]
     assert len(trained) == 6 * TINY_VIT.depth
-    pixels = torch.randint(0, 256, (5, 3, 8, 32, 32), dtype=torch.uint8)
-    weights = torch.randn(5, 4, TINY_VIT.width)
-    (encoded,) = ClipPasses(5).encode(adapted, pixels)
-    plain = torch.autograd.grad((encoded * weights).sum(), trained)
-    check_streamable(adapted)
-    adapted.set_checkpointing(checkpointing)
-    (leaf,), finish = encode_streamed(adapted, pixels, ClipPasses(2))
-    (leaf * weights).sum().backward()
-    finish()
-    for parameter, expected in zip(trained, plain, strict=True):
-        torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-6)
+    check_streamed_gradients(adapted, trained, checkpointing, rtol=1e-4)
 
 
 def test_without_adapters_encodings_are_cached():

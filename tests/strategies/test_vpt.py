@@ -8,9 +8,8 @@ import math
 
 import pytest
 import torch
+from streamed_gradients import check_streamed_gradients
 
-from bench.features.encode import ClipPasses
-from bench.features.streamed import check_streamable, encode_streamed
 from bench.io.errors import InputError
 from bench.io.reading import file_sha256
 from bench.models import SOURCE_WEIGHTS
@@ -68,18 +67,8 @@ def test_initial_values_are_the_sources():
 def test_streamed_and_checkpointed_gradients_are_the_plain_ones(checkpointing):
     torch.manual_seed(0)
     adapted = VPT(prompts=3).adapt(tiny_vit())
-    pixels = torch.randint(0, 256, (5, 3, 8, 32, 32), dtype=torch.uint8)
-    weights = torch.randn(5, 4, TINY_VIT.width)
     prompts = [block.prompts for block in adapted.blocks]
-    (encoded,) = ClipPasses(5).encode(adapted, pixels)
-    plain = torch.autograd.grad((encoded * weights).sum(), prompts)
-    check_streamable(adapted)
-    adapted.set_checkpointing(checkpointing)
-    (leaf,), finish = encode_streamed(adapted, pixels, ClipPasses(2))
-    (leaf * weights).sum().backward()
-    finish()
-    for parameter, expected in zip(prompts, plain, strict=True):
-        torch.testing.assert_close(parameter.grad, expected, rtol=1e-5, atol=1e-6)
+    check_streamed_gradients(adapted, prompts, checkpointing, rtol=1e-5)
 
 
 def test_a_kept_checkpoint_holds_prompts_and_head_alone(tmp_path):

@@ -10,6 +10,7 @@ from torch import nn
 from bench.data.windows import TrainingSampler
 from bench.features.streamed import check_streamable, clips_mix
 from bench.io.errors import InputError
+from bench.memory.meter import NoMeter
 from bench.models import build_head
 from bench.models.backbone import Backbone
 from bench.models.backbones.tsm import tiny_tsm
@@ -32,14 +33,6 @@ class KeptGradients:
     state: ClassVar = {}
 
     def step(self):
-        pass
-
-
-class NoMeter:
-    def phase(self, name):
-        return torch.autograd.profiler.record_function(name)
-
-    def optimizer_stepped(self, optimizer):
         pass
 
 
