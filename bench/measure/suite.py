@@ -23,6 +23,7 @@ from bench.io.errors import InputError
 from bench.io.json_lines import module_command
 from bench.io.writing import write_atomically
 from bench.measure import FOR_TESTS, FOR_VIDEOS, missing_packages
+from bench.measure.configurations import configurations
 from bench.measure.rows import Job, Prepared, prepare_in_process, waiting_measurements
 from bench.measure.schedule import Budget, Schedule, Settings
 from bench.measure.summary import summary
@@ -40,17 +41,6 @@ BENCH_SECONDS = 45.0
 """Least time for a bench or for the tests."""
 BUILDER_BYTES = 8 * GIBIBYTE
 """Host memory for the building of a ViT-g, the largest model: its weights in float32, and what they need."""
-MODELS = ("vit-l", "vit-h", "vit-s")
-POINTS = ((768, 224), (3072, 224), (96, 224), (768, 336), (768, 112), (1536, 224), (384, 224))
-"""Frames and pixels of ViT-B, in order of value."""
-FIRST = (("head-only,losa", "plain"), ("full-finetune", "streamed"), ("full-finetune", "plain"))
-THEN = (("full-finetune", "checkpointed"), ("lofi", "streamed"))
-LARGEST = (
-    *(("head-only", "plain"), ("full-finetune", "streamed"), ("losa", "plain")),
-    *(("full-finetune", "checkpointed"), ("lofi", "streamed"), ("full-finetune", "plain")),
-    *(("lofi", "checkpointed"), ("lofi", "plain"), ("losa", "checkpointed"), ("mlp-control", "plain")),
-)
-"""Strategies and backward modes of ViT-g, in order of value."""
 TINY_ROWS = 4
 TINY = ("--model", "vit-t", "--frames", "64", "--size", "16")
 FOOTAGE_PROTOCOL = (
@@ -59,19 +49,6 @@ FOOTAGE_PROTOCOL = (
     "head.fpn_dim=256,head.levels=5,head.n_mha_win_size=9"
 )
 """The reference protocol of docs/footage.md."""
-
-
-def configurations() -> list[tuple[str, ...]]:
-    """Return the options of ``bench.plan`` for all rows, in order of value."""
-    found: list[tuple[str, ...]] = [
-        ("--model", "vit-g", "--strategy", strategy, "--backward", mode) for strategy, mode in LARGEST
-    ]
-    points = [("--model", "vit-b", "--frames", str(frames), "--size", str(size)) for frames, size in POINTS]
-    for several in (points, [("--model", model) for model in MODELS]):
-        for part in (FIRST, THEN):
-            for point in several:
-                found += [(*point, "--strategy", strategy, "--backward", mode) for strategy, mode in part]
-    return found
 
 
 def suite_requests(options: argparse.Namespace) -> list[ForecastRequest]:
