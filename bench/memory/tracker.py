@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from bench.memory.allocator import CachingAllocator, rounded
+from bench.memory.allocator import CachingAllocator
 from bench.memory.constants import KINDS
 
 # The default kind of a storage that is created in a phase, until it is labelled.
@@ -39,9 +39,20 @@ class HasState(Protocol):
 
 @dataclasses.dataclass
 class _Storage:
+    asked: int
+    """Bytes of the storage."""
     size: int
+    """Bytes of its block of the allocator, or those of the storage."""
     kind: str
     address: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ThreadWorkspace:
+    """Memory that autograd's thread keeps from the first of some operations in a backward pass on."""
+
+    operations: Collection[Any]
+    size: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +67,11 @@ class Peak:
 class StorageTracker(TorchDispatchMode):
     """Counts the bytes of live storages by kind, with a peak for each phase.
 
-    Storages are counted once however many tensors view them, at their exact size in bytes, or rounded as the
-    CUDA caching allocator rounds if an ``allocator`` is given. A storage that an operation returned is an
-    activation in the forward phase and in recomputation during the backward phase (gradients are then
-    enabled), otherwise a temporary in the backward and optimizer phases; gradients and optimizer states are
-    labelled by ``label_gradients`` and ``label``.
+    Storages are counted once however many tensors view them, at their exact size in bytes, or at that of
+    their block if an ``allocator`` is given: rounded up, and up to 1 MiB more where a block is not split. A
+    storage that an operation returned is an activation in the forward phase and in recomputation during the
+    backward phase (gradients are then enabled), otherwise a temporary in the backward and optimizer phases;
+    gradients and optimizer states are labelled by ``label_gradients`` and ``label``.
     """
 
     def __init__(
@@ -69,11 +80,13 @@ class StorageTracker(TorchDispatchMode):
         allocator: CachingAllocator | None = None,
         scratch: Scratch | None = None,
         timeline: bool = False,
+        thread_workspace: ThreadWorkspace | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.device_type = device_type
         self.allocator = allocator
         self.scratch = scratch
+        self.thread_workspace = thread_workspace
         self.timeline: list[tuple[str, int]] | None = [] if timeline else None
         """The phase and the live bytes after every change."""
         self.bytes_by_kind = dict.fromkeys(KINDS, 0)
@@ -93,6 +106,10 @@ class StorageTracker(TorchDispatchMode):
             # Half of the operations of a traced backward pass are such queries; the fake mode is much slower.
             inside = args[0].fake_mode.in_kernel_invocation
             return torch.device("meta") if inside else args[0].fake_device
+        known = self.thread_workspace
+        if known is not None and self.phase_name == "backward" and func in known.operations:
+            self.thread_workspace = None  # it is kept
+            self._add(self._allocate(known.size)[0], "temporary")
         result = func(*args, **(kwargs or {}))
         kind = PHASE_KINDS.get(self.phase_name, "activation")
         if self.phase_name == "backward" and torch.is_grad_enabled():
@@ -191,14 +208,13 @@ class StorageTracker(TorchDispatchMode):
             storage = tensor.untyped_storage()
         except NotImplementedError:  # sparse and other tensors without one storage
             return
-        key, size = storage._cdata, storage.nbytes()
-        if self.allocator is not None:
-            size = rounded(size)
+        key, asked = storage._cdata, storage.nbytes()
         known = self._live.get(key)
         if known is None:
-            if size:
+            if asked:
                 weakref.finalize(storage, self._freed, key).atexit = False
-                self._live[key] = _Storage(size, kind, self._allocate(size))
+                size, address = self._allocate(asked)
+                self._live[key] = _Storage(asked, size, kind, address)
                 self._add(size, kind)
             return
         if relabel and known.kind != kind:
@@ -206,20 +222,19 @@ class StorageTracker(TorchDispatchMode):
             self.total -= known.size
             known.kind = kind
             self._add(known.size, kind)
-        if known.size != size:
-            self._resized(known, storage.nbytes())
+        if known.asked != asked:
+            self._resized(known, asked)
 
-    def _resized(self, known: _Storage, size: int) -> None:
-        """Count a storage whose size has changed to ``size`` bytes."""
-        size = rounded(size) if self.allocator is not None and size else size
-        if known.size == size:
+    def _resized(self, known: _Storage, asked: int) -> None:
+        """Count a storage whose size has changed to ``asked`` bytes."""
+        if known.asked == asked:
             return
         self._release(known.address)
-        known.address = self._allocate(size) if size else None
         self.bytes_by_kind[known.kind] -= known.size
         self.total -= known.size
-        known.size = size
-        self._add(size, known.kind)
+        known.asked = asked
+        known.size, known.address = self._allocate(asked)
+        self._add(known.size, known.kind)
 
     def _freed(self, key: int) -> None:
         known = self._live.pop(key, None)
@@ -228,16 +243,20 @@ class StorageTracker(TorchDispatchMode):
             self._add(-known.size, known.kind)
 
     def _count_scratch(self, sizes: Iterable[int]) -> None:
-        taken = [rounded(size) if self.allocator is not None else size for size in sizes]
-        addresses = [self._allocate(size) for size in taken]
-        for size in taken:
+        taken = [self._allocate(size) for size in sizes]
+        for size, _ in taken:
             self._add(size, "temporary")
-        for size, address in zip(taken, addresses, strict=True):
+        for size, address in taken:
             self._release(address)
             self._add(-size, "temporary")
 
-    def _allocate(self, size: int) -> int | None:
-        return self.allocator.allocate(size) if self.allocator is not None else None
+    def _allocate(self, asked: int) -> tuple[int, int | None]:
+        """Return the bytes that are taken for a request, and the address of the allocator's block."""
+        if self.allocator is None:
+            return asked, None
+        before = self.allocator.allocated
+        address = self.allocator.allocate(asked)
+        return self.allocator.allocated - before, address
 
     def _release(self, address: int | None) -> None:
         if self.allocator is not None:

@@ -27,8 +27,8 @@ from bench.features.cache import EncodingCache
 from bench.memory.allocator import CachingAllocator
 from bench.memory.constants import UNCACHED
 from bench.memory.cuda_autocast import follow_cuda_autocast
-from bench.memory.cuda_ops import KEEPS_WORKSPACES, LARGEST_WORKSPACE, kernel_scratch
-from bench.memory.tracker import HasState, StorageTracker
+from bench.memory.cuda_ops import KEEPS_WORKSPACES, LARGEST_WORKSPACE, MATRIX_PRODUCTS, kernel_scratch
+from bench.memory.tracker import HasState, StorageTracker, ThreadWorkspace
 from bench.models.actionformer.model import ActionFormer
 from bench.plan.traced import (
     TracedCache,
@@ -156,7 +156,8 @@ def make_tracker(target: Target, *, timeline: bool = False) -> StorageTracker:
     follow_cuda_autocast()
     workspace = 0 if target.keeps_workspaces else target.workspace_bytes
     scratch = functools.partial(kernel_scratch, workspace=workspace)
-    return StorageTracker("cpu", CachingAllocator(), scratch, timeline)
+    kept = ThreadWorkspace(MATRIX_PRODUCTS, target.workspace_bytes) if target.keeps_workspaces else None
+    return StorageTracker("cpu", CachingAllocator(), scratch, timeline, kept)
 
 
 def forecast_stages(
@@ -290,10 +291,8 @@ def fake_mesh(world: World) -> DeviceMesh:
     return make_mesh(world, CPU_DEVICE)
 
 
-def _workspace(target: Target, tracker: StorageTracker) -> Tensor | None:
-    """Return a tensor of the size of both threads' workspaces, or None if they hold none."""
-    if not (target.workspace_bytes and target.keeps_workspaces):
-        return None
-    workspace = torch.empty(2 * target.workspace_bytes, dtype=torch.uint8)
+def _workspace(target: Target, tracker: StorageTracker) -> Tensor:
+    """Return a tensor of the size of the calling thread's workspace, which is empty if it holds none."""
+    workspace = torch.empty(target.workspace_bytes * target.keeps_workspaces, dtype=torch.uint8)
     tracker.label(workspace, "temporary")
     return workspace

@@ -5,8 +5,12 @@ import gc
 import torch
 from torch import nn
 
+from bench.memory.allocator import CachingAllocator
+from bench.memory.cuda_ops import MATRIX_PRODUCTS
 from bench.memory.meter import MemoryMeter
-from bench.memory.tracker import StorageTracker
+from bench.memory.tracker import StorageTracker, ThreadWorkspace
+
+MIB = 2**20
 
 
 def test_counts_live_storages_once_and_forgets_freed_ones():
@@ -86,3 +90,37 @@ def test_hooks_are_taken_off():
     with meter.watching(layer), meter.phase("forward"):
         layer(torch.ones(1, 3)).sum()
     assert not layer.weight._post_accumulate_grad_hooks
+
+
+def test_a_block_that_is_not_split_counts_as_a_whole():
+    """As the card's allocated bytes do: 20 MiB are split only if more than 1 MiB remains."""
+    tracker = StorageTracker("cpu", CachingAllocator())
+    with tracker, tracker.phase("forward"):
+        first = torch.zeros(6 * MIB, dtype=torch.uint8)
+        second = torch.zeros(13 * MIB + MIB // 2, dtype=torch.uint8)
+        assert tracker.total == 6 * MIB + 14 * MIB  # the rest of the first segment, whole
+        third = torch.zeros(9 * MIB, dtype=torch.uint8)
+        assert tracker.total == (6 + 14 + 9) * MIB  # a second segment, split
+        assert sum(tracker.bytes_by_kind.values()) == tracker.total == tracker.allocator.allocated
+        del second
+        gc.collect()
+        assert tracker.total == 15 * MIB
+    assert len(first) + len(third) == 15 * MIB
+
+
+def test_the_backward_threads_workspace_is_kept_from_its_first_product_on():
+    tracker = StorageTracker(thread_workspace=ThreadWorkspace(MATRIX_PRODUCTS, 1000))
+    x, y = torch.zeros(5, 5), torch.zeros(5, 5)
+    with tracker:
+        with tracker.phase("forward"):
+            torch.mm(x, y)
+        assert tracker.bytes_by_kind["temporary"] == 0
+        with tracker.phase("backward"):
+            x + 1
+            assert tracker.bytes_by_kind["temporary"] == 0
+            held = torch.mm(x, y)
+        with tracker.phase("backward"):
+            more = torch.mm(x, y)
+        del held, more
+        gc.collect()
+        assert tracker.bytes_by_kind["temporary"] == tracker.total == 1000
