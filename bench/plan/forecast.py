@@ -30,6 +30,7 @@ from bench.memory.cuda_autocast import follow_cuda_autocast
 from bench.memory.cuda_ops import KEEPS_WORKSPACES, LARGEST_WORKSPACE, kernel_scratch
 from bench.memory.tracker import HasState, StorageTracker
 from bench.models.actionformer.model import ActionFormer
+from bench.models.cpu_kernels import kernels_of
 from bench.plan.traced import (
     TracedCache,
     materialize_gradients,
@@ -259,7 +260,7 @@ def forecast(
     tracker = make_tracker(target, timeline=settings.timeline)
     host = torch.device("cpu" if target.device == "cpu" else "meta")
     mesh = fake_mesh(world) if world.sharded else None
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), kernels_of(target.device):
         # Built and cast on the host, then moved, as in a run: the allocator sees only the final tensors.
         if build is None:
             detector, fresh_head, _ = build_detector(model, None, strategy, protocol, settings.classes, 0)

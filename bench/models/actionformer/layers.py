@@ -13,7 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.models.cpu_kernels import (
+    depthwise_convolutions,
+    linear,
+    masked_convolution,
+    uses_cpu_kernels,
+)
 from bench.models.random_state import uniform
+
+WHOLE_BAND = 32
+"""On a CPU, sequences of at most so many times the reach of local attention are not split into chunks."""
 
 
 class MaskedConv1D(nn.Module):
@@ -39,8 +48,26 @@ class MaskedConv1D(nn.Module):
     def forward(self, x_BCT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Return (B, C', T / stride) and its mask: every stride-th entry of ``mask_BT``."""
         mask_BT = mask_BT[:, :: self.stride]
-        output = self.conv(x_BCT)
+        conv = self.conv
+        if conv.groups == self.stride == 1 and conv.kernel_size[0] % 2 and uses_cpu_kernels(x_BCT):
+            keep = mask_BT[..., None].to(x_BCT.dtype)
+            found = masked_convolution(x_BCT.transpose(1, 2), conv.weight, conv.bias, keep)
+            return found.transpose(1, 2), mask_BT
+        output = conv(x_BCT)
         return output * mask_BT[:, None].to(output.dtype), mask_BT
+
+
+class PointwiseConv1D(nn.Conv1d):
+    """A convolution with a kernel of one step."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, x_BCT: Tensor) -> Tensor:
+        """Return (B, C', T)."""
+        if not uses_cpu_kernels(x_BCT):
+            return super().forward(x_BCT)
+        return linear(x_BCT.transpose(1, 2), self.weight[:, :, 0], self.bias).transpose(1, 2)
 
 
 class LayerNorm(nn.Module):
@@ -54,6 +81,9 @@ class LayerNorm(nn.Module):
 
     def forward(self, x_BCT: Tensor) -> Tensor:
         """Return (B, C, T)."""
+        if uses_cpu_kernels(x_BCT):
+            weight, bias = self.weight.flatten(), self.bias.flatten()
+            return F.layer_norm(x_BCT.transpose(1, 2), weight.shape, weight, bias, self.eps).transpose(1, 2)
         centred = x_BCT - x_BCT.mean(dim=1, keepdim=True)
         variance = centred.square().mean(dim=1, keepdim=True)
         output: Tensor = centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
@@ -116,6 +146,8 @@ def local_attention(
     its own and the two neighbouring chunks of keys: memory and operations are linear in T, not quadratic.
     """
     batch, heads, steps, channels = query.shape
+    if steps <= WHOLE_BAND * reach and uses_cpu_kernels(query):
+        return _band_attention(query, key, value, valid_BT, reach, bias)
     chunks = math.ceil(steps / reach)
     fill = chunks * reach - steps
     query = F.pad(query, (0, 0, 0, fill)).reshape(batch, heads, chunks, reach, channels)
@@ -142,6 +174,20 @@ def local_attention(
     return attended.reshape(batch, heads, chunks * reach, channels)[:, :, :steps]
 
 
+def _band_attention(
+    query: Tensor, key: Tensor, value: Tensor, valid_BT: Tensor, reach: int, bias: Tensor | None
+) -> Tensor:
+    """Return what ``local_attention`` does, with scores of all pairs of steps: fewer, larger operations."""
+    places = torch.arange(query.shape[2], device=query.device)
+    distance = places[None, :] - places[:, None]
+    allowed = (distance.abs() <= reach) & valid_BT[:, None, :] | (distance == 0)
+    allowed = allowed[:, None]
+    if bias is not None:
+        relative = bias[:, (distance + reach).clamp(0, 2 * reach)].to(query.dtype)
+        allowed = relative[None].masked_fill(~allowed, -math.inf)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
+
+
 class MaskedAttention(nn.Module):
     """Multi-head attention with a depth-wise convolution of queries, keys and values.
 
@@ -161,11 +207,11 @@ class MaskedAttention(nn.Module):
         self.key_norm = LayerNorm(channels)
         self.value_conv = MaskedConv1D(channels, channels, kernel, stride, channels, bias=False)
         self.value_norm = LayerNorm(channels)
-        self.key = nn.Conv1d(channels, channels, 1)
-        self.query = nn.Conv1d(channels, channels, 1)
-        self.value = nn.Conv1d(channels, channels, 1)
+        self.key = PointwiseConv1D(channels, channels)
+        self.query = PointwiseConv1D(channels, channels)
+        self.value = PointwiseConv1D(channels, channels)
         self.proj_drop = nn.Dropout(dropout)
-        self.proj = nn.Conv1d(channels, channels, 1)
+        self.proj = PointwiseConv1D(channels, channels)
         if self.reach and relative:
             deviation = math.sqrt(2.0 / channels)
             self.rel_pe = nn.Parameter(torch.randn(1, 1, heads, 2 * self.reach + 1) * deviation)
@@ -174,9 +220,7 @@ class MaskedAttention(nn.Module):
 
     def forward(self, x_BCT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Return (B, C, T / stride) and its mask."""
-        query, out_mask = self.query_conv(x_BCT, mask_BT)
-        key, _ = self.key_conv(x_BCT, mask_BT)
-        value, _ = self.value_conv(x_BCT, mask_BT)
+        query, key, value, out_mask = self._convolved(x_BCT, mask_BT)
         query = self._split(self.query(self.query_norm(query)))
         key = self._split(self.key(self.key_norm(key)))
         value = self._split(self.value(self.value_norm(value)))
@@ -189,6 +233,19 @@ class MaskedAttention(nn.Module):
         merged = attended.transpose(2, 3).flatten(1, 2)
         output = self.proj_drop(self.proj(merged))
         return output * out_mask[:, None].to(output.dtype), out_mask
+
+    def _convolved(self, x_BCT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        layers = (self.query_conv, self.key_conv, self.value_conv)
+        stride, kernel = self.query_conv.stride, self.query_conv.conv.kernel_size[0]
+        if kernel % 2 and uses_cpu_kernels(x_BCT):
+            mask_BT = mask_BT[:, ::stride]
+            keep = mask_BT[..., None].to(x_BCT.dtype)
+            weights = tuple(layer.conv.weight for layer in layers)
+            found = depthwise_convolutions(x_BCT.transpose(1, 2), weights, stride, keep)
+            query, key, value = (each.transpose(1, 2) for each in found)
+            return query, key, value, mask_BT
+        (query, mask), (key, _), (value, _) = (layer(x_BCT, mask_BT) for layer in layers)
+        return query, key, value, mask
 
     def _split(self, x_BCT: Tensor) -> Tensor:
         batch, channels, steps = x_BCT.shape
@@ -214,10 +271,10 @@ class TransformerBlock(nn.Module):
         self.attn = MaskedAttention(channels, heads, stride, window, relative, dropout)
         self.pool_skip = nn.MaxPool1d(stride + 1, stride, (stride + 1) // 2) if stride > 1 else nn.Identity()
         self.mlp = nn.Sequential(
-            nn.Conv1d(channels, 4 * channels, 1),
+            PointwiseConv1D(channels, 4 * channels),
             nn.GELU(),
             nn.Dropout(dropout),
-            nn.Conv1d(4 * channels, channels, 1),
+            PointwiseConv1D(4 * channels, channels),
             nn.Dropout(dropout),
         )
         # Without drop path there is no scale either, as in the released checkpoints.

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from bench.io.errors import InputError
 from bench.models.actionformer.config import HeadConfig
 from bench.models.actionformer.decoding import Detections, LevelScores, decode
+from bench.models.actionformer.joined_levels import JoinedLevels, join_levels
 from bench.models.actionformer.layers import LayerNorm, MaskedConv1D, Scale, TransformerBlock, drop_channels
 from bench.models.actionformer.losses import Losses, head_losses
 from bench.models.actionformer.points import HeadTargets, assign, level_points
@@ -128,6 +129,14 @@ class _Tower(nn.Module):
             x_BCT = F.relu(norm(convolution(x_BCT, mask_BT)[0]))
         return x_BCT
 
+    def joined_tower(self, levels: JoinedLevels, output: MaskedConv1D) -> list[Tensor]:
+        """Return (B, T_l, O) of every level after the tower and the convolution ``output``."""
+        x_BTC = levels.features
+        for convolution, norm in zip(self.head, self.norm, strict=True):
+            convolved = levels.convolution(x_BTC, convolution.conv)
+            x_BTC = F.relu(norm(convolved.transpose(1, 2)).transpose(1, 2))
+        return levels.split(levels.convolution(x_BTC, output.conv))
+
 
 class ClassHead(_Tower):
     """Class scores of every point."""
@@ -146,6 +155,8 @@ class ClassHead(_Tower):
 
     def forward(self, levels: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
         """Return (B, T_l, K) logits per level."""
+        if joined := join_levels(levels, self.cls_head.conv.kernel_size[0]):
+            return self.joined_tower(joined, self.cls_head)
         return [self.cls_head(self.tower(x_BCT, mask), mask)[0].transpose(1, 2) for x_BCT, mask in levels]
 
 
@@ -159,6 +170,9 @@ class OffsetHead(_Tower):
 
     def forward(self, levels: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
         """Return (B, T_l, 2) per level."""
+        if joined := join_levels(levels, self.offset_head.conv.kernel_size[0]):
+            parts = self.joined_tower(joined, self.offset_head)
+            return [F.relu(scale(part)) for scale, part in zip(self.scale, parts, strict=True)]
         return [
             F.relu(scale(self.offset_head(self.tower(x_BCT, mask), mask)[0])).transpose(1, 2)
             for scale, (x_BCT, mask) in zip(self.scale, levels, strict=True)

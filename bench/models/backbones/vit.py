@@ -21,6 +21,7 @@ from bench.io.errors import InputError
 from bench.models.backbone import Backbone, BackboneGeometry
 from bench.models.backbones.vit_config import ViTConfig
 from bench.models.backbones.vit_stems import DifferenceStem, LinearStem
+from bench.models.cpu_kernels import apply_linear, linear
 from bench.models.position_encoding import Grid, flat_positions, grid_positions, interpolated_positions
 from bench.models.random_state import uniform
 
@@ -51,8 +52,7 @@ class Attention(nn.Module):
         """Return (N, L, D) of (N, L, D)."""
         query, key, value = self.project(tokens)
         attended = F.scaled_dot_product_attention(query, key, value)
-        output: Tensor = self.proj(attended.transpose(1, 2).flatten(2))
-        return output
+        return apply_linear(self.proj, attended.transpose(1, 2).flatten(2))
 
     def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, each (N, heads, L, D / heads), of tokens (N, L, D)."""
@@ -69,7 +69,7 @@ class Attention(nn.Module):
     def _projected(self, tokens: Tensor) -> Tensor:
         bias = torch.cat((self.q_bias, torch.zeros_like(self.v_bias), self.v_bias))
         if type(self.qkv) is nn.Linear and not (self.qkv._forward_hooks or self.qkv._forward_pre_hooks):
-            return F.linear(tokens, self.qkv.weight, bias)  # the bias is added in the product
+            return linear(tokens, self.qkv.weight, bias)  # the bias is added in the product
         projected: Tensor = self.qkv(tokens)
         return projected + bias.to(projected.dtype)
 
@@ -88,6 +88,16 @@ class Attention(nn.Module):
 
 def _unchanged(tokens: Tensor) -> Tensor:
     return tokens
+
+
+def _mixed(mlp: nn.Module, tokens: Tensor) -> Tensor:
+    """Return ``mlp(tokens)``, with its linear layers by ``apply_linear``."""
+    if type(mlp) is not Mlp or mlp._forward_hooks or mlp._forward_pre_hooks:
+        changed: Tensor = mlp(tokens)
+        return changed
+    hidden = mlp.norm(mlp.drop1(mlp.act(apply_linear(mlp.fc1, tokens))))
+    dropped: Tensor = mlp.drop2(apply_linear(mlp.fc2, hidden))
+    return dropped
 
 
 class Block(nn.Module):
@@ -115,7 +125,7 @@ class Block(nn.Module):
         """
         attended = self.attn(self.norm1(tokens))
         tokens = between(tokens + self._drop_path(attended, draws, 0))
-        mixed = self.mlp(self.norm2(tokens))
+        mixed = _mixed(self.mlp, self.norm2(tokens))
         return tokens + self._drop_path(mixed, draws, 1)
 
     def _drop_path(self, branch: Tensor, draws: Tensor | None, column: int) -> Tensor:
