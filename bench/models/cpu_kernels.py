@@ -84,6 +84,16 @@ def apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
     return result
 
 
+def apply_pointwise(layer: nn.Conv2d, images: Tensor) -> Tensor:
+    """Return ``layer(images)`` of (N, C, h, w), for a convolution with a kernel of one pixel."""
+    plain = type(layer) is nn.Conv2d and not (layer._forward_hooks or layer._forward_pre_hooks)
+    if not (plain and uses_cpu_kernels(images)):
+        result: Tensor = layer(images)
+        return result
+    assert layer.kernel_size == layer.stride == (1, 1)
+    return linear(images.permute(0, 2, 3, 1), layer.weight[:, :, 0, 0], layer.bias).permute(0, 3, 1, 2)
+
+
 def _taps(padded: Tensor, steps: int, stride: int, taps: int) -> Tensor:
     """Return a view (B, steps, taps, C) of a contiguous (B, T, C): the inputs of each output step."""
     batch, length, channels = padded.shape
@@ -189,7 +199,9 @@ def _of_taps(inputs: Tensor, gradient: Tensor) -> Tensor:
     return (inputs * gradient[:, :, None]).sum((0, 1)).t()[:, None].contiguous()
 
 
-def depthwise_convolutions(x: Tensor, weights: tuple[Tensor, ...], stride: int, keep: Tensor) -> tuple[Tensor, ...]:
+def depthwise_convolutions(
+    x: Tensor, weights: tuple[Tensor, ...], stride: int, keep: Tensor
+) -> tuple[Tensor, ...]:
     """Return for each of ``weights`` (C, 1, k) its depth-wise convolution of (B, T, C), times ``keep``.
 
     ``keep`` is (B, T / stride, 1), k is odd; so are the results, (B, T / stride, C).

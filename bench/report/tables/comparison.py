@@ -31,6 +31,16 @@ PREFACE = (
     "measured training peak, where both are there."
 )
 
+WALL, PROCESSOR = "s/step", "CPU s/step"
+"""Headers of the columns of wall seconds and of processor seconds."""
+
+
+def preface(items: Sequence[Comparison]) -> str:
+    """Return what the columns are; processor seconds are explained where a record has them."""
+    if not any(row.values(_cpu_seconds_per_step) for item in items for row in item.rows):
+        return PREFACE
+    return f"{PREFACE} {PROCESSOR}: processor seconds of the training process, the median over seeds."
+
 
 def _summary(values: Sequence[float]) -> tuple[float | None, float | None]:
     mean = statistics.fmean(values) if values else None
@@ -80,6 +90,12 @@ def _seconds_per_step(record: Record) -> float | None:
     return seconds
 
 
+def _cpu_seconds_per_step(record: Record) -> float | None:
+    """Return the processor seconds of a run on a CPU; None for another device and an older record."""
+    seconds: float | None = record["cost"].get("cpu_seconds_per_step")
+    return seconds if record["memory"].get("meter") == "cpu-tensors" else None
+
+
 def _trainable(record: Record) -> int:
     return int(record["cost"]["trainable_parameters"])
 
@@ -110,7 +126,10 @@ def frame(comparison: Comparison) -> pd.DataFrame:
         line["forecast error (%)"] = max(row.values(forecast_error), key=abs, default=None)
         # The median, so that one run on a busy machine does not make a strategy look slow.
         seconds = row.values(_seconds_per_step)
-        line["s/step"] = statistics.median(seconds) if seconds else None
+        line[WALL] = statistics.median(seconds) if seconds else None
+        if any(row.values(_cpu_seconds_per_step) for row in comparison.rows):
+            seconds = row.values(_cpu_seconds_per_step)
+            line[PROCESSOR] = statistics.median(seconds) if seconds else None
         line["trainable parameters"] = max(row.values(_trainable), default=None)
         line["failed"] = failures(row)
         lines.append(line)
@@ -171,6 +190,8 @@ def runs_csv(records: Sequence[Record]) -> str:
                 "commit": record["environment"].get("commit"),
             }
         )
+        if "cpu_seconds_per_step" in cost:
+            lines[-1]["cpu_seconds_per_step"] = cost["cpu_seconds_per_step"]
     table = pd.DataFrame(lines)
     for name in ("peak_allocated_bytes", "predicted_peak_bytes"):
         table[name] = table[name].astype("Int64")
@@ -202,6 +223,9 @@ def cells(comparison: Comparison, *, thresholds: bool = True) -> tuple[list[str]
     table = frame(comparison)
     # Records of earlier versions have neither.
     with_inference = "inference peak, predicted (MB)" in table
+    # Processor seconds in place of wall seconds if every row that was timed has them.
+    with_cpu = PROCESSOR in table and not (table[PROCESSOR].isna() & table[WALL].notna()).any()
+    timing = PROCESSOR if with_cpu else WALL
     with_step = any(step not in ("", UNCACHED) for step in table.get("step of the peak", ()))
     header = [
         "strategy",
@@ -216,7 +240,7 @@ def cells(comparison: Comparison, *, thresholds: bool = True) -> tuple[list[str]
         "forecast error (%)",
         "inference peak (MB)",
         *(["predicted inference peak (MB)"] if with_inference else []),
-        "s/step",
+        timing,
         "trainable",
     ]
     lines = []
@@ -232,7 +256,7 @@ def cells(comparison: Comparison, *, thresholds: bool = True) -> tuple[list[str]
         texts += [show(line["predicted peak (MB)"], 1), signed(line["forecast error (%)"])]
         texts += [show(line["inference peak, measured (MB)"], 1)]
         texts += [show(line["inference peak, predicted (MB)"], 1)] if with_inference else []
-        lines.append([*texts, show(line["s/step"], 3), show(line["trainable parameters"], 0)])
+        lines.append([*texts, show(line[timing], 3), show(line["trainable parameters"], 0)])
     return header, lines
 
 
@@ -254,7 +278,7 @@ def _best(header: Sequence[str], lines: Sequence[Sequence[str]]) -> Cells:
 
 def comparison_markdown(items: Sequence[Comparison]) -> str:
     """Return all comparisons as markdown, one section each."""
-    parts = [f"# Comparisons\n\n{PREFACE}"]
+    parts = [f"# Comparisons\n\n{preface(items)}"]
     for item in items:
         failed = "".join(f"\n\n{escape_markdown(text)}" for text in outcome_lines(item))
         title = f"## {escape_markdown(item.title)}\n\nDevice: {escape_markdown(item.device)}"
