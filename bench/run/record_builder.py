@@ -185,7 +185,7 @@ def parameter_digests(detector: Detector) -> dict[str, str]:
 
 
 def cost(detector: Detector, log: TrainingLog, before: dict[str, str]) -> dict[str, Any]:
-    """Return parameters, seconds and processor seconds per step, and the bytes of the tensors that training changed.
+    """Return parameters, wall and processor seconds per step, and the bytes that training changed.
 
     ``before`` has the digests of the parameters before training; empty if they are not known.
     """

@@ -171,7 +171,7 @@ def clip_together(parameters: Sequence[Tensor], most: float) -> Tensor:
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients or not all(map(uses_cpu_kernels, gradients)):
         return nn.utils.clip_grad_norm_(parameters, most)
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))
     return norm
 

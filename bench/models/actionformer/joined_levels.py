@@ -7,6 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
+from bench.models.actionformer.layers import MaskedConv1D
 from bench.models.cpu_kernels import masked_convolution, uses_cpu_kernels
 
 
@@ -23,9 +24,11 @@ class JoinedLevels:
     lengths: tuple[int, ...]
     gap: int
 
-    def convolution(self, x_BTC: Tensor, layer: nn.Conv1d) -> Tensor:
+    def convolution(self, x_BTC: Tensor, layer: nn.Module) -> Tensor:
         """Return (B, L, C') of (B, L, C): what ``MaskedConv1D`` returns for each level."""
-        return masked_convolution(x_BTC, layer.weight, layer.bias, self.keep, self.inside)
+        assert isinstance(layer, MaskedConv1D)
+        conv = layer.conv
+        return masked_convolution(x_BTC, conv.weight, conv.bias, self.keep, self.inside)
 
     def split(self, x_BTC: Tensor) -> list[Tensor]:
         """Return the levels (B, T_l, C) of (B, L, C)."""
@@ -39,7 +42,7 @@ class JoinedLevels:
 def join_levels(levels: list[tuple[Tensor, Tensor]], kernel: int) -> JoinedLevels | None:
     """Return levels (B, C, T_l) with their masks (B, T_l) for convolutions of ``kernel`` steps.
 
-    None where each level is better computed by itself: on other devices than a CPU, where joining takes memory.
+    None on other devices than a CPU: there, joining takes memory, and a level is computed by itself.
     """
     first, gap = levels[0][0], kernel // 2
     if not kernel % 2 or not uses_cpu_kernels(first):

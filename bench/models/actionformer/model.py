@@ -130,12 +130,12 @@ class _Tower(nn.Module):
         return x_BCT
 
     def joined_tower(self, levels: JoinedLevels, output: MaskedConv1D) -> list[Tensor]:
-        """Return (B, T_l, O) of every level after the tower and the convolution ``output``."""
+        """Return (B, T_l, O) of every level, after the convolution ``output``."""
         x_BTC = levels.features
         for convolution, norm in zip(self.head, self.norm, strict=True):
-            convolved = levels.convolution(x_BTC, convolution.conv)
-            x_BTC = F.relu(norm(convolved.transpose(1, 2)).transpose(1, 2))
-        return levels.split(levels.convolution(x_BTC, output.conv))
+            x_BCT = levels.convolution(x_BTC, convolution).transpose(1, 2)
+            x_BTC = F.relu(norm(x_BCT).transpose(1, 2))
+        return levels.split(levels.convolution(x_BTC, output))
 
 
 class ClassHead(_Tower):

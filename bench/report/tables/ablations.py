@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from bench.io.tables import bold_best, comma_separated, escape_markdown, latex, markdown
 from bench.report.grouping import Comparison, Row, differing_fields
-from bench.report.tables.comparison import BASELINE, PROCESSOR, WALL
+from bench.report.tables.comparison import BASELINE
 from bench.report.tables.comparison import cells as comparison_cells
+from bench.report.tables.timing import PROCESSOR, WALL
 
 PREFACE = (
     "One strategy under several settings, beside head-only; the fields that differ have columns. Gain: "

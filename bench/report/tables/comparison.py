@@ -18,6 +18,7 @@ from bench.records.record import Record
 from bench.report.grouping import MEGABYTE, Comparison, Row, at_tiou, comparisons, megabytes
 from bench.report.significance import Gain, paired_gain
 from bench.report.tables.outcomes import failures, outcome_lines
+from bench.report.tables.timing import explanation, has_processor_seconds, shown_column, timings
 from datasets.cards.cards import known_datasets, read_card
 
 __all__ = ["Comparison", "Row", "comparison_csv", "comparison_markdown", "comparisons", "runs_csv"]
@@ -30,16 +31,6 @@ PREFACE = (
     "Predicted peaks: the forecast made before the run, no measurement; forecast error: what it is off the "
     "measured training peak, where both are there."
 )
-
-WALL, PROCESSOR = "s/step", "CPU s/step"
-"""Headers of the columns of wall seconds and of processor seconds."""
-
-
-def preface(items: Sequence[Comparison]) -> str:
-    """Return what the columns are; processor seconds are explained where a record has them."""
-    if not any(row.values(_cpu_seconds_per_step) for item in items for row in item.rows):
-        return PREFACE
-    return f"{PREFACE} {PROCESSOR}: processor seconds of the training process, the median over seeds."
 
 
 def _summary(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -85,17 +76,6 @@ def peak_steps(row: Row) -> str:
     return ", ".join(sorted({record["memory"].get("step") or "" for record in row.finished} - {""}))
 
 
-def _seconds_per_step(record: Record) -> float | None:
-    seconds: float | None = record["cost"]["seconds_per_step"]
-    return seconds
-
-
-def _cpu_seconds_per_step(record: Record) -> float | None:
-    """Return the processor seconds of a run on a CPU; None for another device and an older record."""
-    seconds: float | None = record["cost"].get("cpu_seconds_per_step")
-    return seconds if record["memory"].get("meter") == "cpu-tensors" else None
-
-
 def _trainable(record: Record) -> int:
     return int(record["cost"]["trainable_parameters"])
 
@@ -103,6 +83,7 @@ def _trainable(record: Record) -> int:
 def frame(comparison: Comparison) -> pd.DataFrame:
     """Return a table with one line per row: means over seeds, the sample standard deviation and n."""
     lines = []
+    processor = has_processor_seconds(comparison.rows)
     for row in comparison.rows:
         average, spread = _summary(list(row.averages.values()))
         gained = gain(comparison, row)
@@ -124,12 +105,7 @@ def frame(comparison: Comparison) -> pd.DataFrame:
         predicted = [peak for record in row.records if (peak := predicted_peak(record)) is not None]
         line["predicted peak (MB)"] = max(predicted) / MEGABYTE if predicted else None
         line["forecast error (%)"] = max(row.values(forecast_error), key=abs, default=None)
-        # The median, so that one run on a busy machine does not make a strategy look slow.
-        seconds = row.values(_seconds_per_step)
-        line[WALL] = statistics.median(seconds) if seconds else None
-        if any(row.values(_cpu_seconds_per_step) for row in comparison.rows):
-            seconds = row.values(_cpu_seconds_per_step)
-            line[PROCESSOR] = statistics.median(seconds) if seconds else None
+        line |= timings(row, processor=processor)
         line["trainable parameters"] = max(row.values(_trainable), default=None)
         line["failed"] = failures(row)
         lines.append(line)
@@ -223,9 +199,7 @@ def cells(comparison: Comparison, *, thresholds: bool = True) -> tuple[list[str]
     table = frame(comparison)
     # Records of earlier versions have neither.
     with_inference = "inference peak, predicted (MB)" in table
-    # Processor seconds in place of wall seconds if every row that was timed has them.
-    with_cpu = PROCESSOR in table and not (table[PROCESSOR].isna() & table[WALL].notna()).any()
-    timing = PROCESSOR if with_cpu else WALL
+    timing = shown_column(table)
     with_step = any(step not in ("", UNCACHED) for step in table.get("step of the peak", ()))
     header = [
         "strategy",
@@ -278,7 +252,7 @@ def _best(header: Sequence[str], lines: Sequence[Sequence[str]]) -> Cells:
 
 def comparison_markdown(items: Sequence[Comparison]) -> str:
     """Return all comparisons as markdown, one section each."""
-    parts = [f"# Comparisons\n\n{preface(items)}"]
+    parts = [f"# Comparisons\n\n{PREFACE}{explanation(items)}"]
     for item in items:
         failed = "".join(f"\n\n{escape_markdown(text)}" for text in outcome_lines(item))
         title = f"## {escape_markdown(item.title)}\n\nDevice: {escape_markdown(item.device)}"
