@@ -42,7 +42,9 @@ def uses_cpu_kernels(x: Tensor) -> bool:
 
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return (n, O): rows (n, I) times the transpose of weight (O, I), by oneDNN, without a graph."""
-    if isinstance(rows, FakeTensor) or not torch.backends.mkldnn.is_available():
+    # oneDNN refuses the strides that vectors may have.
+    vector = 1 in (*rows.shape, *weight.shape)
+    if vector or isinstance(rows, FakeTensor) or not torch.backends.mkldnn.is_available():
         return F.linear(rows, weight, bias)
     product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
     return product
@@ -101,6 +103,11 @@ def _taps(padded: Tensor, steps: int, stride: int, taps: int) -> Tensor:
     return padded.as_strided((batch, steps, taps, channels), strides)
 
 
+def _columns(padded: Tensor, steps: int, taps: int) -> Tensor:
+    """Return (B * steps, taps * C): a row of inputs for each output step. A copy, as rows overlap."""
+    return _taps(padded, steps, 1, taps).reshape(-1, taps * padded.shape[2]).contiguous()
+
+
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -110,7 +117,7 @@ class _Convolution(torch.autograd.Function):
         padded = F.pad(x, (0, 0, taps // 2, taps // 2))
         if inside is not None:
             padded.mul_(inside)
-        columns = _taps(padded, x.shape[1], 1, taps).reshape(x.shape[0] * x.shape[1], -1)
+        columns = _columns(padded, x.shape[1], taps)
         matrix = weight.transpose(1, 2).reshape(outputs, -1)
         ctx.save_for_backward(padded, weight, keep, *(() if inside is None else (inside,)))
         return _product(columns, matrix, bias).view(*x.shape[:2], outputs).mul_(keep)
@@ -124,7 +131,7 @@ class _Convolution(torch.autograd.Function):
         wanted = ctx.needs_input_grad
         of_input = of_weight = of_bias = None
         if wanted[1]:
-            columns = _taps(padded, length, 1, taps).reshape(batch * length, -1)
+            columns = _columns(padded, length, taps)
             of_weight = _product(rows.t(), columns.t()).view(outputs, taps, channels).transpose(1, 2)
             of_weight = of_weight.contiguous()
             del columns
