@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.models.backbone import Backbone, Encoded, WrappedBackbone, apply_linear, apply_pointwise
+from bench.models.backbone import Backbone, Encoded, WrappedBackbone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +49,10 @@ class CrossAttention(nn.Module):
 
     def forward(self, queries: Tensor, context: Tensor, bias: Tensor) -> Tensor:
         """Return (B, Q, width) from context (B, K, width); ``bias`` is added to scores (B, heads, Q, K)."""
-        key, value = apply_linear(self.key_value, self.norm(context)).chunk(2, dim=-1)
-        query = apply_linear(self.query, queries)
-        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
+        key, value = self.key_value(self.norm(context)).chunk(2, dim=-1)
+        q, k, v = (
+            x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.query(queries), key, value)
+        )
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2)
 
 
@@ -87,9 +88,9 @@ class SideAdapter(nn.Module):
         """
         windows, clips, steps, height, width, channels = cells.shape
         images = cells.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
-        reduced = F.gelu(apply_pointwise(self.pointwise, self.depthwise(images)))
+        reduced = F.gelu(self.pointwise(self.depthwise(images)))
         reduced = reduced.flatten(2).transpose(1, 2).reshape(windows, clips, steps, height * width, -1)
-        queries = apply_linear(self.query, last)
+        queries = self.query(last)
         total = torch.zeros_like(last)
         if "short" in self.ranges:
             context = reduced.reshape(windows * clips, steps * height * width, -1)
@@ -106,7 +107,7 @@ class SideAdapter(nn.Module):
         return total
 
     def _gated(self, name: str, attended: Tensor) -> Tensor:
-        output = apply_linear(self.outputs[name], attended)
+        output: Tensor = self.outputs[name](attended)
         return torch.tanh(self.gates[name]) * output if name in self.gates else output
 
 

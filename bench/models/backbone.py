@@ -16,8 +16,6 @@ from torch.utils.checkpoint import checkpoint
 
 from bench.io.errors import InputError
 from bench.models.backbones.frozen_batch_norm import StoredBatchNorm
-from bench.models.cpu_kernels import apply_linear as apply_linear
-from bench.models.cpu_kernels import apply_pointwise as apply_pointwise
 from bench.models.geometry import BackboneGeometry as BackboneGeometry  # the interface is imported from here
 from bench.models.random_state import checkpoint_contexts
 

@@ -86,16 +86,6 @@ def apply_linear(layer: nn.Module, x: Tensor) -> Tensor:
     return result
 
 
-def apply_pointwise(layer: nn.Conv2d, images: Tensor) -> Tensor:
-    """Return ``layer(images)`` of (N, C, h, w), for a convolution with a kernel of one pixel."""
-    plain = type(layer) is nn.Conv2d and not (layer._forward_hooks or layer._forward_pre_hooks)
-    if not (plain and uses_cpu_kernels(images)):
-        result: Tensor = layer(images)
-        return result
-    assert layer.kernel_size == layer.stride == (1, 1)
-    return linear(images.permute(0, 2, 3, 1), layer.weight[:, :, 0, 0], layer.bias).permute(0, 3, 1, 2)
-
-
 def _taps(padded: Tensor, steps: int, stride: int, taps: int) -> Tensor:
     """Return a view (B, steps, taps, C) of a contiguous (B, T, C): the inputs of each output step."""
     batch, length, channels = padded.shape

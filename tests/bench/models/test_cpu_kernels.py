@@ -8,7 +8,6 @@ from bench.models.actionformer.config import HeadConfig, TrainConfig
 from bench.models.actionformer.model import ActionFormer
 from bench.models.cpu_kernels import (
     apply_linear,
-    apply_pointwise,
     depthwise_convolutions,
     kernels_of,
     linear,
@@ -67,11 +66,6 @@ def test_depthwise_convolutions_are_those_of_pytorch(stride):
     ]
     found = depthwise_convolutions(x, weights, stride, keep)
     assert_same(list(found), [each * keep for each in wanted], [x, *weights])
-
-
-def test_convolutions_of_single_pixels_are_those_of_pytorch():
-    layer, images = torch.nn.Conv2d(4, 6, 1), drawn(3, 4, 2, 2)
-    assert_same([apply_pointwise(layer, images)], [layer(images)], [images, *layer.parameters()])
 
 
 def test_hooks_of_a_layer_run():
