@@ -90,7 +90,7 @@ class MemoryOptions:
     """Memory optimizations. All are exact: they change no result beyond the order of additions."""
 
     fused_optimizer: bool = True
-    """Use the fused AdamW kernel, which needs no temporary copy of the trained parameters; CUDA only."""
+    """Use the fused AdamW kernel, which needs no temporary copy of the trained parameters."""
     low_precision_frozen: bool = True
     """Under bfloat16, store frozen weights that autocast would cast at every use in bfloat16."""
     average_on_host: bool = True
@@ -105,8 +105,8 @@ class MemoryOptions:
     """
 
     def fused_on(self, device_type: str) -> bool | None:
-        """Return whether the optimizer uses CUDA's fused kernel; None where there is no choice."""
-        return self.fused_optimizer if device_type == "cuda" else None
+        """Return whether the optimizer uses the fused kernel; None for PyTorch's default."""
+        return self.fused_optimizer if device_type == "cuda" else self.fused_optimizer or None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -177,10 +177,11 @@ class Memory(Struct):
 
 
 class Cost(Struct):
-    """Time and parameter counts of the run."""
+    """Time and parameter counts of the run; processor seconds are those of the training process."""
 
     seconds_per_step: Number | None
     trainable_parameters: Whole
+    cpu_seconds_per_step: Number | None = None
     wall_seconds: Number | UnsetType = UNSET
 
 

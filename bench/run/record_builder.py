@@ -185,7 +185,7 @@ def parameter_digests(detector: Detector) -> dict[str, str]:
 
 
 def cost(detector: Detector, log: TrainingLog, before: dict[str, str]) -> dict[str, Any]:
-    """Return parameters, seconds per step, and the bytes of the tensors that training changed.
+    """Return parameters, wall and processor seconds per step, and the bytes that training changed.
 
     ``before`` has the digests of the parameters before training; empty if they are not known.
     """
@@ -196,6 +196,8 @@ def cost(detector: Detector, log: TrainingLog, before: dict[str, str]) -> dict[s
         "total_parameters": sum(p.numel() for p in detector.parameters()),
         "seconds_per_step": max(log.step_seconds.values(), default=None),
         "stage_seconds_per_step": log.step_seconds,
+        "cpu_seconds_per_step": max(log.step_cpu_seconds.values(), default=None),
+        "stage_cpu_seconds_per_step": log.step_cpu_seconds,
         "checkpoint_bytes": sum(p.numel() * p.element_size() for p in changed) if before else None,
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ class StageMemory:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingHistory:
-    """The measurements of the training loop. The last two fields are of the current stage."""
+    """The measurements of the training loop. Steps measured and ``times`` are of the current stage."""
 
     losses: list[tuple[float, float]] = dataclasses.field(default_factory=list)
     """Classification and regression loss of every completed step."""
@@ -41,11 +41,16 @@ class TrainingHistory:
     """The fidelity and the kind of every step that ran under the memory meter."""
     times: list[float] = dataclasses.field(default_factory=list)
     """Seconds of every other step."""
+    cpu_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Median processor seconds of a step for each finished stage."""
+    cpu_times: list[float] = dataclasses.field(default_factory=list)
+    """Processor seconds of the steps of ``times``."""
 
     def begin_stage(self) -> None:
         """Clear the measurements of the previous stage."""
         self.measured.clear()
         self.times.clear()
+        self.cpu_times.clear()
 
 
 def to_dict(history: TrainingHistory) -> dict[str, Any]:
@@ -59,6 +64,8 @@ def to_dict(history: TrainingHistory) -> dict[str, Any]:
         "resumed": list(history.resumed),
         "measured": [[dataclasses.asdict(fidelity), step] for fidelity, step in history.measured],
         "times": torch.tensor(history.times, dtype=torch.float64),
+        "cpu_seconds": dict(history.cpu_seconds),
+        "cpu_times": torch.tensor(history.cpu_times, dtype=torch.float64),
     }
 
 
@@ -78,6 +85,8 @@ def from_dict(values: Mapping[str, Any]) -> TrainingHistory:
         resumed=list(values["resumed"]),
         measured=[(Fidelity(**fidelity), str(step)) for fidelity, step in values["measured"]],
         times=list(values["times"].tolist()),
+        cpu_seconds=dict(values["cpu_seconds"]),
+        cpu_times=list(values["cpu_times"].tolist()),
     )
 
 
@@ -96,3 +105,11 @@ class TrainingLog:
     """The first step of each stage and fidelity, for each change."""
     resumed: tuple[int, ...] = ()
     """The number of completed steps at each time that the run was resumed."""
+    step_cpu_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    """As ``step_seconds``, of this process's processor time in all its threads."""
+
+
+def late_median(times: Sequence[float]) -> float:
+    """Return the median of the later half of times: the first unmeasured steps also fill the cache."""
+    late = sorted(times[len(times) // 2 :])
+    return late[len(late) // 2]

@@ -14,7 +14,7 @@ from bench.models.random_state import derived_seed
 from bench.training.checkpoints.resume import ResumeCheckpointer
 from bench.training.distributed.fsdp import make_mesh, shard, unshard
 from bench.training.distributed.processes import check_draws
-from bench.training.history import TrainingHistory, TrainingLog
+from bench.training.history import TrainingHistory, TrainingLog, late_median
 from bench.training.nonfinite import NonFiniteLossError
 from bench.training.optimizer import schedule
 from bench.training.step import Trainer, setup_stage
@@ -110,9 +110,8 @@ def train(
         if setup.average:
             setup.average.apply()
         if times:
-            # The first unmeasured steps also fill the cache.
-            late = sorted(times[len(times) // 2 :])
-            history.seconds[stage.name] = late[len(late) // 2]
+            history.seconds[stage.name] = late_median(times)
+            history.cpu_seconds[stage.name] = late_median(history.cpu_times)
     if world.sharded:
         unshard(detector)
     detector.eval()
@@ -123,6 +122,7 @@ def train(
         history.trainable,
         tuple(changes),
         tuple(history.resumed),
+        history.cpu_seconds,
     )
 
 

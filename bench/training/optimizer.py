@@ -69,7 +69,7 @@ class StageOptimizer:
         self.gradient_norm: Tensor | float | None = None
         """Gradient norm of the last step before clipping; None without clipping."""
         self._handles = []
-        # None keeps torch's default, which on other devices than CUDA is a loop over parameters.
+        # None keeps torch's default, which on a CPU is a loop over parameters.
         options = {} if fused is None else {"fused": True} if fused else {"foreach": True}
         if protocol.lean.release_gradients:
             self.parts = [
@@ -141,13 +141,11 @@ class StageOptimizer:
         if self._handles:
             return
         if self.clip < NO_CLIPPING:
-            norm = (
-                clip_gradients(
-                    self._gradients(spread=True), self._gradients(spread=False), self.clip, self.world
-                )
-                if self.world.sharded
-                else nn.utils.clip_grad_norm_(self.parameters, self.clip)
-            )
+            if self.world.sharded:
+                spread, whole = (self._gradients(spread=each) for each in (True, False))
+                norm = clip_gradients(spread, whole, self.clip, self.world)
+            else:
+                norm = clip_together(self.parameters, self.clip)
             # On a GPU it stays a tensor until it is needed: reading it would synchronize with the step.
             if norm.device.type != "cpu":
                 self.gradient_norm = norm
@@ -163,6 +161,20 @@ class StageOptimizer:
             handle.remove()
 
 
+@torch.no_grad()
+def clip_together(parameters: Sequence[Tensor], most: float) -> Tensor:
+    """Clip gradients to the joint norm ``most``; return the norm before. As ``clip_grad_norm_``.
+
+    On a CPU PyTorch's function loops over the gradients in Python.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients or any(gradient.device.type != "cpu" for gradient in gradients):
+        return nn.utils.clip_grad_norm_(parameters, most)
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))
+    return norm
+
+
 def make_optimizer(
     module: nn.Module,
     factors: Mapping[str, float],
@@ -173,7 +185,7 @@ def make_optimizer(
 ) -> StageOptimizer:
     """Return the optimizer of the parameters that ``factors`` names.
 
-    ``fused`` selects CUDA's kernels: the fused one (True), or one per operation over all parameters (False).
+    ``fused`` selects the kernels: the fused one (True), or one per operation over all parameters (False).
     """
     known = dict(module.named_parameters())
     spread = [known[name] for name in factors if isinstance(known[name], DTensor)]

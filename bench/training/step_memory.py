@@ -97,11 +97,12 @@ class StageMeters:
     def _timed(self, fidelity: Fidelity) -> Iterator[tuple[Meter, EncodingCache | None]]:
         kept = self.setup.cache_at(fidelity)
         computed = kept.computed if kept else 0
-        peaks, started = AllocatorPeaks(self.trainer.device), time.perf_counter()
+        peaks, started = AllocatorPeaks(self.trainer.device), (time.perf_counter(), time.process_time())
         with peaks.watching():
             yield NoMeter(), kept or self.setup.uncached
         synchronize(self.trainer.device)
-        self.history.times.append(time.perf_counter() - started)
+        self.history.times.append(time.perf_counter() - started[0])
+        self.history.cpu_times.append(time.process_time() - started[1])
         if peaks.allocated is not None:
             kind = UNCACHED if kept is None else FIRST_CACHED if kept.computed > computed else CACHED
             self._add(fidelity, kind, peaks)

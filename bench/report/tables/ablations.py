@@ -10,12 +10,13 @@ from bench.io.tables import bold_best, comma_separated, escape_markdown, latex, 
 from bench.report.grouping import Comparison, Row, differing_fields
 from bench.report.tables.comparison import BASELINE
 from bench.report.tables.comparison import cells as comparison_cells
+from bench.report.tables.timing import PROCESSOR, WALL
 
 PREFACE = (
     "One strategy under several settings, beside head-only; the fields that differ have columns. Gain: "
     "average mAP over head-only, paired by seed. All else as in the comparison of the same protocol."
 )
-SHOWN = ("n", "average mAP (%)", "gain", "95 % interval", "training peak (MB)", "s/step", "trainable")
+SHOWN = ("n", "average mAP (%)", "gain", "95 % interval", "training peak (MB)")
 BEST = ("average mAP (%)", "gain")
 
 
@@ -54,14 +55,15 @@ def cells(item: Ablation) -> tuple[list[str], list[list[str]]]:
     baseline = tuple(row for row in item.comparison.rows if row.strategy == BASELINE)
     rows = item.rows if item.strategy == BASELINE else (*baseline, *item.rows)
     header, lines = comparison_cells(dataclasses.replace(item.comparison, rows=rows), thresholds=False)
-    kept = [header.index(name) for name in SHOWN]
+    shown = (*SHOWN, WALL if WALL in header else PROCESSOR, "trainable")
+    kept = [header.index(name) for name in shown]
     found = []
     for row, line in zip(rows, lines, strict=True):
         own = row.strategy == item.strategy
         settings = row.records[0]["strategy"]
         values = [_text(settings[field]) if own else "" for field in item.fields]
         found.append([row.strategy, *values, *(line[i] for i in kept)])
-    return ["strategy", *item.fields, *SHOWN], found
+    return ["strategy", *item.fields, *shown], found
 
 
 def _text(value: object) -> str:

@@ -18,6 +18,7 @@ from bench.records.record import Record
 from bench.report.grouping import MEGABYTE, Comparison, Row, at_tiou, comparisons, megabytes
 from bench.report.significance import Gain, paired_gain
 from bench.report.tables.outcomes import failures, outcome_lines
+from bench.report.tables.timing import explanation, has_processor_seconds, shown_column, timings
 from datasets.cards.cards import known_datasets, read_card
 
 __all__ = ["Comparison", "Row", "comparison_csv", "comparison_markdown", "comparisons", "runs_csv"]
@@ -75,11 +76,6 @@ def peak_steps(row: Row) -> str:
     return ", ".join(sorted({record["memory"].get("step") or "" for record in row.finished} - {""}))
 
 
-def _seconds_per_step(record: Record) -> float | None:
-    seconds: float | None = record["cost"]["seconds_per_step"]
-    return seconds
-
-
 def _trainable(record: Record) -> int:
     return int(record["cost"]["trainable_parameters"])
 
@@ -87,6 +83,7 @@ def _trainable(record: Record) -> int:
 def frame(comparison: Comparison) -> pd.DataFrame:
     """Return a table with one line per row: means over seeds, the sample standard deviation and n."""
     lines = []
+    processor = has_processor_seconds(comparison.rows)
     for row in comparison.rows:
         average, spread = _summary(list(row.averages.values()))
         gained = gain(comparison, row)
@@ -108,9 +105,7 @@ def frame(comparison: Comparison) -> pd.DataFrame:
         predicted = [peak for record in row.records if (peak := predicted_peak(record)) is not None]
         line["predicted peak (MB)"] = max(predicted) / MEGABYTE if predicted else None
         line["forecast error (%)"] = max(row.values(forecast_error), key=abs, default=None)
-        # The median, so that one run on a busy machine does not make a strategy look slow.
-        seconds = row.values(_seconds_per_step)
-        line["s/step"] = statistics.median(seconds) if seconds else None
+        line |= timings(row, processor=processor)
         line["trainable parameters"] = max(row.values(_trainable), default=None)
         line["failed"] = failures(row)
         lines.append(line)
@@ -171,6 +166,8 @@ def runs_csv(records: Sequence[Record]) -> str:
                 "commit": record["environment"].get("commit"),
             }
         )
+        if "cpu_seconds_per_step" in cost:
+            lines[-1]["cpu_seconds_per_step"] = cost["cpu_seconds_per_step"]
     table = pd.DataFrame(lines)
     for name in ("peak_allocated_bytes", "predicted_peak_bytes"):
         table[name] = table[name].astype("Int64")
@@ -202,6 +199,7 @@ def cells(comparison: Comparison, *, thresholds: bool = True) -> tuple[list[str]
     table = frame(comparison)
     # Records of earlier versions have neither.
     with_inference = "inference peak, predicted (MB)" in table
+    timing = shown_column(table)
     with_step = any(step not in ("", UNCACHED) for step in table.get("step of the peak", ()))
     header = [
         "strategy",
@@ -216,7 +214,7 @@ def cells(comparison: Comparison, *, thresholds: bool = True) -> tuple[list[str]
         "forecast error (%)",
         "inference peak (MB)",
         *(["predicted inference peak (MB)"] if with_inference else []),
-        "s/step",
+        timing,
         "trainable",
     ]
     lines = []
@@ -232,7 +230,7 @@ def cells(comparison: Comparison, *, thresholds: bool = True) -> tuple[list[str]
         texts += [show(line["predicted peak (MB)"], 1), signed(line["forecast error (%)"])]
         texts += [show(line["inference peak, measured (MB)"], 1)]
         texts += [show(line["inference peak, predicted (MB)"], 1)] if with_inference else []
-        lines.append([*texts, show(line["s/step"], 3), show(line["trainable parameters"], 0)])
+        lines.append([*texts, show(line[timing], 3), show(line["trainable parameters"], 0)])
     return header, lines
 
 
@@ -254,7 +252,7 @@ def _best(header: Sequence[str], lines: Sequence[Sequence[str]]) -> Cells:
 
 def comparison_markdown(items: Sequence[Comparison]) -> str:
     """Return all comparisons as markdown, one section each."""
-    parts = [f"# Comparisons\n\n{PREFACE}"]
+    parts = [f"# Comparisons\n\n{PREFACE}{explanation(items)}"]
     for item in items:
         failed = "".join(f"\n\n{escape_markdown(text)}" for text in outcome_lines(item))
         title = f"## {escape_markdown(item.title)}\n\nDevice: {escape_markdown(item.device)}"

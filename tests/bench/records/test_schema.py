@@ -125,6 +125,7 @@ OPTIONAL = {
     ("memory", "kinds"): table(WHOLE),
     ("memory", "device_source"): maybe(NAME),
     ("cost", "wall_seconds"): NUMBER,
+    ("cost", "cpu_seconds_per_step"): maybe(NUMBER),
     ("training", "learned"): maybe(OBJECT),
     ("training", "learned", "gates"): table(each(triple(WHOLE, NUMBER))),
     ("diagnosis", "false_negatives", "all", "missed"): maybe(FRACTION),

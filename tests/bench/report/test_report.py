@@ -176,6 +176,43 @@ def test_gains_are_paired_by_seed():
     assert (float(lofi["gain"]), lofi["95 % interval"]) == (-10.0, "n = 1")
 
 
+def timed(seed, wall, processor, **changes):
+    cost = {"seconds_per_step": wall, "trainable_parameters": 1, "total_parameters": 2}
+    return record(
+        seed=seed, cost=cost | ({"cpu_seconds_per_step": processor} if processor else {}), **changes
+    )
+
+
+def test_processor_seconds_replace_wall_seconds_of_runs_on_a_cpu():
+    made = [timed(0, 0.3, 0.1), timed(1, 0.9, 0.2), timed(0, 0.5, 0.4, strategy="lofi")]
+    [comparison] = tables.comparisons(made)
+    header, lines = tables.cells(comparison)
+    assert "s/step" not in header
+    assert [line[header.index("CPU s/step")] for line in lines] == ["0.150", "0.400"]
+    assert "processor seconds" in tables.comparison_markdown([comparison])
+    [first, _] = rows(tables.comparison_csv([comparison]))
+    assert (float(first["s/step"]), float(first["CPU s/step"])) == (0.6, 0.15)
+    assert [row["cpu_seconds_per_step"] for row in rows(tables.runs_csv(made))] == [
+        "0.1000",
+        "0.2000",
+        "0.4000",
+    ]
+
+
+def test_wall_seconds_stay_where_a_row_has_no_processor_seconds():
+    older = timed(0, 0.5, None, strategy="lofi")
+    card = [timed(0, 0.3, 0.1), timed(0, 0.5, 0.4, strategy="lofi")]
+    for each in card:
+        each["memory"]["meter"] = "cuda"
+    for made, expected in (([timed(0, 0.3, 0.1), older], ["0.300", "0.500"]), (card, ["0.300", "0.500"])):
+        [comparison] = tables.comparisons(made)
+        header, lines = tables.cells(comparison)
+        assert "CPU s/step" not in header
+        assert [line[header.index("s/step")] for line in lines] == expected
+    [alone] = tables.comparisons([older])
+    assert "processor seconds" not in tables.comparison_markdown([alone])
+
+
 def test_backward_is_a_column_of_the_runs():
     first = record()
     first["protocol"]["backward"] = "streamed"
