@@ -197,8 +197,25 @@ class Learned(Struct):
     gates: Annotated[dict[str, Annotated[list[tuple[Whole, Number]], LIST]], TABLE] | UnsetType = UNSET
 
 
+class CurvePoint(Struct):
+    """Average mAP on tuning videos after a step, and the seconds of all steps so far."""
+
+    step: Positive
+    stage: Name
+    seconds: Number
+    processor_seconds: Number
+    map_average: Fraction
+
+
+class Tuning(Struct):
+    """The evaluations on tuning videos during training."""
+
+    subset: Name
+    points: Annotated[list[CurvePoint], LIST]
+
+
 class Training(Struct):
-    """Loss curve (step and two losses per point), schedule, and learned values."""
+    """Loss curve (step and two losses per point), schedule, learned values, mAP on tuning videos."""
 
     loss: Annotated[
         list[tuple[Number, Number, Number]],
@@ -206,6 +223,7 @@ class Training(Struct):
     ]
     schedule: Annotated[list[Step], LIST] | UnsetType = UNSET
     learned: Learned | None = None
+    tuning: Tuning | None = None
 
 
 def _by_kind(kinds: tuple[str, ...], kind: Any, others: Mapping[str, Any]) -> Any:

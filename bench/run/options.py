@@ -12,6 +12,7 @@ from bench.config.arguments import (
     check_division,
     check_processes,
     device_of,
+    fractions_of,
     pairs,
     real,
     seeds_of,
@@ -111,6 +112,13 @@ def parser() -> argparse.ArgumentParser:
         type=real(lambda value: 0 < value <= 10000, "more than 0, at most 10000 (GiB)"),
         metavar="GIB",
         help="use the streamed backward with the largest micro-batch of clips that fits a card",
+    )
+    add(
+        "--evaluate-at",
+        default="auto",
+        metavar="FRACTIONS",
+        help="fractions of a run's steps at which it is evaluated on tuning videos, such as 0.5,1, or none "
+        "(default: 1/8, 1/4, 1/2 and 1 where a data set has tuning videos); changes no result",
     )
     add("--keep-weights", action="store_true", help="save the trained parameters, for bench.predict")
     add("--classifier", type=Path, metavar="FILE", help="video-level scores that classify the detections")
@@ -216,6 +224,7 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
             processes=options.processes,
             sharded=options.sharded,
             recipe=options.recipe,
+            evaluate_at=fractions_of(options.evaluate_at, "--evaluate-at"),
         )
         for seed in seeds_of(options.seeds)
         for name in names

@@ -17,7 +17,6 @@ from bench.records.record import Record
 from bench.records.schema import SCHEMA
 from bench.run.specification import ResolvedRun, with_steps
 from datasets.annotations.dataset import Dataset
-from strategies.base import settings
 
 if TYPE_CHECKING:
     from bench.detection.evaluation import Evaluation
@@ -38,7 +37,7 @@ def empty_record(run: ResolvedRun) -> Record:
         "phase": None,
         "message": None,
         "model": spec.model,
-        "strategy": settings(run.strategy),
+        "strategy": run.strategy_entry,
         "dataset": {
             "name": dataset.name,
             "variant": dataset.variant,
@@ -200,8 +199,12 @@ def cost(detector: Detector, log: TrainingLog, before: dict[str, str]) -> dict[s
     }
 
 
-def training(detector: Detector, log: TrainingLog) -> dict[str, Any]:
-    """Return the training history: losses, the schedule of stages and fidelities, and learned values."""
+def training(detector: Detector, log: TrainingLog, tuning_subset: str) -> dict[str, Any]:
+    """Return the training history: losses, the schedule of stages and fidelities, and learned values.
+
+    ``tuning`` is the curve of average mAP on the tuning videos; None if the run was not evaluated on them.
+    """
+    curve = [dataclasses.asdict(point) for point in log.curve]
     return {
         "loss": thinned(log.losses),
         "schedule": [
@@ -209,6 +212,7 @@ def training(detector: Detector, log: TrainingLog) -> dict[str, Any]:
             for first, stage, fidelity in log.schedule
         ],
         "learned": detector.backbone.learned(),
+        "tuning": {"subset": tuning_subset, "points": curve} if curve else None,
     }
 
 

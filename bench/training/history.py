@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,8 +25,25 @@ class StageMemory:
 
 
 @dataclasses.dataclass(frozen=True)
+class CurvePoint:
+    """The evaluation of the detector during training, on videos that are neither trained nor tested on."""
+
+    step: int
+    """Number of completed steps."""
+    stage: str
+    seconds: float
+    """Wall seconds of the steps so far, without evaluations."""
+    processor_seconds: float
+    """The same in seconds of all threads of this process."""
+    map_average: float
+    """Average mAP as a fraction."""
+    evaluation_seconds: float
+    """Wall seconds of this evaluation."""
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainingHistory:
-    """The measurements of the training loop. The last two fields are of the current stage."""
+    """The measurements of the training loop. ``measured`` and ``times`` are of the current stage."""
 
     losses: list[tuple[float, float]] = dataclasses.field(default_factory=list)
     """Classification and regression loss of every completed step."""
@@ -41,11 +59,24 @@ class TrainingHistory:
     """The fidelity and the kind of every step that ran under the memory meter."""
     times: list[float] = dataclasses.field(default_factory=list)
     """Seconds of every other step."""
+    curve: list[CurvePoint] = dataclasses.field(default_factory=list)
+    spent: list[float] = dataclasses.field(default_factory=lambda: [0.0, 0.0])
+    """Wall seconds and processor seconds of all steps so far, of those under the meter too."""
+
+    def add_step(self, started: tuple[float, float]) -> None:
+        """Add the time since ``started``, a ``step_clock()``, to ``spent``."""
+        for index, (now, before) in enumerate(zip(step_clock(), started, strict=True)):
+            self.spent[index] += now - before
 
     def begin_stage(self) -> None:
         """Clear the measurements of the previous stage."""
         self.measured.clear()
         self.times.clear()
+
+
+def step_clock() -> tuple[float, float]:
+    """Return a wall clock and the processor time of this process, in seconds."""
+    return time.perf_counter(), time.process_time()
 
 
 def to_dict(history: TrainingHistory) -> dict[str, Any]:
@@ -59,6 +90,8 @@ def to_dict(history: TrainingHistory) -> dict[str, Any]:
         "resumed": list(history.resumed),
         "measured": [[dataclasses.asdict(fidelity), step] for fidelity, step in history.measured],
         "times": torch.tensor(history.times, dtype=torch.float64),
+        "curve": [dataclasses.asdict(point) for point in history.curve],
+        "spent": list(history.spent),
     }
 
 
@@ -78,6 +111,8 @@ def from_dict(values: Mapping[str, Any]) -> TrainingHistory:
         resumed=list(values["resumed"]),
         measured=[(Fidelity(**fidelity), str(step)) for fidelity, step in values["measured"]],
         times=list(values["times"].tolist()),
+        curve=[CurvePoint(**each) for each in values["curve"]],
+        spent=[float(each) for each in values["spent"]],
     )
 
 
@@ -96,3 +131,4 @@ class TrainingLog:
     """The first step of each stage and fidelity, for each change."""
     resumed: tuple[int, ...] = ()
     """The number of completed steps at each time that the run was resumed."""
+    curve: tuple[CurvePoint, ...] = ()

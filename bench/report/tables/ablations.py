@@ -59,7 +59,7 @@ def cells(item: Ablation) -> tuple[list[str], list[list[str]]]:
     for row, line in zip(rows, lines, strict=True):
         own = row.strategy == item.strategy
         settings = row.records[0]["strategy"]
-        values = [_text(settings[field]) if own else "" for field in item.fields]
+        values = [_text(settings.get(field, "default")) if own else "" for field in item.fields]
         found.append([row.strategy, *values, *(line[i] for i in kept)])
     return ["strategy", *item.fields, *SHOWN], found
 
