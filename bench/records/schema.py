@@ -85,6 +85,16 @@ class Weights(Struct):
 
     name: Name
     sha256: Sha256 | None
+    group: Name | None = None
+    """Checkpoints that differ only in the seed of their pre-training have one group."""
+
+
+class Tuned(Struct):
+    """How the strategy's settings were chosen: trials of each strategy, their digest, what was chosen."""
+
+    trials: Positive
+    digest: Sha256
+    settings: Annotated[dict[str, str], TABLE]
 
 
 class Environment(Struct):
@@ -132,6 +142,7 @@ class Started(Struct):
     parallel: Parallel | UnsetType = UNSET
     forecast: Forecast | None = None
     recipe: Recipe | None = None
+    tuning: Tuned | None = None
 
 
 class Fidelity(Struct):

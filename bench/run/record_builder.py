@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.data.feature_times import read_description
+from bench.io.errors import InputError
+from bench.io.reading import MAX_RECORD_BYTES, read_json
+from bench.io.text import is_name
 from bench.io.writing import write_atomically
 from bench.records.record import Record
 from bench.records.schema import SCHEMA
@@ -62,7 +65,9 @@ def empty_record(run: ResolvedRun) -> Record:
             "sha256": run.weights_sha256,
             "matched": None,
             "licence": None,
+            "group": weights_group(run),
         },
+        "tuning": spec.tuning,
         "environment": {},
     }
 
@@ -107,6 +112,21 @@ def weights_name(run: ResolvedRun) -> str:
     return run.weights.name if run.weights else run.spec.weights
 
 
+def weights_group(run: ResolvedRun) -> str | None:
+    """Return the name under which checkpoints of several pre-training seeds are one row; None without one.
+
+    It is the field ``source_group`` of the JSON file beside the checkpoint.
+    """
+    note = run.weights.with_suffix(".json") if run.weights else None
+    if note is None or not note.is_file():
+        return None
+    content = read_json(note, MAX_RECORD_BYTES)
+    group = content.get("source_group") if isinstance(content, dict) else None
+    if group is not None and not is_name(group):
+        raise InputError(f"{note}: field 'source_group' is {group!r:.60}, allowed is a name")
+    return group
+
+
 def weights_entry(run: ResolvedRun, audit: LoadAudit | None) -> dict[str, Any]:
     """Return the record's field ``weights``."""
     nothing = "random weights: nothing was loaded"
@@ -117,6 +137,7 @@ def weights_entry(run: ResolvedRun, audit: LoadAudit | None) -> dict[str, Any]:
         "name": weights_name(run),
         "sha256": audit.sha256 if audit else run.weights_sha256,
         "matched": audit.share if audit else None,
+        "group": weights_group(run),
         "licence": "Apache-2.0" if run.spec.weights == "source" else audit.licence if audit else None,
         "audit": list(audit.lines()) if audit else [nothing],
     }

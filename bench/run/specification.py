@@ -66,6 +66,8 @@ class RunSpecification:
     """Name of the recipe; None for the data set's default, ``none`` for no recipe."""
     evaluate_at: list[float] | None = None
     """Fractions of the steps at which the detector is evaluated on the tuning videos; None: the default."""
+    tuning: dict[str, Any] | None = None
+    """Trials of the file of choices that ``strategy_settings`` come from, for the record."""
 
     def find_recipe(self) -> Recipe | None:
         """Return the recipe; raise InputError for an unknown name."""

@@ -42,8 +42,8 @@ def train(
     Some steps of a stage run under the memory meter (``bench.training.step_memory``), the first of them
     without the cache, so that a frozen backbone's memory is included; their results are those of any other
     step. If ``unfinished`` has a checkpoint of this run, training is resumed from it. With ``evaluation``, a
-    copy of the detector is evaluated after some steps, which changes no result. Every process of the run calls
-    this function and ends with the same weights. Raises NonFiniteLossError that gives the training
+    copy of the detector is evaluated after some steps, which changes no result. Every process of the run
+    calls this function and ends with the same weights. Raises NonFiniteLossError that gives the training
     progress, and UnusedParametersError if a trained parameter had no gradient in the measured steps.
     """
     check_stages(stages)
