@@ -4,9 +4,9 @@ In a draw, test videos are resampled, the same ones for all runs, and so are the
 (for several source weights: the sources, then the seeds of each). A difference is the mean over these runs of
 the differences of average mAP on these videos. Intervals are percentiles; p is two-sided.
 
-Resampling few seeds gives too narrow intervals: of n seeds, the variance of a resampled mean is (n - 1) / n of
-what it should be, and percentiles are those of a normal and not of Student's t. So what a draw's seeds add to
-the difference is widened by sqrt(n / (n - 1)) t / z at 95 %. What its sources add is widened by
+Resampling few seeds gives too narrow intervals: of n seeds, the variance of a resampled mean is (n - 1) / n
+of what it should be, and percentiles are those of a normal and not of Student's t. So what a draw's seeds add
+to the difference is widened by sqrt(n / (n - 1)) t / z at 95 %. What its sources add is widened by
 sqrt(k / (k - 1)) alone: with two sources, t would leave no interval of use.
 """
 

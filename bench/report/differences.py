@@ -1,7 +1,7 @@
 """Which rows of a comparison are compared with which, and their differences with intervals.
 
-Intervals cover seeds and test videos where the detections of all runs of both rows are there, else seeds alone.
-They are kept in ``bootstrap/`` of the results, by a digest of all that they follow from.
+Intervals cover seeds and test videos where the detections of all runs of both rows are there, else seeds
+alone. They are kept in ``bootstrap/`` of the results, by a digest of all that they follow from.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _difference(
         if any(mine[key] not in resampled for key in common):
             return by_seed
         found.append({key: resampled[mine[key]] for key in common})
-    return bootstrap_difference(*found, by_seed.mean) or by_seed
+    return bootstrap_difference(found[0], found[1], by_seed.mean) or by_seed
 
 
 def resampled_runs(results: Path, rows: Any) -> dict[str, Floats]:

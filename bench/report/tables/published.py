@@ -16,8 +16,8 @@ from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
 from bench.io.reading import read_text, relative_message
 from bench.io.tables import Cells, bold_best, comma_separated, escape_markdown, latex, markdown
+from bench.report.differences import BASELINE
 from bench.report.grouping import Comparison, Row, at_tiou, average, megabytes
-from bench.report.tables.comparison import BASELINE
 from datasets.cards.cards import read_card
 from strategies import build_strategy, installed
 from strategies.base import settings
