@@ -7,6 +7,7 @@ alone. They are kept in ``bootstrap/`` of the results, by a digest of all that t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,8 @@ from bench.records.record import Record
 from bench.report.bootstrap import DRAWS, SEED, Difference, RunKey, bootstrap_difference, seed_difference
 from bench.report.grouping import Comparison, Row, average, run_key
 from bench.report.significance import holm
-from strategies import NAMED_GROUPS
+from strategies import NAMED_GROUPS, build_strategy, installed
+from strategies.base import settings
 
 VERSION = 1
 """To be raised when the method changes, so that kept intervals are computed again."""
@@ -43,8 +45,21 @@ def baseline_of(comparison: Comparison) -> Row | None:
 
 
 def usual_row(rows: Sequence[Row]) -> Row:
-    """Return the row of one strategy that others are compared with: without a setting in its label."""
-    return next((row for row in rows if row.label == row.strategy), rows[0])
+    """Return the row of one strategy that others are compared with.
+
+    The one without a setting in its label, else the one with the strategy's defaults, else the first.
+    """
+    plain = [row for row in rows if row.label == row.strategy]
+    default = [row for row in rows if row.records[0]["strategy"] == default_settings(row.strategy)]
+    return next(iter([*plain, *default, *rows]))
+
+
+@functools.cache
+def default_settings(strategy: str) -> Any:
+    """Return a strategy's default settings, in the format of records; None if it is not installed."""
+    if strategy not in installed():
+        return None
+    return json.loads(json.dumps(settings(build_strategy(strategy))))
 
 
 def families(comparison: Comparison) -> list[list[tuple[Row, Row]]]:
