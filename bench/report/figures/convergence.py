@@ -9,10 +9,12 @@ from typing import Any
 
 from bench.records.record import Record
 from bench.report.figures.accuracy import name_rows, room_beside
-from bench.report.figures.style import canvas, looks, save
+from bench.report.figures.style import canvas, looks, plain_ticks, save
 from bench.report.grouping import Comparison, Row
 
 AXES = {"step": "training step", "processor_seconds": "processor seconds of training"}
+
+TICKS = tuple(digit * 10.0**power for power in range(-2, 6) for digit in (1, 2, 5))
 
 
 def draw(comparison: Comparison, results: Path) -> list[Path]:
@@ -70,6 +72,7 @@ def curves(rows: Sequence[Row], name: str, path: Path) -> list[Path]:
             )
         if name != "step":
             axes.set_xscale("log")
+            plain_ticks(axes, "x", TICKS)
         axes.set_ylim(bottom=0)
         axes.set_xlabel(AXES[name])
         axes.set_ylabel("average mAP on tuning videos (%)")
