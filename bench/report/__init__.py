@@ -39,8 +39,8 @@ def build(results: Path) -> Report:
 
 
 def _build(results: Path) -> Report:
-    from bench.report import findings
-    from bench.report.differences import with_differences
+    from bench.report.analysis import convergence, findings
+    from bench.report.analysis.differences import with_differences
     from bench.report.figures import accuracy as figures
     from bench.report.figures import convergence as convergence_figures
     from bench.report.figures import memory as memory_figures
@@ -50,7 +50,6 @@ def _build(results: Path) -> Report:
         ablations,
         anchors,
         configurations,
-        convergence,
         detection_errors,
         measured_memory,
         published,

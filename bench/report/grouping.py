@@ -15,7 +15,7 @@ from bench.config.digest import DEFAULTS_OF_NEW_FIELDS
 from bench.config.presets import default_protocol
 from bench.io.text import MAX_NAME_LENGTH, printable
 from bench.records.record import Record
-from bench.report.bootstrap import Difference, RunKey
+from bench.report.analysis.bootstrap import Difference, RunKey
 
 MEGABYTE = 1e6
 MAX_PART_LENGTH = 60
@@ -88,9 +88,9 @@ class Comparison:
     older: bool = False
     """Whether the protocol is of a version whose defaults were others (``_older``)."""
     differences: Mapping[tuple[str, str], Difference] = dataclasses.field(default_factory=dict)
-    """Differences between rows with intervals, by two labels: first minus second (``differences``)."""
+    """Differences between rows with intervals, by two labels: first minus second (``analysis.differences``)."""
     doublings: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """By label, points on tuning videos that a run of twice the steps gains (``tables.convergence``)."""
+    """By label, points on tuning videos that a run of twice the steps gains (``analysis.convergence``)."""
 
     @property
     def slug(self) -> str:

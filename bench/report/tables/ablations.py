@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 
 from bench.io.tables import bold_best, comma_separated, escape_markdown, latex, markdown
-from bench.report.bootstrap import SEEDS
-from bench.report.differences import BASELINE, usual_row
+from bench.report.analysis.bootstrap import SEEDS
+from bench.report.analysis.differences import BASELINE, usual_row
 from bench.report.grouping import Comparison, Row, differing_fields
 from bench.report.tables.comparison import cells as comparison_cells
 

@@ -15,10 +15,10 @@ from bench.io.tables import Cells, bold_best, escape_markdown, latex, markdown, 
 from bench.io.text import printable
 from bench.memory.constants import UNCACHED
 from bench.records.record import Record
-from bench.report.bootstrap import Difference, seed_difference
-from bench.report.differences import baseline_of
+from bench.report.analysis import convergence
+from bench.report.analysis.bootstrap import Difference, seed_difference
+from bench.report.analysis.differences import baseline_of
 from bench.report.grouping import MEGABYTE, Comparison, Row, at_tiou, comparisons, megabytes
-from bench.report.tables import convergence
 from bench.report.tables.outcomes import failures, outcome_lines
 from datasets.cards.cards import known_datasets, read_card
 

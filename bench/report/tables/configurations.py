@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench.records.record import Record, dataset_settings
-from bench.report.differences import BASELINE
+from bench.report.analysis.differences import BASELINE
 from bench.report.grouping import Comparison, Row
 
 Detail = tuple[str, str]

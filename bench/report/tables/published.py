@@ -14,7 +14,7 @@ from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
 from bench.io.reading import read_text, relative_message
 from bench.io.tables import Cells, bold_best, comma_separated, escape_markdown, latex, markdown
-from bench.report.differences import BASELINE, default_settings
+from bench.report.analysis.differences import BASELINE, default_settings
 from bench.report.grouping import Comparison, Row, at_tiou, average, megabytes
 from datasets.cards.cards import read_card
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.report.bootstrap import bootstrap_difference, draws_of, seed_difference
+from bench.report.analysis.bootstrap import bootstrap_difference, draws_of, seed_difference
 from bench.report.significance import holm, student_p, student_quantile
 
 SIMULATIONS, DRAWS, TRUTH = 300, 800, 1.0
@@ -38,7 +38,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(seeds, seed_spread, video
 
 
 def test_without_the_widening_few_seeds_would_hold_it_too_rarely(monkeypatch):
-    monkeypatch.setattr("bench.report.bootstrap.seed_factor", lambda counts: 1.0)
+    monkeypatch.setattr("bench.report.analysis.bootstrap.seed_factor", lambda counts: 1.0)
     assert coverage(3, 60, 1.0, 1.0) < 0.85
 
 

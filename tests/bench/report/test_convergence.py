@@ -4,10 +4,10 @@ import pytest
 from made_records import folder, record, rows
 
 from bench.report import build
+from bench.report.analysis.convergence import converged, last_half, with_doublings
 from bench.report.figures.convergence import curve
 from bench.report.grouping import comparisons
 from bench.report.tables import comparison as tables
-from bench.report.tables.convergence import converged, last_half, with_doublings
 
 
 def run(strategy, seed, steps, half, end, **changes):

@@ -13,9 +13,10 @@ from bench.detection.segments import Segments
 from bench.detection.submission import write_submission
 from bench.records.paths import detections_path, ground_truth_path
 from bench.records.record import read_folder, write_record
-from bench.report import build, differences
-from bench.report.differences import baseline_of, families, with_differences
-from bench.report.findings import findings
+from bench.report import build
+from bench.report.analysis import differences
+from bench.report.analysis.differences import baseline_of, families, with_differences
+from bench.report.analysis.findings import findings
 from bench.report.grouping import comparisons
 from bench.report.significance import holm
 

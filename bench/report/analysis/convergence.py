@@ -14,8 +14,8 @@ from typing import Any
 
 from bench.records.record import Record
 from bench.records.tuning import shared_protocol
-from bench.report.bootstrap import SEEDS, RunKey
-from bench.report.differences import baseline_of
+from bench.report.analysis.bootstrap import SEEDS, RunKey
+from bench.report.analysis.differences import baseline_of
 from bench.report.grouping import Comparison, Row, run_key
 
 LEAST_GAIN = 1.0

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from bench.io.tables import escape_markdown
 from bench.records.record import read_folder
-from bench.report.bootstrap import Difference
-from bench.report.differences import BASELINE, CONTROLS, baseline_of, with_differences
+from bench.report.analysis.bootstrap import Difference
+from bench.report.analysis.convergence import LEAST_GAIN, with_doublings
+from bench.report.analysis.differences import BASELINE, CONTROLS, baseline_of, with_differences
 from bench.report.grouping import Comparison, comparisons
-from bench.report.tables.convergence import LEAST_GAIN, with_doublings
 
 REPORTED_GAINS = {
     ("lofi", BASELINE): "LoFi's paper reports a gain over training the head alone",

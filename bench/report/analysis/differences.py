@@ -24,7 +24,14 @@ from bench.io.reading import MAX_RECORD_BYTES, file_sha256, read_json
 from bench.io.writing import write_atomically
 from bench.records.paths import detections_path, ground_truth_path
 from bench.records.record import Record
-from bench.report.bootstrap import DRAWS, SEED, Difference, RunKey, bootstrap_difference, seed_difference
+from bench.report.analysis.bootstrap import (
+    DRAWS,
+    SEED,
+    Difference,
+    RunKey,
+    bootstrap_difference,
+    seed_difference,
+)
 from bench.report.grouping import Comparison, Row, average, run_key
 from bench.report.significance import holm
 from strategies import NAMED_GROUPS, build_strategy, installed
