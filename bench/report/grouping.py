@@ -88,7 +88,7 @@ class Comparison:
     older: bool = False
     """Whether the protocol is of a version whose defaults were others (``_older``)."""
     differences: Mapping[tuple[str, str], Difference] = dataclasses.field(default_factory=dict)
-    """Differences between rows with intervals, by two labels: first minus second (``analysis.differences``)."""
+    """Differences between rows with intervals, by two labels: first minus second."""
     doublings: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """By label, points on tuning videos that a run of twice the steps gains (``analysis.convergence``)."""
 

@@ -1,5 +1,6 @@
 """Evaluations during training change no bit of a run, and are resumed with it."""
 
+import copy
 import dataclasses
 import json
 
@@ -13,7 +14,7 @@ from bench.training.history import CurvePoint, TrainingHistory, from_dict, to_di
 from bench.training.inference import CurveEvaluation
 from bench.training.loop import train
 from bench.training.step import Trainer
-from strategies import build_strategy
+from strategies import NAMED_GROUPS, build_strategy
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_detector, tiny_store
 
 CPU = torch.device("cpu")
@@ -60,6 +61,26 @@ def test_the_averaged_weights_are_evaluated():
     detector, _ = go("head-only")
     average = float(sum(parameter.detach().double().sum() for parameter in detector.head.parameters()))
     assert log.curve[0].map_average == pytest.approx(abs(average) % 1)
+
+
+@pytest.mark.parametrize("name", sorted({each for group in NAMED_GROUPS.values() for each in group}))
+def test_a_copy_of_a_strategy_s_detector_is_independent(name):
+    detector, _ = tiny_detector(build_strategy(name))
+    detector.eval()
+
+    def features(of):
+        clips = torch.linspace(0, 1, 2 * 3 * 3 * 8 * 32 * 32).reshape(2, 3, 3, 8, 32, 32)
+        with torch.no_grad():
+            found = of.backbone(clips)
+            mask = torch.ones(2, found.shape[2], dtype=torch.bool)
+            return torch.cat([logits for logits, _, _ in of.head(found, mask)], dim=1)
+
+    before, copied = features(detector), copy.deepcopy(detector)
+    with torch.no_grad():
+        for parameter in detector.parameters():
+            parameter.add_(0.5)
+    assert torch.equal(features(copied), before)
+    assert not torch.equal(features(detector), before)
 
 
 def test_stages_are_named_and_times_grow():
