@@ -13,10 +13,10 @@ from bench.config.protocol import HeadSize, Protocol
 from bench.data.time_grid import head_steps_per_clip
 from bench.io.errors import InputError
 from bench.models import build_backbone, build_head
+from bench.models.actionformer.input_map import make_input_map, map_inputs
 from bench.models.actionformer.model import ActionFormer
 from bench.models.backbone import Backbone
 from bench.models.backbones.vit import Attention
-from bench.models.head_input import make_input_map, map_inputs
 from bench.models.pretrained import LoadAudit
 from bench.models.random_state import derived_seed
 from strategies.base import Stage, Strategy, learning_rates

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from bench.io.errors import InputError
-from bench.models.head_input import make_input_map
+from bench.models.actionformer.input_map import make_input_map
 from strategies import build_strategy
 from strategies.testing import TINY_PROTOCOL, tiny_detector, tiny_vit, train_tiny
 
