@@ -1,20 +1,28 @@
 """``python -m bench.tune``: choose hyper-parameters on the tuning videos, with equal trials per strategy.
 
-The trials, one seed each, are recorded like any run, under ``results/tuning``. The committed trials, on
-version 1 of the data (``results/miniature-1/tuning``), are those of the defaults. Test videos are not used.
+Each strategy has four trials: two values of its own rate, without and with a learnable scale of the head's
+input. They are recorded like any run, under ``results/tuning``, cost what a run costs, and resume. With
+``--write`` the best settings of each strategy become a file for ``bench.run --chosen``; of equal trials the
+default is taken. Test videos are not used.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.io.errors import InputError
 from bench.io.exit_code import RUNS_KEPT, CommandParser, run_command
+from bench.io.tables import comma_separated, markdown
+from bench.io.writing import write_atomically
+from bench.records.tuning import Trial, best, choose, write_choices
 from bench.run import options as run_options
+from datasets.cards.cards import tuning_subset
 from strategies import STRATEGIES_HELP, strategy_names
 
 if TYPE_CHECKING:
@@ -22,52 +30,86 @@ if TYPE_CHECKING:
 
 SEED = 100
 """A seed that no reported run uses."""
-
-TRIALS: dict[str, tuple[dict[str, str], ...]] = {
-    "head-only": ({"lr": "1"}, {"lr": "2"}),
-    "full-finetune": ({"backbone_lr": "0.5"}, {"backbone_lr": "1"}),
-    "lofi": ({"backbone_lr": "0.5"}, {"backbone_lr": "1"}),
-    "lofi-added": ({"backbone_lr": "0.5"}, {"backbone_lr": "1"}),
-    "losa": ({"adapter_lr": "1"}, {"adapter_lr": "2"}),
-    "mlp-control": ({"block_lr": "1"}, {"block_lr": "2"}),
-    "temporal-control": ({"block_lr": "1"}, {"block_lr": "2"}),
-    "wide-head": ({"lr": "1"}, {"lr": "2"}),
-    "last-layer-cells": ({"adapter_lr": "1"}, {"adapter_lr": "2"}),
-    "adatad": ({"adapter_lr": "1"}, {"adapter_lr": "2"}),
-    "adatad-beside": ({"adapter_lr": "1"}, {"adapter_lr": "2"}),
-    "lora": ({"update_lr": "1"}, {"update_lr": "2"}),
-    "last-k": ({"backbone_lr": "0.5"}, {"backbone_lr": "1"}),
-    "norm-tuning": ({"norm_lr": "1"}, {"norm_lr": "3"}),
-    "bitfit": ({"bias_lr": "1"}, {"bias_lr": "3"}),
-    "etad": ({"backbone_lr": "0.5"}, {"backbone_lr": "1"}),
-    "side-tuning": ({"side_lr": "1"}, {"side_lr": "2"}),
-    "vpt": ({"prompt_lr": "1"}, {"prompt_lr": "10"}),
-    "token-pruning": ({"adapter_lr": "1"}, {"adapter_lr": "2"}),
+RATES: dict[str, tuple[str, str, str]] = {
+    "head-only": ("lr", "1", "2"),
+    "full-finetune": ("backbone_lr", "0.5", "1"),
+    "lofi": ("backbone_lr", "0.5", "1"),
+    "lofi-added": ("backbone_lr", "0.5", "1"),
+    "losa": ("adapter_lr", "1", "2"),
+    "mlp-control": ("block_lr", "1", "2"),
+    "temporal-control": ("block_lr", "1", "2"),
+    "wide-head": ("lr", "1", "2"),
+    "last-layer-cells": ("adapter_lr", "1", "2"),
+    "adatad": ("adapter_lr", "1", "2"),
+    "adatad-beside": ("adapter_lr", "1", "2"),
+    "lora": ("update_lr", "1", "2"),
+    "last-k": ("backbone_lr", "0.5", "1"),
+    "norm-tuning": ("norm_lr", "1", "3"),
+    "bitfit": ("bias_lr", "1", "3"),
+    "etad": ("backbone_lr", "0.5", "1"),
+    "side-tuning": ("side_lr", "1", "2"),
+    "vpt": ("prompt_lr", "1", "10"),
+    "token-pruning": ("adapter_lr", "1", "2"),
 }
+"""A strategy's own rate: the field, its default, and the other value that is tried."""
+INPUTS: tuple[dict[str, str], ...] = ({}, {"input_norm": "scale"})
+TRIALS: dict[str, tuple[dict[str, str], ...]] = {
+    name: tuple({**rate, **given} for given, rate in itertools.product(INPUTS, ({}, {field: other})))
+    for name, (field, _, other) in RATES.items()
+}
+"""The fields of each trial that differ from the strategy's defaults; the first trial has the defaults."""
+PASSED = (
+    "model",
+    "dataset",
+    "data",
+    "annotations",
+    "recipe",
+    "weights",
+    "device",
+    "cache",
+    "workers",
+    "seeds",
+)
+"""Options that are those of ``bench.run``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return the exit code."""
     parser = CommandParser(prog="python -m bench.tune", description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results") / "tuning")
-    parser.add_argument("--cache", type=Path, help="folder for generated data")
     parser.add_argument("--strategies", default="default", metavar="NAMES", help=STRATEGIES_HELP)
     parser.add_argument("--protocol", action="append", default=[], metavar="FIELD=VALUE")
-    assert len({len(fields) for fields in TRIALS.values()}) == 1, "every strategy gets as many trials"
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the best settings for --chosen")
+    for name in PASSED:
+        parser.add_argument(f"--{name}", help="as of bench.run")
+    parser.set_defaults(seeds=str(SEED))
 
     def action(options: argparse.Namespace) -> int:
         from bench.run.matrix import bench
 
-        words = ["--seeds", str(SEED), "--results", str(options.results)]
-        words += ["--protocol", "evaluation_subset=tuning"]
-        words += [word for change in options.protocol for word in ("--protocol", change)]
-        words += ["--cache", str(options.cache)] if options.cache else []
         names = strategy_names(options.strategies)
         if without := [name for name in names if name not in TRIALS]:
             raise InputError(f"--strategies: '{without[0]}' has no trials, allowed are {', '.join(TRIALS)}")
-        return bench(trials(words, names), run_options.parser().parse_args(words))
+        words = words_of(options)
+        specs = trials(words, names)
+        code = bench(specs, run_options.parser().parse_args(words))
+        results = recorded(specs, names, options.results / "records")
+        write_table(options.results / "tables", results)
+        if options.write:
+            write_choices(options.write, choose(specs[0].model, specs[0].dataset, results))
+            print(f"chosen settings: {options.write}")
+        return code
 
     return run_command(parser, arguments, action, RUNS_KEPT)
+
+
+def words_of(options: argparse.Namespace) -> list[str]:
+    """Return the command line of ``bench.run`` that all trials share."""
+    given = {name: getattr(options, name) for name in PASSED}
+    words = [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
+    subset = tuning_subset(options.dataset or run_options.parser().get_default("dataset"))
+    words += ["--results", str(options.results), "--protocol", f"evaluation_subset={subset}"]
+    return [*words, *(word for change in options.protocol for word in ("--protocol", change))]
 
 
 def trials(words: Sequence[str], names: Sequence[str]) -> list[RunSpecification]:
@@ -83,6 +125,55 @@ def trials(words: Sequence[str], names: Sequence[str]) -> list[RunSpecification]
         chosen = ["--strategies", ",".join(names)]
         specs += run_options.specifications(run_options.parser().parse_args([*words, *chosen, *settings]))
     return specs
+
+
+def recorded(
+    specs: Sequence[RunSpecification], names: Sequence[str], records: Path
+) -> dict[str, list[Trial]]:
+    """Return the trials of each strategy with their finished runs, of all seeds and weights in the folder.
+
+    Strategies that the model does not support are left out.
+    """
+    from bench.records.record import read_folder
+    from bench.run.matrix import load_dataset
+    from bench.run.specification import resolve_runs
+
+    dataset = load_dataset(specs[0])
+    runs = {(run.spec.strategy, str(run.spec.strategy_settings)): run for run in resolve_runs(specs, dataset)}
+    known = [
+        record
+        for record in read_folder(records).records
+        if record["model"] == specs[0].model and record["dataset"]["annotation_sha256"] == dataset.sha256
+    ]
+    unsupported = {each["strategy"]["name"] for each in known if each["status"] == "unsupported"}
+    found: dict[str, list[Trial]] = {name: [] for name in names if name not in unsupported}
+    for name, tried in found.items():
+        for settings in TRIALS[name]:
+            run = runs[name, str(settings)]
+            entry, digest = json.loads(json.dumps(run.strategy_entry)), run.protocol.digest()
+            mine = [
+                record
+                for record in known
+                if record["status"] == "ok"
+                and (record["strategy"], record["protocol"]["digest"]) == (entry, digest)
+            ]
+            tried.append(Trial(name, settings, tuple(mine)))
+    return found
+
+
+def write_table(folder: Path, found: Mapping[str, Sequence[Trial]]) -> None:
+    """Write ``trials.csv`` and ``trials.md``: every trial with its mAP on tuning videos."""
+    header = ["strategy", "settings", "n", "average mAP on tuning videos (%)", "chosen"]
+    lines = []
+    for name, tried in found.items():
+        for trial in tried:
+            settings = ", ".join(f"{field}={value}" for field, value in trial.settings.items())
+            average = "" if trial.average is None else f"{100 * trial.average:.2f}"
+            chosen = "yes" if average and trial is best(tried) else ""
+            lines.append([name, settings or "default", str(len(trial.records)), average, chosen])
+    write_atomically(folder / "trials.csv", comma_separated(header, lines).encode())
+    text = f"# Tuning trials\n\n{markdown(header, lines, text_columns=2)}\n"
+    write_atomically(folder / "trials.md", text.encode())
 
 
 if __name__ == "__main__":

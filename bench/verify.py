@@ -1,8 +1,10 @@
 """``python -m bench.verify``: check which tables contain only comparable rows, and that records are intact.
 
 A table is closed if only the strategy differs between its rows: one protocol (including head, steps and the
-rule that selects the evaluated weights), one data hash, one set of seeds, equally many trials. Otherwise it
-is open, and the differences are listed. Every record is checked for consistency and against its detections.
+rule that selects the evaluated weights), one data hash, one set of seeds, and as many recorded trials on
+tuning videos for each strategy, at least four (``tuning/records``). Otherwise it is open, and the differences
+are listed. Runs on tuning videos besides these trials (``exploration/records``) are counted. Every record is
+checked for consistency and against its detections.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.config.digest import digest_of, with_new_fields
+from bench.config.digest import TUNED_FIELDS, digest_of, with_new_fields
 from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser, run_command
 from bench.io.text import printable
 from bench.records.identity import RunIdentity
 from bench.records.paths import add_results, default_results, detections_path, ground_truth_path
 from bench.records.record import Record, dataset_settings, read_folder
+from bench.records.tuning import LEAST_TRIALS, number_of_trials, trials_for
 
 DEVICES = ("cpu", "cuda", *(f"cuda:{number}" for number in range(16)))
 """Possible devices of a run: the id depends on the device, but the record has only its type."""
@@ -120,8 +123,12 @@ def differences(first: Any, other: Any, name: str = "protocol") -> list[str]:
 
 
 def with_defaults(record: Record) -> dict[str, Any]:
-    """Return a record's protocol with fields that were added later, at the values in use at its time."""
-    return with_new_fields(record["protocol"])
+    """Return a record's protocol with fields that were added later, at the values in use at its time.
+
+    Without the fields that are tuned for each strategy.
+    """
+    fields = with_new_fields(record["protocol"])
+    return {name: value for name, value in fields.items() if name not in TUNED_FIELDS}
 
 
 def open_reasons(comparison: Any, trials: Sequence[Record]) -> list[str]:
@@ -140,9 +147,9 @@ def open_reasons(comparison: Any, trials: Sequence[Record]) -> list[str]:
             lines = differences(pick(records[0]), pick(record), name)
             reasons += [f"{records[0]['id']}, {record['id']}: {line}" for line in lines]
     for row in comparison.rows:
-        times = Counter(record["seed"] for record in row.records)
-        reasons += [f"{row.label}: seed {seed} is there {n} times" for seed, n in times.items() if n > 1]
-    seeds = {row.label: sorted({r["seed"] for r in row.records}) for row in comparison.rows}
+        times = Counter((str(record["weights"]["sha256"]), record["seed"]) for record in row.records)
+        reasons += [f"{row.label}: seed {seed} is there {n} times" for (_, seed), n in times.items() if n > 1]
+    seeds = {row.label: _seeds(row.records) for row in comparison.rows}
     if len({str(each) for each in seeds.values()}) > 1:
         reasons.append("seeds differ: " + "; ".join(f"{label} {each}" for label, each in seeds.items()))
     reasons += [
@@ -153,28 +160,43 @@ def open_reasons(comparison: Any, trials: Sequence[Record]) -> list[str]:
     return reasons + _unequal_trials(comparison, records, trials)
 
 
+def _seeds(records: Sequence[Record]) -> list[Any]:
+    """Return the seeds of a row, each with the start of its weights' digest if these are several."""
+    several = len({record["weights"]["sha256"] for record in records}) > 1
+    pairs = {(str(record["weights"]["sha256"])[:8], record["seed"]) for record in records}
+    return sorted(pairs) if several else sorted(seed for _, seed in pairs)
+
+
 def _unequal_trials(comparison: Any, records: Sequence[Record], trials: Sequence[Record]) -> list[str]:
-    """Return violations of the rules of hyper-parameter selection, if trials are recorded."""
-    mine = [
-        trial
-        for trial in trials
-        if trial["model"] == comparison.model
-        and trial["dataset"].get("annotation_sha256") == records[0]["dataset"].get("annotation_sha256")
-    ]
-    if not mine:
-        return []
-    reasons = []
+    """Return violations of the rules of hyper-parameter selection."""
+    mine = trials_for(records[0], trials)
     names = sorted({row.strategy for row in comparison.rows})
-    counts = {name: sum(trial["strategy"]["name"] == name for trial in mine) for name in names}
-    if len(set(counts.values())) > 1:
+    counts = {name: number_of_trials(mine, name) for name in names}
+    reasons = []
+    if len(set(counts.values())) > 1 or min(counts.values()) < LEAST_TRIALS:
         shown = ", ".join(f"{name} {count}" for name, count in counts.items())
-        reasons.append(f"numbers of tuning trials differ: {shown}")
-    subset = records[0]["protocol"]["evaluation_subset"]
-    if any(trial["protocol"].get("evaluation_subset") == subset for trial in mine):
-        reasons.append(f"a tuning trial was evaluated on the subset '{subset}', which the table reports")
+        reasons.append(f"tuning trials: {shown}; a closed table has {LEAST_TRIALS} or more, as many for each")
+    if len({(record.get("tuning") or {}).get("digest") for record in records}) > 1:
+        reasons.append("tuning: some runs have chosen settings, others have not, or those of other trials")
     if shared := {trial["seed"] for trial in mine} & {record["seed"] for record in records}:
         reasons.append(f"tuning trials used seeds of the table: {sorted(shared)}")
     return reasons
+
+
+def explored(comparison: Any, trials: Sequence[Record], others: Sequence[Record]) -> list[str]:
+    """Return a line with the number of runs on tuning videos that were not trials equal for all, if any."""
+    first = comparison.rows[0].records[0]
+    subset = first["protocol"]["evaluation_subset"]
+    equal = {record["id"] for record in trials_for(first, trials)}
+    counts = Counter(
+        record["strategy"]["name"]
+        for record in (*trials, *others)
+        if record["id"] not in equal
+        and record["protocol"]["evaluation_subset"] != subset
+        and (record["model"], record["dataset"]["name"]) == (comparison.model, comparison.dataset)
+    )
+    shown = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    return [f"  exploration on tuning videos, not equal for all: {shown} runs"] if counts else []
 
 
 def nearest(comparison: Any, others: Sequence[Any]) -> str:
@@ -220,6 +242,7 @@ def verify(results: Path) -> tuple[list[str], int]:
         except InputError as error:
             wrong.append(f"foreign: {record['id']}: cannot be checked ({printable(str(error), 200)})")
     trials = read_folder(results / "tuning" / "records").records
+    others = read_folder(results / "exploration" / "records").records
     tables = comparisons(records)
     closed, opened = [], []
     for table in tables:
@@ -231,6 +254,7 @@ def verify(results: Path) -> tuple[list[str], int]:
         else:
             seeds = sorted({record["seed"] for record in table.rows[0].records})
             closed.append(f"closed: {title}: {len(table.rows)} rows, seeds {', '.join(map(str, seeds))}")
+        (opened if reasons else closed).extend(explored(table, trials, others))
     summary = f"{len(folder.records)} records, of {checked} of them detections are there and were evaluated"
     lines = [printable(line) for line in (*closed, *opened, *wrong, summary)]
     return lines, 1 if opened or wrong else 0

@@ -19,7 +19,7 @@ BELOW = {
     "data": {"io", "config", "models", "memory"},
     "features": {"io", "config", "models", "memory", "data"},
     "training": {"io", "config", "models", "memory", "data", "features", "detection"},
-    "records": {"io", "detection", "memory", "training"},
+    "records": {"io", "config", "detection", "memory", "training"},
     "plan": {"io", "config", "models", "memory", "data", "features", "training", "records"},
     "report": {"io", "config", "detection", "memory", "records"},
 }

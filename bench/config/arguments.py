@@ -55,6 +55,19 @@ def pairs(items: Sequence[str], option: str) -> dict[str, str]:
     return found
 
 
+def fractions_of(text: str, option: str) -> list[float] | None:
+    """Return fractions without duplicates, ascending; empty for ``none``, and None for ``auto``."""
+    if text in ("auto", "none"):
+        return None if text == "auto" else []
+    try:
+        found = sorted({float(part) for part in text.split(",")})
+    except ValueError:
+        found = [math.nan]
+    if not all(0 < each <= 1 for each in found):
+        raise InputError(f"{option}: got '{text}', allowed are auto, none, and numbers in (0, 1] with commas")
+    return found
+
+
 def seeds_of(text: str) -> list[int]:
     """Return the seeds without duplicates."""
     try:

@@ -26,6 +26,8 @@ DEFAULTS_OF_NEW_FIELDS: Mapping[str, Any] = {
     "warmup_from_zero": False,
     "frame_rate": "protocol",
     "feature_width": None,
+    "input_norm": "none",
+    "input_scale": 3.0,
     "head.embd_layers": 2,
     "head.use_abs_pe": False,
     "head.input_dropout": 0.0,
@@ -36,6 +38,8 @@ DEFAULTS_OF_NEW_FIELDS: Mapping[str, Any] = {
     "head.mask_input": False,
 }
 """Fields added after the first records, with the value that keeps the former behaviour."""
+TUNED_FIELDS = ("input_norm", "input_scale")
+"""Fields that are tuned for each strategy: they count as settings of the strategy, not of the protocol."""
 
 
 def with_new_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,9 +57,10 @@ def digest_of(fields: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a protocol's fields in JSON form.
 
     A field of ``DEFAULTS_OF_NEW_FIELDS`` is included only if it differs from that value, so that older
-    records stay comparable.
+    records stay comparable. ``TUNED_FIELDS`` are left out.
     """
-    counted = {name: _counted(value, f"{name}.") for name, value in fields.items() if _counts(name, value)}
+    shared = {name: value for name, value in fields.items() if name not in TUNED_FIELDS}
+    counted = {name: _counted(value, f"{name}.") for name, value in shared.items() if _counts(name, value)}
     return hashlib.sha256(json.dumps(counted, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 

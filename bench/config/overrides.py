@@ -86,6 +86,7 @@ def check(protocol: Protocol) -> None:
         ("clip_seconds", 1e-3, 1e6),
         ("steps_per_clip", 1, 4096),
         ("feature_width", 1, 65536),
+        ("input_scale", 1e-3, 1e3),
     )
     for name, low, high in limits:
         value = operator.attrgetter(name)(protocol)

@@ -237,6 +237,14 @@ class Protocol:
     all videos, or each video's own in the annotations."""
     feature_width: int | None = None
     """Channels of the features with ``--model features``; None with a backbone."""
+    input_norm: Literal["none", "scale", "final-norm"] = "none"
+    """What maps the features before the head: nothing, one learnable factor, or the backbone's final norm.
+
+    The norm starts with the backbone's weights and is trained with the head. This and ``input_scale`` are
+    tuned for each strategy, so they count in a run's settings of its strategy and not in ``digest``.
+    """
+    input_scale: float = 3.0
+    """Initial value of the factor of ``input_norm`` "scale"."""
 
     def steps_per_epoch(self, videos: int) -> int:
         """Return the steps of one pass over so many training videos, without an incomplete batch."""
@@ -249,8 +257,15 @@ class Protocol:
         steps = max(2, round(self.epochs * self.steps_per_epoch(videos)))
         return dataclasses.replace(self, steps=steps)
 
+    def tuned(self) -> dict[str, Any]:
+        """Return the fields that are tuned for each strategy, as in its record; empty at their defaults."""
+        if self.input_norm == "none":
+            return {}
+        scale = {"input_scale": self.input_scale} if self.input_norm == "scale" else {}
+        return {"input_norm": self.input_norm, **scale}
+
     def digest(self) -> str:
-        """Return the SHA-256 of all fields (``digest_of``)."""
+        """Return the SHA-256 of all fields but those that are tuned for each strategy (``digest_of``)."""
         return digest_of(dataclasses.asdict(self))
 
 

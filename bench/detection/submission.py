@@ -89,6 +89,13 @@ def read_ground_truth(path: str | Path, subset: str) -> Segments:
     return _table(rows, path, scored=False)
 
 
+def read_videos(path: str | Path, subset: str) -> tuple[str, ...]:
+    """Return the videos of ``subset`` in a file of ground truth, those without an instance too."""
+    with named_in_errors(Path(path)):
+        found: GroundTruth = structure(GroundTruth, read_json(Path(path)))
+    return tuple(video for video, entry in found.database.items() if entry.subset == subset)
+
+
 def read_submission(path: str | Path) -> Segments:
     """Return the detections of a file, in its order. Raises ``InputError``, one line, for an invalid file."""
     path = Path(path)

@@ -85,6 +85,16 @@ class Weights(Struct):
 
     name: Name
     sha256: Sha256 | None
+    group: Name | None = None
+    """Checkpoints that differ only in the seed of their pre-training have one group."""
+
+
+class Tuned(Struct):
+    """How the strategy's settings were chosen: trials of each strategy, their digest, what was chosen."""
+
+    trials: Positive
+    digest: Sha256
+    settings: Annotated[dict[str, str], TABLE]
 
 
 class Environment(Struct):
@@ -132,6 +142,7 @@ class Started(Struct):
     parallel: Parallel | UnsetType = UNSET
     forecast: Forecast | None = None
     recipe: Recipe | None = None
+    tuning: Tuned | None = None
 
 
 class Fidelity(Struct):
@@ -198,8 +209,25 @@ class Learned(Struct):
     gates: Annotated[dict[str, Annotated[list[tuple[Whole, Number]], LIST]], TABLE] | UnsetType = UNSET
 
 
+class CurvePoint(Struct):
+    """Average mAP on tuning videos after a step, and the seconds of all steps so far."""
+
+    step: Positive
+    stage: Name
+    seconds: Number
+    processor_seconds: Number
+    map_average: Fraction
+
+
+class Tuning(Struct):
+    """The evaluations on tuning videos during training."""
+
+    subset: Name
+    points: Annotated[list[CurvePoint], LIST]
+
+
 class Training(Struct):
-    """Loss curve (step and two losses per point), schedule, and learned values."""
+    """Loss curve (step and two losses per point), schedule, learned values, mAP on tuning videos."""
 
     loss: Annotated[
         list[tuple[Number, Number, Number]],
@@ -207,6 +235,7 @@ class Training(Struct):
     ]
     schedule: Annotated[list[Step], LIST] | UnsetType = UNSET
     learned: Learned | None = None
+    tuning: Tuning | None = None
 
 
 def _by_kind(kinds: tuple[str, ...], kind: Any, others: Mapping[str, Any]) -> Any:

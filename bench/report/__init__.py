@@ -28,7 +28,7 @@ def build(results: Path) -> Report:
     with. Concurrent calls are serialised by a lock. Raises InputError if there is no readable record, or for
     an invalid file of published numbers.
     """
-    check_inside(results, "tables", "figures", "locks")
+    check_inside(results, "tables", "figures", "bootstrap", "locks")
     if not any((results / "records").glob("*.json")):
         return _build(results)  # raises InputError without creating a folder
     with locked(results, REPORT):
@@ -39,7 +39,10 @@ def build(results: Path) -> Report:
 
 
 def _build(results: Path) -> Report:
+    from bench.report.analysis import convergence, findings
+    from bench.report.analysis.differences import with_differences
     from bench.report.figures import accuracy as figures
+    from bench.report.figures import convergence as convergence_figures
     from bench.report.figures import memory as memory_figures
     from bench.report.figures import training as training_figures
     from bench.report.page import Section, page
@@ -62,7 +65,8 @@ def _build(results: Path) -> Report:
         raise InputError(
             "; ".join([f"{results / 'records'}: holds no record, run `make bench` first", *problems])
         )
-    comparisons = tables.comparisons(folder.records)
+    comparisons = [with_differences(item, results) for item in tables.comparisons(folder.records)]
+    comparisons = convergence.with_doublings(comparisons)
     forecasts, wrong = forecast_rows.read_forecasts(results / "forecasts")
     steps, unread = measured_memory.read_steps(results / "memory")
     anchored, unlike = anchors.read_anchors(results / "anchors")
@@ -88,13 +92,20 @@ def _build(results: Path) -> Report:
         write_atomically(files[-1], content.encode())
     for item in comparisons:
         drawn = [*figures.draw(item, results), *training_figures.draw(item, results)]
-        remarks = (f"Device: {item.device}", tables.PREFACE, *outcome_lines(item))
+        drawn += convergence_figures.draw(item, results)
+        remarks = (
+            f"Device: {item.device}",
+            tables.PREFACE,
+            *convergence.remarks([item]),
+            *outcome_lines(item),
+        )
         sections.append(
             Section(item.title, remarks, *tables.cells(item), tuple(drawn), configurations.details(item))
         )
         files += drawn
         for ablation in ablations.ablations(item):
-            sections.append(Section(ablation.title, (ablations.PREFACE,), *ablations.cells(ablation)))
+            remarks = (ablations.preface(ablation),)
+            sections.append(Section(ablation.title, remarks, *ablations.cells(ablation)))
         if wrongs := detection_errors.draw(item, results):
             remarks = (f"Device: {item.device}", detection_errors.PREFACE)
             cells = detection_errors.cells(item)
@@ -114,6 +125,9 @@ def _build(results: Path) -> Report:
         for part in published.sections(table, comparisons):
             title = f"{table.title}: {part.name}"
             sections.append(Section(title, (published.PREFACE,), part.header, part.lines))
+    for name, content in findings.contents(comparisons).items():
+        files.append(results / name)
+        write_atomically(files[-1], content.encode())
     files.append(results / "index.html")
     write_atomically(files[-1], page(sections).encode())
     text = "\n\n".join(tables.plain_text(comparison) for comparison in comparisons)

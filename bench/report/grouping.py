@@ -15,10 +15,16 @@ from bench.config.digest import DEFAULTS_OF_NEW_FIELDS
 from bench.config.presets import default_protocol
 from bench.io.text import MAX_NAME_LENGTH, printable
 from bench.records.record import Record
+from bench.report.analysis.bootstrap import Difference, RunKey
 
 MEGABYTE = 1e6
 MAX_PART_LENGTH = 60
 """Maximum characters of each part of a file name: file systems allow 255 bytes in total."""
+
+
+def run_key(record: Record) -> RunKey:
+    """Return what runs of two rows are paired by."""
+    return str(record["weights"]["sha256"]), int(record["seed"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +47,9 @@ class Row:
         return tuple(record for record in self.records if record["status"] != "ok")
 
     @functools.cached_property
-    def averages(self) -> dict[int, float]:
-        """Average mAP in percent by seed."""
-        return {int(record["seed"]): average(record) for record in self.finished}
+    def averages(self) -> dict[RunKey, float]:
+        """Average mAP in percent by source weights and seed."""
+        return {run_key(record): average(record) for record in self.finished}
 
     @functools.cached_property
     def _values(self) -> dict[Callable[[Record], float | None], tuple[float, ...]]:
@@ -81,6 +87,10 @@ class Comparison:
     """The recipe of the protocol, with the fields that were changed; empty without one."""
     older: bool = False
     """Whether the protocol is of a version whose defaults were others (``_older``)."""
+    differences: Mapping[tuple[str, str], Difference] = dataclasses.field(default_factory=dict)
+    """Differences between rows with intervals, by two labels: first minus second."""
+    doublings: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """By label, points on tuning videos that a run of twice the steps gains (``analysis.convergence``)."""
 
     @property
     def slug(self) -> str:
@@ -108,8 +118,7 @@ def _key(record: Record) -> tuple[str, ...]:
         dataset["variant"],
         dataset["annotation_sha256"],
         record["model"],
-        weights["name"],
-        str(weights["sha256"]),
+        *((group, "") if (group := weights.get("group")) else (weights["name"], str(weights["sha256"]))),
         record["protocol"]["digest"],
     )
 
@@ -196,12 +205,13 @@ def _rows(records: Sequence[Record]) -> tuple[Row, ...]:
         # Factors of a recipe differ from the strategy's own.
         of_recipe = (members[0].get("recipe") or {}).get("settings", ())
         names += [key for key in of_recipe if key not in names]
-        told = [f"{key}={settings[key]}" for key in names]
+        names += [key for key in (members[0].get("tuning") or {}).get("settings", ()) if key not in names]
+        told = [f"{key}={settings.get(key, 'default')}" for key in names]
         told += [f"{steps} steps" for steps in sorted(set(map(longer_training, members)) - {0})]
         if told:
             label += f" ({', '.join(told)})"
         label = printable(label, MAX_NAME_LENGTH)
-        rows.append(Row(label, tuple(sorted(members, key=lambda r: int(r["seed"])))))
+        rows.append(Row(label, tuple(sorted(members, key=lambda r: (int(r["seed"]), run_key(r))))))
     return tuple(sorted(rows, key=lambda row: (row.records[0]["strategy"]["name"] != "head-only", row.label)))
 
 

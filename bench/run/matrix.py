@@ -102,6 +102,7 @@ def bench(specs: Sequence[RunSpecification], options: argparse.Namespace) -> int
     runs = resolve_runs(specs, load_dataset(specs[0]))
     check_subsets(runs[0])
     runs[0].class_scores()
+    runs[0].curve_fractions()
     records = options.results / "records"
     runs, left_out = write_unsupported(runs, records, streamed=options.fit is not None)
     if options.fit is not None:

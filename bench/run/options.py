@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.config.arguments import (
     check_cards,
     check_division,
     check_processes,
     device_of,
+    fractions_of,
     pairs,
     real,
     seeds_of,
@@ -21,6 +23,7 @@ from bench.config.overrides import check_feature_fields
 from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser
 from bench.models import FEATURES
+from bench.records.tuning import Choices, read_choices
 from bench.run.cluster.slurm_options import check_launcher, cluster_device
 from datasets.cards.cards import is_annotation_path
 from strategies import STRATEGIES_HELP, settings_of, strategy_names, supported_names
@@ -63,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="STRATEGY.FIELD=VALUE",
         help="a strategy's hyper-parameter",
     )
+    add("--chosen", type=Path, metavar="FILE", help="hyper-parameters that bench.tune --write has chosen")
     add(
         "--protocol",
         action="append",
@@ -111,6 +115,13 @@ def parser() -> argparse.ArgumentParser:
         type=real(lambda value: 0 < value <= 10000, "more than 0, at most 10000 (GiB)"),
         metavar="GIB",
         help="use the streamed backward with the largest micro-batch of clips that fits a card",
+    )
+    add(
+        "--evaluate-at",
+        default="auto",
+        metavar="FRACTIONS",
+        help="fractions of a run's steps at which it is evaluated on tuning videos, such as 0.5,1, or none "
+        "(default: 1/8, 1/4, 1/2 and 1 where a data set has tuning videos); changes no result",
     )
     add("--keep-weights", action="store_true", help="save the trained parameters, for bench.predict")
     add("--classifier", type=Path, metavar="FILE", help="video-level scores that classify the detections")
@@ -171,6 +182,26 @@ def protocol_changes(options: argparse.Namespace) -> dict[str, str]:
     return {**changes, "classifier": classifier_name(options.classifier)} if options.classifier else changes
 
 
+def choices_of(options: argparse.Namespace, names: Sequence[str]) -> Choices | None:
+    """Return the file of ``--chosen``; raise InputError if it is of another model or lacks a strategy."""
+    if options.chosen is None:
+        return None
+    choices = read_choices(options.chosen)
+    if choices.model != options.model:
+        raise InputError(
+            f"--chosen: {options.chosen} is of model {choices.model}, allowed is {options.model}, as --model"
+        )
+    if lacking := [name for name in names if name not in choices.strategies]:
+        known = ", ".join(choices.strategies)
+        raise InputError(f"--chosen: {options.chosen} has no strategy '{lacking[0]}', it has {known}")
+    return choices
+
+
+def _tuning_entry(choices: Choices, name: str) -> dict[str, Any]:
+    settings = choices.strategies[name].settings
+    return {"trials": choices.trials, "digest": choices.digest, "settings": settings}
+
+
 def specifications(options: argparse.Namespace) -> list[RunSpecification]:
     """Return the runs of the matrix, validated as far as possible without reading data."""
     from bench.run.specification import RunSpecification
@@ -190,13 +221,14 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
         device = device_of(options.device)
     names = strategy_names(options.strategies)
     changed = settings_of(options.set, names)
+    choices = choices_of(options, names)
     changes = protocol_changes(options)
     weights = options.weights or (FEATURES if options.model == FEATURES else "source")
     specs = [
         RunSpecification(
             model=options.model,
             strategy=name,
-            strategy_settings=changed[name],
+            strategy_settings={**(choices.strategies[name].settings if choices else {}), **changed[name]},
             dataset=_absolute(options.dataset) if is_annotation_path(options.dataset) else options.dataset,
             data=_absolute(options.data) if options.data else None,
             cache=_absolute(options.cache) if options.cache else None,
@@ -216,6 +248,8 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
             processes=options.processes,
             sharded=options.sharded,
             recipe=options.recipe,
+            tuning=_tuning_entry(choices, name) if choices else None,
+            evaluate_at=fractions_of(options.evaluate_at, "--evaluate-at"),
         )
         for seed in seeds_of(options.seeds)
         for name in names

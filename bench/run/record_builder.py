@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.data.feature_times import read_description
+from bench.io.errors import InputError
+from bench.io.reading import MAX_RECORD_BYTES, read_json
+from bench.io.text import is_name
 from bench.io.writing import write_atomically
 from bench.records.record import Record
 from bench.records.schema import SCHEMA
 from bench.run.specification import ResolvedRun, with_steps
 from datasets.annotations.dataset import Dataset
-from strategies.base import settings
 
 if TYPE_CHECKING:
     from bench.detection.evaluation import Evaluation
@@ -38,7 +40,7 @@ def empty_record(run: ResolvedRun) -> Record:
         "phase": None,
         "message": None,
         "model": spec.model,
-        "strategy": settings(run.strategy),
+        "strategy": run.strategy_entry,
         "dataset": {
             "name": dataset.name,
             "variant": dataset.variant,
@@ -63,7 +65,9 @@ def empty_record(run: ResolvedRun) -> Record:
             "sha256": run.weights_sha256,
             "matched": None,
             "licence": None,
+            "group": weights_group(run),
         },
+        "tuning": spec.tuning,
         "environment": {},
     }
 
@@ -108,6 +112,21 @@ def weights_name(run: ResolvedRun) -> str:
     return run.weights.name if run.weights else run.spec.weights
 
 
+def weights_group(run: ResolvedRun) -> str | None:
+    """Return the name under which checkpoints of several pre-training seeds are one row; None without one.
+
+    It is the field ``source_group`` of the JSON file beside the checkpoint.
+    """
+    note = run.weights.with_suffix(".json") if run.weights else None
+    if note is None or not note.is_file():
+        return None
+    content = read_json(note, MAX_RECORD_BYTES)
+    group = content.get("source_group") if isinstance(content, dict) else None
+    if group is not None and not is_name(group):
+        raise InputError(f"{note}: field 'source_group' is {group!r:.60}, allowed is a name")
+    return group
+
+
 def weights_entry(run: ResolvedRun, audit: LoadAudit | None) -> dict[str, Any]:
     """Return the record's field ``weights``."""
     nothing = "random weights: nothing was loaded"
@@ -118,6 +137,7 @@ def weights_entry(run: ResolvedRun, audit: LoadAudit | None) -> dict[str, Any]:
         "name": weights_name(run),
         "sha256": audit.sha256 if audit else run.weights_sha256,
         "matched": audit.share if audit else None,
+        "group": weights_group(run),
         "licence": "Apache-2.0" if run.spec.weights == "source" else audit.licence if audit else None,
         "audit": list(audit.lines()) if audit else [nothing],
     }
@@ -202,8 +222,12 @@ def cost(detector: Detector, log: TrainingLog, before: dict[str, str]) -> dict[s
     }
 
 
-def training(detector: Detector, log: TrainingLog) -> dict[str, Any]:
-    """Return the training history: losses, the schedule of stages and fidelities, and learned values."""
+def training(detector: Detector, log: TrainingLog, tuning_subset: str) -> dict[str, Any]:
+    """Return the training history: losses, the schedule of stages and fidelities, and learned values.
+
+    ``tuning`` is the curve of average mAP on the tuning videos; None if the run was not evaluated on them.
+    """
+    curve = [dataclasses.asdict(point) for point in log.curve]
     return {
         "loss": thinned(log.losses),
         "schedule": [
@@ -211,6 +235,7 @@ def training(detector: Detector, log: TrainingLog) -> dict[str, Any]:
             for first, stage, fidelity in log.schedule
         ],
         "learned": detector.backbone.learned(),
+        "tuning": {"subset": tuning_subset, "points": curve} if curve else None,
     }
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+from bench.config.digest import TUNED_FIELDS
 from bench.config.overrides import layered, override
 from bench.config.presets import default_protocol
 from bench.config.protocol import Protocol
@@ -16,7 +18,7 @@ from bench.models import FEATURES, SOURCE_WEIGHTS
 from bench.records.identity import RunIdentity
 from datasets import card_protocol, load_dataset, load_features
 from datasets.annotations.dataset import Dataset
-from datasets.cards.cards import fields_without_recipe
+from datasets.cards.cards import fields_without_recipe, tuning_subset
 from datasets.recipes.recipes import Recipe, chosen_recipe
 from strategies import build_strategy
 from strategies.base import Strategy, settings
@@ -62,6 +64,10 @@ class RunSpecification:
     """Shard the trainable blocks and their optimizer state over the processes."""
     recipe: str | None = None
     """Name of the recipe; None for the data set's default, ``none`` for no recipe."""
+    evaluate_at: list[float] | None = None
+    """Fractions of the steps at which the detector is evaluated on the tuning videos; None: the default."""
+    tuning: dict[str, Any] | None = None
+    """Trials of the file of choices that ``strategy_settings`` come from, for the record."""
 
     def find_recipe(self) -> Recipe | None:
         """Return the recipe; raise InputError for an unknown name."""
@@ -70,7 +76,8 @@ class RunSpecification:
     def changes(self) -> dict[str, str]:
         """Return the fields in which the protocol differs from the model's default, as text.
 
-        Those of the recipe, replaced by the card's subsets and tIoUs, replaced by ``protocol_changes``.
+        Those of the recipe, replaced by the card's subsets and tIoUs, replaced by ``protocol_changes``,
+        replaced by those of ``strategy_settings`` that are tuned for each strategy (``TUNED_FIELDS``).
         """
         recipe, classified = self.find_recipe(), "classifier" in self.protocol_changes
         fields = (
@@ -78,7 +85,8 @@ class RunSpecification:
             if recipe
             else fields_without_recipe(self.dataset)
         )
-        return layered(fields, card_protocol(self.dataset), self.protocol_changes)
+        tuned = {name: text for name, text in self.strategy_settings.items() if name in TUNED_FIELDS}
+        return layered(fields, card_protocol(self.dataset), self.protocol_changes, tuned)
 
     def protocol(self) -> Protocol:
         """Return the protocol; ``steps`` is 0 if it follows from the data set's number of videos."""
@@ -87,7 +95,8 @@ class RunSpecification:
     def settings(self) -> dict[str, str]:
         """Return the strategy's fields as text: those of the recipe, replaced by ``strategy_settings``."""
         recipe = self.find_recipe()
-        return {**(recipe.settings(self.strategy, self.model) if recipe else {}), **self.strategy_settings}
+        own = {name: text for name, text in self.strategy_settings.items() if name not in TUNED_FIELDS}
+        return {**(recipe.settings(self.strategy, self.model) if recipe else {}), **own}
 
     def build_strategy(self) -> Strategy:
         return build_strategy(self.strategy, self.settings())
@@ -113,6 +122,10 @@ class RunSpecification:
         return Path(self.weights)
 
 
+EVALUATED_AT = (1 / 8, 1 / 4, 1 / 2, 1.0)
+"""Default fractions of a run's steps at which it is evaluated on tuning videos."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ResolvedRun:
     """One run with resolved settings: text is parsed and the weights are hashed on creation."""
@@ -133,6 +146,31 @@ class ResolvedRun:
     def results(self) -> Path:
         """The folder of results."""
         return Path(self.spec.results)
+
+    def curve_fractions(self) -> tuple[str, tuple[float, ...]]:
+        """Return the subset of tuning videos, and the fractions of the steps at which it is evaluated.
+
+        Raises InputError if fractions were given and the run cannot be evaluated so.
+        """
+        wanted, spec = self.spec.evaluate_at, self.spec
+        subset = tuning_subset(spec.dataset)
+        problem = None
+        if not any(video.subset == subset for video in self.dataset.videos):
+            problem = f"the data set has no videos of a subset '{subset}'"
+        elif spec.classifier is not None:
+            problem = "an external classifier has scores of the evaluated videos only"
+        elif spec.sharded:
+            problem = "a sharded detector is not copied"
+        if wanted is None:
+            return subset, () if problem else EVALUATED_AT
+        if wanted and problem:
+            raise InputError(f"--evaluate-at: {problem}; allowed is none")
+        return subset, tuple(wanted)
+
+    @property
+    def strategy_entry(self) -> dict[str, Any]:
+        """The record's field ``strategy``: name, fields, and what is tuned beside them, if not default."""
+        return {**settings(self.strategy), **self.protocol.tuned()}
 
     @property
     def title(self) -> str:
@@ -205,7 +243,7 @@ def _resolved(
     identity = RunIdentity(
         model=spec.model,
         weights_sha256=weights_sha256,
-        strategy=settings(strategy),
+        strategy={**settings(strategy), **protocol.tuned()},
         dataset=(dataset.name, dataset.variant, dataset.sha256),
         protocol_digest=protocol.digest(),
         device=spec.device,

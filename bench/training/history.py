@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,23 @@ class StageMemory:
     step: str
     """``uncached`` (the backbone runs), ``first cached`` (encodings are computed and kept) or ``cached``."""
     reading: MemoryReading
+
+
+@dataclasses.dataclass(frozen=True)
+class CurvePoint:
+    """The evaluation of the detector during training, on videos that are neither trained nor tested on."""
+
+    step: int
+    """Number of completed steps."""
+    stage: str
+    seconds: float
+    """Wall seconds of the steps so far, without evaluations."""
+    processor_seconds: float
+    """The same in seconds of all threads of this process."""
+    map_average: float
+    """Average mAP as a fraction."""
+    evaluation_seconds: float
+    """Wall seconds of this evaluation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +63,25 @@ class TrainingHistory:
     """Median processor seconds of a step for each finished stage."""
     cpu_times: list[float] = dataclasses.field(default_factory=list)
     """Processor seconds of the steps of ``times``."""
+    curve: list[CurvePoint] = dataclasses.field(default_factory=list)
+    spent: list[float] = dataclasses.field(default_factory=lambda: [0.0, 0.0])
+    """Wall seconds and processor seconds of all steps so far, of those under the meter too."""
+
+    def add_step(self, started: tuple[float, float]) -> None:
+        """Add the time since ``started``, a ``step_clock()``, to ``spent``."""
+        for index, (now, before) in enumerate(zip(step_clock(), started, strict=True)):
+            self.spent[index] += now - before
 
     def begin_stage(self) -> None:
         """Clear the measurements of the previous stage."""
         self.measured.clear()
         self.times.clear()
         self.cpu_times.clear()
+
+
+def step_clock() -> tuple[float, float]:
+    """Return a wall clock and the processor time of this process, in seconds."""
+    return time.perf_counter(), time.process_time()
 
 
 def to_dict(history: TrainingHistory) -> dict[str, Any]:
@@ -66,6 +97,8 @@ def to_dict(history: TrainingHistory) -> dict[str, Any]:
         "times": torch.tensor(history.times, dtype=torch.float64),
         "cpu_seconds": dict(history.cpu_seconds),
         "cpu_times": torch.tensor(history.cpu_times, dtype=torch.float64),
+        "curve": [dataclasses.asdict(point) for point in history.curve],
+        "spent": list(history.spent),
     }
 
 
@@ -87,6 +120,8 @@ def from_dict(values: Mapping[str, Any]) -> TrainingHistory:
         times=list(values["times"].tolist()),
         cpu_seconds=dict(values["cpu_seconds"]),
         cpu_times=list(values["cpu_times"].tolist()),
+        curve=[CurvePoint(**each) for each in values["curve"]],
+        spent=[float(each) for each in values["spent"]],
     )
 
 
@@ -107,6 +142,7 @@ class TrainingLog:
     """The number of completed steps at each time that the run was resumed."""
     step_cpu_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     """As ``step_seconds``, of this process's processor time in all its threads."""
+    curve: tuple[CurvePoint, ...] = ()
 
 
 def late_median(times: Sequence[float]) -> float:

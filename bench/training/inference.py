@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,9 +20,12 @@ from bench.features.cache import MEMORY_ONLY, EncodingCache, EncodingStorage
 from bench.features.encode import ClipPasses, autocast
 from bench.memory.meter import AllocatorPeaks, MemoryMeter, MemoryReading
 from bench.models.actionformer.model import Outputs
+from bench.models.random_state import random_state, set_random_state
 from bench.training.detector import Detector
 from bench.training.distributed.fsdp import local_shards
 from bench.training.distributed.processes import ALONE, World
+from bench.training.history import CurvePoint
+from bench.training.optimizer import AveragedWeights
 from datasets.sampling import windows as window_starts
 
 
@@ -47,6 +52,41 @@ class VideoDetections:
             }
             for (start, end), score, label in zip(self.segments, self.scores, self.labels, strict=True)
         ]
+
+
+@dataclasses.dataclass(frozen=True)
+class CurveEvaluation:
+    """Evaluates the detector during training, at fractions of its steps."""
+
+    fractions: tuple[float, ...]
+    """In (0, 1], of the steps of all stages."""
+    evaluate: Callable[[Detector], float]
+    """Returns the average mAP of a detector; it may change it."""
+    device: torch.device
+
+    def steps(self, total: int) -> frozenset[int]:
+        """Return the numbers of completed steps after which the detector is evaluated."""
+        return frozenset(max(1, round(fraction * total)) for fraction in self.fractions)
+
+    def point(
+        self,
+        detector: Detector,
+        average: AveragedWeights | None,
+        step: int,
+        stage: str,
+        spent: Sequence[float],
+    ) -> CurvePoint:
+        """Evaluate a copy of ``detector``, with its averaged weights; random generators keep their states."""
+        started, state = time.perf_counter(), random_state(self.device)
+        copied = copy.deepcopy(detector)
+        if average:
+            average.copy_to(copied)
+        found = self.evaluate(copied)
+        del copied
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # the peaks of later steps are without blocks of the copy
+        set_random_state(state, self.device)
+        return CurvePoint(step, stage, spent[0], spent[1], found, time.perf_counter() - started)
 
 
 @torch.no_grad()

@@ -14,7 +14,8 @@ from bench.models.random_state import derived_seed
 from bench.training.checkpoints.resume import ResumeCheckpointer
 from bench.training.distributed.fsdp import make_mesh, shard, unshard
 from bench.training.distributed.processes import check_draws
-from bench.training.history import TrainingHistory, TrainingLog, late_median
+from bench.training.history import TrainingHistory, TrainingLog, late_median, step_clock
+from bench.training.inference import CurveEvaluation
 from bench.training.nonfinite import NonFiniteLossError
 from bench.training.optimizer import schedule
 from bench.training.step import Trainer, setup_stage
@@ -34,13 +35,15 @@ def train(
     fresh_head: Callable[[], ActionFormer],
     progress: Progress = lambda phase, done, total: None,
     unfinished: ResumeCheckpointer | None = None,
+    evaluation: CurveEvaluation | None = None,
 ) -> TrainingLog:
     """Train the detector of ``trainer`` in place, stage by stage, and return the measurements.
 
     Some steps of a stage run under the memory meter (``bench.training.step_memory``), the first of them
     without the cache, so that a frozen backbone's memory is included; their results are those of any other
-    step. If ``unfinished`` has a checkpoint of this run, training is resumed from it. Every process of the
-    run calls this function and ends with the same weights. Raises NonFiniteLossError that gives the training
+    step. If ``unfinished`` has a checkpoint of this run, training is resumed from it. With ``evaluation``, a
+    copy of the detector is evaluated after some steps, which changes no result. Every process of the run
+    calls this function and ends with the same weights. Raises NonFiniteLossError that gives the training
     progress, and UnusedParametersError if a trained parameter had no gradient in the measured steps.
     """
     check_stages(stages)
@@ -51,6 +54,7 @@ def train(
     state = unfinished.read(detector, stages) if unfinished else None
     history = state.history if state else TrainingHistory()
     losses, changes, times = history.losses, history.schedule, history.times
+    evaluated = evaluation.steps(ends[-1]) if evaluation else frozenset()
     for stage in stages:  # before any time is spent on the first, and before blocks are sharded
         _check_passes(trainer.for_stage(stage), stage)
     if world.sharded:
@@ -80,6 +84,7 @@ def train(
         meters.find_busiest(first, end)
         checked = False
         for number in range(len(losses), end):
+            started = step_clock()
             done, steps, length = number - first, end - first, protocol.schedule_length
             factor = schedule(done, steps, protocol.warmup, length, from_zero=protocol.warmup_from_zero)
             setup.optimizer.set_factor(factor)
@@ -99,6 +104,10 @@ def train(
                     setup.optimizer.gradient_norm,
                     unfinished.kept() if unfinished else None,
                 ) from None
+            history.add_step(started)
+            if evaluation and number + 1 in evaluated:
+                point = evaluation.point(detector, setup.average, number + 1, stage.name, history.spent)
+                history.curve.append(point)
             # Not earlier, as a module may draw the steps in which it is used.
             if number + 1 == end or (not checked and done >= CHECKED_AFTER and meters.all_measured):
                 setup.optimizer.check_gradients(detector)
@@ -123,6 +132,7 @@ def train(
         tuple(changes),
         tuple(history.resumed),
         history.cpu_seconds,
+        tuple(history.curve),
     )
 
 

@@ -234,3 +234,8 @@ class AveragedWeights:
     @torch.no_grad()
     def apply(self) -> None:
         torch._foreach_copy_([to_local(p).detach() for p in self.live], self.average)
+
+    @torch.no_grad()
+    def copy_to(self, module: nn.Module) -> None:
+        """Set the trained parameters of ``module``, a copy of the averaged one, to the average."""
+        torch._foreach_copy_([p.detach() for p in module.parameters() if p.requires_grad], self.average)

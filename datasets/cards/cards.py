@@ -12,6 +12,8 @@ from datasets.annotations.dataset import SegmentPolicy
 from datasets.annotations.imports.formats import SUFFIXES
 
 CARDS = Path(__file__).parent
+TUNING = "tuning"
+"""The subset of tuning videos where no card names one."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,12 @@ def card_protocol(name: str) -> dict[str, str]:
         "evaluation_subset": card.subsets["test"],
         "tiou": "+".join(f"{tiou:g}" for tiou in card.tiou),
     }
+
+
+def tuning_subset(name: str) -> str:
+    """Return the subset of a data set on which hyper-parameters are chosen; it may be without videos."""
+    known = not is_annotation_path(name) and split_name(name)[0] in known_datasets()
+    return read_card(name).subsets.get("tune", TUNING) if known else TUNING
 
 
 def fields_without_recipe(name: str) -> dict[str, str]:

@@ -31,7 +31,18 @@ def folder(tmp_path):
             target.parent.mkdir(exist_ok=True)
             shutil.copy(part, target)
         write(tmp_path, record)
+    for name in ("head-only", "losa"):
+        for number in range(4):
+            write(tmp_path / "tuning", trial(name, number))
     return tmp_path
+
+
+def trial(name, number, **protocol):
+    record = json.loads(json.dumps(next(each for each in RECORDS if each["strategy"]["name"] == name)))
+    record |= {"id": f"trial-{name}-{number}-{len(protocol)}", "seed": 100}
+    record["strategy"]["lr"] = 1.0 + number
+    record["protocol"] |= {"evaluation_subset": "tuning", **protocol}
+    return record
 
 
 def write(folder, record):
@@ -66,11 +77,12 @@ def test_every_shipped_folder_is_intact_and_open_for_no_reason_but_its_extent(ca
         assert "edited" not in text, path
         assert "foreign" not in text, path
         reasons = [line for line in text.splitlines() if line.startswith("  ")]
-        few = ("  only ", "  seeds differ: ", "  differs from the table of protocol ")
+        few = ("  only ", "  seeds differ: ", "  differs from the table of protocol ", "  tuning trials: ")
+        few += ("  exploration on tuning videos",)
         assert all(line.startswith(few) for line in reasons), path
         assert code == (1 if reasons else 0)
         if name in ("", "miniature-1", "miniature-1/tuning", *others[2:5], "budgets"):
-            assert not reasons
+            assert all(line.startswith(few[3:]) for line in reasons)
 
 
 def test_runs_of_several_processes_have_ids_of_their_own(folder, capsys):
@@ -178,11 +190,38 @@ def test_another_protocol_stands_apart_with_its_difference(folder, capsys):
 
 
 def test_unequal_trials_open_the_table(folder, capsys):
-    trials = folder / "tuning"
-    trial = spoilt()
-    trial["protocol"]["evaluation_subset"] = "tuning"
-    write(trials, trial | {"id": "trial", "seed": 100})
-    assert "numbers of tuning trials differ: head-only 1, losa 0" in check(folder, capsys)[1]
+    write(folder / "tuning", trial("losa", 4))
+    assert "tuning trials: head-only 4, losa 5; a closed table has 4 or more" in check(folder, capsys)[1]
+
+
+@pytest.mark.parametrize("left", [0, 3])
+def test_fewer_than_four_trials_open_the_table(folder, capsys, left):
+    for path in (folder / "tuning" / "records").glob("*.json"):
+        if int(path.stem.split("-")[-2]) >= left:
+            path.unlink()
+    code, text = check(folder, capsys)
+    assert code == 1
+    assert f"tuning trials: head-only {left}, losa {left}; a closed table" in text
+
+
+def test_seeds_of_a_trial_are_one_trial_and_test_videos_none(folder, capsys):
+    write(folder / "tuning", trial("losa", 0) | {"id": "trial-losa-again", "seed": 101})
+    write(folder / "tuning", trial("losa", 7, evaluation_subset="testing"))
+    assert check(folder, capsys)[0] == 0
+
+
+def test_exploration_that_was_not_equal_is_counted(folder, capsys):
+    write(folder / "tuning", trial("losa", 5, steps=10))
+    write(folder / "exploration", trial("losa", 6))
+    write(folder / "exploration", trial("head-only", 6))
+    code, text = check(folder, capsys)
+    assert code == 0
+    assert "exploration on tuning videos, not equal for all: head-only 1, losa 2 runs" in text
+
+
+def test_chosen_and_default_settings_side_by_side_open_the_table(folder, capsys):
+    write(folder, {**spoilt(), "tuning": {"trials": 4, "digest": "a" * 64, "settings": {}}})
+    assert "tuning: some runs have chosen settings, others have not" in check(folder, capsys)[1]
 
 
 def test_a_foreign_file_is_named(folder, capsys):

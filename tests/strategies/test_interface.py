@@ -342,12 +342,16 @@ def test_groups_are_lists_of_installed_strategies():
 
 
 def test_every_shipped_strategy_has_equal_tuning_trials():
-    from bench.tune import TRIALS
+    from bench.tune import RATES, TRIALS
 
     shipped = {name for members in NAMED_GROUPS.values() for name in members}
     assert TRIALS.keys() == shipped
-    for name, fields in TRIALS.items():
-        assert len({build_strategy(name, each) for each in fields}) == len(fields) == 2
+    for name, (default, *others) in TRIALS.items():
+        field, usual, other = RATES[name]
+        assert default == {}
+        assert build_strategy(name, {field: usual}) == build_strategy(name)
+        assert others == [{field: other}, {"input_norm": "scale"}, {"input_norm": "scale", field: other}]
+        assert build_strategy(name, {field: other}) != build_strategy(name)
 
 
 def test_a_strategy_says_what_it_needs_of_a_model():

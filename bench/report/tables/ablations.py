@@ -7,8 +7,9 @@ import re
 from collections.abc import Sequence
 
 from bench.io.tables import bold_best, comma_separated, escape_markdown, latex, markdown
+from bench.report.analysis.bootstrap import SEEDS
+from bench.report.analysis.differences import BASELINE, usual_row
 from bench.report.grouping import Comparison, Row, differing_fields
-from bench.report.tables.comparison import BASELINE
 from bench.report.tables.comparison import cells as comparison_cells
 from bench.report.tables.timing import PROCESSOR, WALL
 
@@ -18,6 +19,12 @@ PREFACE = (
 )
 SHOWN = ("n", "average mAP (%)", "gain", "95 % interval", "training peak (MB)")
 BEST = ("average mAP (%)", "gain")
+DIFFERENCE = ("difference", "its 95 % interval", "its separation")
+DIFFERENCE_PREFACE = (
+    " Difference: average mAP less that of the strategy's usual settings, paired by seed; its interval is "
+    "the bootstrap's over seeds and test videos, its separation after Holm's correction over these "
+    "differences."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +68,22 @@ def cells(item: Ablation) -> tuple[list[str], list[list[str]]]:
     for row, line in zip(rows, lines, strict=True):
         own = row.strategy == item.strategy
         settings = row.records[0]["strategy"]
-        values = [_text(settings[field]) if own else "" for field in item.fields]
-        found.append([row.strategy, *values, *(line[i] for i in kept)])
-    return ["strategy", *item.fields, *shown], found
+        values = [_text(settings.get(field, "default")) if own else "" for field in item.fields]
+        found.append([row.strategy, *values, *(line[i] for i in kept), *_difference(item, row)])
+    more = DIFFERENCE if item.comparison.differences else ()
+    return ["strategy", *item.fields, *shown, *more], found
+
+
+def _difference(item: Ablation, row: Row) -> list[str]:
+    """Return a row's difference from the strategy's usual row, its interval, and whether it is separated."""
+    if not item.comparison.differences:
+        return []
+    found = item.comparison.differences.get((row.label, usual_row(item.rows).label))
+    if found is None or row.strategy != item.strategy:
+        return ["", "", ""]
+    only = " (seeds only)" if found.over == SEEDS else ""
+    separated = "" if found.separated is None else "separated" if found.separated else "not separated"
+    return [f"{found.mean:+.1f}", found.interval + only, separated]
 
 
 def _text(value: object) -> str:
@@ -74,6 +94,11 @@ def _text(value: object) -> str:
     return str(value)
 
 
+def preface(item: Ablation) -> str:
+    """Return what the columns mean."""
+    return PREFACE + (DIFFERENCE_PREFACE if item.comparison.differences else "")
+
+
 def contents(comparisons: Sequence[Comparison]) -> dict[str, str]:
     """Return the tables of all ablations by file name: CSV, markdown and LaTeX."""
     result = {}
@@ -82,8 +107,9 @@ def contents(comparisons: Sequence[Comparison]) -> dict[str, str]:
             header, lines = cells(item)
             best, columns = bold_best(header, lines, BEST), 1 + len(item.fields)
             result[f"{item.file_name}.csv"] = comma_separated(header, lines)
+            table = markdown(header, lines, columns, best)
             result[f"{item.file_name}.md"] = (
-                f"# {escape_markdown(item.title)}\n\n{PREFACE}\n\n{markdown(header, lines, columns, best)}\n"
+                f"# {escape_markdown(item.title)}\n\n{preface(item)}\n\n{table}\n"
             )
             result[f"{item.file_name}.tex"] = latex(header, lines, f"{item.title}.", columns, best)
     return result

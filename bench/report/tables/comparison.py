@@ -15,15 +15,16 @@ from bench.io.tables import Cells, bold_best, escape_markdown, latex, markdown, 
 from bench.io.text import printable
 from bench.memory.constants import UNCACHED
 from bench.records.record import Record
+from bench.report.analysis import convergence
+from bench.report.analysis.bootstrap import Difference, seed_difference
+from bench.report.analysis.differences import baseline_of
 from bench.report.grouping import MEGABYTE, Comparison, Row, at_tiou, comparisons, megabytes
-from bench.report.significance import Gain, paired_gain
 from bench.report.tables.outcomes import failures, outcome_lines
 from bench.report.tables.timing import explanation, has_processor_seconds, shown_column, timings
 from datasets.cards.cards import known_datasets, read_card
 
 __all__ = ["Comparison", "Row", "comparison_csv", "comparison_markdown", "comparisons", "runs_csv"]
 
-BASELINE = "head-only"
 PREFACE = (
     "Measured values: means over n seeds, ± the sample standard deviation; s/step is the median over seeds. "
     "Peaks are the largest over seeds; 1 MB is 10^6 bytes. Gain: average mAP over head-only, the mean of the "
@@ -38,12 +39,17 @@ def _summary(values: Sequence[float]) -> tuple[float | None, float | None]:
     return mean, statistics.stdev(values) if len(values) > 1 else None
 
 
-def gain(comparison: Comparison, row: Row) -> Gain | None:
-    """Return a row's gain over head-only; None for that row, or without exactly one head-only row."""
-    baselines = [each for each in comparison.rows if each.strategy == BASELINE]
-    if len(baselines) != 1 or row is baselines[0]:
+def gain(comparison: Comparison, row: Row) -> Difference | None:
+    """Return a row's gain over head-only; None for that row, or without exactly one head-only row.
+
+    Its interval is the bootstrap's if the comparison has differences, else Student's t over seeds.
+    """
+    baseline = baseline_of(comparison)
+    if baseline is None or row is baseline:
         return None
-    return paired_gain(row.averages, baselines[0].averages)
+    if (found := comparison.differences.get((row.label, baseline.label))) is not None:
+        return found
+    return seed_difference(row.averages, baseline.averages)
 
 
 def predicted_peak(record: Record) -> int | None:
@@ -94,6 +100,7 @@ def frame(comparison: Comparison) -> pd.DataFrame:
         line["average mAP (%)"], line["sd"] = average, spread
         line["gain"] = gained.mean if gained else None
         line["95 % interval"] = gained.interval if gained else ""
+        line |= convergence.columns(comparison, row)
         line["training peak, measured (MB)"] = max(row.values(megabytes), default=None)
         line["inference peak, measured (MB)"] = max(row.values(_inference_megabytes), default=None)
         if any(row.values(_predicted_inference_megabytes) for row in comparison.rows):
@@ -111,7 +118,8 @@ def frame(comparison: Comparison) -> pd.DataFrame:
         lines.append(line)
     table = pd.DataFrame(lines)
     table["trainable parameters"] = table["trainable parameters"].astype("Int64")
-    texts = ("strategy", "95 % interval", "step of the peak", "failed")
+    separation = ("separated", "interval over", "converged")
+    texts = ("strategy", "95 % interval", *separation, "step of the peak", "failed")
     numbers = [name for name in table.columns if name not in texts]
     # Columns without any value would otherwise have the type object.
     floats = [name for name in numbers if name not in ("n", "trainable parameters")]
@@ -208,6 +216,9 @@ def cells(comparison: Comparison, *, thresholds: bool = True) -> tuple[list[str]
         "average mAP (%)",
         "gain",
         "95 % interval",
+        *(["separated"] if "separated" in table else []),
+        *(["last half"] if "last half, tuning videos" in table else []),
+        *(["converged"] if "converged" in table else []),
         "training peak (MB)",
         *(["step of the peak"] if with_step else []),
         "predicted peak (MB)",
@@ -218,13 +229,17 @@ def cells(comparison: Comparison, *, thresholds: bool = True) -> tuple[list[str]
         "trainable",
     ]
     lines = []
-    for _, line in table.iterrows():
+    for row, (_, line) in zip(comparison.rows, table.iterrows(), strict=True):
         average = show(line["average mAP (%)"], 1)
         if not pd.isna(line["sd"]):
             average += f" ± {line['sd']:.1f}"
         texts = [line["strategy"], str(line["n"])]
         texts += [show(line[f"mAP@{tiou} (%)"], 1) for tiou in tious]
-        texts += [average, signed(line["gain"]), line["95 % interval"]]
+        interval = convergence.interval_text(comparison, row, line["95 % interval"])
+        texts += [average, signed(line["gain"]), interval]
+        texts += [line["separated"]] if "separated" in table else []
+        texts += [signed(line[half])] if (half := "last half, tuning videos") in table else []
+        texts += [line["converged"]] if "converged" in table else []
         texts += [show(line["training peak, measured (MB)"], 1)]
         texts += [line["step of the peak"]] if with_step else []
         texts += [show(line["predicted peak (MB)"], 1), signed(line["forecast error (%)"])]
@@ -252,7 +267,7 @@ def _best(header: Sequence[str], lines: Sequence[Sequence[str]]) -> Cells:
 
 def comparison_markdown(items: Sequence[Comparison]) -> str:
     """Return all comparisons as markdown, one section each."""
-    parts = [f"# Comparisons\n\n{PREFACE}{explanation(items)}"]
+    parts = ["\n\n".join(["# Comparisons", PREFACE + explanation(items), *convergence.remarks(items)])]
     for item in items:
         failed = "".join(f"\n\n{escape_markdown(text)}" for text in outcome_lines(item))
         title = f"## {escape_markdown(item.title)}\n\nDevice: {escape_markdown(item.device)}"

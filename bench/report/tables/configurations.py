@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench.records.record import Record, dataset_settings
+from bench.report.analysis.differences import BASELINE
 from bench.report.grouping import Comparison, Row
-from bench.report.tables.comparison import BASELINE
 
 Detail = tuple[str, str]
 """A summary and the expandable text below it."""

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import functools
 import io
-import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bench.io import PROJECT_ROOT
 from bench.io.errors import InputError
 from bench.io.reading import read_text, relative_message
 from bench.io.tables import Cells, bold_best, comma_separated, escape_markdown, latex, markdown
+from bench.report.analysis.differences import BASELINE, default_settings
 from bench.report.grouping import Comparison, Row, at_tiou, average, megabytes
-from bench.report.tables.comparison import BASELINE
 from datasets.cards.cards import read_card
-from strategies import build_strategy, installed
-from strategies.base import settings
 
 SHIPPED = PROJECT_ROOT / "results" / "published"
 ID_COLUMNS = ("method", "backbone", "dataset", "protocol")
@@ -141,15 +137,7 @@ def is_default(comparison: Comparison, row: Row) -> bool:
     """Return whether a row represents its strategy: the only row, or the one with default settings."""
     if sum(other.strategy == row.strategy for other in comparison.rows) == 1:
         return True
-    return bool(row.records[0]["strategy"] == _defaults(row.strategy))
-
-
-@functools.cache
-def _defaults(strategy: str) -> Any:
-    """Return a strategy's default settings, in the format of records; None if it is not installed."""
-    if strategy not in installed():
-        return None
-    return json.loads(json.dumps(settings(build_strategy(strategy))))
+    return bool(row.records[0]["strategy"] == default_settings(row.strategy))
 
 
 LOFI_AND_BASELINE = (BASELINE, "lofi", "lofi-added")

@@ -19,7 +19,6 @@ from bench.plan.request import ForecastRequest, run_forecast
 from bench.records.record import Record
 from bench.run.cluster.slurm_options import SlurmOptions
 from bench.run.specification import ResolvedRun
-from strategies.base import settings
 
 TIME_FACTOR = 1.5
 TIME_MORE_MINUTES = 10
@@ -91,7 +90,7 @@ def measured_minutes(run: ResolvedRun, records: Sequence[Record]) -> tuple[int, 
 
     Similar runs differ only in the seed and in the index of the device.
     """
-    strategy, digest = settings(run.strategy), run.protocol.digest()
+    strategy, digest = run.strategy_entry, run.protocol.digest()
     kind = run.spec.device.partition(":")[0]
     alike = [
         (record["cost"]["wall_seconds"], record["id"])

@@ -15,20 +15,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from bench.data.frame_loader import FrameLoader, default_cache_bytes, default_workers
+from bench.data.frame_loader import FrameLoader
 from bench.data.frame_store import FrameStore, open_store, pictures_sha256
 from bench.data.windows import TrainingSampler
 from bench.detection import diagnose, evaluate
 from bench.detection.submission import read_ground_truth, read_submission, write_submission
 from bench.features.cache import EncodingStorage
-from bench.features.disk_cache import DiskCache
-from bench.features.encode import ClipPasses
-from bench.io.cache_dir import default_cache_dir
 from bench.io.errors import InputError, StoppedError, StuckDecoderError
 from bench.io.json_lines import reserve_stdout
-from bench.memory.constants import GIBIBYTE
 from bench.memory.device import note_used_bytes
-from bench.models.backbone import Backbone
 from bench.records.environment import describe
 from bench.records.failure import facts_of, failure
 from bench.records.paths import checkpoint_path, detections_path, ground_truth_path, unfinished_path
@@ -46,6 +41,8 @@ from bench.run.record_builder import (
     write_ground_truth,
 )
 from bench.run.specification import ResolvedRun, RunSpecification, resolve_run
+from bench.run.worker.caches import cache_bytes, open_disk_cache, open_loader
+from bench.run.worker.curve import Inference, curve_evaluation
 from bench.run.worker.watchdog import stop_signals, watch_parent, watch_reading
 from bench.training.checkpoints.export import SCHEMA as CHECKPOINT_SCHEMA
 from bench.training.checkpoints.export import BaseWeights, CheckpointMetadata, write_checkpoint
@@ -59,38 +56,6 @@ from bench.training.step import Trainer
 
 Progress = Callable[[str, int, int], None]
 BEFORE_TRAINING = ("forecast", "load")
-
-
-def open_disk_cache(
-    run: ResolvedRun, backbone: Backbone, announce: Callable[[list[str]], None]
-) -> DiskCache | None:
-    """Return the disk cache of ``backbone``'s encodings; None if it is disabled, and for features."""
-    spec, protocol = run.spec, run.protocol
-    if not protocol.cache or run.dataset.features:
-        return None
-    return DiskCache(
-        Path(spec.cache) if spec.cache else default_cache_dir(),
-        backbone,
-        ClipPasses(protocol.frozen_clips, precision=protocol.precision),
-        lambda line: announce([line]),
-        model=spec.model,
-        annotations=run.dataset.sha256,
-    )
-
-
-def open_loader(spec: RunSpecification, world: World) -> FrameLoader:
-    """Return the frame loader of a process; its sizes affect the speed, not the result."""
-    workers = spec.decoders or default_workers(torch.device(spec.device).type)
-    return FrameLoader(cache_bytes(spec, spec.frame_cache, world), workers)
-
-
-def cache_bytes(spec: RunSpecification, gib: float | None, world: World) -> int:
-    """Return the host memory of a run's cache of ``gib`` GiB in one of its processes.
-
-    Without ``gib``, runs in parallel share a quarter of the memory that is free.
-    """
-    whole = default_cache_bytes() // spec.runs_in_parallel if gib is None else int(gib * GIBIBYTE)
-    return whole // world.size
 
 
 def do_run(
@@ -163,7 +128,9 @@ def do_run(
         trained = store(protocol.training_subset, loader)
         sampler = TrainingSampler(trained, protocol, learned.classes, spec.seed)
         trainer = Trainer(detector, protocol, sampler, device, storage=storage, world=world)
-        log = train(trainer, strategy.stages(), fresh_head, progress, unfinished)
+        inference_settings = Inference(protocol, device, storage, world, progress)
+        curve = curve_evaluation(run, lambda subset: store(subset, loader), inference_settings)
+        log = train(trainer, strategy.stages(), fresh_head, progress, unfinished, curve)
         evaluated = store(protocol.evaluation_subset, loader)
         results, inference = detect_all(
             detector, evaluated, protocol, device, checked_progress, storage, world
@@ -202,7 +169,7 @@ def do_run(
     record["cost"]["checkpoint_seconds"] = round(unfinished.written_seconds, 3)
     record["cost"]["checkpoints_written"] = len(unfinished.written_steps)
     record["cost"]["resumed_after_steps"] = list(log.resumed)
-    record["training"] = training(detector, log)
+    record["training"] = training(detector, log, run.curve_fractions()[0])
     record["environment"] = describe(device, world.size)
     if spec.keep_weights:
         progress("keeping weights", 0, 1)

@@ -259,15 +259,13 @@ def _ended(process: subprocess.Popen[bytes]) -> bool:
 
 def initial_progress(run: ResolvedRun) -> Progress:
     """Return the progress of a run whose process starts now."""
-    from strategies.base import settings
-
     now = time.time()
     return Progress(
         run=run.id,
         model=run.spec.model,
         strategy=run.spec.strategy,
         seed=run.spec.seed,
-        settings=settings_text(settings(run.strategy)),
+        settings=settings_text(run.strategy_entry),
         protocol=run.protocol.digest(),
         phase="start",
         done=0,

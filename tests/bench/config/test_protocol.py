@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from bench.config.digest import TUNED_FIELDS
 from bench.config.overrides import layered, override
 from bench.config.presets import MINIATURE, STANDARD, default_protocol
 from bench.config.protocol import HeadSize
@@ -29,7 +30,19 @@ def test_every_field_changes_the_digest():
         else:
             changed = f"{value}x"
         seen.add(dataclasses.replace(MINIATURE, **{field.name: changed}).digest())
-    assert len(seen) == 1 + len(dataclasses.fields(MINIATURE))
+    assert len(seen) == 1 + len(dataclasses.fields(MINIATURE)) - len(TUNED_FIELDS)
+
+
+def test_what_is_tuned_for_each_strategy_counts_beside_the_digest():
+    scaled = override(MINIATURE, {"input_norm": "scale", "input_scale": "2"})
+    assert MINIATURE.tuned() == {}
+    assert scaled.tuned() == {"input_norm": "scale", "input_scale": 2.0}
+    assert override(MINIATURE, {"input_norm": "final-norm"}).tuned() == {"input_norm": "final-norm"}
+    assert scaled.digest() == MINIATURE.digest()
+    with pytest.raises(InputError, match="field 'input_norm': got 'batch-norm', allowed are none, scale"):
+        override(MINIATURE, {"input_norm": "batch-norm"})
+    with pytest.raises(InputError, match=r"field 'input_scale' is 0\.0, allowed is 0\.001 to 1000"):
+        override(MINIATURE, {"input_scale": "0"})
 
 
 def test_defaults_by_model():

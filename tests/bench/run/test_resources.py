@@ -9,7 +9,7 @@ from bench.config.presets import FEATURES, MINIATURE
 from bench.memory.constants import GIBIBYTE
 from bench.run.cluster import resources
 from bench.run.specification import RunSpecification
-from bench.run.worker import __main__ as worker
+from bench.run.worker import caches
 from bench.training.distributed.processes import World
 
 
@@ -33,13 +33,13 @@ def test_host_memory_counts_frames_and_encodings(caches, gib, monkeypatch):
 
 def test_runs_in_parallel_share_the_free_memory(monkeypatch):
     """Four runs of two processes each took four times the quarter, twice: for frames and for encodings."""
-    monkeypatch.setattr(worker, "default_cache_bytes", lambda: 8000)
+    monkeypatch.setattr(caches, "default_cache_bytes", lambda: 8000)
     world = World(0, 2, has_peers=False)
     spec = RunSpecification(*("vit-t", "head-only", {}, "x", None, None, None, 0, "cpu", {}, "r"))
-    assert worker.cache_bytes(spec, None, world) == 4000
+    assert caches.cache_bytes(spec, None, world) == 4000
     four = dataclasses.replace(spec, runs_in_parallel=4)
-    assert worker.cache_bytes(four, None, world) == 1000
-    assert worker.cache_bytes(four, 1, world) == GIBIBYTE // 2
+    assert caches.cache_bytes(four, None, world) == 1000
+    assert caches.cache_bytes(four, 1, world) == GIBIBYTE // 2
 
 
 def test_a_window_of_features_takes_their_bytes():

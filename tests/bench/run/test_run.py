@@ -84,10 +84,14 @@ def test_the_detections_give_the_recorded_numbers_again(tiny_bench, tiny_dataset
 def test_the_other_verbs_find_the_bench_whole_and_done(tiny_bench, tmp_path, capsys):
     results = tmp_path / "results"
     shutil.copytree(tiny_bench[0], results)
-    assert verify(["--results", str(results)]) == 0
+    assert verify(["--results", str(results)]) == 1
     text = capsys.readouterr().out
-    assert text.count("closed: ") == 1
-    assert "4 rows, seeds 0" in text
+    # All is in order but that nothing was tuned.
+    assert [line for line in text.splitlines() if line.startswith("  ")] == [
+        "  tuning trials: full-finetune 0, head-only 0, lofi 0, losa 0; "
+        "a closed table has 4 or more, as many for each"
+    ]
+    assert "edited" not in text
     assert "4 records, of 4 of them detections" in text
     assert status(["--results", str(results)]) == 0
     counts = "0 running, 0 waiting, 0 interrupted, 0 failed, 0 left out, 4 done"

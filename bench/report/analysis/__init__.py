@@ -1,0 +1,1 @@
+"""Intervals of differences, convergence, and the findings that follow from them."""
