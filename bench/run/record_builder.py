@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.data.feature_times import read_description
 from bench.io.writing import write_atomically
+from bench.models import SHIPPED_NAMES
 from bench.records.record import Record
 from bench.records.schema import SCHEMA
 from bench.run.specification import ResolvedRun, with_steps
@@ -118,7 +119,7 @@ def weights_entry(run: ResolvedRun, audit: LoadAudit | None) -> dict[str, Any]:
         "name": weights_name(run),
         "sha256": audit.sha256 if audit else run.weights_sha256,
         "matched": audit.share if audit else None,
-        "licence": "Apache-2.0" if run.spec.weights == "source" else audit.licence if audit else None,
+        "licence": "Apache-2.0" if run.spec.weights in SHIPPED_NAMES else audit.licence if audit else None,
         "audit": list(audit.lines()) if audit else [nothing],
     }
 

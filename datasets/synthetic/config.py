@@ -1,0 +1,84 @@
+"""The configuration of the synthetic data set; every field is in its digest."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from datasets.miniature import MiniatureConfig
+
+SUBSETS = ("training", "tuning", "testing")
+PICTURES_SHA256 = {"target": "", "source": ""}
+"""Digests of the decoded pictures of the default configurations, see `datasets.miniature.making`."""
+
+SOURCE = MiniatureConfig(size=32, frames_per_second=8)
+"""The source clips, for pre-training, are those of the miniature's generator at this size and rate."""
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """Configuration of the generator: counts, sizes (pixels), ranges (seconds unless noted), shares (0 to 1).
+
+    `version` must be increased with any change of the generator that changes a picture or an annotation.
+    """
+
+    version: str = "1"
+    seed: int = 0
+    size: int = 32
+    frames_per_second: int = 8
+    quantizer: int = 22
+    training_videos: int = 200
+    tuning_videos: int = 48
+    testing_videos: int = 120
+    video_seconds: tuple[float, float] = (30.0, 60.0)
+    instance_seconds: tuple[float, float] = (1.0, 5.0)
+    touching_share: float = 0.3
+    """Share of instances that begin where the one before ends, by the other sprite."""
+    gap_seconds: tuple[float, float] = (0.8, 3.5)
+    """Between the other instances."""
+    ramp_seconds: tuple[float, float] = (0.3, 0.9)
+    """Time in which an instance's motion fades in and out, inside the instance."""
+    pause_share: float = 0.4
+    """Share of the instances of at least 2.2 s that have a pause inside."""
+    pause_seconds: tuple[float, float] = (0.4, 0.7)
+    near_miss_share: float = 0.6
+    """Share of free sides of instances at which the same sprite performs a part of a motion."""
+    near_miss_seconds: tuple[float, float] = (0.35, 0.7)
+    cue_seconds: float = 1.25
+    cue_gap: tuple[float, float] = (8.0, 18.0)
+    """From the end of a cue to the start of an instance that depends on it."""
+    cue_share: float = 0.65
+    """Share of the instances in that range that depend on it."""
+    camera_scale: float = 0.6
+    noise: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.size < 16 or self.size % 2:
+            raise ValueError(f"size is {self.size}, an even number of at least 16 pixels is needed")
+        if self.frames_per_second < 1:
+            raise ValueError(f"frames_per_second is {self.frames_per_second}, at least 1 is needed")
+        for name, value in asdict(self).items():
+            if isinstance(value, tuple) and not 0 < value[0] <= value[1]:
+                raise ValueError(f"{name} is ({value[0]}, {value[1]}), 0 < low <= high is needed")
+            if name.endswith("_share") and not 0 <= value <= 1:
+                raise ValueError(f"{name} is {value}, 0 to 1 is needed")
+        if self.video_seconds[0] < self.instance_seconds[1] + 4:
+            raise ValueError("the shortest video must be 4 seconds longer than the longest instance")
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "SyntheticConfig":
+        """Return the configuration from its `asdict` after a JSON round trip, which turns tuples to lists."""
+        restored: dict[str, Any] = {
+            key: tuple(each) if isinstance(each, list) else each for key, each in fields.items()
+        }
+        return cls(**restored)
+
+    @property
+    def digest(self) -> str:
+        """Return twelve hexadecimal digits that depend on every field."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+    def count(self, subset: str) -> int:
+        """Return the number of videos of a subset."""
+        counts = (self.training_videos, self.tuning_videos, self.testing_videos)
+        return dict(zip(SUBSETS, counts, strict=True))[subset]
