@@ -31,25 +31,25 @@ class SyntheticConfig:
     tuning_videos: int = 48
     testing_videos: int = 120
     video_seconds: tuple[float, float] = (30.0, 60.0)
-    instance_seconds: tuple[float, float] = (1.0, 5.0)
+    instance_seconds: tuple[float, float] = (1.2, 4.5)
+    margin_seconds: tuple[float, float] = (0.1, 1.6)
+    """Time that the motion begins before an instance and ends after it; the marker tells its bounds."""
+    decoy_share: float = 0.2
+    """Share of motions whose bounds the marker does not tell: they are no instances."""
     touching_share: float = 0.3
-    """Share of instances that begin where the one before ends, by the other sprite."""
-    gap_seconds: tuple[float, float] = (0.8, 3.5)
-    """Between the other instances."""
-    ramp_seconds: tuple[float, float] = (0.3, 0.9)
-    """Time in which an instance's motion fades in and out, inside the instance."""
-    pause_share: float = 0.4
-    """Share of the instances of at least 2.2 s that have a pause inside."""
-    pause_seconds: tuple[float, float] = (0.4, 0.7)
-    near_miss_share: float = 0.6
-    """Share of free sides of instances at which the same sprite performs a part of a motion."""
-    near_miss_seconds: tuple[float, float] = (0.35, 0.7)
+    """Share of motions that begin where the one before ends, by the other actor."""
+    gap_seconds: tuple[float, float] = (0.5, 3.0)
+    """Between the other motions."""
+    ramp_seconds: tuple[float, float] = (0.2, 0.6)
+    """Time in which a motion fades in and out."""
+    tick_seconds: float = 0.5
+    """Duration of the marker's motion at a bound, around it."""
     cue_seconds: float = 1.25
     cue_gap: tuple[float, float] = (8.0, 18.0)
     """From the end of a cue to the start of an instance that depends on it."""
-    cue_share: float = 0.65
-    """Share of the instances in that range that depend on it."""
-    camera_scale: float = 0.6
+    cue_share: float = 0.45
+    """Share of the motions in that range that depend on it."""
+    camera_scale: float = 0.5
     noise: float = 3.0
 
     def __post_init__(self) -> None:
