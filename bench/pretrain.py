@@ -52,7 +52,7 @@ class SourceClips:
 
 
 def load_source(dataset: str, cache: Path | None, size: int) -> SourceClips:
-    """Return an embedded data set's source clips, cut to the shortest length; they are generated if missing."""
+    """Return an embedded data set's source clips, cut to the shortest length; generated if missing."""
     import numpy as np
     import torch
     from tqdm import tqdm

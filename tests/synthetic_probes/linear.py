@@ -97,7 +97,10 @@ def accuracy(features: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor]) -> 
 
     def held_out(penalty: float) -> float:
         right = [
-            (_fitted(fit[fold != part], known[fold != part], penalty)(fit[fold == part]) == known[fold == part])
+            (
+                _fitted(fit[fold != part], known[fold != part], penalty)(fit[fold == part])
+                == known[fold == part]
+            )
             for part in range(5)
         ]
         return float(torch.cat(right).float().mean())

@@ -43,7 +43,9 @@ def trained_run(
     chosen = build_strategy(strategy, {})
     detector, fresh_head, _ = build_detector(name, weights, chosen, protocol, len(dataset.classes), seed)
     geometry, loader = detector.backbone.geometry, FrameLoader(2 << 30, 1)
-    training, tuning = (open_store(dataset, each, protocol, geometry, loader) for each in ("training", SUBSET))
+    training, tuning = (
+        open_store(dataset, each, protocol, geometry, loader) for each in ("training", SUBSET)
+    )
     started = time.process_time()
     sampler = TrainingSampler(training, protocol, dataset.classes, seed)
     train(Trainer(detector, protocol, sampler, HOST), chosen.stages(), fresh_head)
