@@ -29,9 +29,10 @@ MINIATURE = Protocol(
 SYNTHETIC = dataclasses.replace(
     MINIATURE,
     frames_per_second=8.0,
-    batch_size=4,
-    steps=500,
+    batch_size=8,
+    steps=400,
     learning_rate=4e-3,
+    ema_decay=0.98,
     snippet="clip",
 )
 """For vit-t on the synthetic data set (docs/synthetic.md): windows of 32 s, steps of 0.25 s."""

@@ -8,7 +8,10 @@ from typing import Any
 from datasets.miniature import MiniatureConfig
 
 SUBSETS = ("training", "tuning", "testing")
-PICTURES_SHA256 = {"target": "", "source": ""}
+PICTURES_SHA256 = {
+    "target": "4c810218557e60d5431bde33115fd8b9007112dc8781d0c09410f165c8cade89",
+    "source": "abe4967b9a55040e041bf0042d0ed58b0a221a1fcf87aa3d3fd7344b9ffb1561",
+}
 """Digests of the decoded pictures of the default configurations, see `datasets.miniature.making`."""
 
 SOURCE = MiniatureConfig(size=32, frames_per_second=8)
@@ -27,14 +30,14 @@ class SyntheticConfig:
     size: int = 32
     frames_per_second: int = 8
     quantizer: int = 22
-    training_videos: int = 200
-    tuning_videos: int = 48
+    training_videos: int = 128
+    tuning_videos: int = 60
     testing_videos: int = 120
     video_seconds: tuple[float, float] = (30.0, 60.0)
     instance_seconds: tuple[float, float] = (1.2, 4.5)
     margin_seconds: tuple[float, float] = (0.1, 1.6)
     """Time that the motion begins before an instance and ends after it; the marker tells its bounds."""
-    decoy_share: float = 0.2
+    decoy_share: float = 0.28
     """Share of motions whose bounds the marker does not tell: they are no instances."""
     touching_share: float = 0.3
     """Share of motions that begin where the one before ends, by the other actor."""
@@ -50,7 +53,7 @@ class SyntheticConfig:
     cue_share: float = 0.45
     """Share of the motions in that range that depend on it."""
     camera_scale: float = 0.5
-    noise: float = 3.0
+    noise: float = 1.5
 
     def __post_init__(self) -> None:
         if self.size < 16 or self.size % 2:

@@ -60,8 +60,8 @@ def target_scene(config: SyntheticConfig, subset: str, index: int) -> Scene:
         path = _actor_path(random, times, number)
         events = [event for event in timeline.motions if event.sprite == number]
         tracks.append(follow(path, events, times, shift))
-    sprites.append(draw_sprite(random, MARKER_SHAPES, (4.5, 5.5), background))
-    path = _still(times, 55 + between(random, -2, 2), 55 + between(random, -2, 2))
+    sprites.append(draw_sprite(random, MARKER_SHAPES, (5.5, 6.5), background))
+    path = _still(times, 54 + between(random, -2, 2), 54 + between(random, -2, 2))
     events = [event for event in timeline.motions if event.sprite == MARKER]
     tracks.append(follow(path, events, times, np.zeros((frames, 2))))
     sprites.append(draw_sprite(random, PASSER_SHAPES, (7.0, 8.0), background))

@@ -45,12 +45,16 @@ def main() -> int:
             for seed in seeds
         ],
         "context": lambda: context_probe(dataset, folder, seeds, 0),
-        "linear": lambda: {f"source-{source}": linear_probes(dataset, source) for source in (0, 1)},
+        "linear": lambda: linear_probes((0, 1)),
     }
     for part in options.parts or PARTS:
-        found = measure[part]()
+        found = {
+            "dataset": dataset.variant,
+            "protocol": protocol.digest(),
+            "measured": measure[part](),
+        }
         known = json.loads(OUTPUT.read_text()) if OUTPUT.is_file() else {}
-        known |= {part: found, "dataset": dataset.variant, "protocol": protocol.digest()}
+        known[part] = found
         write_atomically(OUTPUT, (json.dumps(known, indent=1, sort_keys=True) + "\n").encode())
     return 0
 

@@ -45,10 +45,13 @@ def context_probe(dataset: Dataset, folder: Path, seeds: tuple[int, ...], source
 
 
 def cue_channels(cues: tuple[Cue, ...], steps: int, rate: float) -> np.ndarray:
-    """Return (steps, 2) float32: from a cue's end, 1 in the channel of its direction (left, right)."""
+    """Return (steps, 2) float32: from a cue's end, plus and minus 4 by its direction; 0 before the first.
+
+    4 is four times the root mean square of the other channels. With 1, the head did not learn to use it.
+    """
     times = (np.arange(steps) + 0.5) * 2 / rate
     channels = np.zeros((steps, 2), dtype=np.float32)
     for cue in cues:
         later = times >= cue.end
-        channels[later] = (1, 0) if cue.direction == "left" else (0, 1)
+        channels[later] = (4, -4) if cue.direction == "left" else (-4, 4)
     return channels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,61 +14,68 @@ from torch import Tensor
 
 from bench.models import build_backbone, shipped_weights
 from bench.models.backbone import Backbone
-from datasets import Dataset, video_path
+from datasets.miniature.rendering import render
 from datasets.synthetic.config import SyntheticConfig
-from datasets.synthetic.scenes import target_timeline
-from datasets.video.frames import read_frames
+from datasets.synthetic.scenes import target_scene, target_timeline
+from datasets.synthetic.timeline import DIRECTIONS, Timeline
 
+PAIR = ("shake-with-blink", "shake-with-nod")
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+
+SUBSETS = {"training": 480, "tuning": 240}
+"""Videos that clips are taken from, by index; those beyond the data set's are rendered for this alone."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """A clip around a time of a video (seconds), and its class."""
+    """A time in a video (seconds) and a class, 0 or 1."""
 
-    video: str
     middle: float
     label: int
 
 
-def instance_samples(dataset: Dataset, subset: str, classes: tuple[str, str]) -> list[Sample]:
-    """Return one clip around the middle of each instance of two classes."""
+Question = Callable[[Timeline, float], list[Sample]]
+"""Returns the samples of a video, given what happens in it and its duration in seconds."""
+
+
+def instance_samples(timeline: Timeline, _: float) -> list[Sample]:
+    """Return the middle of each instance of the short-range pair."""
     return [
-        Sample(video.id, (instance.start + instance.end) / 2, classes.index(instance.label))
-        for video in dataset.subset(subset)
-        for instance in video.instances
-        if instance.label in classes
+        Sample((instance.start + instance.end) / 2, PAIR.index(instance.label))
+        for instance in timeline.instances
+        if instance.label in PAIR
     ]
 
 
-def cue_samples(dataset: Dataset, subset: str, later: float) -> list[Sample]:
-    """Return one clip around a time ``later`` seconds after the middle of each cue, by its direction."""
-    found = []
-    for video in dataset.subset(subset):
-        cues = target_timeline(SyntheticConfig(), subset, int(video.id.rpartition("_")[2]))[1].cues
-        for cue in cues:
-            middle = (cue.start + cue.end) / 2 + later
-            if 1.0 < middle < video.duration - 1.0:
-                found.append(Sample(video.id, middle, int(cue.direction == "right")))
-    return found
+def cue_samples(timeline: Timeline, duration: float, later: float) -> list[Sample]:
+    """Return a time ``later`` seconds after the middle of each cue, by its direction."""
+    times = [((cue.start + cue.end) / 2 + later, cue.direction) for cue in timeline.cues]
+    return [Sample(time, DIRECTIONS.index(direction)) for time, direction in times if 1 < time < duration - 1]
+
+
+def clips_of(subset: str, questions: dict[str, Question], frames: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return for each question clips (N, 3, T, H, W) around its samples, not encoded, and their classes."""
+    config = SyntheticConfig()
+    clips: dict[str, list[Tensor]] = {name: [] for name in questions}
+    labels: dict[str, list[int]] = {name: [] for name in questions}
+    for index in range(SUBSETS[subset]):
+        count, timeline = target_timeline(config, subset, index)
+        pictures = np.concatenate(list(render(target_scene(config, subset, index), config.size)))
+        for name, samples_of in questions.items():
+            for sample in samples_of(timeline, count / config.frames_per_second):
+                begin = round(sample.middle * config.frames_per_second) - frames // 2
+                shown = np.arange(begin, begin + frames).clip(0, count - 1)
+                clips[name].append(torch.from_numpy(pictures[shown]).permute(3, 0, 1, 2))
+                labels[name].append(sample.label)
+    return {name: (torch.stack(clips[name]), torch.tensor(labels[name])) for name in questions}
 
 
 @torch.no_grad()
-def layer_features(dataset: Dataset, backbone: Backbone, samples: list[Sample]) -> list[Tensor]:
-    """Return for each layer the tokens (N, t, h, w, D) of the samples' clips."""
-    paths = {video.id: video for video in dataset.videos}
-    geometry, rate = backbone.geometry, SyntheticConfig().frames_per_second
-    parts = []
-    for first in range(0, len(samples), 64):
-        clips = []
-        for sample in samples[first : first + 64]:
-            begin = round(sample.middle * rate) - geometry.clip_frames // 2
-            times = (np.arange(begin, begin + geometry.clip_frames) + 0.5) / rate
-            times = times.clip(0.5 / rate, paths[sample.video].duration - 0.5 / rate)
-            frames = read_frames(video_path(dataset, paths[sample.video]), times, geometry.image_size)
-            clips.append(torch.from_numpy(frames).permute(3, 0, 1, 2))
-        depth = len(geometry.layer_widths)
-        parts.append(backbone.layers(backbone.normalise(torch.stack(clips)), tuple(range(depth))))
+def layer_features(backbone: Backbone, clips: Tensor) -> list[Tensor]:
+    """Return for each layer the tokens (N, t, h, w, D) of clips (N, 3, T, H, W)."""
+    taps = tuple(range(len(backbone.geometry.layer_widths)))
+    parts = [backbone.layers(backbone.normalise(part), taps) for part in clips.split(64)]
     return [torch.cat(layer) for layer in zip(*parts, strict=True)]
 
 
@@ -126,27 +134,31 @@ def _fitted(features: Tensor, labels: Tensor, penalty: float) -> Callable[[Tenso
     return lambda other: (other @ weight.detach() + bias.detach() > 0).long()
 
 
-def linear_probes(dataset: Dataset, source: int) -> dict[str, Any]:
-    """Return accuracies (percent) for the short-range pair and for the cue's direction."""
-    backbone = build_backbone("vit-t", shipped_weights(f"source-{source}", "synthetic")).eval()
-    pair = ("shake-with-blink", "shake-with-nod")
-    questions: dict[str, Callable[[str], list[Sample]]] = {
-        "short-range pair": lambda subset: instance_samples(dataset, subset, pair),
-        "direction of the cue, during it": lambda subset: cue_samples(dataset, subset, 0.0),
-        "direction of the cue, 8 s later": lambda subset: cue_samples(dataset, subset, 8.0),
+def linear_probes(sources: tuple[int, ...]) -> dict[str, Any]:
+    """Return accuracies (percent) for the short-range pair and for the cue's direction, by source."""
+    questions: dict[str, Question] = {
+        "short-range pair": instance_samples,
+        "direction of the cue, during it": partial(cue_samples, later=0.0),
+        "direction of the cue, 8 s later": partial(cue_samples, later=8.0),
     }
+    backbones = {
+        f"source-{source}": build_backbone("vit-t", shipped_weights(f"source-{source}", "synthetic")).eval()
+        for source in sources
+    }
+    frames = next(iter(backbones.values())).geometry.clip_frames
+    clips = [clips_of(subset, questions, frames) for subset in SUBSETS]
     found: dict[str, Any] = {}
-    for name, samples_of in questions.items():
-        samples = [samples_of(subset) for subset in ("training", "tuning")]
-        layers = [layer_features(dataset, backbone, each) for each in samples]
-        fit, wanted = (torch.tensor([sample.label for sample in each]) for each in samples)
-        readings = {"last layer, mean": last_mean}
-        readings |= {f"layer {index + 1}, cells": cells_of(index) for index in range(len(layers[0]))}
-        found[name] = {
-            "clips": [len(each) for each in samples],
-            **{
-                reading: accuracy((read(layers[0]), read(layers[1])), (fit, wanted))
-                for reading, read in readings.items()
-            },
-        }
+    for source, backbone in backbones.items():
+        for name in questions:
+            (fit, known), (test, wanted) = (each[name] for each in clips)
+            layers = [layer_features(backbone, each) for each in (fit, test)]
+            readings = {"last layer, mean": last_mean}
+            readings |= {f"layer {index + 1}, cells": cells_of(index) for index in range(len(layers[0]))}
+            found.setdefault(source, {})[name] = {
+                "clips": [len(known), len(wanted)],
+                **{
+                    reading: accuracy((read(layers[0]), read(layers[1])), (known, wanted))
+                    for reading, read in readings.items()
+                },
+            }
     return found
