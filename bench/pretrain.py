@@ -1,8 +1,8 @@
-"""``python -m bench.pretrain``: train vit-t to classify the miniature's source clips, and save its backbone.
+"""``python -m bench.pretrain``: train vit-t to classify source clips, and save its backbone.
 
-The result is a checkpoint like the shipped one, which was trained on version 1 of these clips, and a JSON
-file with the command, the seed and the hash. Source and target data differ in scene, speed and classes, as
-Kinetics and THUMOS do.
+The clips are those of an embedded data set. The result is a checkpoint like the shipped ones, and a JSON file
+with the command, the seed and the hash; the miniature's was trained on version 1 of its clips. Source
+and target data differ in scene, speed and classes, as Kinetics and THUMOS do.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from bench.config.arguments import real, whole
 from bench.io.exit_code import CommandParser, run_command
+from datasets.cards.cards import GENERATED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 def parser() -> argparse.ArgumentParser:
     """Return the argument parser."""
     result = CommandParser(prog="python -m bench.pretrain", description=__doc__)
+    result.add_argument("--dataset", choices=GENERATED, default="miniature", help="default: miniature")
     result.add_argument("--output", type=Path, help="checkpoint to write (default: the shipped one)")
     result.add_argument("--cache", type=Path, help="folder for generated data")
     result.add_argument("--seed", type=whole(0), default=0)
@@ -49,18 +51,22 @@ class SourceClips:
     validation: tuple[Tensor, Tensor]
 
 
-def load_source(cache: Path | None, size: int) -> SourceClips:
-    """Return the miniature's source clips, cut to the shortest length; they are generated if missing."""
+def load_source(dataset: str, cache: Path | None, size: int) -> SourceClips:
+    """Return an embedded data set's source clips, cut to the shortest length; generated if missing."""
     import numpy as np
     import torch
     from tqdm import tqdm
 
     from bench.io.reading import file_sha256
-    from datasets.miniature import MiniatureConfig, generate_source, read_pictures_sha256, read_source
+    from datasets import miniature, synthetic
+    from datasets.miniature import read_pictures_sha256, read_source
     from datasets.video.frames import read_frames
 
-    config = MiniatureConfig()
-    folder = generate_source(config, cache)
+    if dataset == "synthetic":
+        config, folder = synthetic.SOURCE, synthetic.generate_source(cache)
+    else:
+        config = miniature.MiniatureConfig()
+        folder = miniature.generate_source(config, cache)
     classes, clips = read_source(folder)
     labels_sha256, pictures_sha256 = file_sha256(folder / "labels.json"), read_pictures_sha256(folder)
     times = (np.arange(config.source_frames[0]) + 0.5) / config.frames_per_second
@@ -81,18 +87,19 @@ def pretrain(options: argparse.Namespace) -> dict[str, object]:
     from torch import nn
     from tqdm import trange
 
-    from bench.config.presets import MINIATURE
+    from bench.config.presets import default_protocol
     from bench.io.reading import file_sha256
     from bench.io.writing import write_atomically
-    from bench.models import SOURCE_WEIGHTS, build_backbone
+    from bench.models import build_backbone, shipped_weights
     from bench.training.optimizer import schedule
 
     torch.set_num_threads(options.threads)
     started = time.perf_counter()
-    source = load_source(options.cache, MINIATURE.image_size)
+    size = default_protocol("vit-t", dataset=options.dataset).image_size
+    source = load_source(options.dataset, options.cache, size)
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
-    backbone = build_backbone("vit-t", image_size=MINIATURE.image_size)
+    backbone = build_backbone("vit-t", image_size=size)
     classifier = nn.Linear(backbone.geometry.width, len(source.classes))
     model = nn.ModuleDict({"backbone": backbone, "classifier": classifier})
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=0.05)
@@ -127,15 +134,18 @@ def pretrain(options: argparse.Namespace) -> dict[str, object]:
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-    output: Path = options.output or SOURCE_WEIGHTS
+    name = f"source-{options.seed}" if options.dataset == "synthetic" else "source"
+    output: Path = options.output or shipped_weights(name, options.dataset)
     write_atomically(
         output, save({name: value.contiguous() for name, value in backbone.state_dict().items()})
     )
     note: dict[str, object] = {
-        "command": f"python -m bench.pretrain --seed {options.seed} --steps {options.steps} "
+        "command": f"python -m bench.pretrain --dataset {options.dataset} "
+        f"--seed {options.seed} --steps {options.steps} "
         f"--batch-size {options.batch_size} --learning-rate {options.learning_rate} "
         f"--threads {options.threads}",
         "seed": options.seed,
+        "source_group": f"vit-t, {options.dataset}",
         "source_labels_sha256": source.labels_sha256,
         "source_pictures_sha256": source.pictures_sha256,
         "source_classes": list(source.classes),

@@ -26,6 +26,17 @@ MINIATURE = Protocol(
 )
 """A run of vit-t on a few dozen short videos takes minutes on one core."""
 
+SYNTHETIC = dataclasses.replace(
+    MINIATURE,
+    frames_per_second=8.0,
+    batch_size=8,
+    steps=400,
+    learning_rate=4e-3,
+    ema_decay=0.98,
+    snippet="clip",
+)
+"""For vit-t on the synthetic data set (docs/synthetic.md): windows of 32 s, steps of 0.25 s."""
+
 STANDARD = Protocol(
     frames_per_second=7.5,
     image_size=224,
@@ -78,10 +89,11 @@ FEATURES = dataclasses.replace(
 """For features in files on data without a recipe: ActionFormer's ``thumos_i3d.yaml``."""
 
 
-def default_protocol(model: str, device: str = "cuda") -> Protocol:
-    """Return the default protocol of a model.
+def default_protocol(model: str, device: str = "cuda", dataset: str = "") -> Protocol:
+    """Return the default protocol of a model on a data set, by its name.
 
     A CPU computes in float32: without hardware support, bfloat16 convolutions take thirty times as long.
     """
-    protocol = {"vit-t": MINIATURE, "features": FEATURES}.get(model, STANDARD)
+    embedded = SYNTHETIC if dataset == "synthetic" else MINIATURE
+    protocol = {"vit-t": embedded, "features": FEATURES}.get(model, STANDARD)
     return dataclasses.replace(protocol, precision="float32") if device == "cpu" else protocol

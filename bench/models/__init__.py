@@ -14,6 +14,26 @@ if TYPE_CHECKING:
 
 SOURCE_WEIGHTS = PROJECT_ROOT / "datasets" / "miniature" / "vit-t-source.safetensors"
 """vit-t, trained on version 1 of the miniature's source clips by ``python -m bench.pretrain``."""
+SYNTHETIC_WEIGHTS = {
+    f"source-{seed}": PROJECT_ROOT / "datasets" / "synthetic" / f"vit-t-source-{seed}.safetensors"
+    for seed in (0, 1)
+}
+"""vit-t, trained on the synthetic data set's source clips with two seeds of pre-training."""
+SHIPPED_NAMES = ("source", *SYNTHETIC_WEIGHTS)
+
+
+def shipped_weights(name: str, dataset: str) -> Path:
+    """Return vit-t's shipped checkpoint of a name of ``SHIPPED_NAMES`` for runs on a data set.
+
+    ``source`` is ``source-0`` on the synthetic data set, and the miniature's checkpoint elsewhere. Raises
+    InputError for the others elsewhere, which were trained at another frame rate.
+    """
+    if dataset == "synthetic":
+        return SYNTHETIC_WEIGHTS["source-0" if name == "source" else name]
+    if name != "source":
+        raise InputError(f"weights: {name} is of the data set synthetic; allowed are 'source' and a path")
+    return SOURCE_WEIGHTS
+
 
 MODEL_NAMES = (
     *("vit-t", "vit-s", "vit-b", "vit-l", "vit-h", "vit-g"),

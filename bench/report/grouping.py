@@ -144,7 +144,7 @@ def _older(record: Record) -> bool:
 
     It is then of an earlier version, and a run today has another protocol.
     """
-    default = default_protocol(str(record["model"]))
+    default = default_protocol(str(record["model"]), dataset=str(record["dataset"]["name"]))
     return any(
         name not in record["protocol"] and getattr(default, name) != value
         for name, value in DEFAULTS_OF_NEW_FIELDS.items()

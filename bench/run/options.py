@@ -22,7 +22,7 @@ from bench.config.arguments import (
 from bench.config.overrides import check_feature_fields
 from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser
-from bench.models import FEATURES
+from bench.models import FEATURES, SHIPPED_NAMES
 from bench.records.tuning import Choices, read_choices
 from bench.run.cluster.slurm_options import check_launcher, cluster_device
 from datasets.cards.cards import is_annotation_path
@@ -51,7 +51,10 @@ def parser() -> argparse.ArgumentParser:
     add("--recipe", metavar="NAME", help=RECIPE_HELP)
     add("--annotations", type=Path, help="a known data set's annotations, where they are not in --data")
     add("--data", type=Path, help="folder with the data set's videos, or its features with --model features")
-    add("--weights", help="checkpoint path, 'random', or 'source' (vit-t as shipped; its default)")
+    add(
+        "--weights",
+        help="checkpoint path, 'random', or a shipped one (vit-t: source, the default, or source-1)",
+    )
     add("--strategies", default="default", metavar="NAMES", help=STRATEGIES_HELP)
     add("--seeds", default="0", help="comma-separated whole numbers (default: 0)")
     add("--device", default="auto", help="cpu, cuda or cuda:N (default: cuda if available)")
@@ -232,7 +235,7 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
             dataset=_absolute(options.dataset) if is_annotation_path(options.dataset) else options.dataset,
             data=_absolute(options.data) if options.data else None,
             cache=_absolute(options.cache) if options.cache else None,
-            weights=weights if weights in ("source", "random", FEATURES) else _absolute(weights),
+            weights=weights if weights in (*SHIPPED_NAMES, "random", FEATURES) else _absolute(weights),
             seed=seed,
             device=device,
             protocol_changes=changes,

@@ -16,6 +16,7 @@ from bench.io.errors import InputError
 from bench.io.reading import MAX_RECORD_BYTES, read_json
 from bench.io.text import is_name
 from bench.io.writing import write_atomically
+from bench.models import SHIPPED_NAMES
 from bench.records.record import Record
 from bench.records.schema import SCHEMA
 from bench.run.specification import ResolvedRun, with_steps
@@ -138,7 +139,7 @@ def weights_entry(run: ResolvedRun, audit: LoadAudit | None) -> dict[str, Any]:
         "sha256": audit.sha256 if audit else run.weights_sha256,
         "matched": audit.share if audit else None,
         "group": weights_group(run),
-        "licence": "Apache-2.0" if run.spec.weights == "source" else audit.licence if audit else None,
+        "licence": "Apache-2.0" if run.spec.weights in SHIPPED_NAMES else audit.licence if audit else None,
         "audit": list(audit.lines()) if audit else [nothing],
     }
 

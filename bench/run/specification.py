@@ -14,7 +14,7 @@ from bench.config.protocol import Protocol
 from bench.detection.external_classifier import ClassScores, read_class_scores
 from bench.io.errors import InputError
 from bench.io.reading import file_sha256
-from bench.models import FEATURES, SOURCE_WEIGHTS
+from bench.models import FEATURES, SHIPPED_NAMES, shipped_weights
 from bench.records.identity import RunIdentity
 from datasets import card_protocol, load_dataset, load_features
 from datasets.annotations.dataset import Dataset
@@ -35,7 +35,8 @@ class RunSpecification:
     data: str | None
     cache: str | None
     weights: str
-    """``source`` (vit-t's shipped weights), ``random``, ``features`` (none), or the path of a checkpoint."""
+    """``random``, ``features`` (none), the path of a checkpoint, or a name of shipped weights
+    (``bench.models.shipped_weights``)."""
     seed: int
     device: str
     protocol_changes: dict[str, str]
@@ -90,7 +91,7 @@ class RunSpecification:
 
     def protocol(self) -> Protocol:
         """Return the protocol; ``steps`` is 0 if it follows from the data set's number of videos."""
-        return override(default_protocol(self.model, self.device), self.changes())
+        return override(default_protocol(self.model, self.device, self.dataset), self.changes())
 
     def settings(self) -> dict[str, str]:
         """Return the strategy's fields as text: those of the recipe, replaced by ``strategy_settings``."""
@@ -102,7 +103,7 @@ class RunSpecification:
         return build_strategy(self.strategy, self.settings())
 
     def load_dataset(self, progress: Callable[[int, int], None] | None = None) -> Dataset:
-        """Return the data set; the miniature is generated if missing, and reports to ``progress``."""
+        """Return the data set; an embedded one is generated if missing, and reports to ``progress``."""
         given = (self.data, self.cache, self.annotations)
         data, cache, annotations = (Path(path) if path else None for path in given)
         load = load_features if self.model == FEATURES else load_dataset
@@ -112,13 +113,13 @@ class RunSpecification:
         """Return the checkpoint's path, or None for random weights and for features."""
         if self.weights in ("random", FEATURES):
             return None
-        if self.weights == "source":
+        if self.weights in SHIPPED_NAMES:
             if self.model != "vit-t":
                 raise InputError(
                     f"weights: none are shipped for {self.model}; "
                     "allowed are the path of its checkpoint and 'random'"
                 )
-            return SOURCE_WEIGHTS
+            return shipped_weights(self.weights, self.dataset)
         return Path(self.weights)
 
 

@@ -14,6 +14,8 @@ from datasets.annotations.imports.formats import SUFFIXES
 CARDS = Path(__file__).parent
 TUNING = "tuning"
 """The subset of tuning videos where no card names one."""
+GENERATED = ("miniature", "synthetic")
+"""The embedded data sets, which are generated."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def read_card(name: str) -> Card:
 def card_protocol(name: str) -> dict[str, str]:
     """Return the protocol fields that a data set's card sets, as text: its subsets and tIoU grid.
 
-    Empty for the miniature, whose card equals the protocol's defaults, and for annotation files.
+    Empty for generated data sets, whose cards equal the protocol's defaults, and for annotation files.
     """
     if (card := _card_of(name)) is None:
         return {}
@@ -147,9 +149,9 @@ def fields_without_recipe(name: str) -> dict[str, str]:
 
 
 def _card_of(name: str) -> Card | None:
-    """Return the card of a known data set but the miniature; None for annotation files."""
+    """Return the card of a known data set that is not generated; None for others and annotation files."""
     known = not is_annotation_path(name) and split_name(name)[0] in known_datasets()
-    return read_card(name) if known and split_name(name)[0] != "miniature" else None
+    return read_card(name) if known and split_name(name)[0] not in GENERATED else None
 
 
 def _variant(name: str, fields: dict[str, Any]) -> Variant:

@@ -2,13 +2,8 @@
 
 from bench.io.cache_dir import default_cache_dir
 from datasets.miniature.config import MiniatureConfig
-from datasets.miniature.generate import (
-    SourceClip,
-    generate,
-    generate_source,
-    read_pictures_sha256,
-    read_source,
-)
+from datasets.miniature.generate import generate, generate_source
+from datasets.miniature.making import SourceClip, read_pictures_sha256, read_source
 
 __all__ = [
     "MiniatureConfig",

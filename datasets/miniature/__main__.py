@@ -11,7 +11,8 @@ from bench.io.cache_dir import default_cache_dir
 from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser, run_command
 from datasets.miniature.config import MiniatureConfig
-from datasets.miniature.generate import Progress, generate, generate_source
+from datasets.miniature.generate import generate, generate_source
+from datasets.miniature.making import Progress
 
 
 def main(arguments: list[str] | None = None) -> int:

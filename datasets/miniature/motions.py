@@ -20,7 +20,7 @@ RAMP_SECONDS = 0.15
 class Motion:
     """One motion: `rate` in cycles per second, `amount` in the unit of the changed quantity, `sign` +1 or -1.
 
-    `phase` is its initial phase in radians.
+    `phase` is its initial phase in radians, `ramp` the seconds in which it fades in and out.
     """
 
     kind: str
@@ -28,6 +28,7 @@ class Motion:
     amount: float = 1.0
     sign: float = 1.0
     phase: float = 0.0
+    ramp: float = RAMP_SECONDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +108,7 @@ def perform(motion: Motion, since: Floats, duration: float) -> Offsets:
     within = np.clip(since, 0.0, duration)
     change = _KINDS[motion.kind](motion, within, duration)
     if motion.kind not in _LASTING:
-        ramp = np.minimum(within, duration - within) / RAMP_SECONDS
+        ramp = np.minimum(within, duration - within) / motion.ramp
         present = np.clip(ramp, 0.0, 1.0) if motion.kind not in _ABRUPT else np.ones_like(ramp)
         change = {name: values * present for name, values in change.items()}
     zero = np.zeros_like(within)

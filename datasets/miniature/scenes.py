@@ -64,9 +64,9 @@ def target_scene(config: MiniatureConfig, subset: str, index: int) -> Scene:
     count = int(random.integers(config.sprites[0], config.sprites[1] + 1))
     instances = _draw_instances(config, random, duration, count)
     events = (*instances, *_draw_distractors(config, random, duration, count, instances))
-    background = _colour(random, 70, 180)
-    sprites = tuple(_draw_sprite(random, TARGET_SHAPES, (6.5, 10.0), background) for _ in range(count))
-    times = frame_middles(frames, config)
+    background = draw_colour(random, 70, 180)
+    sprites = tuple(draw_sprite(random, TARGET_SHAPES, (6.5, 10.0), background) for _ in range(count))
+    times = frame_middles(frames, config.frames_per_second)
     scale = config.size / REFERENCE_SIZE
     pan = config.camera_scale * np.stack([wander(random, times, 6.0, 6.0) for _ in range(2)], axis=1)
     jitter = config.camera_scale * np.stack([wander(random, times, 0.4, 0.7) for _ in range(2)], axis=1)
@@ -111,12 +111,12 @@ def source_scene(config: MiniatureConfig, subset: str, index: int) -> Scene:
     # The clip starts after the motion's start and ends before its end: no ramp is visible.
     lead = 0.0 if motion.kind in ("slide-x", "slide-y", "zoom") else 0.2 + random.random()
     event = Event(0, -lead, duration + (0.2 if lead else 0.0), motion, label)
-    background = _colour(random, 40, 215)
-    sprite = _draw_sprite(random, SOURCE_SHAPES, (9.0, 15.0), background)
+    background = draw_colour(random, 40, 215)
+    sprite = draw_sprite(random, SOURCE_SHAPES, (9.0, 15.0), background)
     if label == "spin" and sprite.shape == "disk":
         # The rotation of a disk is not visible.
         sprite = Sprite("bar", sprite.radius, sprite.colours)
-    times = frame_middles(frames, config)
+    times = frame_middles(frames, config.frames_per_second)
     still = np.zeros(frames)
     path = Track(
         x=still + _between(random, 24, 40),
@@ -140,9 +140,9 @@ def source_scene(config: MiniatureConfig, subset: str, index: int) -> Scene:
     )
 
 
-def frame_middles(frames: int, config: MiniatureConfig) -> Floats:
+def frame_middles(frames: int, frames_per_second: int) -> Floats:
     """Return the time that each frame shows, (frames,) seconds: the middle of its display time."""
-    return (np.arange(frames) + 0.5) / config.frames_per_second
+    return (np.arange(frames) + 0.5) / frames_per_second
 
 
 def _between(random: np.random.Generator, low: float, high: float) -> float:
@@ -201,16 +201,18 @@ def _draw_distractors(
     return tuple(events)
 
 
-def _colour(random: np.random.Generator, low: float, high: float) -> tuple[float, float, float]:
+def draw_colour(random: np.random.Generator, low: float, high: float) -> tuple[float, float, float]:
+    """Return a colour (RGB), each part between two values."""
     return (_between(random, low, high), _between(random, low, high), _between(random, low, high))
 
 
-def _draw_sprite(
+def draw_sprite(
     random: np.random.Generator,
     shapes: tuple[str, ...],
     radius: tuple[float, float],
     background: tuple[float, float, float],
 ) -> Sprite:
+    """Return a sprite of one of the shapes, of a radius (pixels) between two, visible on the background."""
     shape = shapes[int(random.integers(len(shapes)))]
     first = _distinct_colour(random, (background,))
     return Sprite(shape, _between(random, *radius), (first, _distinct_colour(random, (background, first))))
@@ -223,11 +225,11 @@ def _distinct_colour(
 
     A sprite must be visible.
     """
-    colour = _colour(random, 0, 255)
+    colour = draw_colour(random, 0, 255)
     for _ in range(8):
         if all(math.dist(colour, other) > 90 for other in others):
             break
-        colour = _colour(random, 0, 255)
+        colour = draw_colour(random, 0, 255)
     return colour
 
 

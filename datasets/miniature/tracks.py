@@ -1,7 +1,7 @@
 """Tracks of sprites: random wandering, the offsets of motions, and bounds of dashes."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,4 +88,4 @@ def _return_path(motion: Motion, x: Floats, y: Floats, times: Floats, start: flo
         across = math.copysign(across, REFERENCE_SIZE / 2 - x[frame])
     if not 18 < y[frame] + down < REFERENCE_SIZE - 16:
         down = math.copysign(down, REFERENCE_SIZE / 2 - y[frame])
-    return Motion(motion.kind, motion.rate, motion.amount, motion.sign, math.atan2(down, across))
+    return replace(motion, phase=math.atan2(down, across))

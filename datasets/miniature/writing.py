@@ -3,13 +3,13 @@
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from datasets.miniature.config import MiniatureConfig
 from datasets.miniature.rendering import Pictures, render
-from datasets.miniature.scenes import source_scene, target_scene
+from datasets.miniature.scenes import Scene, source_scene, target_scene
 
 SCENES = {"target": target_scene, "source": source_scene}
 
@@ -20,15 +20,30 @@ def file_name(subset: str, index: int) -> str:
 
 
 def write_video(config: MiniatureConfig, domain: str, folder: Path, subset: str, index: int) -> str:
-    """Write one video of the domain `target` or `source`; return the SHA-256 of its decoded pictures.
+    """Write one video of the domain `target` or `source`; see `write_scene`."""
+    scene = SCENES[domain](config, subset, index)
+    return write_scene(scene, config, folder / file_name(subset, index))
+
+
+class PictureFormat(Protocol):
+    """What `write_scene` needs to know of a configuration: pixels, frames per second, x264's quantizer."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def frames_per_second(self) -> int: ...
+    @property
+    def quantizer(self) -> int: ...
+
+
+def write_scene(scene: Scene, config: PictureFormat, path: Path) -> str:
+    """Render a scene and write its video; return the SHA-256 of its decoded pictures.
 
     Raises `OSError` if the file cannot be written.
     """
     import av
 
-    scene = SCENES[domain](config, subset, index)
     frames = render(scene, config.size)
-    path = folder / file_name(subset, index)
     options = encoder_options(config.frames_per_second, config.quantizer)
     try:
         encode(path, frames, config.size, config.frames_per_second, options)

@@ -1,11 +1,11 @@
-"""Run in a process of its own: generate the small miniature and print the digests of all that was written."""
+"""Run in a process of its own: generate small data sets and print the digests of all that was written."""
 
 import hashlib
 import os
 import sys
 from pathlib import Path
 
-from small import SMALL
+from small import SMALL, SMALL_SYNTHETIC
 
 
 def main() -> None:
@@ -20,6 +20,7 @@ def main() -> None:
 
         # Used, too: it starts its threads and chooses its kernels only then.
         print((torch.ones(256, 256) @ torch.ones(256, 256)).sum().item(), file=sys.stderr)
+    from datasets import synthetic
     from datasets.miniature import MiniatureConfig, generate, generate_source
     from datasets.miniature.writing import file_name, write_video
 
@@ -28,8 +29,11 @@ def main() -> None:
         write_video(MiniatureConfig(), "target", folder, "training", index)
         path = folder / file_name("training", index)
         print(path.name, hashlib.sha256(path.read_bytes()).hexdigest())
-    for make in (generate, generate_source):
-        made = make(SMALL, folder, workers=workers)
+    synthetic.write_video(synthetic.SyntheticConfig(), folder, "tuning", 0)
+    path = folder / file_name("tuning", 0)
+    print(path.name, hashlib.sha256(path.read_bytes()).hexdigest())
+    made_folders = [make(SMALL, folder, workers=workers) for make in (generate, generate_source)]
+    for made in (*made_folders, synthetic.generate(SMALL_SYNTHETIC, folder, workers=workers)):
         for path in sorted(made.rglob("*.*")):
             if path.is_file():
                 print(path.relative_to(folder), hashlib.sha256(path.read_bytes()).hexdigest())

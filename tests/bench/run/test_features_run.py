@@ -192,6 +192,6 @@ def test_the_plan_forecasts_features(capsys):
 def test_the_embedded_data_set_has_features_too(tmp_path, capsys):
     words = ["--out", str(tmp_path / "out"), "--device", "cpu", "--data", "nowhere"]
     assert export(words) == 2
-    assert "the miniature makes its own videos" in capsys.readouterr().err
+    assert "miniature makes its own videos" in capsys.readouterr().err
     assert export(["--model", "features", "--out", str(tmp_path / "out")]) == 2
     assert "--model: unknown 'features', known are vit-t" in capsys.readouterr().err

@@ -276,7 +276,7 @@ def test_unknown_variants_and_misplaced_options_are_refused(tmp_path: Path) -> N
         load_dataset("thumos14:209", data=tmp_path)
     with pytest.raises(InputError, match=r"looked for thumos14\.json"):
         load_dataset("thumos14:211", data=tmp_path)
-    with pytest.raises(InputError, match="the miniature has no variants"):
+    with pytest.raises(InputError, match="miniature has no variants"):
         load_dataset("miniature:2")
     with pytest.raises(
         InputError, match=r"annotations: got x\.json, the data set is an annotation file already"

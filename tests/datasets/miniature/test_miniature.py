@@ -68,7 +68,7 @@ def test_rendered_pictures_repeat(make_scene: Callable[[MiniatureConfig, str, in
 
 
 def written(folder: Path, workers: int, imported: str = "nothing", **environment: str) -> str:
-    """The digests of all files of the small miniature as another process writes them."""
+    """The digests of all files of the small data sets as another process writes them."""
     answer = subprocess.run(
         [sys.executable, "-m", "written_files", str(folder), str(workers), imported],
         env={**os.environ, "PYTHONPATH": IMPORTED, **environment},
@@ -87,7 +87,7 @@ def plainly_written(made_once: Callable[[str, Callable[[Path], None]], Path]) ->
         (folder / "lines").write_text(written(folder / "files", workers=1))
 
     lines = (made_once("plainly-written", make) / "lines").read_text()
-    assert len(lines.splitlines()) == 2 + 4 + 24 + 2 * 2
+    assert len(lines.splitlines()) == 2 + 1 + 4 + 24 + 4 + 2 * 3
     return lines
 
 
@@ -101,6 +101,8 @@ def plainly_written(made_once: Callable[[str, Callable[[Path], None]], Path]) ->
         (2, "torch", {}),
         (1, "torch", {"ATEN_CPU_CAPABILITY": "default"}),
         (1, "nothing", {"OPENBLAS_CORETYPE": "Prescott", "OPENBLAS_NUM_THREADS": "2"}),
+        (1, "nothing", {"OPENBLAS_CORETYPE": "Haswell"}),
+        (1, "nothing", {"OPENBLAS_CORETYPE": "SkylakeX"}),
         (1, "nothing", {"NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4"}),
         # What was never written to holds another byte.
         (1, "nothing", {"MALLOC_PERTURB_": "165"}),

@@ -1,0 +1,57 @@
+"""Head-only on the frozen features, with and without the identity of the last cue as two more channels."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.data.frame_loader import FrameLoader
+from bench.data.frame_store import open_store
+from bench.features.export import feature_protocol, video_features
+from bench.models import build_backbone, shipped_weights
+from datasets.annotations.dataset import Dataset
+from datasets.synthetic.config import SyntheticConfig
+from datasets.synthetic.scenes import target_timeline
+from datasets.synthetic.timeline import Cue
+from tests.synthetic_probes.runs import HOST, protocol_of, trained_run
+
+
+def context_probe(dataset: Dataset, folder: Path, seeds: tuple[int, ...], source: int) -> dict[str, Any]:
+    """Return the runs without and with the cue's channels, by the channels' name; features go to `folder`."""
+    protocol, weights = protocol_of(), shipped_weights(f"source-{source}", "synthetic")
+    backbone = build_backbone("vit-t", weights).eval()
+    steps = backbone.geometry.steps_per_clip
+    target = feature_protocol(protocol, backbone, steps)
+    plain, told = folder / "plain", folder / "told"
+    for place in (plain, told):
+        place.mkdir(parents=True, exist_ok=True)
+    for subset in ("training", "tuning"):
+        store = open_store(dataset, subset, protocol, backbone.geometry, FrameLoader(2 << 30, 1))
+        for name, clips in store.clips.items():
+            values = video_features(backbone, store, protocol, name, HOST)[: clips.valid_steps]
+            cues = target_timeline(SyntheticConfig(), subset, int(name.rpartition("_")[2]))[1].cues
+            channels = cue_channels(cues, len(values), protocol.frames_per_second)
+            np.save(plain / f"{name}.npy", values)
+            np.save(told / f"{name}.npy", np.concatenate([values, channels], axis=1))
+    runs: dict[str, Any] = {}
+    for label, place, more in (("without", plain, 0), ("with", told, 2)):
+        changed = dataclasses.replace(target, feature_width=backbone.geometry.width + more)
+        features_of = dataclasses.replace(dataset, root=place, features=True)
+        runs[label] = [trained_run(features_of, "head-only", changed, seed, source) for seed in seeds]
+    return runs
+
+
+def cue_channels(cues: tuple[Cue, ...], steps: int, rate: float) -> np.ndarray:
+    """Return (steps, 2) float32: from a cue's end, plus and minus 4 by its direction; 0 before the first.
+
+    4 is four times the root mean square of the other channels. With 1, the head did not learn to use it.
+    """
+    times = (np.arange(steps) + 0.5) * 2 / rate
+    channels = np.zeros((steps, 2), dtype=np.float32)
+    for cue in cues:
+        later = times >= cue.end
+        channels[later] = (4, -4) if cue.direction == "left" else (-4, 4)
+    return channels

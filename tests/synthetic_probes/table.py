@@ -1,0 +1,81 @@
+"""The tables of ``docs/synthetic.md``, made from ``results/synthetic_probes.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+CLASSES_OF_THE_CUE = ("bounce-after-left", "bounce-after-right")
+
+
+def tables(found: dict[str, Any]) -> str:
+    """Return the tables of all parts in markdown."""
+    ends, twice, context = (found[part]["measured"] for part in ("ends", "twice", "context"))
+    steps = ends[0]["steps"]
+    rows = {
+        f"head-only, {steps} steps": [run for run in ends if run["strategy"] == "head-only"],
+        f"head-only, {2 * steps} steps": twice,
+        f"full-finetune, {steps} steps": [run for run in ends if run["strategy"] == "full-finetune"],
+    }
+    parts = [
+        _table(
+            ["run", "seeds", "mAP", "class-agnostic&nbsp;AP", "localization+background", "cpu&nbsp;s"],
+            [
+                [
+                    name,
+                    str(len(runs)),
+                    *(
+                        _mean(run[key] for run in runs)
+                        for key in ("mAP", "class_agnostic_AP", "localization_and_background", "cpu_seconds")
+                    ),
+                ]
+                for name, runs in rows.items()
+            ],
+        ),
+        _table(
+            ["head-only", "bounce-after-left", "bounce-after-right", "other classes", "mAP"],
+            [
+                [
+                    f"{name} the cue as channels",
+                    *(_mean(run["AP"][each] for run in context[name]) for each in CLASSES_OF_THE_CUE),
+                    _mean(_others(run) for run in context[name]),
+                    _mean(run["mAP"] for run in context[name]),
+                ]
+                for name in ("without", "with")
+            ],
+        ),
+    ]
+    linear = found["linear"]["measured"]
+    readings = [key for key in next(iter(linear["source-0"].values())) if key != "clips"]
+    parts.append(
+        _table(
+            ["source, question", "clips (fit, test)", *readings],
+            [
+                [
+                    f"{source}, {name}",
+                    " / ".join(map(str, row["clips"])),
+                    *(f"{row[key]:.1f}" for key in readings),
+                ]
+                for source, questions in linear.items()
+                for name, row in questions.items()
+            ],
+        )
+    )
+    return "\n\n".join(parts)
+
+
+def _others(run: dict[str, Any]) -> float:
+    return float(np.mean([value for name, value in run["AP"].items() if name not in CLASSES_OF_THE_CUE]))
+
+
+def _mean(values: Any) -> str:
+    listed = list(values)
+    spread = f" ({min(listed):.1f} to {max(listed):.1f})" if len(listed) > 1 else ""
+    return f"{np.mean(listed):.1f}{spread}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,51 @@
+import json
+from pathlib import Path
+
+from bench.config.presets import SYNTHETIC
+from datasets.synthetic import SyntheticConfig
+from datasets.synthetic.config import PICTURES_SHA256
+from tests.synthetic_probes.table import tables
+
+ROOT = Path(__file__).parents[1]
+FOUND = json.loads((ROOT / "results" / "synthetic_probes.json").read_text())
+PAGE = (ROOT / "docs" / "synthetic.md").read_text()
+
+
+def test_the_page_s_tables_are_those_of_the_measurements():
+    written = PAGE.partition("<!-- begin tables -->\n")[2].partition("\n<!-- end tables -->")[0]
+    assert written == tables(FOUND)
+
+
+def test_all_parts_were_measured_on_these_pictures():
+    config = SyntheticConfig()
+    variant = f"synthetic-{config.version}-{config.digest}-{PICTURES_SHA256['target'][:8]}"
+    assert {part["dataset"] for part in FOUND.values()} == {variant}
+    assert sorted(FOUND) == ["context", "ends", "linear", "twice"]
+
+
+def test_the_page_gives_the_sizes_of_configuration_and_preset():
+    config = SyntheticConfig()
+    counts = (config.training_videos, config.tuning_videos, config.testing_videos)
+    assert "{} for training, {} for tuning, {} for testing".format(*counts) in PAGE
+    assert f"learning rate {SYNTHETIC.learning_rate:g}".replace("0.004", "4e-3") in PAGE
+    passes = SYNTHETIC.steps // SYNTHETIC.steps_per_epoch(config.training_videos)
+    assert f"{SYNTHETIC.steps} steps are {passes} passes over the training videos" in PAGE
+
+
+def test_the_design_s_goals_hold_on_tuning_videos():
+    runs = FOUND["ends"]["measured"]
+    low, high = ([run for run in runs if run["strategy"] == name] for name in ("head-only", "full-finetune"))
+    assert all(55 <= run["class_agnostic_AP"] <= 75 for run in low)
+    assert all(run["localization_and_background"] >= 100 / 3 for run in low)
+    assert min(run["mAP"] for run in high) >= max(run["mAP"] for run in low) + 10
+    context = FOUND["context"]["measured"]
+    for name in ("bounce-after-left", "bounce-after-right"):
+        plain, told = (
+            sum(run["AP"][name] for run in context[each]) / len(context[each]) for each in ("without", "with")
+        )
+        assert told > plain + 5
+    for questions in FOUND["linear"]["measured"].values():
+        pair = questions["short-range pair"]
+        cells = [value for reading, value in pair.items() if reading.endswith("cells")]
+        assert max(cells) > pair["last layer, mean"] + 5
+        assert questions["direction of the cue, during it"]["last layer, mean"] > 75
