@@ -51,9 +51,7 @@ class Conversion:
         with _draft_folder(output) as folder:
             draft = Path(folder) / output.name
             try:
-                draft.write_bytes(
-                    serialised(tensors, {"source": Path(where).name, "licence": self.licence})
-                )
+                draft.write_bytes(serialised(tensors, {"source": Path(where).name, "licence": self.licence}))
                 draft.chmod(0o644)
                 audit = self.load(draft)
                 record = Path(folder) / "record"

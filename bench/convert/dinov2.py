@@ -60,8 +60,7 @@ def convert(graph: OnnxGraph) -> dict[str, Array]:
         biases = [weight(f"{layer}.attention.attention.{name}.bias") for name in PROJECTIONS]
         block = {"attn.qkv.weight": np.concatenate(joined), "attn.qkv.bias": np.concatenate(biases)}
         block |= {
-            f"{ours}.weight": graph.operand(f"{node}/{theirs}/MatMul").T
-            for ours, theirs in MATRICES.items()
+            f"{ours}.weight": graph.operand(f"{node}/{theirs}/MatMul").T for ours, theirs in MATRICES.items()
         }
         block |= {ours: weight(f"{layer}.{theirs}") for ours, theirs in VECTORS.items()}
         tensors |= {f"blocks.{index}.{name}": value for name, value in block.items()}

@@ -114,6 +114,4 @@ def _load(path: Path) -> LoadAudit:
     return audit
 
 
-I3D = Conversion(
-    "i3d", PACKAGE, LICENCE, lambda content, where: convert(read_arrays(content, where)), _load
-)
+I3D = Conversion("i3d", PACKAGE, LICENCE, lambda content, where: convert(read_arrays(content, where)), _load)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import timm
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from bench.io.errors import InputError
 from bench.models.backbone import Backbone, BackboneGeometry
@@ -47,6 +48,40 @@ class FrameViTConfig:
 CONFIGS = {"dinov2-s": FrameViTConfig("vit_small_patch14_dinov2")}
 
 
+NEW_SCALE = 0.1
+"""Initial value of the layer scales of a new network. Chosen: with DINOv2's 1e-5 no block would affect it."""
+
+
+def _new_network(config: FrameViTConfig) -> Any:
+    """Return timm's network, newly initialised.
+
+    timm reads values of a tensor when it builds the network, and truncates normal distributions, which a
+    forecast cannot trace: the network is built without storage, then filled.
+    """
+    with unset_fake_temporarily(), torch.device("meta"):
+        network: Any = timm.create_model(
+            config.architecture,
+            pretrained=False,
+            num_classes=0,
+            dynamic_img_size=True,
+            **dict(config.changes),
+        )
+    for module in network.modules():
+        for name, value in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(torch.empty(value.shape)))
+        if isinstance(module, nn.Conv2d | nn.LayerNorm):
+            module.reset_parameters()
+        elif hasattr(module, "gamma"):  # a layer scale
+            nn.init.constant_(module.gamma, NEW_SCALE)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+    for value in (network.cls_token, network.pos_embed, getattr(network, "reg_token", None)):
+        if value is not None:
+            nn.init.normal_(value, std=0.02)
+    return network
+
+
 class FrameViT(Backbone):
     """An encoder of frames. The layers to tap are its blocks, of which the last includes the final norm."""
 
@@ -54,17 +89,15 @@ class FrameViT(Backbone):
 
     def __init__(self, config: FrameViTConfig) -> None:
         super().__init__()
-        self.network: Any = timm.create_model(
-            config.architecture, pretrained=False, num_classes=0, dynamic_img_size=True, **dict(config.changes)
-        )
+        self.network = _new_network(config)
         patch = self.network.patch_embed.patch_size[0]
         if config.snippet_frames < 1 or config.clip_frames < 1 or config.clip_frames % config.snippet_frames:
             raise InputError(
                 f"clip_frames {config.clip_frames}: allowed are multiples of a snippet "
                 f"({config.snippet_frames})"
             )
-        if config.image_size < patch or config.image_size % patch:
-            raise InputError(f"image_size {config.image_size}: allowed are multiples of the patch ({patch})")
+        if config.image_size < patch:
+            raise InputError(f"image_size {config.image_size}: allowed is {patch} (a patch) or more")
         self.config = config
         self.checkpointing = config.checkpointing
         width, depth = self.network.embed_dim, len(self.network.blocks)
@@ -90,21 +123,23 @@ class FrameViT(Backbone):
     def layers(self, clips: Tensor, taps: Sequence[int], window_clips: int = 1) -> list[Tensor]:
         """Return the outputs (N, S, h, w, D) of the blocks ``taps``; later blocks do not run.
 
-        T is a multiple of the snippet, H and W are multiples of the patch.
+        T is a multiple of the snippet. Pixels beyond the last whole patch are not seen, as in the video
+        transformers.
         """
         patch = self.geometry.size_multiple
         _, _, frames, height, width = clips.shape
-        if frames % self.config.snippet_frames or height % patch or width % patch:
+        if frames % self.config.snippet_frames or min(height, width) < patch:
             raise InputError(
-                f"clips of {frames} frames of {height} x {width} pixels: allowed are multiples of "
-                f"{self.config.snippet_frames} frames and of {patch} pixels"
+                f"clips of {frames} frames of {height} x {width} pixels: allowed are multiples of a snippet "
+                f"({self.config.snippet_frames}) and at least {patch} pixels"
             )
         depth = len(self.network.blocks)
         if not taps or list(taps) != sorted(set(taps)) or taps[0] < 0 or taps[-1] >= depth:
             raise InputError(f"taps {tuple(taps)}: allowed are ascending indices from 0 to {depth - 1}")
         grid = (height // patch, width // patch)
-        # The network of a block is that of timm's forward_features; drop rates are 0.
-        embedded = self.network.patch_embed(clips.transpose(1, 2).flatten(0, 1))
+        whole = clips[..., : grid[0] * patch, : grid[1] * patch]
+        # From here on as timm's forward_features.
+        embedded = self.network.patch_embed(whole.transpose(1, 2).flatten(0, 1))
         tokens = self.network.norm_pre(self.network._pos_embed(embedded))
         outputs = []
         for index in range(taps[-1] + 1):
@@ -135,6 +170,4 @@ class FrameViT(Backbone):
 def tiny_frame_vit() -> FrameViT:
     """Return a small image transformer of DINOv2's kind with random weights, for tests of strategies."""
     small = (("embed_dim", 32), ("depth", 3), ("num_heads", 2), ("img_size", 56))
-    return FrameViT(
-        FrameViTConfig("vit_small_patch14_dinov2", image_size=42, clip_frames=8, changes=small)
-    )
+    return FrameViT(FrameViTConfig("vit_small_patch14_dinov2", image_size=42, clip_frames=8, changes=small))
