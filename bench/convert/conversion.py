@@ -1,4 +1,4 @@
-"""Convert the weights of a package: read, rename, write under a temporary path, load all of it, rename the file."""
+"""Convert the weights of a package: read, write under a temporary path, load all of it, rename the file."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class Conversion:
     def run(self, source: str, output: Path) -> tuple[str, ...]:
         """Write the checkpoint ``output`` and a JSON file beside it; return the lines of the load audit.
 
-        The JSON file has the checkpoint's name and the suffix ``.json``: source, its SHA-256, licence, command.
+        The JSON file, of the same name, holds source, hashes, licence and command.
         """
         if output.suffix != ".safetensors":
             raise InputError(f"{output}: allowed is a name that ends in .safetensors")
         content, where = self.package.read(source)
         tensors = self.convert(content, where)
-        # A temporary folder, as the name must have a checkpoint's suffix and no existing file may be replaced.
+        # A temporary folder: the name must have a checkpoint's suffix, and no other file may be replaced.
         with _draft_folder(output) as folder:
             draft = Path(folder) / output.name
             try:

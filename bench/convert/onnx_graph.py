@@ -1,7 +1,7 @@
 """Read the nodes and the weights of an ONNX file: the few fields of its protocol buffers that are needed.
 
-Numbers of fields: ``onnx.proto`` of ONNX 1.x (ModelProto, GraphProto, NodeProto, TensorProto). Weights must be
-float32 and stored in the file as raw bytes, as torch's exporter writes them.
+The numbers of fields are those of ``onnx.proto`` (ModelProto, GraphProto, NodeProto, TensorProto). Weights
+must be float32 and stored in the file as raw bytes, as torch's exporter writes them.
 """
 
 from __future__ import annotations

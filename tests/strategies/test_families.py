@@ -52,7 +52,7 @@ def supported(family: str) -> list[str]:
 
 
 PAIRS = [(name, family) for family in OTHERS for name in supported(family)]
-# MobileNetV2 runs the code of the other TSM, and its last layer is too wide for quick tests of every strategy.
+# MobileNetV2 runs the code of the other TSM, and its last layer is too wide for quick tests of all.
 PAIRS += [(name, "mobilenet") for name in ("head-only", "losa", "full-finetune", "last-k")]
 EVERY_PAIR = pytest.mark.parametrize(("name", "family"), PAIRS)
 """The video transformer is in test_contract.py."""

@@ -2,14 +2,15 @@
 
 Frames are encoded independently. As in TSM, the feature of a step is the mean over the frames of its snippet;
 chosen: a snippet is one frame, because averaging k frames costs k times as much, and the protocol's
-``frames_per_second`` says how densely videos are seen. Features are those of the patches: the class token and
-other tokens that are no patches take part in attention and are left out of the output.
+``frames_per_second`` says how densely videos are seen. Features are those of the patches: the class token
+and other tokens that are no patches take part in attention and are left out of the output.
 
-Differs from the video transformers: the last layer includes the network's final norm, as the released features
-of DINOv2 do. Positions of other sizes than the weights' are interpolated by timm (bicubic, antialiased; the
-DINOv2 repository interpolates without antialiasing).
+Differs from the video transformers: the last layer includes the network's final norm, as the released
+features of DINOv2 do. Positions of other sizes than the weights' are interpolated by timm (bicubic,
+antialiased; the DINOv2 repository interpolates without antialiasing).
 
-Shape legend: N clips, T frames, S snippets of a clip, h w the grid of patches, L tokens of a frame, D channels.
+Shape legend: N clips, T frames, S snippets of a clip, h w the grid of patches, L tokens of a frame, D
+channels.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class FrameViTConfig:
     snippet_frames: int = 1
     checkpointing: bool = False
     """Recompute each block's activations in the backward pass instead of keeping them."""
-    changes: tuple[tuple[str, int], ...] = ()
+    changes: tuple[tuple[str, Any], ...] = ()
     """Arguments of timm's constructor that differ from the architecture's, for small networks."""
 
 
@@ -58,13 +59,14 @@ def _new_network(config: FrameViTConfig) -> Any:
     timm reads values of a tensor when it builds the network, and truncates normal distributions, which a
     forecast cannot trace: the network is built without storage, then filled.
     """
+    changes: dict[str, Any] = dict(config.changes)
     with unset_fake_temporarily(), torch.device("meta"):
         network: Any = timm.create_model(
             config.architecture,
             pretrained=False,
             num_classes=0,
             dynamic_img_size=True,
-            **dict(config.changes),
+            **changes,
         )
     for module in network.modules():
         for name, value in module.named_parameters(recurse=False):
@@ -153,10 +155,11 @@ class FrameViT(Backbone):
         """Return (N, T, h, w, D): the patches of tokens (N*T, L, D); ``shape`` is (N, h, w)."""
         clips, height, width = shape
         patches = tokens[:, self.network.num_prefix_tokens :]
-        return patches.unflatten(1, (height, width)).unflatten(0, (clips, -1))
+        cells: Tensor = patches.unflatten(1, (height, width)).unflatten(0, (clips, -1))
+        return cells
 
     def _layer(self, index: int, tokens: Tensor, shape: tuple[int, int, int], window_clips: int) -> Tensor:
-        """Return tokens (N*T, L, D) after a block and the module inserted after it, whose steps are frames."""
+        """Return tokens (N*T, L, D) after a block and the module inserted after it; steps are frames."""
         tokens = self.network.blocks[index](tokens)
         if index == len(self.network.blocks) - 1:
             tokens = self.network.norm(tokens)

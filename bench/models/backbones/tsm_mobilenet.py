@@ -1,9 +1,9 @@
-"""TSM on MobileNetV2 (Lin, Gan and Han, ICCV 2019; Sandler et al., CVPR 2018): a small image network, shifted.
+"""TSM (Lin, Gan and Han, ICCV 2019) on MobileNetV2 (Sandler et al., CVPR 2018).
 
-The network is timm's with its names. As in the TSM repository (``ops/temporal_shift.py``, ``archs/mobilenet_v2``),
-channels are shifted before the first convolution of every block that has a shortcut, and in no other block.
-The layers to tap are, as in a ResNet, where the grid is 1/4, 1/8, 1/16 and 1/32 of the input; the last has the
-1,280 channels after the final convolution.
+The network is timm's with its names. As in the TSM repository (``ops/temporal_shift.py``), channels are
+shifted before the first convolution of every block that has a shortcut, and in no other block. The layers to
+tap are, as in a ResNet, where the grid is 1/4, 1/8, 1/16 and 1/32 of the input; the last has the 1,280
+channels after the final convolution.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class TSMMobileNetV2(ShiftedNetwork):
 
 
 def tiny_mobilenet() -> TSMMobileNetV2:
-    """Return a narrow TSM-MobileNetV2 with snippets of 4 frames and random weights, for tests of strategies."""
+    """Return a narrow TSM-MobileNetV2 with snippets of 4 frames and random weights, for tests."""
     return TSMMobileNetV2(
         MobileNetV2Config(architecture="mobilenetv2_035", image_size=48, clip_frames=16, snippet_frames=4)
     )

@@ -1,4 +1,4 @@
-"""Image transformers as encoders of frames: equal to timm, frames apart, snippets averaged, DINOv2's values."""
+"""Image transformers as encoders of frames: equal to timm, frames apart, snippets averaged, DINOv2."""
 
 from __future__ import annotations
 
