@@ -43,8 +43,8 @@ FAMILIES = (
     Family(vit_config.CONFIGS, vit.VideoViT, VIT_LAYOUT),
     Family(tsm.CONFIGS, tsm.TSMResNet, TSM_LAYOUT),
     Family(tsm_mobilenet.CONFIGS, tsm_mobilenet.TSMMobileNetV2, MOBILENETV2_LAYOUT),
-    Family(frame_vit.CONFIGS, frame_vit.FrameViT, FRAME_VIT_LAYOUT),
     Family(i3d.CONFIGS, i3d.I3D, I3D_LAYOUT),
+    Family(frame_vit.CONFIGS, frame_vit.FrameViT, FRAME_VIT_LAYOUT),
 )
 
 

@@ -1,4 +1,4 @@
-"""Controls on footage: `python -m datasets.leaks detect|shuffle|one-class|sources ANNOTATIONS OUTPUT`."""
+"""Controls on footage: `python -m datasets.leaks KIND ANNOTATIONS OUTPUT`."""
 
 import argparse
 import json
@@ -9,14 +9,15 @@ from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser, run_command
 from bench.io.writing import write_output
 from datasets.annotations.reader import read_annotations
+from datasets.leaks.annotations import held_out, one_class, shuffled
 from datasets.leaks.detections import RULES, detect, submission
-from datasets.leaks.labels import one_class, shuffled
 from datasets.leaks.sources import examine
 
 KINDS = {
     "detect": "write detections of shots, found by cuts alone, with a class that needs no training",
     "shuffle": "write the annotations with the labels of the training instances permuted",
     "one-class": "write the annotations with one label for all instances",
+    "hold-out": "write the annotations with the last quarter of the training videos as the subset tuning",
     "sources": "write what test instances share with training instances",
 }
 
@@ -54,6 +55,8 @@ def _content(options: argparse.Namespace) -> str | bytes:
         return shuffled(options.annotations, options.training, options.seed)
     if options.kind == "one-class":
         return one_class(options.annotations)
+    if options.kind == "hold-out":
+        return held_out(options.annotations, options.training, 0.25)
     if options.data is None:
         raise InputError(f"--data: needed for {options.kind}, allowed is the folder of the videos")
     dataset = read_annotations(options.annotations, root=options.data)

@@ -12,6 +12,7 @@ import dataclasses
 from typing import Any
 
 import timm
+import torch
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
@@ -77,7 +78,8 @@ class TSMMobileNetV2(ShiftedNetwork):
         return (*blocks[:-1], (*blocks[-1], self.conv_head, self.bn2))
 
     def stem(self, images: Tensor) -> Tensor:
-        features: Tensor = self.bn1(self.conv_stem(images))
+        # Depthwise convolutions are twice as fast on a CPU where a pixel's channels are neighbours in memory.
+        features: Tensor = self.bn1(self.conv_stem(images.contiguous(memory_format=torch.channels_last)))
         return features
 
 

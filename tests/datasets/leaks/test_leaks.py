@@ -117,6 +117,18 @@ def test_one_label_for_all(footage: Path, tmp_path: Path) -> None:
     assert {each["label"] for video in database.values() for each in video["annotations"]} == {"action"}
 
 
+def test_tuning_videos_are_held_out_of_the_training_videos(footage: Path, tmp_path: Path, capsys) -> None:
+    source, output = footage / "annotations.json", tmp_path / "tuning.json"
+    assert main(["hold-out", str(source), str(output)]) == 0
+    database = json.loads(output.read_text())["database"]
+    subsets = {name: video.pop("subset") for name, video in database.items()}
+    assert subsets == {"a": "training", "b": "tuning", "c": "testing"}
+    for name, video in json.loads(source.read_text())["database"].items():
+        assert {**database[name], "subset": video["subset"]} == video
+    assert main(["hold-out", str(output), str(tmp_path / "again.json")]) == 2
+    assert "beside none of the name 'tuning'" in capsys.readouterr().err
+
+
 def test_what_subsets_share_is_counted(footage: Path, tmp_path: Path) -> None:
     output = tmp_path / "sources.json"
     assert main(["sources", str(footage / "annotations.json"), str(output), "--data", str(footage)]) == 0

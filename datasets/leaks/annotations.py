@@ -1,4 +1,4 @@
-"""Annotations with other labels: shuffled among the training instances, or one label for all."""
+"""Annotations with other labels or subsets: labels shuffled, one label for all, tuning videos held out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from bench.io.errors import InputError
 from datasets.annotations.dataset import ACTION
 from datasets.annotations.formats import read_file
 from datasets.annotations.imports.formats import activitynet_json
+
+TUNING = "tuning"
 
 
 def shuffled(source: Path, subset: str, seed: int) -> bytes:
@@ -35,6 +37,27 @@ def one_class(source: Path) -> bytes:
     database, name = _database(source)
     for each in _instances(database, None):
         each["label"] = ACTION
+    return activitynet_json(database, name)
+
+
+def held_out(source: Path, subset: str, fraction: float) -> bytes:
+    """Return the annotations as ActivityNet's JSON, the last videos of a subset by id in the subset `tuning`.
+
+    Their number is ``fraction`` of the subset's, rounded, at least one and not all. Raises ``InputError`` for
+    a subset of fewer than two videos and if there is a subset of that name.
+    """
+    database, name = _database(source)
+    subsets = {str(video.get("subset")) for video in database.values()}
+    ids = sorted(key for key, video in database.items() if video.get("subset") == subset)
+    if len(ids) < 2 or TUNING in subsets:
+        known = ", ".join(sorted(subsets))
+        raise InputError(
+            f"{source.name}: subset: allowed is one of two or more videos beside none of the name {TUNING!r}"
+            f", got {subset[:60]!r}, known are {known}"
+        )
+    count = min(len(ids) - 1, max(1, round(len(ids) * fraction)))
+    for key in ids[-count:]:
+        database[key]["subset"] = TUNING
     return activitynet_json(database, name)
 
 
