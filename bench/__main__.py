@@ -12,7 +12,7 @@ COMMANDS = {
     "evaluate": "compute the mAP of a submission file against a ground-truth file",
     "papers": "run the papers' ablations and configurations on the embedded data set",
     "tune": "choose hyper-parameters on the tuning videos",
-    "convert_i3d": "convert the published I3D weights to a checkpoint",
+    "convert": "convert published weights in Python packages to checkpoints",
     "pretrain": "train vit-t's weights on the miniature's source clips",
     "speed": "time the components of the benchmark",
 }

@@ -1,5 +1,6 @@
 """The committed evidence on real footage: head-only on I3D features stands where the official code stands."""
 
+import json
 import re
 import shutil
 import statistics
@@ -89,3 +90,31 @@ def test_regenerating_changes_no_table(tmp_path):
         assert committed.exists(), committed
         if path.suffix in (".csv", ".md"):
             assert path.read_bytes() == committed.read_bytes(), path.name
+
+
+LEAKS = RESULTS / "leaks"
+RULES = {
+    "one-class": "one class for all",
+    "most-frequent": "most frequent",
+    "nearest-colours": "mean frame",
+    "shuffled-labels": "labels permuted",
+    "true-labels": "the true labels",
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_page_states_what_the_controls_gave(rule):
+    page = (RESULTS.parents[1] / "docs" / "footage.md").read_text(encoding="utf-8")
+    (row,) = [line for line in page.splitlines() if line.startswith("|") and RULES[rule] in line]
+    recorded = json.loads((LEAKS / f"{rule}.json").read_text())
+    assert row.split("|")[-2].strip() == f"{100 * recorded['average']:.1f}"
+
+
+@pytest.mark.skipif(not ANNOTATIONS.exists(), reason="the footage's annotations are not beside the checkout")
+@pytest.mark.parametrize("rule", [name for name in RULES if name != "one-class"])
+def test_the_controls_detections_give_the_recorded_map(rule):
+    (path,) = LEAKS.glob(f"{rule}-detections.json*")
+    found = read_submission(path)
+    recorded = json.loads((LEAKS / f"{rule}.json").read_text())
+    evaluation = evaluate(read_ground_truth(ANNOTATIONS, "testing"), found, tuple(recorded["tiou"]))
+    assert evaluation.average == pytest.approx(recorded["average"], abs=1e-9)

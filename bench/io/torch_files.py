@@ -1,6 +1,6 @@
 """Check untrusted pickles and torch files before they are loaded: no decompression bombs, no endless lists.
 
-The unpicklers themselves prevent code execution (``weights_only`` of torch, ``bench.convert_i3d``), but they
+The unpicklers themselves prevent code execution (``weights_only`` of torch, ``bench.convert.i3d``), but they
 allocate any size that a file declares. These checks refuse a file that declares more than it contains.
 """
 

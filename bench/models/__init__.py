@@ -37,8 +37,9 @@ def shipped_weights(name: str, dataset: str) -> Path:
 
 MODEL_NAMES = (
     *("vit-t", "vit-s", "vit-b", "vit-l", "vit-h", "vit-g"),
-    *("tsm-r18", "tsm-r34", "tsm-r50"),
+    *("tsm-r18", "tsm-r34", "tsm-r50", "tsm-mobilenetv2"),
     "i3d",
+    "dinov2-s",
 )
 FEATURES = "features"
 """The name under which features in files stand in for a backbone."""

@@ -6,10 +6,17 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bench.models.backbones import i3d, tsm, vit, vit_config
-from bench.models.state_dict_layouts import I3D_LAYOUT, TSM_LAYOUT, VIT_LAYOUT, Layout
+from bench.models.backbones import frame_vit, i3d, tsm, tsm_mobilenet, vit, vit_config
+from bench.models.state_dict_layouts import (
+    FRAME_VIT_LAYOUT,
+    I3D_LAYOUT,
+    MOBILENETV2_LAYOUT,
+    TSM_LAYOUT,
+    VIT_LAYOUT,
+    Layout,
+)
 
-Loadable = vit.VideoViT | tsm.TSMResNet | i3d.I3D
+Loadable = vit.VideoViT | tsm.ShiftedNetwork | i3d.I3D | frame_vit.FrameViT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +42,9 @@ class Family:
 FAMILIES = (
     Family(vit_config.CONFIGS, vit.VideoViT, VIT_LAYOUT),
     Family(tsm.CONFIGS, tsm.TSMResNet, TSM_LAYOUT),
+    Family(tsm_mobilenet.CONFIGS, tsm_mobilenet.TSMMobileNetV2, MOBILENETV2_LAYOUT),
     Family(i3d.CONFIGS, i3d.I3D, I3D_LAYOUT),
+    Family(frame_vit.CONFIGS, frame_vit.FrameViT, FRAME_VIT_LAYOUT),
 )
 
 

@@ -92,5 +92,36 @@ I3D_LAYOUT = Layout(
     left_out=((r"^logits\.", "classifier"), COUNTER),
 )
 
+# MobileNetV2's names in the TSM repository, which numbers its 17 blocks, and timm's names of the same parts.
+_EXPANDED = {0: "conv_pw", 1: "bn1", 3: "conv_dw", 4: "bn2", 6: "conv_pwl", 7: "bn3"}
+_FIRST = {0: "conv_dw", 1: "bn1", 3: "conv_pw", 4: "bn2"}
+_BLOCKS = [(stage, block) for stage, count in enumerate((1, 2, 3, 4, 3, 3, 1)) for block in range(count)]
+MOBILENETV2_LAYOUT = Layout(
+    parts=("conv_stem.", "conv_head.", "bn1.", "bn2.", "blocks."),
+    prefixes=("module.", "model.", "backbone.", "base_model."),
+    renamed=(
+        (r"^(features\.\d+\.conv\.0)\.net\.", r"\1."),  # the TSM repository's shifted convolutions
+        (r"^features\.0\.0\.", "conv_stem."),
+        (r"^features\.0\.1\.", "bn1."),
+        (r"^features\.18\.0\.", "conv_head."),
+        (r"^features\.18\.1\.", "bn2."),
+        *(
+            (rf"^features\.{number}\.conv\.{place}\.", f"blocks.{stage}.{block}.{part}.")
+            for number, (stage, block) in enumerate(_BLOCKS, start=1)
+            for place, part in (_EXPANDED if number > 1 else _FIRST).items()
+        ),
+    ),
+    left_out=((r"^(classifier|new_fc)\.", "classifier"), COUNTER),
+)
+
+FRAME_VIT_LAYOUT = Layout(
+    parts=("network.",),
+    renamed=((r"^(?!network\.|head\.|fc_norm\.|mask_token$)", "network."),),
+    left_out=(
+        (r"^(head|fc_norm)\.", "classifier"),
+        (r"^mask_token$", "mask of the pre-training"),
+    ),
+)
+
 HEAD_LAYOUT = Layout(parts=("",))
 """A head uses every tensor of the file: an unmatched one is an error."""

@@ -19,7 +19,7 @@ from fuzz.mutations import mutated_bytes, mutated_document
 from fuzz.sandbox import Findings, sandbox, tree
 from safetensors.torch import save_file
 
-from bench.convert_i3d import MEMBER, read_arrays, read_source
+from bench.convert.i3d import PACKAGE, read_arrays
 from bench.detection import read_submission
 from bench.features.disk_cache import DiskCache, PassKey
 from bench.features.encode import ClipPasses, HostEncodings
@@ -271,13 +271,13 @@ def i3d(rng: random.Random, material: Material) -> tuple[str, bytes]:
     elif how == 2:
         tree_of["params"] = tree_of
     elif how == 3:
-        return ".whl", bomb(material, MEMBER)
+        return ".whl", bomb(material, PACKAGE.member)
     elif how == 4:
         content = io.BytesIO()
         with tarfile.open(fileobj=content, mode="w") as archive:
             for name, kind, target in (
                 (
-                    f"x/{MEMBER}",
+                    f"x/{PACKAGE.member}",
                     rng.choice((tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE)),
                     "/etc/passwd",
                 ),
@@ -355,7 +355,7 @@ def readers(material: Material) -> dict[str, tuple[Callable[[Path], object], ...
             refused(material)
 
     def as_i3d(path: Path) -> None:
-        read_arrays(*read_source(str(path)))
+        read_arrays(*PACKAGE.read(str(path)))
 
     return {
         "weights": (as_weights, as_kept),

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from bench.models.backbone import Backbone
+from bench.models.backbones.frame_vit import tiny_frame_vit
 from bench.models.backbones.i3d import tiny_i3d
 from bench.models.backbones.tsm import tiny_tsm
+from bench.models.backbones.tsm_mobilenet import tiny_mobilenet
 from bench.training.detector import set_training_mode
 from strategies import build_strategy, installed, reason_against
 from strategies.lofi import LoFi
@@ -25,9 +27,22 @@ from strategies.testing import (
 )
 
 NAMES = sorted(installed())
-FAMILIES: dict[str, Callable[[], Backbone]] = {"vit": tiny_vit, "tsm": tiny_tsm, "i3d": tiny_i3d}
-CONVOLUTIONAL = {name: make for name, make in FAMILIES.items() if name != "vit"}
-MODELS = {"vit": "vit-t", "tsm": "tsm-r18", "i3d": "i3d"}
+FAMILIES: dict[str, Callable[[], Backbone]] = {
+    "vit": tiny_vit,
+    "tsm": tiny_tsm,
+    "mobilenet": tiny_mobilenet,
+    "i3d": tiny_i3d,
+    "frames": tiny_frame_vit,
+}
+OTHERS = {name: make for name, make in FAMILIES.items() if name not in ("vit", "mobilenet")}
+CONVOLUTIONAL = {name: make for name, make in OTHERS.items() if name != "frames"}
+MODELS = {
+    "vit": "vit-t",
+    "tsm": "tsm-r18",
+    "mobilenet": "tsm-mobilenetv2",
+    "i3d": "i3d",
+    "frames": "dinov2-s",
+}
 # A convolutional network's last grid is 1/32 of the input: at 48 pixels it still has several cells.
 SHORT = dataclasses.replace(TINY_PROTOCOL, image_size=48, steps=5)
 
@@ -36,9 +51,10 @@ def supported(family: str) -> list[str]:
     return [name for name in NAMES if reason_against(name, MODELS[family]) is None]
 
 
-EVERY_PAIR = pytest.mark.parametrize(
-    ("name", "family"), [(name, family) for family in CONVOLUTIONAL for name in supported(family)]
-)
+PAIRS = [(name, family) for family in OTHERS for name in supported(family)]
+# MobileNetV2 runs the code of the other TSM, and its last layer is too wide for quick tests of all.
+PAIRS += [(name, "mobilenet") for name in ("head-only", "losa", "full-finetune", "last-k")]
+EVERY_PAIR = pytest.mark.parametrize(("name", "family"), PAIRS)
 """The video transformer is in test_contract.py."""
 
 
@@ -67,7 +83,7 @@ class TestEveryStrategyOnEveryFamily:
         assert all(entry.reading.peak_allocated_bytes > 0 for entry in trained.log.memory)
 
 
-@pytest.mark.parametrize("make_backbone", CONVOLUTIONAL.values(), ids=CONVOLUTIONAL)
+@pytest.mark.parametrize("make_backbone", OTHERS.values(), ids=OTHERS)
 @pytest.mark.parametrize("name", ["full-finetune", "losa"])
 def test_two_runs_of_a_seed_agree_in_every_bit(name: str, make_backbone: Callable[[], Backbone]) -> None:
     runs = [train_tiny(build_strategy(name), SHORT, make_backbone) for _ in range(2)]
@@ -76,7 +92,7 @@ def test_two_runs_of_a_seed_agree_in_every_bit(name: str, make_backbone: Callabl
     assert all(torch.equal(weights[0][each], weights[1][each]) for each in weights[0])
 
 
-@pytest.mark.parametrize("make_backbone", CONVOLUTIONAL.values(), ids=CONVOLUTIONAL)
+@pytest.mark.parametrize("make_backbone", OTHERS.values(), ids=OTHERS)
 @pytest.mark.parametrize("name", ["head-only", "losa"])
 def test_training_with_the_cache_equals_training_without_it(
     name: str, make_backbone: Callable[[], Backbone]
@@ -88,7 +104,7 @@ def test_training_with_the_cache_equals_training_without_it(
     assert runs[0].log.losses == runs[1].log.losses
 
 
-@pytest.mark.parametrize("make_backbone", CONVOLUTIONAL.values(), ids=CONVOLUTIONAL)
+@pytest.mark.parametrize("make_backbone", OTHERS.values(), ids=OTHERS)
 @pytest.mark.parametrize("variant", ["s", "t", "st", "short-cyclic"])
 def test_every_fidelity_of_lofi_runs(variant: str, make_backbone: Callable[[], Backbone]) -> None:
     strategy = LoFi(variant=variant, short_cycle_steps=1)  # type: ignore[arg-type]
@@ -110,7 +126,7 @@ def test_losa_taps_layers_of_different_widths_and_grids(make_backbone: Callable[
     assert not any(part.requires_grad for part in (last, *taps))
 
 
-@pytest.mark.parametrize("make_backbone", CONVOLUTIONAL.values(), ids=CONVOLUTIONAL)
+@pytest.mark.parametrize("make_backbone", OTHERS.values(), ids=OTHERS)
 def test_norms_take_no_statistics_from_a_batch(make_backbone: Callable[[], Backbone]) -> None:
     backbone = make_backbone()
     size = backbone.geometry.image_size
@@ -123,7 +139,7 @@ def test_norms_take_no_statistics_from_a_batch(make_backbone: Callable[[], Backb
     assert all(torch.equal(value, state[name]) for name, value in backbone.state_dict().items())
 
 
-@pytest.mark.parametrize("make_backbone", CONVOLUTIONAL.values(), ids=CONVOLUTIONAL)
+@pytest.mark.parametrize("make_backbone", OTHERS.values(), ids=OTHERS)
 def test_step_peaks_are_ordered_as_the_papers_claim(make_backbone: Callable[[], Backbone]) -> None:
     peaks = []
     for name in ("head-only", "losa", "lofi", "full-finetune"):

@@ -39,14 +39,10 @@ Chosen: stored statistics do not normalise a newly initialised network; at 1 its
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class TSMConfig:
-    """The configuration of a TSM-ResNet; sizes are in pixels, frames and channels."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SnippetConfig:
+    """What the configurations of networks of frames have in common; sizes are in pixels and frames."""
 
-    block: Literal["basic", "bottleneck"]
-    depths: tuple[int, int, int, int]
-    channels: tuple[int, int, int, int] = (64, 128, 256, 512)
-    """Channels of the stages; a bottleneck's output has four times as many."""
     image_size: int = 224
     clip_frames: int = 64
     snippet_frames: int = 8
@@ -54,6 +50,25 @@ class TSMConfig:
     """1/shift_divisor of the channels is shifted forward, and as many backward."""
     checkpointing: bool = False
     """Recompute each stage's activations in the backward pass instead of keeping them."""
+
+    def check(self) -> None:
+        """Raise InputError if sizes do not divide."""
+        if self.snippet_frames < 1 or self.clip_frames < 1 or self.clip_frames % self.snippet_frames:
+            raise InputError(
+                f"clip_frames {self.clip_frames}: allowed are multiples of a snippet ({self.snippet_frames})"
+            )
+        if self.image_size < 1:
+            raise InputError(f"image_size {self.image_size}: allowed is 1 pixel or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class TSMConfig(SnippetConfig):
+    """The configuration of a TSM-ResNet."""
+
+    block: Literal["basic", "bottleneck"]
+    depths: tuple[int, int, int, int]
+    channels: tuple[int, int, int, int] = (64, 128, 256, 512)
+    """Channels of the stages; a bottleneck's output has four times as many."""
 
 
 CONFIGS: dict[str, TSMConfig] = {
@@ -99,47 +114,25 @@ class ShiftedConv(nn.Conv2d):
         return super().forward(shift(x, self.frames, self.divisor))
 
 
-class TSMResNet(Backbone):
-    """The TSM encoder. The layers to tap are the four stages. ``checkpointing`` may be changed later.
+class ShiftedNetwork(Backbone):
+    """An image network with shifted channels. The layers to tap are its four stages, ``layer_modules``.
 
     Batch norms use their stored statistics in training too (``bench.models.backbones.frozen_batch_norm``).
+    ``checkpointing`` may be changed later.
     """
 
     load_audit: LoadAudit | None = None
 
-    def __init__(self, config: TSMConfig) -> None:
+    def __init__(self, config: SnippetConfig, widths: tuple[int, ...]) -> None:
         super().__init__()
-        if config.snippet_frames < 1 or config.clip_frames < 1 or config.clip_frames % config.snippet_frames:
-            raise InputError(
-                f"clip_frames {config.clip_frames}: allowed are multiples of a snippet "
-                f"({config.snippet_frames})"
-            )
-        if config.image_size < 1:
-            raise InputError(f"image_size {config.image_size}: allowed is 1 pixel or more")
+        config.check()
         self.config = config
         self.checkpointing = config.checkpointing
-        # timm's annotation requires an instance where its code needs the class.
-        block: Any = BasicBlock if config.block == "basic" else Bottleneck
-        network = ResNet(
-            block,
-            config.depths,
-            num_classes=0,
-            channels=config.channels,
-            norm_layer=StoredBatchNorm,
-            zero_init_last=False,
-        )
-        self.conv1, self.bn1 = network.conv1, network.bn1
-        self.act1, self.maxpool = network.act1, network.maxpool
-        self.layer1 = self._temporal(network.layer1)
-        self.layer2 = self._temporal(network.layer2)
-        self.layer3 = self._temporal(network.layer3)
-        self.layer4 = self._temporal(network.layer4)
-        widths = tuple(width * block.expansion for width in config.channels)
         self.geometry = BackboneGeometry(
             clip_frames=config.clip_frames,
             frames_per_step=config.snippet_frames,
             image_size=config.image_size,
-            # Any size works. Half of this network's stride keeps LoFi's 112 of 224 pixels possible.
+            # Any size works. Half of these networks' stride keeps LoFi's 112 of 224 pixels possible.
             size_multiple=16,
             width=widths[-1],
             layer_widths=widths,
@@ -148,19 +141,14 @@ class TSMResNet(Backbone):
             independent_frames=config.snippet_frames,
         )
 
-    def _temporal(self, stage: Any) -> Any:
-        for block in stage:
-            block.conv1 = ShiftedConv(block.conv1, self.config.snippet_frames, self.config.shift_divisor)
-            last = block.bn2 if self.config.block == "basic" else block.bn3
-            nn.init.constant_(last.weight, BRANCH_GAIN)
-        return stage
-
-    def layer_modules(self) -> tuple[tuple[nn.Module, ...], ...]:
-        return ((self.layer1,), (self.layer2,), (self.layer3,), (self.layer4,))
+    def stem(self, images: Tensor) -> Tensor:
+        """Return (N*T, C, h, w): what the first stage is given, of images (N*T, 3, H, W)."""
+        raise NotImplementedError
 
     def _layer(self, index: int, x: Tensor, clips: int, window_clips: int) -> Tensor:
         """Return (N*T, C, h, w) after a stage and the module inserted after it, whose steps are frames."""
-        x = self.layer_modules()[index][0](x)
+        for module in self.layer_modules()[index]:
+            x = module(x)
         if str(index) in self.inserted:
             frames = x.unflatten(0, (clips, -1)).permute(0, 1, 3, 4, 2)
             x = self.after_layer(index, frames, window_clips).permute(0, 1, 4, 2, 3).flatten(0, 1)
@@ -179,7 +167,7 @@ class TSMResNet(Backbone):
         if not taps or list(taps) != sorted(set(taps)) or taps[0] < 0 or taps[-1] > 3:
             raise InputError(f"taps {tuple(taps)}: allowed are ascending indices from 0 to 3")
         images = clips.transpose(1, 2).flatten(0, 1)
-        x = self.maxpool(self.act1(self.bn1(self.conv1(images))))
+        x = self.stem(images)
         outputs = []
         for index in range(taps[-1] + 1):
             x = self.checkpointed(self._layer, index, x, clips.shape[0], window_clips)
@@ -187,6 +175,43 @@ class TSMResNet(Backbone):
                 snippets = x.unflatten(0, (clips.shape[0], -1, self.config.snippet_frames)).mean(dim=2)
                 outputs.append(snippets.permute(0, 1, 3, 4, 2))
         return outputs
+
+
+class TSMResNet(ShiftedNetwork):
+    """The TSM encoder on a ResNet."""
+
+    def __init__(self, config: TSMConfig) -> None:
+        # timm's annotation requires an instance where its code needs the class.
+        block: Any = BasicBlock if config.block == "basic" else Bottleneck
+        super().__init__(config, tuple(width * block.expansion for width in config.channels))
+        network = ResNet(
+            block,
+            config.depths,
+            num_classes=0,
+            channels=config.channels,
+            norm_layer=StoredBatchNorm,
+            zero_init_last=False,
+        )
+        self.conv1, self.bn1 = network.conv1, network.bn1
+        self.act1, self.maxpool = network.act1, network.maxpool
+        last = "bn2" if config.block == "basic" else "bn3"
+        self.layer1 = self._temporal(network.layer1, last)
+        self.layer2 = self._temporal(network.layer2, last)
+        self.layer3 = self._temporal(network.layer3, last)
+        self.layer4 = self._temporal(network.layer4, last)
+
+    def _temporal(self, stage: Any, last: str) -> Any:
+        for block in stage:
+            block.conv1 = ShiftedConv(block.conv1, self.config.snippet_frames, self.config.shift_divisor)
+            nn.init.constant_(getattr(block, last).weight, BRANCH_GAIN)
+        return stage
+
+    def layer_modules(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return ((self.layer1,), (self.layer2,), (self.layer3,), (self.layer4,))
+
+    def stem(self, images: Tensor) -> Tensor:
+        features: Tensor = self.maxpool(self.act1(self.bn1(self.conv1(images))))
+        return features
 
 
 def tiny_tsm() -> TSMResNet:

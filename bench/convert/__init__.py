@@ -1,0 +1,1 @@
+"""``python -m bench.convert``: published weights in Python packages, converted to checkpoints."""

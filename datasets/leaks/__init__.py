@@ -1,0 +1,1 @@
+"""Controls that show what footage gives away: cuts and colours alone, shuffled labels, shared clips."""
