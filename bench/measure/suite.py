@@ -23,8 +23,7 @@ from bench.io.errors import InputError
 from bench.io.json_lines import module_command
 from bench.io.writing import write_atomically
 from bench.measure import FOR_TESTS, FOR_VIDEOS, missing_packages
-from bench.measure.configurations import configurations
-from bench.measure.rows import Job, Prepared, prepare_in_process, waiting_measurements
+from bench.measure.rows import Job, Prepared, configurations, prepare_in_process, waiting_measurements
 from bench.measure.schedule import Budget, Schedule, Settings
 from bench.measure.summary import summary
 from bench.memory.constants import GIBIBYTE

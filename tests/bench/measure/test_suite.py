@@ -20,8 +20,7 @@ from bench.io import PROJECT_ROOT
 from bench.measure import FOR_TESTS, PACKAGES
 from bench.measure import suite as suite_of_all
 from bench.measure.__main__ import parser
-from bench.measure.configurations import configurations
-from bench.measure.rows import Prepared
+from bench.measure.rows import Prepared, configurations
 from bench.measure.schedule import Budget
 from bench.measure.suite import outcome, run_process, suite_requests
 from bench.measure.summary import summary
