@@ -1,4 +1,4 @@
-"""Rows of measured steps: which there are, their files, and what is to be measured for each. Imports no torch."""
+"""Rows of measured steps: which there are, their files, and what each measures. Imports no torch."""
 
 from __future__ import annotations
 
