@@ -48,13 +48,14 @@ def head_only_run(dataset: Dataset, folder: Path, name: str, steps: int, seed: i
 
 
 def cue_channels(cues: tuple[Cue, ...], steps: int, rate: float) -> np.ndarray:
-    """Return (steps, 2) float32: from a cue's end, plus and minus 4 by its direction; 0 before the first.
+    """Return (steps, 2) float32: from a cue's end, plus and minus 2 by its direction; 0 before the first.
 
-    4 is four times the root mean square of the other channels. With 1, the head did not learn to use it.
+    2 is twice the root mean square of the other channels. The head made no use of channels of 0 and 1; with
+    plus and minus 4, one of two runs diverged.
     """
     times = (np.arange(steps) + 0.5) * 2 / rate
     channels = np.zeros((steps, 2), dtype=np.float32)
     for cue in cues:
         later = times >= cue.end
-        channels[later] = (4, -4) if cue.direction == "left" else (-4, 4)
+        channels[later] = (2, -2) if cue.direction == "left" else (-2, 2)
     return channels
