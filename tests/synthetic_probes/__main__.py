@@ -1,7 +1,8 @@
 """``python -m tests.synthetic_probes``: measure the data set `synthetic` on its tuning videos.
 
-Writes ``results/synthetic_probes.json``: the two ends (head-only, full fine-tuning), head-only with twice the
-steps, head-only that is told the cue, and linear probes of the frozen features. No test video is read.
+Writes ``results/synthetic_probes.json``: head-only (the preset's steps, twice as many, and told the cue) on
+features that are computed once, full fine-tuning, and linear probes of the frozen features. No test video is
+read.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from bench.io.cache_dir import default_cache_dir
 from bench.io.writing import write_atomically
 from datasets import load_dataset
-from tests.synthetic_probes.context import context_probe
+from tests.synthetic_probes.context import head_only_run, write_features
 from tests.synthetic_probes.linear import linear_probes
 from tests.synthetic_probes.runs import protocol_of, trained_run
 
 OUTPUT = Path(__file__).parents[2] / "results" / "synthetic_probes.json"
-PARTS = ("ends", "twice", "context", "linear")
+PARTS = ("head-only", "full-finetune", "linear")
 
 
 def main() -> int:
@@ -34,17 +37,18 @@ def main() -> int:
     dataset = load_dataset("synthetic")
     protocol, seeds = protocol_of(), tuple(range(options.seeds))
     folder = default_cache_dir() / "synthetic-probes"
-    measure = {
-        "ends": lambda: [
-            trained_run(dataset, name, protocol, seed)
-            for name in ("head-only", "full-finetune")
-            for seed in seeds
-        ],
-        "twice": lambda: [
-            trained_run(dataset, "head-only", protocol_of(steps=str(2 * protocol.steps)), seed)
-            for seed in seeds
-        ],
-        "context": lambda: context_probe(dataset, folder, seeds, 0),
+
+    def head_only() -> dict[str, Any]:
+        write_features(dataset, folder, source=0)
+        runs = {"without": ("without", 1), "twice the steps": ("without", 2), "with": ("with", 1)}
+        return {
+            key: [head_only_run(dataset, folder, name, times * protocol.steps, seed) for seed in seeds]
+            for key, (name, times) in runs.items()
+        }
+
+    measure: dict[str, Callable[[], Any]] = {
+        "head-only": head_only,
+        "full-finetune": lambda: [trained_run(dataset, "full-finetune", protocol, seed) for seed in seeds],
         "linear": lambda: linear_probes((0, 1)),
     }
     for part in options.parts or PARTS:

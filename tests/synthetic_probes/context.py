@@ -18,40 +18,44 @@ from datasets.synthetic.scenes import target_timeline
 from datasets.synthetic.timeline import Cue
 from tests.synthetic_probes.runs import HOST, protocol_of, trained_run
 
+CHANNELS = {"without": 0, "with": 2}
+"""Further channels of the features, by their name."""
 
-def context_probe(dataset: Dataset, folder: Path, seeds: tuple[int, ...], source: int) -> dict[str, Any]:
-    """Return the runs without and with the cue's channels, by the channels' name; features go to `folder`."""
+
+def write_features(dataset: Dataset, folder: Path, source: int) -> None:
+    """Write the features of training and tuning videos below `folder`: `without` and `with` the cue."""
     protocol, weights = protocol_of(), shipped_weights(f"source-{source}", "synthetic")
     backbone = build_backbone("vit-t", weights).eval()
-    steps = backbone.geometry.steps_per_clip
-    target = feature_protocol(protocol, backbone, steps)
-    plain, told = folder / "plain", folder / "told"
-    for place in (plain, told):
-        place.mkdir(parents=True, exist_ok=True)
+    for name in CHANNELS:
+        (folder / name).mkdir(parents=True, exist_ok=True)
     for subset in ("training", "tuning"):
         store = open_store(dataset, subset, protocol, backbone.geometry, FrameLoader(2 << 30, 1))
         for name, clips in store.clips.items():
             values = video_features(backbone, store, protocol, name, HOST)[: clips.valid_steps]
             cues = target_timeline(SyntheticConfig(), subset, int(name.rpartition("_")[2]))[1].cues
             channels = cue_channels(cues, len(values), protocol.frames_per_second)
-            np.save(plain / f"{name}.npy", values)
-            np.save(told / f"{name}.npy", np.concatenate([values, channels], axis=1))
-    runs: dict[str, Any] = {}
-    for label, place, more in (("without", plain, 0), ("with", told, 2)):
-        changed = dataclasses.replace(target, feature_width=backbone.geometry.width + more)
-        features_of = dataclasses.replace(dataset, root=place, features=True)
-        runs[label] = [trained_run(features_of, "head-only", changed, seed, source) for seed in seeds]
-    return runs
+            np.save(folder / "without" / f"{name}.npy", values)
+            np.save(folder / "with" / f"{name}.npy", np.concatenate([values, channels], axis=1))
+
+
+def head_only_run(dataset: Dataset, folder: Path, name: str, steps: int, seed: int) -> dict[str, Any]:
+    """Train the head for `steps` on the features below `folder` of a name of `CHANNELS`."""
+    protocol, backbone = protocol_of(steps=str(steps)), build_backbone("vit-t")
+    target = feature_protocol(protocol, backbone, backbone.geometry.steps_per_clip)
+    target = dataclasses.replace(target, feature_width=backbone.geometry.width + CHANNELS[name])
+    features = dataclasses.replace(dataset, root=folder / name, features=True)
+    return trained_run(features, "head-only", target, seed)
 
 
 def cue_channels(cues: tuple[Cue, ...], steps: int, rate: float) -> np.ndarray:
-    """Return (steps, 2) float32: from a cue's end, plus and minus 4 by its direction; 0 before the first.
+    """Return (steps, 2) float32: from a cue's end, plus and minus 2 by its direction; 0 before the first.
 
-    4 is four times the root mean square of the other channels. With 1, the head did not learn to use it.
+    2 is twice the root mean square of the other channels. The head made no use of channels of 0 and 1; with
+    plus and minus 4, one of two runs diverged.
     """
     times = (np.arange(steps) + 0.5) * 2 / rate
     channels = np.zeros((steps, 2), dtype=np.float32)
     for cue in cues:
         later = times >= cue.end
-        channels[later] = (4, -4) if cue.direction == "left" else (-4, 4)
+        channels[later] = (2, -2) if cue.direction == "left" else (-2, 2)
     return channels

@@ -12,12 +12,12 @@ CLASSES_OF_THE_CUE = ("bounce-after-left", "bounce-after-right")
 
 def tables(found: dict[str, Any]) -> str:
     """Return the tables of all parts in markdown."""
-    ends, twice, context = (found[part]["measured"] for part in ("ends", "twice", "context"))
-    steps = ends[0]["steps"]
+    head, full = (found[part]["measured"] for part in ("head-only", "full-finetune"))
+    steps = full[0]["steps"]
     rows = {
-        f"head-only, {steps} steps": [run for run in ends if run["strategy"] == "head-only"],
-        f"head-only, {2 * steps} steps": twice,
-        f"full-finetune, {steps} steps": [run for run in ends if run["strategy"] == "full-finetune"],
+        f"head-only, {steps} steps": head["without"],
+        f"head-only, {2 * steps} steps": head["twice the steps"],
+        f"full-finetune, {steps} steps": full,
     }
     parts = [
         _table(
@@ -39,9 +39,9 @@ def tables(found: dict[str, Any]) -> str:
             [
                 [
                     f"{name} the cue as channels",
-                    *(_mean(run["AP"][each] for run in context[name]) for each in CLASSES_OF_THE_CUE),
-                    _mean(_others(run) for run in context[name]),
-                    _mean(run["mAP"] for run in context[name]),
+                    *(_mean(run["AP"][each] for run in head[name]) for each in CLASSES_OF_THE_CUE),
+                    _mean(_others(run) for run in head[name]),
+                    _mean(run["mAP"] for run in head[name]),
                 ]
                 for name in ("without", "with")
             ],
