@@ -11,7 +11,10 @@ from bench.records.paths import detections_path, ground_truth_path
 from bench.records.record import Record
 from bench.report import build
 
-SOURCES = ("records", "ground_truth", "detections", "forecasts", "memory", "anchors", "published")
+SOURCES = (
+    *("records", "ground_truth", "detections", "bootstrap", "forecasts"),
+    *("memory", "anchors", "published"),
+)
 
 
 def check_detections(results: Path, record: Record) -> None:
