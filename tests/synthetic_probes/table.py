@@ -15,6 +15,7 @@ def tables(found: dict[str, Any]) -> str:
     head, full = (found[part]["measured"] for part in ("head-only", "full-finetune"))
     steps = full[0]["steps"]
     rows = {
+        f"head-only, {steps // 2} steps": head["half the steps"],
         f"head-only, {steps} steps": head["without"],
         f"head-only, {2 * steps} steps": head["twice the steps"],
         f"full-finetune, {steps} steps": full,
