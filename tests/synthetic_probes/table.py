@@ -60,7 +60,7 @@ def tables(found: dict[str, Any]) -> str:
                     *(f"{row[key]:.1f}" for key in readings),
                 ]
                 for source, questions in linear.items()
-                for name, row in questions.items()
+                for name, row in sorted(questions.items())
             ],
         )
     )
