@@ -44,6 +44,7 @@ def test_the_design_s_goals_hold_on_tuning_videos():
     assert all(55 <= run["class_agnostic_AP"] <= 75 for run in low)
     assert all(run["localization_and_background"] >= 100 / 3 for run in low)
     assert min(run["mAP"] for run in high) >= max(run["mAP"] for run in low) + 10
+    assert mean_of(low, "mAP") >= mean_of(head["half the steps"], "mAP") + 1
     assert mean_of(head["twice the steps"], "mAP") < mean_of(low, "mAP") + 1
     for name in ("bounce-after-left", "bounce-after-right"):
         plain, told = (np.mean([run["AP"][name] for run in head[each]]) for each in ("without", "with"))

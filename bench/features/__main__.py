@@ -20,7 +20,7 @@ from bench.config.arguments import device_of, whole
 from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser, run_command
 from bench.models import FEATURES, MODEL_NAMES
-from datasets.cards.cards import is_annotation_path
+from datasets.cards.cards import GENERATED, is_annotation_path
 from datasets.recipes.recipes import NO_RECIPE
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def export_features(options: argparse.Namespace) -> int:
     )
     words = ["python", "-m", "bench.run", "--model", FEATURES, "--data", str(options.out)]
     words += ["--dataset", options.dataset, "--recipe", NO_RECIPE]
-    if options.dataset != "miniature" and not is_annotation_path(options.dataset):
+    if options.dataset not in GENERATED and not is_annotation_path(options.dataset):
         words += ["--annotations", str(options.annotations or run.dataset.path)]
     words += ["--strategies", "head-only", "--protocol", export.protocol_text(target, plain.protocol())]
     print(f"train the head on them:\n{shlex.join(words)}")

@@ -28,7 +28,7 @@ UNKNOWN_LAYERS, UNKNOWN_OPERATIONS = 50, 1e11
 
 def protocol_of(question: ForecastRequest) -> Protocol:
     """Return the protocol of a request."""
-    return override(default_protocol(question.model, question.device), question.protocol)
+    return override(default_protocol(question.model, question.device, question.dataset), question.protocol)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -76,7 +76,9 @@ class Measurement:
 
 def build(question: ForecastRequest) -> BuiltModel:
     """Return a configuration's model with random weights and a window of random frames, on the host."""
-    protocol = override(default_protocol(question.model, question.device), question.protocol)
+    protocol = override(
+        default_protocol(question.model, question.device, question.dataset), question.protocol
+    )
     torch.set_num_threads(protocol.threads)
     strategy = build_strategy(question.strategy, question.settings)
     detector, fresh_head, _ = build_detector(question.model, None, strategy, protocol, question.classes, 0)

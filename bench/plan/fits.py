@@ -47,7 +47,9 @@ def max_fitting(question: ForecastRequest, field: str, limit: int, most: int) ->
     from bench.config.presets import default_protocol
     from bench.models import build_backbone
 
-    protocol = override(default_protocol(question.model, question.device), question.protocol)
+    protocol = override(
+        default_protocol(question.model, question.device, question.dataset), question.protocol
+    )
     with torch.device("meta"):
         geometry = build_backbone(question.model, clip_frames=protocol.clip_frames).geometry
 

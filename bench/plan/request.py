@@ -32,6 +32,8 @@ class ForecastRequest:
     processes: int = 1
     """Number of processes that every batch is split over; the memory of rank 0 is predicted."""
     sharded: bool = False
+    dataset: str = ""
+    """Name of the data set, which some default protocols depend on."""
 
 
 def run_forecast(question: ForecastRequest) -> dict[str, Any]:
@@ -48,7 +50,9 @@ def run_forecast(question: ForecastRequest) -> dict[str, Any]:
     target = CPU if question.device == "cpu" else CUDA
     if question.workspace_bytes is not None:
         target = dataclasses.replace(target, workspace_bytes=question.workspace_bytes)
-    protocol = override(default_protocol(question.model, question.device), question.protocol)
+    protocol = override(
+        default_protocol(question.model, question.device, question.dataset), question.protocol
+    )
     # Exclude imported objects from the many garbage collections during the trace.
     gc.freeze()
     try:

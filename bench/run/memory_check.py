@@ -42,6 +42,7 @@ def forecast_request(run: ResolvedRun) -> ForecastRequest:
         test_clips=longest_test_window(run),
         processes=spec.processes,
         sharded=spec.sharded,
+        dataset=spec.dataset,
     )
 
 

@@ -1,8 +1,8 @@
 """``python -m tests.synthetic_probes``: measure the data set `synthetic` on its tuning videos.
 
-Writes ``results/synthetic_probes.json``: head-only (the preset's steps, twice as many, and told the cue) on
-features that are computed once, full fine-tuning, and linear probes of the frozen features. No test video is
-read.
+Writes ``results/synthetic_probes.json``: head-only (the preset's steps, half and twice as many, and told the
+cue) on features that are computed once, full fine-tuning, and linear probes of the frozen features. No test
+video is read.
 """
 
 from __future__ import annotations
@@ -40,9 +40,14 @@ def main() -> int:
 
     def head_only() -> dict[str, Any]:
         write_features(dataset, folder, source=0)
-        runs = {"without": ("without", 1), "twice the steps": ("without", 2), "with": ("with", 1)}
+        runs = {
+            "without": ("without", 1.0),
+            "half the steps": ("without", 0.5),
+            "twice the steps": ("without", 2.0),
+            "with": ("with", 1.0),
+        }
         return {
-            key: [head_only_run(dataset, folder, name, times * protocol.steps, seed) for seed in seeds]
+            key: [head_only_run(dataset, folder, name, round(times * protocol.steps), seed) for seed in seeds]
             for key, (name, times) in runs.items()
         }
 

@@ -15,6 +15,7 @@ def tables(found: dict[str, Any]) -> str:
     head, full = (found[part]["measured"] for part in ("head-only", "full-finetune"))
     steps = full[0]["steps"]
     rows = {
+        f"head-only, {steps // 2} steps": head["half the steps"],
         f"head-only, {steps} steps": head["without"],
         f"head-only, {2 * steps} steps": head["twice the steps"],
         f"full-finetune, {steps} steps": full,
@@ -59,7 +60,7 @@ def tables(found: dict[str, Any]) -> str:
                     *(f"{row[key]:.1f}" for key in readings),
                 ]
                 for source, questions in linear.items()
-                for name, row in questions.items()
+                for name, row in sorted(questions.items())
             ],
         )
     )

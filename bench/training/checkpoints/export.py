@@ -32,7 +32,7 @@ from bench.io.reading import (
 from bench.io.text import is_sha256, short
 from bench.io.typed_values import fail, structure, structure_dataclass
 from bench.io.writing import atomic_path
-from bench.models import INPUT_NAMES, SOURCE_WEIGHTS
+from bench.models import INPUT_NAMES, SOURCE_WEIGHTS, SYNTHETIC_WEIGHTS
 from bench.training.detector import Detector, build_detector, lower_frozen_weights
 from strategies import check_packages, installed, load
 from strategies.base import Strategy, settings
@@ -276,7 +276,7 @@ def _base_weights(checkpoint: Checkpoint, weights: Path | None) -> Path:
     if wanted.sha256 is None:
         raise InputError(f"{checkpoint.path}: lacks tensors, though its run started from random weights")
     if weights is None and checkpoint.note.model == "vit-t":
-        weights = SOURCE_WEIGHTS
+        weights = next((p for p in SYNTHETIC_WEIGHTS.values() if p.name == wanted.name), SOURCE_WEIGHTS)
     if weights is None:
         raise InputError(
             f"--weights: the path of {short(wanted.name)} is needed (sha256 {wanted.sha256}), "

@@ -15,7 +15,7 @@ from bench.config.protocol import Protocol
 from bench.io.errors import InputError
 from bench.io.reading import file_sha256
 from bench.io.typed_values import structure_dataclass
-from bench.models import SOURCE_WEIGHTS
+from bench.models import SOURCE_WEIGHTS, SYNTHETIC_WEIGHTS
 from bench.training.checkpoints.export import (
     KEY,
     SCHEMA,
@@ -69,7 +69,9 @@ def same(first, other):
 
 
 @pytest.mark.parametrize("protocol", [SMALL, LOW], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("weights", [SOURCE_WEIGHTS, None], ids=["source", "random"])
+@pytest.mark.parametrize(
+    "weights", [SOURCE_WEIGHTS, SYNTHETIC_WEIGHTS["source-1"], None], ids=["source", "source-1", "random"]
+)
 @pytest.mark.parametrize(
     ("strategy", "moved"),
     [("head-only", "head."), ("losa", ("head.", "backbone.adapters")), ("full-finetune", "")],

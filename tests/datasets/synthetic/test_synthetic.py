@@ -11,7 +11,9 @@ from small import SMALL_SYNTHETIC
 from bench.config.presets import MINIATURE, SYNTHETIC, default_protocol
 from bench.io.errors import InputError
 from bench.models import SOURCE_WEIGHTS, shipped_weights
-from bench.run.specification import RunSpecification
+from bench.plan.request import run_forecast
+from bench.run.memory_check import forecast_request
+from bench.run.specification import RunSpecification, resolve_run
 from datasets import load_dataset, read_card
 from datasets.miniature import read_pictures_sha256
 from datasets.miniature.motions import perform
@@ -155,6 +157,14 @@ def test_preset_and_weights_follow_from_the_data_set() -> None:
     assert replace(spec, dataset="miniature").weights_path() == SOURCE_WEIGHTS
     with pytest.raises(InputError, match="weights: source-1 is of the data set synthetic"):
         replace(spec, weights="source-1", dataset="miniature").weights_path()
+
+
+def test_a_run_s_forecast_starts_from_the_preset_of_its_data_set(small_folder: Path) -> None:
+    dataset = load_dataset("synthetic", cache=small_folder.parent, config=SMALL_SYNTHETIC)
+    spec = RunSpecification("vit-t", "head-only", {}, "synthetic", None, None, "source", 0, "cpu", {}, "r")
+    request = forecast_request(resolve_run(spec, dataset))
+    large = run_forecast(request)["predicted_peak_bytes"]
+    assert large > 1.5 * run_forecast(replace(request, dataset="miniature"))["predicted_peak_bytes"]
 
 
 @pytest.mark.slow
