@@ -28,7 +28,8 @@ __all__ = ["Comparison", "Row", "comparison_csv", "comparison_markdown", "compar
 PREFACE = (
     "Measured values: means over n seeds, ± the sample standard deviation; s/step is the median over seeds. "
     "Peaks are the largest over seeds; 1 MB is 10^6 bytes. Gain: average mAP over head-only, the mean of the "
-    "differences seed by seed; its 95 % interval is Student's t on these differences, from three seeds on. "
+    "differences seed by seed; its 95 % interval is that of the bootstrap, or where detections are not kept "
+    "Student's t on these differences, from three seeds on. "
     "Predicted peaks: the forecast made before the run, no measurement; forecast error: what it is off the "
     "measured training peak, where both are there."
 )
