@@ -1,6 +1,6 @@
 """``python -m bench.tune``: choose hyper-parameters on the tuning videos, with equal trials per strategy.
 
-Each strategy has four trials: two values of its own rate, without and with a learnable scale of the head's
+Each strategy has six trials: three values of its own rate, without and with a learnable scale of the head's
 input. They are recorded like any run, under ``results/tuning``, cost what a run costs, and resume. With
 ``--write`` the best settings of each strategy become a file for ``bench.run --chosen``; of equal trials the
 default is taken. Test videos are not used.
@@ -30,32 +30,35 @@ if TYPE_CHECKING:
 
 SEED = 100
 """A seed that no reported run uses."""
-RATES: dict[str, tuple[str, str, str]] = {
-    "head-only": ("lr", "1", "2"),
-    "full-finetune": ("backbone_lr", "0.5", "1"),
-    "lofi": ("backbone_lr", "0.5", "1"),
-    "lofi-added": ("backbone_lr", "0.5", "1"),
-    "losa": ("adapter_lr", "1", "2"),
-    "mlp-control": ("block_lr", "1", "2"),
-    "temporal-control": ("block_lr", "1", "2"),
-    "wide-head": ("lr", "1", "2"),
-    "last-layer-cells": ("adapter_lr", "1", "2"),
-    "adatad": ("adapter_lr", "1", "2"),
-    "adatad-beside": ("adapter_lr", "1", "2"),
-    "lora": ("update_lr", "1", "2"),
-    "last-k": ("backbone_lr", "0.5", "1"),
-    "norm-tuning": ("norm_lr", "1", "3"),
-    "bitfit": ("bias_lr", "1", "3"),
-    "etad": ("backbone_lr", "0.5", "1"),
-    "side-tuning": ("side_lr", "1", "2"),
-    "vpt": ("prompt_lr", "1", "10"),
-    "token-pruning": ("adapter_lr", "1", "2"),
+RATES: dict[str, tuple[str, str, str, str]] = {
+    "head-only": ("lr", "1", "2", "0.5"),
+    "full-finetune": ("backbone_lr", "0.5", "1", "0.25"),
+    "lofi": ("backbone_lr", "0.5", "1", "0.25"),
+    "lofi-added": ("backbone_lr", "0.5", "1", "0.25"),
+    "losa": ("adapter_lr", "1", "2", "0.5"),
+    "mlp-control": ("block_lr", "1", "2", "0.5"),
+    "temporal-control": ("block_lr", "1", "2", "0.5"),
+    "wide-head": ("lr", "1", "2", "0.5"),
+    "last-layer-cells": ("adapter_lr", "1", "2", "0.5"),
+    "adatad": ("adapter_lr", "1", "2", "0.5"),
+    "adatad-beside": ("adapter_lr", "1", "2", "0.5"),
+    "lora": ("update_lr", "1", "2", "0.5"),
+    "last-k": ("backbone_lr", "0.5", "1", "0.25"),
+    "norm-tuning": ("norm_lr", "1", "3", "0.3"),
+    "bitfit": ("bias_lr", "1", "3", "0.3"),
+    "etad": ("backbone_lr", "0.5", "1", "0.25"),
+    "side-tuning": ("side_lr", "1", "2", "0.5"),
+    "vpt": ("prompt_lr", "1", "10", "0.1"),
+    "token-pruning": ("adapter_lr", "1", "2", "0.5"),
 }
-"""A strategy's own rate: the field, its default, and the other value that is tried."""
+"""A strategy's own rate: the field, its default, and a larger and a smaller value that are tried."""
 INPUTS: tuple[dict[str, str], ...] = ({}, {"input_norm": "scale"})
 TRIALS: dict[str, tuple[dict[str, str], ...]] = {
-    name: tuple({**rate, **given} for given, rate in itertools.product(INPUTS, ({}, {field: other})))
-    for name, (field, _, other) in RATES.items()
+    name: tuple(
+        {**rate, **given}
+        for given, rate in itertools.product(INPUTS, ({}, {field: larger}, {field: smaller}))
+    )
+    for name, (field, _, larger, smaller) in RATES.items()
 }
 """The fields of each trial that differ from the strategy's defaults; the first trial has the defaults."""
 PASSED = (
