@@ -278,7 +278,7 @@ FACTORS = {
 MEMORY_ONLY = {"frozen_clips", "micro_batch_clips", "streamed_checkpointing", "micro_batch_windows", "lean"}
 NOT_OF_A_RECIPE = {
     *("training_subset", "evaluation_subset", "tiou", "cache", "threads", "classifier", "classifier_top"),
-    *("head", "nms"),
+    *("head", "nms", "input_norm", "input_scale"),
 }
 
 
