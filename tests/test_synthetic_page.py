@@ -54,3 +54,6 @@ def test_the_design_s_goals_hold_on_tuning_videos():
         cells = [value for reading, value in pair.items() if reading.endswith("cells")]
         assert max(cells) > pair["last layer, mean"] + 5
         assert questions["direction of the cue, during it"]["last layer, mean"] > 75
+        later = {**questions["direction of the cue, 8 s later"]}
+        constant, _ = later.pop("most frequent class"), later.pop("clips")
+        assert all(abs(value - constant) < 3.05 for value in later.values())  # as the page says
