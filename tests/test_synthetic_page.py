@@ -49,6 +49,7 @@ def test_the_design_s_goals_hold_on_tuning_videos():
     for name in ("bounce-after-left", "bounce-after-right"):
         plain, told = (np.mean([run["AP"][name] for run in head[each]]) for each in ("without", "with"))
         assert told > plain + 5
+        assert told > np.mean([run["AP"][name] for run in head["random"]]) + 5
     for questions in FOUND["linear"]["measured"].values():
         pair = questions["short-range pair"]
         cells = [value for reading, value in pair.items() if reading.endswith("cells")]

@@ -50,7 +50,6 @@ def tables(found: dict[str, Any]) -> str:
                     _mean(run["mAP"] for run in head[name]),
                 ]
                 for name, label in CHANNELS_OF_THE_CUE.items()
-                if name in head
             ],
         ),
     ]
