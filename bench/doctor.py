@@ -147,7 +147,7 @@ def subsets_of(card: str, changes: Mapping[str, str]) -> tuple[str, str]:
     from bench.config.presets import default_protocol
     from datasets.cards.cards import card_protocol
 
-    protocol = override(default_protocol("vit-t"), {**card_protocol(card), **changes})
+    protocol = override(default_protocol("vit-t", dataset=card), {**card_protocol(card), **changes})
     return protocol.training_subset, protocol.evaluation_subset
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.config.arguments import real, whole
+from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser, run_command
 from datasets.cards.cards import GENERATED
 
@@ -28,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
     """Return the argument parser."""
     result = CommandParser(prog="python -m bench.pretrain", description=__doc__)
     result.add_argument("--dataset", choices=GENERATED, default="miniature", help="default: miniature")
-    result.add_argument("--output", type=Path, help="checkpoint to write (default: the shipped one)")
+    result.add_argument(
+        "--output", type=Path, help="checkpoint to write (default: the shipped one of the seed)"
+    )
     result.add_argument("--cache", type=Path, help="folder for generated data")
     result.add_argument("--seed", type=whole(0), default=0)
     result.add_argument("--steps", type=whole(1), default=250)
@@ -79,6 +82,23 @@ def load_source(dataset: str, cache: Path | None, size: int) -> SourceClips:
     return SourceClips(classes, labels_sha256, pictures_sha256, **stacked)
 
 
+def output_path(options: argparse.Namespace) -> Path:
+    """Return the checkpoint to write; raise InputError if no shipped one has the seed and none is given."""
+    from bench.models import SHIPPED_NAMES, shipped_weights
+
+    if options.output:
+        return Path(options.output)
+    prefix = "source-" if options.dataset == "synthetic" else "source"
+    seeds = [0] if prefix == "source" else [int(n[len(prefix) :]) for n in SHIPPED_NAMES if prefix in n]
+    if options.seed not in seeds:
+        allowed = " and ".join(map(str, seeds))
+        raise InputError(
+            f"--output: needed for seed {options.seed}, as {options.dataset} ships checkpoints of seed "
+            f"{allowed} only"
+        )
+    return shipped_weights(f"{prefix}{options.seed}" if prefix == "source-" else prefix, options.dataset)
+
+
 def pretrain(options: argparse.Namespace) -> dict[str, object]:
     """Train, write the checkpoint and its description, and return the description."""
     import numpy as np
@@ -90,9 +110,10 @@ def pretrain(options: argparse.Namespace) -> dict[str, object]:
     from bench.config.presets import default_protocol
     from bench.io.reading import file_sha256
     from bench.io.writing import write_atomically
-    from bench.models import build_backbone, shipped_weights
+    from bench.models import build_backbone
     from bench.training.optimizer import schedule
 
+    output = output_path(options)
     torch.set_num_threads(options.threads)
     started = time.perf_counter()
     size = default_protocol("vit-t", dataset=options.dataset).image_size
@@ -134,8 +155,6 @@ def pretrain(options: argparse.Namespace) -> dict[str, object]:
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-    name = f"source-{options.seed}" if options.dataset == "synthetic" else "source"
-    output: Path = options.output or shipped_weights(name, options.dataset)
     write_atomically(
         output, save({name: value.contiguous() for name, value in backbone.state_dict().items()})
     )

@@ -49,8 +49,12 @@ def test_the_design_s_goals_hold_on_tuning_videos():
     for name in ("bounce-after-left", "bounce-after-right"):
         plain, told = (np.mean([run["AP"][name] for run in head[each]]) for each in ("without", "with"))
         assert told > plain + 5
+        assert told > np.mean([run["AP"][name] for run in head["random"]]) + 5
     for questions in FOUND["linear"]["measured"].values():
         pair = questions["short-range pair"]
         cells = [value for reading, value in pair.items() if reading.endswith("cells")]
         assert max(cells) > pair["last layer, mean"] + 5
         assert questions["direction of the cue, during it"]["last layer, mean"] > 75
+        later = {**questions["direction of the cue, 8 s later"]}
+        constant, _ = later.pop("most frequent class"), later.pop("clips")
+        assert all(abs(value - constant) < 3.05 for value in later.values())  # as the page says

@@ -237,11 +237,11 @@ class Protocol:
     all videos, or each video's own in the annotations."""
     feature_width: int | None = None
     """Channels of the features with ``--model features``; None with a backbone."""
-    input_norm: Literal["none", "scale", "final-norm"] = "none"
-    """What maps the features before the head: nothing, one learnable factor, or the backbone's final norm.
+    input_norm: Literal["none", "scale"] = "none"
+    """What maps the features before the head: nothing, or one learnable factor.
 
-    The norm starts with the backbone's weights and is trained with the head. This and ``input_scale`` are
-    tuned for each strategy, so they count in a run's settings of its strategy and not in ``digest``.
+    This and ``input_scale`` are tuned for each strategy, so they count in a run's settings of its strategy
+    and not in ``digest``.
     """
     input_scale: float = 3.0
     """Initial value of the factor of ``input_norm`` "scale"."""
@@ -261,8 +261,7 @@ class Protocol:
         """Return the fields that are tuned for each strategy, as in its record; empty at their defaults."""
         if self.input_norm == "none":
             return {}
-        scale = {"input_scale": self.input_scale} if self.input_norm == "scale" else {}
-        return {"input_norm": self.input_norm, **scale}
+        return {"input_norm": self.input_norm, "input_scale": self.input_scale}
 
     def digest(self) -> str:
         """Return the SHA-256 of all fields but those that are tuned for each strategy (``digest_of``)."""

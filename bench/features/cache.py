@@ -73,6 +73,8 @@ class EncodingCache:
         self._kept_bytes = 0
         self.computed = 0
         """Number of passes that were computed."""
+        self.read = 0
+        """Number of passes that were read from disk."""
         self._reading = True
         self._computed_again: set[Key] = set()
         self._stored: set[Key] = set()
@@ -114,6 +116,20 @@ class EncodingCache:
         missing = [key for key in self._uses(windows) if key not in self._kept and not self._is_stored(key)]
         self._upcoming = list(self._runs(missing))
         self.store.expect(self._upcoming)
+
+    def time_passes(self, most: int) -> tuple[int, int, float, float]:
+        """Compute the first passes again; return how many there are, were computed, and their times.
+
+        At most ``most`` passes, of one video. The times are wall and processor seconds without decoding, on
+        an idle cache: nothing is read from it or kept.
+        """
+        size = self.passes.size
+        total = sum(-(-clips.count // size) for clips in self.store.clips.values())
+        name = min(self.store.clips)
+        frames = self.store.clips[name].part(0, min(most * size, self.store.clips[name].count))
+        started = time.perf_counter(), time.process_time()
+        measured = sum(1 for _ in encode_to_host(self.backbone, frames, self.passes))
+        return total, measured, time.perf_counter() - started[0], time.process_time() - started[1]
 
     def drop(self, name: str) -> None:
         """Remove a video that is not needed again."""
@@ -165,6 +181,7 @@ class EncodingCache:
                 self._kept.move_to_end(key)
                 yield key, found
             elif (found := self._read(key)) is not None:
+                self.read += 1
                 self._keep(key, found)
                 yield key, found
             else:

@@ -91,13 +91,6 @@ class Backbone(nn.Module):
         """Return the normalisation layers."""
         return tuple(module for module in self.modules() if isinstance(module, NORMS))
 
-    def final_norm(self) -> nn.Module | None:
-        """Return the pre-trained norm after the last layer, over the last axis (D); None if it has none.
-
-        Features do not pass through it, unless the protocol's ``input_norm`` says so.
-        """
-        return None
-
     def token_blocks(self) -> nn.ModuleList | None:
         """Return the transformer's blocks, whose items may be replaced; None for other networks.
 
@@ -233,9 +226,6 @@ class WrappedBackbone(Backbone):
 
     def layer_modules(self) -> tuple[tuple[nn.Module, ...], ...]:
         return self.inner.layer_modules()
-
-    def final_norm(self) -> nn.Module | None:
-        return self.inner.final_norm()
 
     def embed(self, clips: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.inner.embed(clips)

@@ -25,6 +25,7 @@ from bench.plan.fits import max_fitting
 from bench.plan.grid import forecast_requests
 from bench.plan.pool import forecast_pool, in_order, run_forecasts
 from bench.plan.request import ForecastRequest
+from datasets.cards.cards import GENERATED
 from strategies import STRATEGIES_HELP
 
 CONFIGURATION = ("model", "frames", "image_size")
@@ -38,6 +39,12 @@ def parser() -> argparse.ArgumentParser:
     add = result.add_argument
     add("--model", default="vit-g", help="comma-separated backbones (default: vit-g)")
     add("--strategy", default="default", metavar="NAMES", help=STRATEGIES_HELP)
+    add(
+        "--dataset",
+        choices=GENERATED,
+        default="miniature",
+        help="whose protocol vit-t has (default: miniature)",
+    )
     add("--frames", help="frames of a window, or several with commas (default: the model's protocol)")
     add("--size", help="pixels of a frame's side, or several with commas (default: the model's protocol)")
     add("--batch", type=whole(1), help="windows in a step (default: the model's protocol)")

@@ -65,8 +65,9 @@ def model_requests(
 
     recipe = None if options.recipe in (None, NO_RECIPE) else named_recipe(options.recipe)
     changes = layered(recipe.changes(options.device) if recipe else {}, pairs(options.protocol, "--protocol"))
+    preset = default_protocol(model, options.device, options.dataset)
     if frames is not None:
-        clip_frames = override(default_protocol(model, options.device), changes).clip_frames
+        clip_frames = override(preset, changes).clip_frames
         with torch.device("meta"):
             clip = build_backbone(model, clip_frames=clip_frames).geometry.clip_frames
         if frames < clip or frames % clip:
@@ -74,7 +75,7 @@ def model_requests(
         changes["window_clips"] = str(frames // clip)
     given = {"image_size": size, "batch_size": options.batch, "precision": options.precision}
     changes |= {field: str(value) for field, value in given.items() if value is not None}
-    protocol = override(default_protocol(model, options.device), changes)
+    protocol = override(preset, changes)
     check_processes(options.processes, options.sharded)
     check_division(protocol, options.processes, options.sharded)
     settings = {
@@ -93,6 +94,7 @@ def model_requests(
             timeline=options.timeline,
             processes=options.processes,
             sharded=options.sharded,
+            dataset=options.dataset,
         )
         for name in names
         for mode in modes(model, build_strategy(name, settings[name]), options.backward, protocol.backward)

@@ -210,7 +210,7 @@ class Learned(Struct):
 
 
 class CurvePoint(Struct):
-    """Average mAP on tuning videos after a step, and the seconds of all steps so far."""
+    """Average mAP on tuning videos after a step, and the seconds of all steps so far, without encodings."""
 
     step: Positive
     stage: Name
@@ -220,10 +220,11 @@ class CurvePoint(Struct):
 
 
 class Tuning(Struct):
-    """The evaluations on tuning videos during training."""
+    """The evaluations on tuning videos during training, and the steps at which memory did not suffice."""
 
     subset: Name
     points: Annotated[list[CurvePoint], LIST]
+    dropped_steps: Annotated[list[Positive], LIST] = []
 
 
 class Training(Struct):

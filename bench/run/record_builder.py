@@ -208,7 +208,9 @@ def parameter_digests(detector: Detector) -> dict[str, str]:
 def cost(detector: Detector, log: TrainingLog, before: dict[str, str]) -> dict[str, Any]:
     """Return parameters, wall and processor seconds per step, and the bytes that training changed.
 
-    ``before`` has the digests of the parameters before training; empty if they are not known.
+    ``before`` has the digests of the parameters before training; empty if they are not known. Encodings that
+    are computed once are no part of the steps' times; ``encoding`` has theirs, empty if none are cached or
+    several processes share them.
     """
     after = parameter_digests(detector) if before else {}
     changed = [p for name, p in detector.named_parameters() if after.get(name) != before.get(name)]
@@ -219,6 +221,7 @@ def cost(detector: Detector, log: TrainingLog, before: dict[str, str]) -> dict[s
         "stage_seconds_per_step": log.step_seconds,
         "cpu_seconds_per_step": max(log.step_cpu_seconds.values(), default=None),
         "stage_cpu_seconds_per_step": log.step_cpu_seconds,
+        "encoding": [dataclasses.asdict(each) for each in log.encoding],
         "checkpoint_bytes": sum(p.numel() * p.element_size() for p in changed) if before else None,
     }
 
@@ -236,7 +239,9 @@ def training(detector: Detector, log: TrainingLog, tuning_subset: str) -> dict[s
             for first, stage, fidelity in log.schedule
         ],
         "learned": detector.backbone.learned(),
-        "tuning": {"subset": tuning_subset, "points": curve} if curve else None,
+        "tuning": {"subset": tuning_subset, "points": curve, "dropped_steps": list(log.dropped)}
+        if curve or log.dropped
+        else None,
     }
 
 

@@ -13,7 +13,7 @@ from bench.config.protocol import HeadSize, Protocol
 from bench.data.time_grid import head_steps_per_clip
 from bench.io.errors import InputError
 from bench.models import build_backbone, build_head
-from bench.models.actionformer.input_map import make_input_map, map_inputs
+from bench.models.actionformer.input_map import map_inputs
 from bench.models.actionformer.model import ActionFormer
 from bench.models.backbone import Backbone
 from bench.models.backbones.vit import Attention
@@ -69,12 +69,11 @@ def head_factory(
 
     choose = getattr(strategy, "head_size", None)
     chosen = choose(protocol.head, backbone, parameters) if choose else protocol.head
-    input_map = make_input_map(protocol.input_norm, protocol.input_scale, backbone)
 
     def fresh_head() -> ActionFormer:
         torch.manual_seed(derived_seed(seed, "head"))
         head = build(chosen)
-        map_inputs(head, input_map())
+        map_inputs(head, protocol.input_norm, protocol.input_scale)
         return head
 
     return fresh_head

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,13 +34,38 @@ class CurvePoint:
     """Number of completed steps."""
     stage: str
     seconds: float
-    """Wall seconds of the steps so far, without evaluations."""
+    """Wall seconds of the steps so far (``TrainingHistory.spent``), without evaluations."""
     processor_seconds: float
     """The same in seconds of all threads of this process."""
     map_average: float
     """Average mAP as a fraction."""
     evaluation_seconds: float
     """Wall seconds of this evaluation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StepTime:
+    """The time of one step."""
+
+    seconds: float
+    processor_seconds: float
+    steady: bool
+    """Whether it ran without the memory meter and found the encodings that it needed in memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodingTime:
+    """What a stage's encodings cost that are computed once and cached, estimated from some of them.
+
+    Of the passes of all training videos through the frozen part of the backbone, without decoding.
+    """
+
+    stage: str
+    seconds: float
+    processor_seconds: float
+    passes: int
+    """Passes of all training videos; the times are those of ``measured`` passes, scaled."""
+    measured: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,13 +91,51 @@ class TrainingHistory:
     cpu_times: list[float] = dataclasses.field(default_factory=list)
     """Processor seconds of the steps of ``times``."""
     curve: list[CurvePoint] = dataclasses.field(default_factory=list)
-    spent: list[float] = dataclasses.field(default_factory=lambda: [0.0, 0.0])
-    """Wall seconds and processor seconds of all steps so far, of those under the meter too."""
+    dropped: list[int] = dataclasses.field(default_factory=list)
+    """Completed steps at evaluations that ran out of memory, which have no point in ``curve``."""
+    steps: list[StepTime] = dataclasses.field(default_factory=list)
+    """The time of every completed step."""
+    encoding: list[EncodingTime] = dataclasses.field(default_factory=list)
+    """For each finished stage that caches encodings."""
 
-    def add_step(self, started: tuple[float, float]) -> None:
-        """Add the time since ``started``, a ``step_clock()``, to ``spent``."""
-        for index, (now, before) in enumerate(zip(step_clock(), started, strict=True)):
-            self.spent[index] += now - before
+    def add_step(self, started: tuple[float, float], *, steady: bool) -> None:
+        """Add a step that began at ``started``, a ``step_clock()``."""
+        wall, processor = (now - before for now, before in zip(step_clock(), started, strict=True))
+        self.steps.append(StepTime(wall, processor, steady))
+
+    def spent(self, count: int) -> tuple[float, float]:
+        """Return the wall and the processor seconds of the first ``count`` steps.
+
+        A steady step counts as measured. Any other counts as the median of the steady steps of its stage and
+        fidelity, of its stage if there are none, and as measured if there are none of the stage either. So
+        neither the meter nor what other runs have left on disk counts, and encodings that are computed once
+        do not either.
+        """
+        groups = [
+            bisect.bisect_right(self.schedule, n, key=lambda each: each[0]) for n in range(len(self.steps))
+        ]
+        keys = [self.schedule[each - 1][1:] for each in groups]
+        totals = [0.0, 0.0]
+        for index, field in enumerate(("seconds", "processor_seconds")):
+            steady: dict[Any, list[float]] = {}
+            for (stage, fidelity), step in zip(keys, self.steps, strict=True):
+                if step.steady:
+                    steady.setdefault((stage, fidelity), []).append(getattr(step, field))
+                    steady.setdefault(stage, []).append(getattr(step, field))
+            medians = {key: statistics.median(values) for key, values in steady.items()}
+            for (stage, fidelity), step in zip(keys[:count], self.steps[:count], strict=True):
+                own = getattr(step, field)
+                typical = medians.get((stage, fidelity), medians.get(stage, own))
+                totals[index] += own if step.steady else typical
+        return totals[0], totals[1]
+
+    def timed_curve(self) -> tuple[CurvePoint, ...]:
+        """Return the curve with ``spent`` by the medians of all steps, those after a point too."""
+        return tuple(
+            dataclasses.replace(point, seconds=wall, processor_seconds=processor)
+            for point in self.curve
+            for wall, processor in [self.spent(point.step)]
+        )
 
     def begin_stage(self) -> None:
         """Clear the measurements of the previous stage."""
@@ -98,12 +163,20 @@ def to_dict(history: TrainingHistory) -> dict[str, Any]:
         "cpu_seconds": dict(history.cpu_seconds),
         "cpu_times": torch.tensor(history.cpu_times, dtype=torch.float64),
         "curve": [dataclasses.asdict(point) for point in history.curve],
-        "spent": list(history.spent),
+        "dropped": list(history.dropped),
+        "steps": [dataclasses.astuple(step) for step in history.steps],
+        "encoding": [dataclasses.asdict(each) for each in history.encoding],
     }
 
 
 def from_dict(values: Mapping[str, Any]) -> TrainingHistory:
-    """Return the history from the values of ``to_dict``; raise KeyError, TypeError or ValueError."""
+    """Return the history from the values of ``to_dict``; raise KeyError, TypeError or ValueError.
+
+    ValueError for a field that is not there, as in a checkpoint of another version.
+    """
+    names = to_dict(TrainingHistory())
+    if missing := sorted(names.keys() - values.keys()):
+        raise ValueError(f"history: field {missing[0]} is missing, as in another version")
     return TrainingHistory(
         losses=[(float(cls), float(reg)) for cls, reg in values["losses"].tolist()],
         memory=[
@@ -121,7 +194,9 @@ def from_dict(values: Mapping[str, Any]) -> TrainingHistory:
         cpu_seconds=dict(values["cpu_seconds"]),
         cpu_times=list(values["cpu_times"].tolist()),
         curve=[CurvePoint(**each) for each in values["curve"]],
-        spent=[float(each) for each in values["spent"]],
+        dropped=list(values["dropped"]),
+        steps=[StepTime(*each) for each in values["steps"]],
+        encoding=[EncodingTime(**each) for each in values["encoding"]],
     )
 
 
@@ -143,6 +218,9 @@ class TrainingLog:
     step_cpu_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     """As ``step_seconds``, of this process's processor time in all its threads."""
     curve: tuple[CurvePoint, ...] = ()
+    dropped: tuple[int, ...] = ()
+    """Completed steps at evaluations that ran out of memory."""
+    encoding: tuple[EncodingTime, ...] = ()
 
 
 def late_median(times: Sequence[float]) -> float:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import itertools
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,7 +26,7 @@ from bench.models.random_state import random_state, set_random_state
 from bench.training.detector import Detector
 from bench.training.distributed.fsdp import local_shards
 from bench.training.distributed.processes import ALONE, World
-from bench.training.history import CurvePoint
+from bench.training.history import CurvePoint, TrainingHistory
 from bench.training.optimizer import AveragedWeights
 from datasets.sampling import windows as window_starts
 
@@ -63,30 +65,52 @@ class CurveEvaluation:
     evaluate: Callable[[Detector], float]
     """Returns the average mAP of a detector; it may change it."""
     device: torch.device
+    warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
+    alone: bool = True
+    """Whether this is the only process of the run."""
 
     def steps(self, total: int) -> frozenset[int]:
         """Return the numbers of completed steps after which the detector is evaluated."""
         return frozenset(max(1, round(fraction * total)) for fraction in self.fractions)
 
-    def point(
-        self,
-        detector: Detector,
-        average: AveragedWeights | None,
-        step: int,
-        stage: str,
-        spent: Sequence[float],
-    ) -> CurvePoint:
-        """Evaluate a copy of ``detector``, with its averaged weights; random generators keep their states."""
-        started, state = time.perf_counter(), random_state(self.device)
+    def add_point(
+        self, detector: Detector, average: AveragedWeights | None, stage: str, history: TrainingHistory
+    ) -> None:
+        """Evaluate a copy of ``detector``, with its averaged weights, and add the point to ``history``.
+
+        Random generators keep their states. If the memory of a single process does not suffice, the point is
+        dropped with a line; several processes would wait for each other.
+        """
+        started, state, step = time.perf_counter(), random_state(self.device), len(history.steps)
+        try:
+            found = self._evaluated_copy(detector, average)
+        except (MemoryError, RuntimeError) as error:
+            if not self.alone or not _is_memory_shortage(error):
+                raise
+            found = None
+        # The peaks of later steps are without the copy, which may be part of reference cycles.
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        set_random_state(state, self.device)
+        if found is None:
+            history.dropped.append(step)
+            self.warn(f"evaluation after step {step}: not enough memory; training goes on without it")
+            return
+        history.curve.append(
+            CurvePoint(step, stage, *history.spent(step), found, time.perf_counter() - started)
+        )
+
+    def _evaluated_copy(self, detector: Detector, average: AveragedWeights | None) -> float:
         copied = copy.deepcopy(detector)
         if average:
             average.copy_to(copied)
-        found = self.evaluate(copied)
-        del copied
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()  # the peaks of later steps are without blocks of the copy
-        set_random_state(state, self.device)
-        return CurvePoint(step, stage, spent[0], spent[1], found, time.perf_counter() - started)
+        return self.evaluate(copied)
+
+
+def _is_memory_shortage(error: Exception) -> bool:
+    """Return whether an error says that memory of the device or of the host does not suffice."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 @torch.no_grad()

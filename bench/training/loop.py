@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from bench.features.cache import EncodingCache
 from bench.features.streamed import check_streamable
 from bench.io.errors import InputError
 from bench.models.actionformer.model import ActionFormer
@@ -14,7 +15,7 @@ from bench.models.random_state import derived_seed
 from bench.training.checkpoints.resume import ResumeCheckpointer
 from bench.training.distributed.fsdp import make_mesh, shard, unshard
 from bench.training.distributed.processes import check_draws
-from bench.training.history import TrainingHistory, TrainingLog, late_median, step_clock
+from bench.training.history import EncodingTime, TrainingHistory, TrainingLog, late_median, step_clock
 from bench.training.inference import CurveEvaluation
 from bench.training.nonfinite import NonFiniteLossError
 from bench.training.optimizer import schedule
@@ -27,6 +28,8 @@ Progress = Callable[[str, int, int], None]
 
 CHECKED_AFTER = 20
 """Steps of a stage after which every trained parameter must have had a gradient."""
+TIMED_PASSES = 4
+"""Passes of clips whose time is measured after a stage that caches encodings."""
 
 
 def train(
@@ -104,10 +107,9 @@ def train(
                     setup.optimizer.gradient_norm,
                     unfinished.kept() if unfinished else None,
                 ) from None
-            history.add_step(started)
+            history.add_step(started, steady=meters.steady)
             if evaluation and number + 1 in evaluated:
-                point = evaluation.point(detector, setup.average, number + 1, stage.name, history.spent)
-                history.curve.append(point)
+                evaluation.add_point(detector, setup.average, stage.name, history)
             # Not earlier, as a module may draw the steps in which it is used.
             if number + 1 == end or (not checked and done >= CHECKED_AFTER and meters.all_measured):
                 setup.optimizer.check_gradients(detector)
@@ -115,6 +117,8 @@ def train(
             if unfinished:
                 unfinished.after_step(detector, stages, index, setup, history, device)
             progress(stage.name, number + 1, ends[-1])
+        if setup.cache and setup.cache.keep and world.size == 1:
+            history.encoding.append(encoding_time(stage.name, setup.cache))
         setup.close()
         if setup.average:
             setup.average.apply()
@@ -132,8 +136,19 @@ def train(
         tuple(changes),
         tuple(history.resumed),
         history.cpu_seconds,
-        tuple(history.curve),
+        history.timed_curve(),
+        tuple(history.dropped),
+        tuple(history.encoding),
     )
+
+
+def encoding_time(stage: str, cache: EncodingCache) -> EncodingTime:
+    """Return the time of encoding all training videos once, from that of the first passes.
+
+    They are computed for this alone, after the stage, so that the time does not depend on what was cached.
+    """
+    total, measured, wall, processor = cache.time_passes(TIMED_PASSES)
+    return EncodingTime(stage, wall * total / measured, processor * total / measured, total, measured)
 
 
 def _check_passes(trainer: Trainer, stage: Stage) -> None:

@@ -52,6 +52,8 @@ class StageMeters:
         self.stage = stage
         self.setup = setup
         self.history = history
+        self.steady = False
+        """Whether the last step ran without the meter and found its encodings in memory."""
         self._busiest: set[int] = set()
 
     @property
@@ -83,6 +85,7 @@ class StageMeters:
         self, number: int, fidelity: Fidelity, kind: str
     ) -> Iterator[tuple[Meter, EncodingCache | None]]:
         self.history.measured.append((fidelity, kind))
+        self.steady = False
         cache = self.setup.uncached if kind == UNCACHED else self.setup.cache_at(fidelity)
         if kind == CACHED and cache is not None:
             cache.load(self._windows(number))
@@ -96,13 +99,14 @@ class StageMeters:
     @contextlib.contextmanager
     def _timed(self, fidelity: Fidelity) -> Iterator[tuple[Meter, EncodingCache | None]]:
         kept = self.setup.cache_at(fidelity)
-        computed = kept.computed if kept else 0
+        computed, read = (kept.computed, kept.read) if kept else (0, 0)
         peaks, started = AllocatorPeaks(self.trainer.device), (time.perf_counter(), time.process_time())
         with peaks.watching():
             yield NoMeter(), kept or self.setup.uncached
         synchronize(self.trainer.device)
         self.history.times.append(time.perf_counter() - started[0])
         self.history.cpu_times.append(time.process_time() - started[1])
+        self.steady = kept is None or (kept.computed, kept.read) == (computed, read)
         if peaks.allocated is not None:
             kind = UNCACHED if kept is None else FIRST_CACHED if kept.computed > computed else CACHED
             self._add(fidelity, kind, peaks)

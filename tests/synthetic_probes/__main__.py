@@ -45,6 +45,7 @@ def main() -> int:
             "half the steps": ("without", 0.5),
             "twice the steps": ("without", 2.0),
             "with": ("with", 1.0),
+            "random": ("random", 1.0),
         }
         return {
             key: [head_only_run(dataset, folder, name, round(times * protocol.steps), seed) for seed in seeds]

@@ -1,4 +1,7 @@
-"""Head-only on the frozen features, with and without the identity of the last cue as two more channels."""
+"""Head-only on the frozen features, without and with the direction of the last cue as two more channels.
+
+A control has the same channels with a random direction for each cue.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,18 @@ from bench.models import build_backbone, shipped_weights
 from datasets.annotations.dataset import Dataset
 from datasets.synthetic.config import SyntheticConfig
 from datasets.synthetic.scenes import target_timeline
-from datasets.synthetic.timeline import Cue
+from datasets.synthetic.timeline import DIRECTIONS, Cue
 from tests.synthetic_probes.runs import HOST, protocol_of, trained_run
 
-CHANNELS = {"without": 0, "with": 2}
+CHANNELS = {"without": 0, "with": 2, "random": 2}
 """Further channels of the features, by their name."""
 
 
 def write_features(dataset: Dataset, folder: Path, source: int) -> None:
-    """Write the features of training and tuning videos below `folder`: `without` and `with` the cue."""
+    """Write the features of training and tuning videos below `folder`, for each of `CHANNELS`.
+
+    The random directions do not depend on the order of the videos.
+    """
     protocol, weights = protocol_of(), shipped_weights(f"source-{source}", "synthetic")
     backbone = build_backbone("vit-t", weights).eval()
     for name in CHANNELS:
@@ -33,9 +39,12 @@ def write_features(dataset: Dataset, folder: Path, source: int) -> None:
         for name, clips in store.clips.items():
             values = video_features(backbone, store, protocol, name, HOST)[: clips.valid_steps]
             cues = target_timeline(SyntheticConfig(), subset, int(name.rpartition("_")[2]))[1].cues
-            channels = cue_channels(cues, len(values), protocol.frames_per_second)
+            rate = protocol.frames_per_second
+            added = {"with": cues, "random": random_directions(cues, name)}
             np.save(folder / "without" / f"{name}.npy", values)
-            np.save(folder / "with" / f"{name}.npy", np.concatenate([values, channels], axis=1))
+            for key, shown in added.items():
+                channels = cue_channels(shown, len(values), rate)
+                np.save(folder / key / f"{name}.npy", np.concatenate([values, channels], axis=1))
 
 
 def head_only_run(dataset: Dataset, folder: Path, name: str, steps: int, seed: int) -> dict[str, Any]:
@@ -45,6 +54,13 @@ def head_only_run(dataset: Dataset, folder: Path, name: str, steps: int, seed: i
     target = dataclasses.replace(target, feature_width=backbone.geometry.width + CHANNELS[name])
     features = dataclasses.replace(dataset, root=folder / name, features=True)
     return trained_run(features, "head-only", target, seed)
+
+
+def random_directions(cues: tuple[Cue, ...], video: str) -> tuple[Cue, ...]:
+    """Return the cues with directions drawn for this video, independent of what it shows."""
+    rng = np.random.default_rng(list(video.encode()))
+    drawn = rng.choice(DIRECTIONS, len(cues))
+    return tuple(dataclasses.replace(cue, direction=str(each)) for cue, each in zip(cues, drawn, strict=True))
 
 
 def cue_channels(cues: tuple[Cue, ...], steps: int, rate: float) -> np.ndarray:

@@ -134,6 +134,11 @@ def _fitted(features: Tensor, labels: Tensor, penalty: float) -> Callable[[Tenso
     return lambda other: (other @ weight.detach() + bias.detach() > 0).long()
 
 
+def majority(known: Tensor, wanted: Tensor) -> float:
+    """Return the share of ``wanted`` that the most frequent class of ``known`` has, in percent."""
+    return round(100 * float((wanted == known.mode().values).float().mean()), 1)
+
+
 def linear_probes(sources: tuple[int, ...]) -> dict[str, Any]:
     """Return accuracies (percent) for the short-range pair and for the cue's direction, by source."""
     questions: dict[str, Question] = {
@@ -156,6 +161,7 @@ def linear_probes(sources: tuple[int, ...]) -> dict[str, Any]:
             readings |= {f"layer {index + 1}, cells": cells_of(index) for index in range(len(layers[0]))}
             found.setdefault(source, {})[name] = {
                 "clips": [len(known), len(wanted)],
+                "most frequent class": majority(known, wanted),
                 **{
                     reading: accuracy((read(layers[0]), read(layers[1])), (known, wanted))
                     for reading, read in readings.items()

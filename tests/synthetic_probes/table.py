@@ -7,6 +7,11 @@ from typing import Any
 
 import numpy as np
 
+CHANNELS_OF_THE_CUE = {
+    "without": "without the cue as channels",
+    "with": "with the cue as channels",
+    "random": "with a random direction for each cue",
+}
 CLASSES_OF_THE_CUE = ("bounce-after-left", "bounce-after-right")
 
 
@@ -39,12 +44,12 @@ def tables(found: dict[str, Any]) -> str:
             ["head-only", "bounce-after-left", "bounce-after-right", "other classes", "mAP"],
             [
                 [
-                    f"{name} the cue as channels",
+                    label,
                     *(_mean(run["AP"][each] for run in head[name]) for each in CLASSES_OF_THE_CUE),
                     _mean(_others(run) for run in head[name]),
                     _mean(run["mAP"] for run in head[name]),
                 ]
-                for name in ("without", "with")
+                for name, label in CHANNELS_OF_THE_CUE.items()
             ],
         ),
     ]

@@ -1,4 +1,8 @@
-"""Figures of convergence: average mAP on tuning videos against steps, and against processor seconds."""
+"""Figures of convergence: average mAP on tuning videos against steps, and against processor seconds.
+
+The processor seconds are those of steps. Encodings of frozen backbones, which are computed once, are left
+out.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from bench.report.figures.accuracy import name_rows, room_beside
 from bench.report.figures.style import canvas, looks, plain_ticks, save
 from bench.report.grouping import Comparison, Row
 
-AXES = {"step": "training step", "processor_seconds": "processor seconds of training"}
+AXES = {"step": "training step", "processor_seconds": "processor seconds of steps, without frozen encodings"}
 
 TICKS = tuple(digit * 10.0**power for power in range(-2, 6) for digit in (1, 2, 5))
 

@@ -47,4 +47,9 @@ def shown_column(table: pd.DataFrame) -> str:
 def explanation(items: Iterable[Comparison]) -> str:
     """Return a sentence on processor seconds where a record has them, else nothing."""
     found = has_processor_seconds(row for item in items for row in item.rows)
-    return f" {PROCESSOR}: the same in processor seconds of the training process." if found else ""
+    if not found:
+        return ""
+    return (
+        f" {PROCESSOR}: the same in processor seconds of the training process; of frozen backbones without "
+        "the encodings, which are computed once."
+    )

@@ -128,7 +128,9 @@ def do_run(
         trained = store(protocol.training_subset, loader)
         sampler = TrainingSampler(trained, protocol, learned.classes, spec.seed)
         trainer = Trainer(detector, protocol, sampler, device, storage=storage, world=world)
-        inference_settings = Inference(protocol, device, storage, world, progress)
+        inference_settings = Inference(
+            protocol, device, storage, world, progress, lambda line: announce([line])
+        )
         curve = curve_evaluation(run, lambda subset: store(subset, loader), inference_settings)
         log = train(trainer, strategy.stages(), fresh_head, progress, unfinished, curve)
         evaluated = store(protocol.evaluation_subset, loader)

@@ -34,6 +34,7 @@ class Inference:
     storage: EncodingStorage
     world: World
     progress: Progress
+    warn: Callable[[str], None]
 
     def detections(self, detector: Detector, store: FrameStore) -> list[VideoDetections]:
         """Return the detections of every video of ``store``; every process computes some of them.
@@ -70,7 +71,8 @@ def curve_evaluation(
         found = inference.detections(detector, store)
         return evaluate(wanted, table_of_detections(found, run.dataset.classes), tious).average
 
-    return CurveEvaluation(fractions, average_map, inference.device)
+    alone = inference.world.size == 1
+    return CurveEvaluation(fractions, average_map, inference.device, inference.warn, alone)
 
 
 def table_of_instances(videos: Sequence[Video]) -> Segments:

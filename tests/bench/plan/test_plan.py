@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from conftest import TINY, bench_command, records_of, run_bench
 
+from bench.config.presets import SYNTHETIC
 from bench.measure.__main__ import main as measure
 from bench.memory.constants import needed_bytes
 from bench.plan.__main__ import main, table
@@ -160,6 +161,14 @@ def test_a_recipe_sets_the_protocol_and_the_factors_of_a_forecast():
     plain = ["--model", "vit-s", "--strategy", "losa"]
     without = forecast_requests(plan_parser().parse_args([*plain, "--recipe", "none"]))
     assert without == forecast_requests(plan_parser().parse_args(plain))
+
+
+def test_the_data_set_sets_the_preset_of_a_forecast():
+    words = ["--model", "vit-t", "--strategy", "head-only", "--device", "cpu"]
+    [found] = forecast_requests(plan_parser().parse_args([*words, "--dataset", "synthetic"]))
+    [other] = forecast_requests(plan_parser().parse_args(words))
+    assert (found.dataset, other.dataset) == ("synthetic", "miniature")
+    assert run_forecast(found)["batch_size"] == SYNTHETIC.batch_size != run_forecast(other)["batch_size"]
 
 
 @pytest.mark.slow

@@ -10,11 +10,12 @@ from conftest import records_of, run_here
 from test_resume import OWNER, StopError, assert_same, keeper, stop_after
 
 from bench.data.windows import TrainingSampler
-from bench.training.history import CurvePoint, TrainingHistory, from_dict, to_dict
+from bench.training.history import CurvePoint, EncodingTime, StepTime, TrainingHistory, from_dict, to_dict
 from bench.training.inference import CurveEvaluation
 from bench.training.loop import train
 from bench.training.step import Trainer
 from strategies import NAMED_GROUPS, build_strategy
+from strategies.base import FULL, Fidelity
 from strategies.testing import CLASSES, TINY_PROTOCOL, tiny_detector, tiny_store
 
 CPU = torch.device("cpu")
@@ -111,7 +112,84 @@ def test_a_history_with_a_curve_is_written_and_read():
 
 
 def _history():
-    return TrainingHistory(curve=[CurvePoint(3, "head", 1.5, 2.5, 0.25, 0.5)], spent=[1.5, 2.5])
+    return TrainingHistory(
+        curve=[CurvePoint(3, "head", 1.5, 2.5, 0.25, 0.5)],
+        dropped=[4],
+        steps=[StepTime(0.5, 0.75, True)],
+        encoding=[EncodingTime("head", 1.5, 2.5, 8, 4)],
+    )
+
+
+def test_a_history_of_another_version_is_refused_by_the_name_of_a_field():
+    older = to_dict(_history())
+    del older["steps"]
+    with pytest.raises(ValueError, match="history: field steps is missing, as in another version"):
+        from_dict(older)
+
+
+def test_steps_that_are_not_steady_count_as_the_median_of_the_others():
+    low = Fidelity(0.5, 1.0)
+    history = TrainingHistory(schedule=[(0, "joint", FULL), (3, "joint", low), (5, "head", FULL)])
+    times = [(100, False), (1, True), (3, True), (90, False), (7, True), (80, False), (70, False)]
+    history.steps.extend(StepTime(each, 2 * each, steady) for each, steady in times)
+    assert history.spent(1) == (2, 4)
+    assert history.spent(4) == (2 + 1 + 3 + 7, 2 * (2 + 1 + 3 + 7))
+    assert history.spent(7)[0] == 2 + 1 + 3 + 7 + 7 + 80 + 70  # nothing else is known of the last stage
+
+
+def test_only_steps_that_find_their_encodings_in_memory_are_steady():
+    detector, fresh_head = tiny_detector(build_strategy("head-only"), PROTOCOL)
+    protocol = dataclasses.replace(PROTOCOL, steps=40)
+    sampler = TrainingSampler(tiny_store(detector.backbone, protocol), protocol, CLASSES, 0)
+    seen = []
+
+    class Noted(TrainingHistory):
+        def add_step(self, started, *, steady):
+            seen.append(steady)
+            super().add_step(started, steady=steady)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.training.loop.TrainingHistory", Noted)
+        stages = build_strategy("head-only").stages()
+        log = train(Trainer(detector, protocol, sampler, CPU), stages, fresh_head)
+    assert not any(seen[:4])  # under the meter
+    assert 20 < seen.count(True) < 36
+    [encoding] = log.encoding
+    assert 0 < encoding.measured <= encoding.passes
+    assert encoding.processor_seconds > 0
+    assert not go("full-finetune")[1].encoding
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_an_evaluation_without_memory_is_dropped_with_a_line(error):
+    def evaluate(detector):
+        torch.rand(7)
+        raise error
+
+    said = []
+    evaluation = CurveEvaluation((0.5,), evaluate, CPU, said.append)
+    found = train_with(evaluation)
+    assert_same(found, go("head-only"))
+    assert (found[1].curve, found[1].dropped) == ((), (3,))
+    assert said == ["evaluation after step 3: not enough memory; training goes on without it"]
+    with pytest.raises(type(error)):  # other processes would wait for this one
+        train_with(dataclasses.replace(evaluation, alone=False))
+
+
+def test_other_errors_of_an_evaluation_are_raised():
+    def evaluate(detector):
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        train_with(CurveEvaluation((0.5,), evaluate, CPU))
+
+
+def train_with(evaluation):
+    torch.set_num_threads(1)
+    detector, fresh_head = tiny_detector(build_strategy("head-only"), PROTOCOL)
+    sampler = TrainingSampler(tiny_store(detector.backbone, PROTOCOL), PROTOCOL, CLASSES, 0)
+    trainer = Trainer(detector, PROTOCOL, sampler, CPU)
+    return detector, train(trainer, build_strategy("head-only").stages(), fresh_head, evaluation=evaluation)
 
 
 @pytest.fixture(scope="module")
