@@ -67,7 +67,7 @@ def test_choices_are_written_read_and_applied(tmp_path):
         "digest": read_choices(path).digest,
         "settings": spec.strategy_settings,
     }
-    with pytest.raises(InputError, match="--set: losa.adapter_lr is of a strategy that --chosen has"):
+    with pytest.raises(InputError, match=r"--set: losa\.adapter_lr is of a strategy that --chosen has"):
         specifications(parser().parse_args([*words, "--set", "losa.adapter_lr=3"]))
     with pytest.raises(InputError, match="is of data set miniature, allowed is synthetic, as --dataset"):
         specifications(parser().parse_args([*words, "--dataset", "synthetic"]))
