@@ -8,7 +8,8 @@ from conftest import records_of, run_all_here, run_here
 from tiny import TINY
 
 from bench.io.errors import InputError
-from bench.records.tuning import Trial, best, choose, read_choices, write_choices
+from bench.records.record import read_folder
+from bench.records.tuning import Trial, best, choose, read_choices, trials_for, unchosen, write_choices
 from bench.run.options import DEFAULT_RESULTS, parser, specifications
 from bench.tune import DEFAULT_FOLDER, TRIALS, at_the_edge, main, words_of, write_table
 
@@ -162,3 +163,7 @@ def test_trials_run_choose_and_serve_a_run(tiny_dataset, tmp_path, monkeypatch, 
     record = records_of(tmp_path / "results")["head-only"]
     assert record["tuning"]["digest"] == choices.digest
     assert record["tuning"]["settings"] == choices.strategies["head-only"].settings
+    mine = trials_for(record, read_folder(tuning / "records").records)
+    assert len(mine) == 4
+    assert unchosen({"head-only": [record]}, mine) == []
+    assert unchosen({"head-only": [{**record, "strategy": {"name": "head-only"}}]}, mine) != []
