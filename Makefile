@@ -79,7 +79,7 @@ gpu-suite: $(VENV)/installed ## all that there is to measure on this GPU, in ord
 pretrain: $(VENV)/installed ## train vit-t on the miniature's source clips, in place of the shipped weights
 	$(BIN)/python -m bench.pretrain
 
-tune: $(VENV)/installed ## choose hyper-parameters on the tuning videos, equal trials for every strategy; STRATEGIES=
+tune: $(VENV)/installed ## choose hyper-parameters on the tuning videos, in results/local/tuning, equal trials for every strategy; STRATEGIES=
 	$(BIN)/python -m bench.tune --strategies $(STRATEGIES)
 
 speed: $(VENV)/installed ## time the parts of the bench against their bars; CACHE= DATA=

@@ -1,7 +1,7 @@
 """``python -m bench.tune``: choose hyper-parameters on the tuning videos, with equal trials per strategy.
 
 Each strategy has six trials: three values of its own rate, without and with a learnable scale of the head's
-input. They are recorded like any run, under ``results/tuning``, cost what a run costs, and resume. With
+input. They are recorded like any run, under ``results/local/tuning``, cost what a run costs, and resume. With
 ``--write`` the best settings of each strategy become a file for ``bench.run --chosen``; of equal trials the
 default is taken. Test videos are not used.
 """
@@ -16,16 +16,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.config.arguments import pairs
 from bench.io.errors import InputError
 from bench.io.exit_code import RUNS_KEPT, CommandParser, run_command
 from bench.io.tables import comma_separated, markdown
 from bench.io.writing import write_atomically
-from bench.records.tuning import Trial, best, choose, write_choices
+from bench.records.tuning import Trial, best, choose, source_of, write_choices
 from bench.run import options as run_options
 from datasets.cards.cards import tuning_subset
 from strategies import STRATEGIES_HELP, strategy_names
 
 if TYPE_CHECKING:
+    from bench.records.record import Record
     from bench.run.specification import RunSpecification
 
 SEED = 100
@@ -61,6 +63,13 @@ TRIALS: dict[str, tuple[dict[str, str], ...]] = {
     for name, (field, _, larger, smaller) in RATES.items()
 }
 """The fields of each trial that differ from the strategy's defaults; the first trial has the defaults."""
+EDGE = (
+    "At the edge: the chosen rate is the smallest or largest that was tried, so that a better one may lie "
+    "outside."
+)
+DEFAULT_FOLDER = run_options.DEFAULT_RESULTS / "tuning"
+FIXED = ("evaluation_subset", "training_subset")
+"""Protocol fields that follow from the data set: trials are evaluated on its tuning videos only."""
 PASSED = (
     "model",
     "dataset",
@@ -79,7 +88,9 @@ PASSED = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return the exit code."""
     parser = CommandParser(prog="python -m bench.tune", description=__doc__)
-    parser.add_argument("--results", type=Path, default=Path("results") / "tuning")
+    parser.add_argument(
+        "--results", type=Path, default=DEFAULT_FOLDER, help=f"default: {DEFAULT_FOLDER}, for bench.verify"
+    )
     parser.add_argument("--strategies", default="default", metavar="NAMES", help=STRATEGIES_HELP)
     parser.add_argument("--protocol", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the best settings for --chosen")
@@ -108,6 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def words_of(options: argparse.Namespace) -> list[str]:
     """Return the command line of ``bench.run`` that all trials share."""
+    if wrong := [name for name in pairs(options.protocol, "--protocol") if name in FIXED]:
+        raise InputError(f"--protocol: '{wrong[0]}' is set by bench.tune, allowed are the other fields")
     given = {name: getattr(options, name) for name in PASSED}
     words = [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
     subset = tuning_subset(options.dataset or run_options.parser().get_default("dataset"))
@@ -133,21 +146,29 @@ def trials(words: Sequence[str], names: Sequence[str]) -> list[RunSpecification]
 def recorded(
     specs: Sequence[RunSpecification], names: Sequence[str], records: Path
 ) -> dict[str, list[Trial]]:
-    """Return the trials of each strategy with their finished runs, of all seeds and weights in the folder.
+    """Return the trials of each strategy with their finished runs in the folder.
 
+    They are of all seeds, of the data set in this variant, and of these weights or others of their group.
     Strategies that the model does not support are left out.
     """
     from bench.records.record import read_folder
     from bench.run.matrix import load_dataset
+    from bench.run.record_builder import weights_group, weights_name
     from bench.run.specification import resolve_runs
 
     dataset = load_dataset(specs[0])
     runs = {(run.spec.strategy, str(run.spec.strategy_settings)): run for run in resolve_runs(specs, dataset)}
-    known = [
-        record
-        for record in read_folder(records).records
-        if record["model"] == specs[0].model and record["dataset"]["annotation_sha256"] == dataset.sha256
-    ]
+    first = next(iter(runs.values()))
+    weights = {
+        "group": weights_group(first),
+        "sha256": first.weights_sha256,
+        "name": weights_name(first),
+    }
+    wanted = (
+        *(first.spec.model, source_of({"weights": weights})),
+        *(dataset.name, dataset.variant, dataset.sha256),
+    )
+    known = [record for record in read_folder(records).records if _place(record) == wanted]
     unsupported = {each["strategy"]["name"] for each in known if each["status"] == "unsupported"}
     found: dict[str, list[Trial]] = {name: [] for name in names if name not in unsupported}
     for name, tried in found.items():
@@ -164,6 +185,24 @@ def recorded(
     return found
 
 
+def _place(record: Record) -> tuple[str, ...]:
+    """Return model, weights and data of a run."""
+    dataset = record["dataset"]
+    data = (dataset["name"], dataset["variant"], dataset["annotation_sha256"])
+    return (record["model"], source_of(record), *data)
+
+
+def at_the_edge(trial: Trial) -> str:
+    """Return the rate of a trial if it is the smallest or largest that was tried, else an empty text.
+
+    The best rate may then lie outside of what was tried.
+    """
+    field, default, _ = RATES[trial.strategy]
+    tried = {float(each.get(field, default)) for each in TRIALS[trial.strategy]}
+    value = trial.settings.get(field, default)
+    return f"{field}={value}" if float(value) in (min(tried), max(tried)) else ""
+
+
 def write_table(folder: Path, found: Mapping[str, Sequence[Trial]]) -> None:
     """Write ``trials.csv`` and ``trials.md``: every trial with its mAP on tuning videos."""
     header = ["strategy", "settings", "n", "average mAP on tuning videos (%)", "chosen"]
@@ -173,9 +212,11 @@ def write_table(folder: Path, found: Mapping[str, Sequence[Trial]]) -> None:
             settings = ", ".join(f"{field}={value}" for field, value in trial.settings.items())
             average = "" if trial.average is None else f"{100 * trial.average:.2f}"
             chosen = "yes" if average and trial is best(tried) else ""
+            if chosen and (edge := at_the_edge(trial)):
+                chosen = f"yes, {edge} at the edge"
             lines.append([name, settings or "default", str(len(trial.records)), average, chosen])
     write_atomically(folder / "trials.csv", comma_separated(header, lines).encode())
-    text = f"# Tuning trials\n\n{markdown(header, lines, text_columns=2)}\n"
+    text = f"# Tuning trials\n\n{EDGE}\n\n{markdown(header, lines, text_columns=2)}\n"
     write_atomically(folder / "trials.md", text.encode())
 
 

@@ -1,10 +1,11 @@
 """``python -m bench.verify``: check which tables contain only comparable rows, and that records are intact.
 
 A table is closed if only the strategy differs between its rows: one protocol (including head, steps and the
-rule that selects the evaluated weights), one data hash, one set of seeds, and as many recorded trials on
-tuning videos for each strategy, at least four (``tuning/records``). Otherwise it is open, and the differences
-are listed. Runs on tuning videos besides these trials (``exploration/records``) are counted. Every record is
-checked for consistency and against its detections.
+rule that selects the evaluated weights), one data hash, one set of seeds, as many recorded trials on tuning
+videos for each strategy, at least four (``tuning/records``), and each row has the settings of its best trial.
+Otherwise it is open, and the differences are listed. Runs on tuning videos besides these trials
+(``exploration/records``) are counted. Every record is checked for consistency and against its detections, and
+kept intervals for their content.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from bench.io.text import printable
 from bench.records.identity import RunIdentity
 from bench.records.paths import add_results, default_results, detections_path, ground_truth_path
 from bench.records.record import Record, dataset_settings, read_folder
-from bench.records.tuning import LEAST_TRIALS, number_of_trials, trials_for
+from bench.records.tuning import LEAST_TRIALS, number_of_trials, source_of, trials_for, unchosen
 
 DEVICES = ("cpu", "cuda", *(f"cuda:{number}" for number in range(16)))
 """Possible devices of a run: the id depends on the device, but the record has only its type."""
@@ -180,7 +181,7 @@ def _unequal_trials(comparison: Any, records: Sequence[Record], trials: Sequence
         reasons.append("tuning: some runs have chosen settings, others have not, or those of other trials")
     if shared := {trial["seed"] for trial in mine} & {record["seed"] for record in records}:
         reasons.append(f"tuning trials used seeds of the table: {sorted(shared)}")
-    return reasons
+    return reasons + unchosen({row.label: row.records for row in comparison.rows}, mine)
 
 
 def explored(comparison: Any, trials: Sequence[Record], others: Sequence[Record]) -> list[str]:
@@ -188,9 +189,10 @@ def explored(comparison: Any, trials: Sequence[Record], others: Sequence[Record]
     first = comparison.rows[0].records[0]
     subset = first["protocol"]["evaluation_subset"]
     equal = {record["id"] for record in trials_for(first, trials)}
+    own = [trial for trial in trials if source_of(trial) == source_of(first)]
     counts = Counter(
         record["strategy"]["name"]
-        for record in (*trials, *others)
+        for record in (*own, *others)
         if record["id"] not in equal
         and record["protocol"]["evaluation_subset"] != subset
         and (record["model"], record["dataset"]["name"]) == (comparison.model, comparison.dataset)
@@ -225,6 +227,7 @@ def nearest(comparison: Any, others: Sequence[Any]) -> str:
 
 def verify(results: Path) -> tuple[list[str], int]:
     """Return the lines to print, and the exit code: 0 if all tables are closed and all records intact."""
+    from bench.report.analysis.differences import edited_intervals
     from bench.report.grouping import comparisons
 
     folder = read_folder(results / "records")
@@ -241,6 +244,7 @@ def verify(results: Path) -> tuple[list[str], int]:
             records.append(record)
         except InputError as error:
             wrong.append(f"foreign: {record['id']}: cannot be checked ({printable(str(error), 200)})")
+    wrong += [f"edited: {line}" for line in edited_intervals(results)]
     trials = read_folder(results / "tuning" / "records").records
     others = read_folder(results / "exploration" / "records").records
     tables = comparisons(records)

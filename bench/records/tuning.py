@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from bench.io.reading import MAX_RECORD_BYTES, named_in_errors, read_json
 from bench.io.typed_values import TABLE, Fraction, Label, Name, Positive, Sha256, structure
 from bench.io.writing import write_atomically
 from bench.records.record import Record
+from datasets.cards.cards import is_annotation_path, tuning_subset
 
 SCHEMA = 1
 LEAST_TRIALS = 4
@@ -70,7 +72,8 @@ class Choices(msgspec.Struct, forbid_unknown_fields=True):
 def choose(model: str, dataset: str, trials: Mapping[str, Sequence[Trial]]) -> Choices:
     """Return the best settings of each strategy.
 
-    Raises InputError unless every strategy has the same number of trials, each with the same seeds.
+    ``dataset`` is a known data set's name or the path of annotations, of which the file name is kept. Raises
+    InputError unless every strategy has the same number of trials, each with the same seeds.
     """
     counts = {name: len(tried) for name, tried in trials.items()}
     if len(set(counts.values())) > 1:
@@ -85,21 +88,31 @@ def choose(model: str, dataset: str, trials: Mapping[str, Sequence[Trial]]) -> C
         raise InputError(
             f"tuning: {lacking[0]} lacks finished runs of others, allowed is the same seeds for all trials"
         )
+    chosen = {name: best(tried) for name, tried in trials.items()}
+    return Choices(
+        schema=SCHEMA,
+        model=model,
+        dataset=dataset_label(dataset),
+        trials=next(iter(counts.values())),
+        digest=results_digest(trials),
+        strategies={name: Choice(each.settings, each.average or 0.0) for name, each in chosen.items()},
+    )
+
+
+def dataset_label(dataset: str) -> str:
+    """Return a known data set's name, or the file name of annotations, which is the same in every folder."""
+    return Path(dataset).name if is_annotation_path(dataset) else dataset
+
+
+def results_digest(trials: Mapping[str, Sequence[Trial]]) -> str:
+    """Return the SHA-256 of the ids and mAP of all runs of all trials."""
     results = sorted(
         (record["id"], record["metrics"]["map_average"])
         for tried in trials.values()
         for trial in tried
         for record in trial.records
     )
-    chosen = {name: best(tried) for name, tried in trials.items()}
-    return Choices(
-        schema=SCHEMA,
-        model=model,
-        dataset=dataset,
-        trials=next(iter(counts.values())),
-        digest=hashlib.sha256(json.dumps(results).encode()).hexdigest(),
-        strategies={name: Choice(each.settings, each.average or 0.0) for name, each in chosen.items()},
-    )
+    return hashlib.sha256(json.dumps(results).encode()).hexdigest()
 
 
 def _run(record: Record) -> tuple[str, int]:
@@ -125,20 +138,90 @@ def shared_protocol(record: Record) -> dict[str, Any]:
     return {name: value for name, value in fields if name not in left_out}
 
 
+def source_of(record: Record) -> str:
+    """Return what weights a trial shares with a reported run: their group, else their digest or name."""
+    weights = record["weights"]
+    return str(weights.get("group") or weights["sha256"] or weights["name"])
+
+
+def _setting(record: Record) -> tuple[Any, ...]:
+    """Return what a trial and a reported run share: model, weights, data and protocol."""
+    dataset = record["dataset"]
+    # Features in files have another digest for other videos.
+    weights = "" if record["model"] == "features" else source_of(record)
+    data = (dataset["name"], dataset["variant"], dataset["annotation_sha256"])
+    return (record["model"], weights, data, shared_protocol(record))
+
+
 def trials_for(reported: Record, records: Iterable[Record]) -> list[Record]:
-    """Return the finished runs that are trials for a reported one: same model and data, other videos."""
-    subset = reported["protocol"]["evaluation_subset"]
-    wanted = (reported["model"], reported["dataset"].get("annotation_sha256"), shared_protocol(reported))
+    """Return the finished runs on tuning videos that are trials for a reported run, with its ``_setting``."""
+    subset, wanted = tuning_subset(str(reported["dataset"]["name"])), _setting(reported)
     return [
         each
         for each in records
         if each["status"] == "ok"
-        and (each["model"], each["dataset"].get("annotation_sha256"), shared_protocol(each)) == wanted
-        and each["protocol"].get("evaluation_subset") != subset
+        and each["protocol"]["evaluation_subset"] == subset
+        and each["protocol"]["evaluation_subset"] != reported["protocol"]["evaluation_subset"]
+        and _setting(each) == wanted
     ]
 
 
+def recorded_trials(records: Iterable[Record]) -> dict[str, list[Trial]]:
+    """Return the trials that recorded runs are of, by strategy, with the recorded settings as text."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record["strategy"]["name"], _entry(record)), []).append(record)
+    found: dict[str, list[Trial]] = {}
+    for (name, _), members in sorted(groups.items()):
+        settings = {field: str(value) for field, value in members[0]["strategy"].items() if field != "name"}
+        found.setdefault(name, []).append(Trial(name, settings, tuple(members)))
+    return found
+
+
 def number_of_trials(records: Iterable[Record], strategy: str) -> int:
-    """Return how many different settings of a strategy the runs have."""
-    own = (record["strategy"] for record in records if record["strategy"]["name"] == strategy)
-    return len({json.dumps(settings, sort_keys=True) for settings in own})
+    """Return how many settings of a strategy ran with the weights and seeds that most settings have."""
+    trials = recorded_trials(records)
+    runs = {
+        name: [tuple(sorted(_run(record) for record in trial.records)) for trial in tried]
+        for name, tried in trials.items()
+    }
+    counts = Counter(each for found in runs.values() for each in found)
+    if strategy not in runs:
+        return 0
+    usual = max(counts, key=lambda each: (counts[each], len(each)))
+    return runs[strategy].count(usual)
+
+
+def _entry(record: Record) -> str:
+    return json.dumps(record["strategy"], sort_keys=True)
+
+
+def unchosen(rows: Mapping[str, Sequence[Record]], trials: Sequence[Record]) -> list[str]:
+    """Return why the rows of a table are not what their trials choose, one line each.
+
+    ``rows`` are the records by label, each row with one set of settings; ``trials`` those of ``trials_for``.
+    Trials of strategies that are not in the table may have been chosen from together with those that are.
+    """
+    tried = recorded_trials(trials)
+    names = {records[0]["strategy"]["name"] for records in rows.values()}
+    inside = {name: found for name, found in tried.items() if name in names}
+    digests = []
+    for together in (inside, tried):
+        try:
+            digests.append(choose("", "", together).digest)
+        except (InputError, ValueError):
+            continue  # not equal trials: their number says so
+    lines = []
+    for label, records in rows.items():
+        found = tried.get(records[0]["strategy"]["name"], [])
+        highest = best(found).average if found else None
+        # Of equal ones any is right: the order in which they were tried is not recorded.
+        allowed = {_entry(trial.records[0]) for trial in found if trial.average == highest}
+        if found and _entry(records[0]) not in allowed:
+            lines.append(f"{label}: its settings are not those of the best trial on tuning videos")
+        chosen = [record.get("tuning") or {} for record in records]
+        if found and not all(chosen):
+            lines.append(f"{label}: trials are recorded, but field 'tuning' is missing: nothing was chosen")
+        if any(each and each["digest"] not in digests for each in chosen):
+            lines.append(f"{label}: field 'tuning.digest' is not that of the recorded trials")
+    return lines

@@ -97,6 +97,7 @@ def _build(results: Path) -> Report:
             f"Device: {item.device}",
             tables.PREFACE,
             *convergence.remarks([item]),
+            *convergence.baseline_lines(item),
             *outcome_lines(item),
         )
         sections.append(

@@ -89,8 +89,8 @@ class Comparison:
     """Whether the protocol is of a version whose defaults were others (``_older``)."""
     differences: Mapping[tuple[str, str], Difference] = dataclasses.field(default_factory=dict)
     """Differences between rows with intervals, by two labels: first minus second."""
-    doublings: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    """By label, points on tuning videos that a run of twice the steps gains (``analysis.convergence``)."""
+    doublings: Mapping[str, tuple[float, int]] = dataclasses.field(default_factory=dict)
+    """By label, points on tuning videos that twice the steps gain, and over how many runs."""
 
     @property
     def slug(self) -> str:

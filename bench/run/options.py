@@ -23,7 +23,7 @@ from bench.config.overrides import check_feature_fields
 from bench.io.errors import InputError
 from bench.io.exit_code import CommandParser
 from bench.models import FEATURES, SHIPPED_NAMES
-from bench.records.tuning import Choices, read_choices
+from bench.records.tuning import Choices, dataset_label, read_choices
 from bench.run.cluster.slurm_options import check_launcher, cluster_device
 from datasets.cards.cards import is_annotation_path
 from strategies import STRATEGIES_HELP, settings_of, strategy_names, supported_names
@@ -186,7 +186,11 @@ def protocol_changes(options: argparse.Namespace) -> dict[str, str]:
 
 
 def choices_of(options: argparse.Namespace, names: Sequence[str]) -> Choices | None:
-    """Return the file of ``--chosen``; raise InputError if it is of another model or lacks a strategy."""
+    """Return the file of ``--chosen``.
+
+    Raises InputError if it is of another model or data set, or lacks a strategy, or if ``--set`` is given for
+    a strategy that it chooses for.
+    """
     if options.chosen is None:
         return None
     choices = read_choices(options.chosen)
@@ -194,6 +198,13 @@ def choices_of(options: argparse.Namespace, names: Sequence[str]) -> Choices | N
         raise InputError(
             f"--chosen: {options.chosen} is of model {choices.model}, allowed is {options.model}, as --model"
         )
+    if dataset_label(choices.dataset) != (dataset := dataset_label(options.dataset)):
+        raise InputError(
+            f"--chosen: {options.chosen} is of data set {choices.dataset}, allowed is {dataset}, as --dataset"
+        )
+    given = (key for key in pairs(options.set, "--set") if key.partition(".")[0] in choices.strategies)
+    if both := list(given):
+        raise InputError(f"--set: {both[0]} is of a strategy that --chosen has settings of; leave one out")
     if lacking := [name for name in names if name not in choices.strategies]:
         known = ", ".join(choices.strategies)
         raise InputError(f"--chosen: {options.chosen} has no strategy '{lacking[0]}', it has {known}")
@@ -231,7 +242,7 @@ def specifications(options: argparse.Namespace) -> list[RunSpecification]:
         RunSpecification(
             model=options.model,
             strategy=name,
-            strategy_settings={**(choices.strategies[name].settings if choices else {}), **changed[name]},
+            strategy_settings=choices.strategies[name].settings if choices else changed[name],
             dataset=_absolute(options.dataset) if is_annotation_path(options.dataset) else options.dataset,
             data=_absolute(options.data) if options.data else None,
             cache=_absolute(options.cache) if options.cache else None,

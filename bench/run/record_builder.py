@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bench.data.feature_times import read_description
 from bench.io.errors import InputError
 from bench.io.reading import MAX_RECORD_BYTES, read_json
-from bench.io.text import is_name
+from bench.io.text import SHA256, is_name
 from bench.io.writing import write_atomically
 from bench.models import SHIPPED_NAMES
 from bench.records.record import Record
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from bench.models.pretrained import LoadAudit
     from bench.training.detector import Detector
     from bench.training.history import StageMemory, TrainingLog
+
+
+SOURCE_HASHES = ("source_labels_sha256", "source_pictures_sha256")
+"""Fields beside a checkpoint: what checkpoints of one group share beside its name."""
 
 
 def empty_record(run: ResolvedRun) -> Record:
@@ -116,7 +120,8 @@ def weights_name(run: ResolvedRun) -> str:
 def weights_group(run: ResolvedRun) -> str | None:
     """Return the name under which checkpoints of several pre-training seeds are one row; None without one.
 
-    It is the field ``source_group`` of the JSON file beside the checkpoint.
+    It is the field ``source_group`` of the JSON file beside the checkpoint, with the start of a digest of the
+    labels and pictures of the pre-training: checkpoints of other ones are not one row.
     """
     note = run.weights.with_suffix(".json") if run.weights else None
     if note is None or not note.is_file():
@@ -125,7 +130,16 @@ def weights_group(run: ResolvedRun) -> str | None:
     group = content.get("source_group") if isinstance(content, dict) else None
     if group is not None and not is_name(group):
         raise InputError(f"{note}: field 'source_group' is {group!r:.60}, allowed is a name")
-    return group
+    if group is None:
+        return None
+    hashes = {name: content.get(name) for name in SOURCE_HASHES}
+    for name, value in hashes.items():
+        if not (isinstance(value, str) and SHA256.fullmatch(value)):
+            raise InputError(
+                f"{note}: field '{name}' is {value!r:.60}, allowed beside source_group is a sha256"
+            )
+    joined = "".join(map(str, hashes.values()))
+    return f"{group} {hashlib.sha256(joined.encode()).hexdigest()[:8]}"
 
 
 def weights_entry(run: ResolvedRun, audit: LoadAudit | None) -> dict[str, Any]:

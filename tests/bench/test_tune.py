@@ -8,9 +8,10 @@ from conftest import records_of, run_all_here, run_here
 from tiny import TINY
 
 from bench.io.errors import InputError
-from bench.records.tuning import Trial, best, choose, read_choices, write_choices
-from bench.run.options import parser, specifications
-from bench.tune import TRIALS, main, words_of, write_table
+from bench.records.record import read_folder
+from bench.records.tuning import Trial, best, choose, read_choices, trials_for, unchosen, write_choices
+from bench.run.options import DEFAULT_RESULTS, parser, specifications
+from bench.tune import DEFAULT_FOLDER, TRIALS, at_the_edge, main, words_of, write_table
 
 
 def run(average, seed=100, name="losa"):
@@ -67,8 +68,10 @@ def test_choices_are_written_read_and_applied(tmp_path):
         "digest": read_choices(path).digest,
         "settings": spec.strategy_settings,
     }
-    [spec] = specifications(parser().parse_args([*words, "--set", "losa.adapter_lr=3"]))
-    assert spec.build_strategy().adapter_lr == 3.0
+    with pytest.raises(InputError, match=r"--set: losa\.adapter_lr is of a strategy that --chosen has"):
+        specifications(parser().parse_args([*words, "--set", "losa.adapter_lr=3"]))
+    with pytest.raises(InputError, match="is of data set miniature, allowed is synthetic, as --dataset"):
+        specifications(parser().parse_args([*words, "--dataset", "synthetic"]))
     with pytest.raises(InputError, match="has no strategy 'lofi', it has losa"):
         specifications(parser().parse_args(["--strategies", "lofi", "--chosen", str(path)]))
     with pytest.raises(InputError, match="is of model vit-t, allowed is i3d, as --model"):
@@ -102,7 +105,7 @@ def test_the_table_has_every_trial(tmp_path):
     lines = (tmp_path / "trials.csv").read_text().splitlines()
     assert lines[1:] == [
         "losa,default,1,30.00,",
-        "losa,adapter_lr=2,1,50.00,yes",
+        'losa,adapter_lr=2,1,50.00,"yes, adapter_lr=2 at the edge"',
         "losa,input_norm=scale,1,40.00,",
         'losa,"adapter_lr=2, input_norm=scale",1,50.00,',
     ]
@@ -112,6 +115,26 @@ def test_the_tuning_subset_is_the_card_s():
     given = dict.fromkeys(("model", "data", "annotations", "recipe", "weights", "device", "cache", "workers"))
     options = SimpleNamespace(**given, dataset=None, seeds="100", results="r", protocol=["steps=4"])
     assert words_of(options)[-4:] == ["--protocol", "evaluation_subset=tuning", "--protocol", "steps=4"]
+
+
+@pytest.mark.parametrize("field", ["evaluation_subset=testing", "steps=4,training_subset=testing"])
+def test_other_subsets_are_refused(field, capsys):
+    assert main(["--protocol", field]) == 2
+    assert "is set by bench.tune, allowed are the other fields" in capsys.readouterr().err
+
+
+def test_trials_lie_beside_the_default_results():
+    assert DEFAULT_FOLDER.parent == DEFAULT_RESULTS
+
+
+def test_a_rate_between_others_is_not_at_the_edge(monkeypatch):
+    monkeypatch.setitem(TRIALS, "losa", ({}, {"adapter_lr": "2"}, {"adapter_lr": "0.5"}))
+    edges = [at_the_edge(Trial("losa", settings, ())) for settings in TRIALS["losa"]]
+    assert edges == ["", "adapter_lr=2", "adapter_lr=0.5"]
+
+
+def test_annotations_are_known_by_their_file_name_in_every_folder():
+    assert choose("vit-t", "/data/here/annotations.json", trials(losa=LOSA)).dataset == "annotations.json"
 
 
 @pytest.mark.slow
@@ -140,3 +163,7 @@ def test_trials_run_choose_and_serve_a_run(tiny_dataset, tmp_path, monkeypatch, 
     record = records_of(tmp_path / "results")["head-only"]
     assert record["tuning"]["digest"] == choices.digest
     assert record["tuning"]["settings"] == choices.strategies["head-only"].settings
+    mine = trials_for(record, read_folder(tuning / "records").records)
+    assert len(mine) == 4
+    assert unchosen({"head-only": [record]}, mine) == []
+    assert unchosen({"head-only": [{**record, "strategy": {"name": "head-only"}}]}, mine) != []

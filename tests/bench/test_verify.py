@@ -9,6 +9,7 @@ import pytest
 from bench.config.digest import DEFAULTS_OF_NEW_FIELDS, with_new_fields
 from bench.records.paths import detections_path, ground_truth_path
 from bench.records.record import read_folder
+from bench.records.tuning import recorded_trials, results_digest
 from bench.verify import identifiers, main, protocol_digest
 
 SHIPPED = Path(__file__).parents[2] / "results"
@@ -30,17 +31,26 @@ def folder(tmp_path):
             target = tmp_path / part.relative_to(RESULTS)
             target.parent.mkdir(exist_ok=True)
             shutil.copy(part, target)
-        write(tmp_path, record)
+        write(tmp_path, chosen(record))
     for name in ("head-only", "losa"):
         for number in range(4):
             write(tmp_path / "tuning", trial(name, number))
     return tmp_path
 
 
+def chosen(record):
+    """Return a record that says that its settings were chosen from the trials."""
+    trials = [trial(name, number) for name in ("head-only", "losa") for number in range(4)]
+    digest = results_digest(recorded_trials(trials))
+    return {**json.loads(json.dumps(record)), "tuning": {"trials": 4, "digest": digest, "settings": {}}}
+
+
 def trial(name, number, **protocol):
     record = json.loads(json.dumps(next(each for each in RECORDS if each["strategy"]["name"] == name)))
     record |= {"id": f"trial-{name}-{number}-{len(protocol)}", "seed": 100}
-    record["strategy"]["lr"] = 1.0 + number
+    if number:
+        record["strategy"]["lr"] = 1.0 + number
+    record["metrics"]["map_average"] -= number / 100
     record["protocol"] |= {"evaluation_subset": "tuning", **protocol}
     return record
 
@@ -51,7 +61,7 @@ def write(folder, record):
 
 
 def spoilt(number=0):
-    return json.loads(json.dumps(RECORDS[number]))
+    return chosen(RECORDS[number])
 
 
 def check(folder, capsys):
@@ -104,7 +114,7 @@ def see_other_pictures(record):
 
 def test_records_of_other_pictures_stand_apart(folder, capsys):
     for record in RECORDS:
-        other = json.loads(json.dumps(record))
+        other = chosen(record)
         if other["seed"] == 1:
             see_other_pictures(other)
         write(folder, other)
@@ -204,10 +214,69 @@ def test_fewer_than_four_trials_open_the_table(folder, capsys, left):
     assert f"tuning trials: head-only {left}, losa {left}; a closed table" in text
 
 
-def test_seeds_of_a_trial_are_one_trial_and_test_videos_none(folder, capsys):
+def test_a_trial_of_other_seeds_than_the_others_does_not_count(folder, capsys):
     write(folder / "tuning", trial("losa", 0) | {"id": "trial-losa-again", "seed": 101})
-    write(folder / "tuning", trial("losa", 7, evaluation_subset="testing"))
+    assert "tuning trials: head-only 4, losa 3; a closed table" in check(folder, capsys)[1]
+
+
+@pytest.mark.parametrize("subset", ["testing", "training"])
+def test_trials_are_on_tuning_videos(folder, capsys, subset):
+    write(folder / "tuning", trial("losa", 7, evaluation_subset=subset))
     assert check(folder, capsys)[0] == 0
+
+
+@pytest.mark.parametrize("place", [("weights", "sha256"), ("dataset", "variant")])
+def test_trials_of_other_weights_or_data_do_not_count(folder, capsys, place):
+    record = trial("losa", 3)
+    record[place[0]][place[1]] = "0" * 64
+    write(folder / "tuning", record)
+    assert "tuning trials: head-only 4, losa 3; a closed table" in check(folder, capsys)[1]
+
+
+def test_weights_of_one_group_share_their_trials(folder, capsys):
+    records = [*folder.glob("records/*.json"), *folder.glob("tuning/records/*.json")]
+    for path in records:
+        record = json.loads(path.read_text())
+        record["weights"] |= {"group": "sources"}
+        if record["id"].startswith("trial"):
+            record["weights"]["sha256"] = "0" * 64
+        path.write_text(json.dumps(record))
+    assert check(folder, capsys)[0] == 0
+
+
+def test_settings_that_are_not_those_of_the_best_trial_open_the_table(folder, capsys):
+    better = trial("losa", 2)
+    better["metrics"]["map_average"] = 0.99
+    write(folder / "tuning", better)
+    code, text = check(folder, capsys)
+    assert code == 1
+    assert "losa: its settings are not those of the best trial on tuning videos" in text
+    assert "head-only: its settings" not in text
+    assert "losa: field 'tuning.digest' is not that of the recorded trials" in text
+
+
+def test_defaults_that_nothing_has_chosen_open_the_table(folder, capsys):
+    for record in RECORDS:
+        write(folder, record)
+    code, text = check(folder, capsys)
+    assert code == 1
+    assert "losa: trials are recorded, but field 'tuning' is missing: nothing was chosen" in text
+
+
+def test_a_digest_of_other_trials_opens_the_table(folder, capsys):
+    for record in RECORDS:
+        write(folder, {**record, "tuning": {"trials": 4, "digest": "a" * 64, "settings": {}}})
+    code, text = check(folder, capsys)
+    assert code == 1
+    assert "head-only: field 'tuning.digest' is not that of the recorded trials" in text
+
+
+def test_edited_intervals_are_named(folder, capsys):
+    (folder / "bootstrap").mkdir()
+    (folder / "bootstrap" / "table.json").write_text('{"digest": "a", "differences": []}')
+    code, text = check(folder, capsys)
+    assert code == 1
+    assert "edited: bootstrap/table.json: field 'content_sha256'" in text
 
 
 def test_exploration_that_was_not_equal_is_counted(folder, capsys):

@@ -14,22 +14,30 @@ from typing import Any
 
 from bench.records.record import Record
 from bench.records.tuning import shared_protocol
-from bench.report.analysis.bootstrap import SEEDS, RunKey
-from bench.report.analysis.differences import baseline_of
+from bench.report.analysis.bootstrap import SEEDS, Difference, RunKey
+from bench.report.analysis.differences import BASELINE, baseline_of, default_settings
 from bench.report.grouping import Comparison, Row, run_key
 
 LEAST_GAIN = 1.0
 """Points on tuning videos that doubling the steps of a row gains if it has not converged."""
+LEAST_RUNS = 2
+"""Runs of both lengths from which on a row is said to have converged or not."""
 PREFACE = (
-    "Intervals are of a paired bootstrap over seeds and test videos (and source weights, where a row has "
-    "several), 10,000 draws; what seeds add is widened as Student's t is, as seeds are few. (seeds only) "
-    "marks Student's t on the differences seed by seed, where detections are not kept. Separated: p below 5 "
-    "% after Holm's correction over the rows of the table; the intervals are not corrected."
+    "Intervals are of a paired bootstrap with 10,000 draws: test videos and seeds are drawn again with "
+    "repetition, the same for both rows. As few seeds vary too little when drawn so, their share of the "
+    "interval is made wider, as for Student's t. Rows over several source weights: with fewer than five, "
+    "the interval is for these checkpoints, and p is the largest over the sources, each alone; from five "
+    "on, sources are drawn as well. (seeds only) marks Student's t on the differences seed by seed, where "
+    "detections of a run are not kept or do not give its recorded mAP. Separated: p below 5 % after Holm's "
+    "correction over the differences of all rows of the table from head-only, controls and other settings "
+    "included; the intervals are not corrected."
 )
 CONVERGENCE_PREFACE = (
-    "Last half: points of average mAP on tuning videos gained in the second half of training, the learning "
-    "rate's decay included. Converged: whether doubling the steps gains less than one point on them, with "
-    "the gain; empty where no run of twice the steps is recorded."
+    "Last half: average mAP on tuning videos at the end of training less that after half of the steps, in "
+    "points; the learning rate falls meanwhile, so that a gain there does not mean that more steps would "
+    "gain as much. It is empty where the two are of different stages. Converged: whether doubling the steps "
+    'gains less than one point on tuning videos, with the gain and the number n of runs; "1 run" says that '
+    "one is too few to tell; empty where no run of twice the steps is recorded."
 )
 
 
@@ -44,16 +52,27 @@ def total_steps(record: Record) -> int:
     return int(record["training"]["loss"][-1][0])
 
 
+def point_at(record: Record, fraction: float) -> Mapping[str, Any] | None:
+    """Return the evaluation on tuning videos after that share of the steps; None without it."""
+    wanted = max(1, round(fraction * total_steps(record)))
+    return next((point for point in points(record) if point["step"] == wanted), None)
+
+
 def at_fraction(record: Record, fraction: float) -> float | None:
     """Return average mAP on tuning videos, in percent, after that share of the steps; None if unknown."""
-    wanted = max(1, round(fraction * total_steps(record)))
-    return next((100 * float(p["map_average"]) for p in points(record) if p["step"] == wanted), None)
+    point = point_at(record, fraction)
+    return None if point is None else 100 * float(point["map_average"])
 
 
 def last_half(record: Record) -> float | None:
-    """Return what the second half of training gained on tuning videos, in points; None if unknown."""
-    end, half = at_fraction(record, 1.0), at_fraction(record, 0.5)
-    return None if end is None or half is None else end - half
+    """Return what the second half of training gained on tuning videos, in points.
+
+    None if it is unknown, or if the two evaluations are of different stages.
+    """
+    end, half = point_at(record, 1.0), point_at(record, 0.5)
+    if end is None or half is None or end["stage"] != half["stage"]:
+        return None
+    return 100 * (float(end["map_average"]) - float(half["map_average"]))
 
 
 def ends(row: Row) -> dict[RunKey, float]:
@@ -66,7 +85,9 @@ def _settings_without_steps(comparison: Comparison, row: Row) -> str:
     protocol = shared_protocol(row.records[0])
     lengths = ("steps", "epochs")
     kept = {name: value for name, value in protocol.items() if name not in lengths}
-    place = (comparison.dataset, comparison.variant, comparison.model, comparison.weights)
+    annotations = row.records[0]["dataset"].get("annotation_sha256")
+    data = (comparison.dataset, comparison.variant, annotations)
+    place = (*data, comparison.model, comparison.weights, comparison.device)
     return json.dumps([place, row.records[0]["strategy"], kept], sort_keys=True)
 
 
@@ -88,15 +109,23 @@ def with_doublings(comparisons: Sequence[Comparison]) -> list[Comparison]:
             key = _settings_without_steps(comparison, row)
             twice = known.get((key, 2 * comparison.steps), {})
             if common := sorted(mine.keys() & twice.keys()):
-                gains[row.label] = statistics.fmean(twice[each] - mine[each] for each in common)
+                gained = statistics.fmean(twice[each] - mine[each] for each in common)
+                gains[row.label] = (gained, len(common))
         result.append(dataclasses.replace(comparison, doublings=gains))
     return result
 
 
 def converged(comparison: Comparison, row: Row) -> str:
-    """Return whether a row has converged, with what doubling its steps gained; empty if unknown."""
-    gained = comparison.doublings.get(row.label)
-    return "" if gained is None else f"{'yes' if gained < LEAST_GAIN else 'no'} ({gained:+.1f})"
+    """Return whether a row has converged, with what doubling its steps gained and over how many runs.
+
+    It is empty if that is unknown, and without yes or no for a single run.
+    """
+    if row.label not in comparison.doublings:
+        return ""
+    gained, runs = comparison.doublings[row.label]
+    if runs < LEAST_RUNS:
+        return f"1 run ({gained:+.1f})"
+    return f"{'yes' if gained < LEAST_GAIN else 'no'} ({gained:+.1f}, n = {runs})"
 
 
 def columns(comparison: Comparison, row: Row) -> dict[str, Any]:
@@ -109,12 +138,20 @@ def columns(comparison: Comparison, row: Row) -> dict[str, Any]:
         found["separated"] = "" if separated is None else "separated" if separated else "not separated"
         found["interval over"] = difference.over if difference else ""
         found["p (Holm)"] = difference.adjusted if difference else None
+        if any(each.by_source for each in comparison.differences.values()):
+            found["gain by source"] = source_text(difference)
     if any(points(record) for each in comparison.rows for record in each.finished):
         values = row.values(last_half)
         found["last half, tuning videos"] = statistics.fmean(values) if values else None
     if comparison.doublings:
         found["converged"] = converged(comparison, row)
     return found
+
+
+def source_text(difference: Difference | None) -> str:
+    """Return the gain of each source as text, such as ``93693475 +3.1, d0181f45 +2.4``."""
+    sources = difference.by_source if difference else {}
+    return ", ".join(f"{source} {gained:+.1f}" for source, gained in sources.items())
 
 
 def interval_text(comparison: Comparison, row: Row, text: str) -> str:
@@ -131,3 +168,16 @@ def remarks(comparisons: Sequence[Comparison]) -> list[str]:
     found = [PREFACE] if any(each.differences for each in comparisons) else []
     curves = any(points(r) for each in comparisons for row in each.rows for r in row.finished)
     return [*found, *([CONVERGENCE_PREFACE] if curves else [])]
+
+
+def baseline_lines(comparison: Comparison) -> list[str]:
+    """Return which head-only row the gains are over, if there are several."""
+    rows = [row for row in comparison.rows if row.strategy == BASELINE]
+    baseline = baseline_of(comparison)
+    if baseline is None or len(rows) < 2:
+        return []
+    why = "its settings were chosen in tuning trials"
+    if not baseline.records[0].get("tuning"):
+        usual = baseline.records[0]["strategy"] == default_settings(baseline.strategy)
+        why = "it has the default settings" if usual else "no row has chosen or default settings"
+    return [f"Gains are over the row {baseline.label}, of {len(rows)} head-only rows: {why}."]

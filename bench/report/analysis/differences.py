@@ -1,7 +1,8 @@
 """Which rows of a comparison are compared with which, and their differences with intervals.
 
-Intervals cover seeds and test videos where the detections of all runs of both rows are there, else seeds
-alone. They are kept in ``bootstrap/`` of the results, by a digest of all that they follow from.
+Intervals cover seeds and test videos where the detections of all runs of both rows are there and give the
+recorded mAP, else seeds alone. They are kept in ``bootstrap/`` of the results, by a digest of all that they
+follow from, with a digest of their content.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from bench.records.paths import detections_path, ground_truth_path
 from bench.records.record import Record
 from bench.report.analysis.bootstrap import (
     DRAWS,
-    SEED,
+    RUNS_SEED,
+    VIDEOS_SEED,
     Difference,
     RunKey,
     bootstrap_difference,
@@ -37,7 +39,7 @@ from bench.report.significance import holm
 from strategies import NAMED_GROUPS, build_strategy, installed
 from strategies.base import settings
 
-VERSION = 1
+VERSION = 2
 """To be raised when the method changes, so that kept intervals are computed again."""
 BASELINE = "head-only"
 CONTROLS = (*NAMED_GROUPS["controls"], "capacity-control")
@@ -46,19 +48,22 @@ Pair = tuple[str, str]
 
 
 def baseline_of(comparison: Comparison) -> Row | None:
-    """Return the head-only row; None unless there is exactly one."""
+    """Return the head-only row, of several the usual one; None without one."""
     rows = [row for row in comparison.rows if row.strategy == BASELINE]
-    return rows[0] if len(rows) == 1 else None
+    finished = [row for row in rows if row.finished]
+    return usual_row(finished or rows) if rows else None
 
 
 def usual_row(rows: Sequence[Row]) -> Row:
     """Return the row of one strategy that others are compared with.
 
-    The one without a setting in its label, else the one with the strategy's defaults, else the first.
+    The one whose settings were chosen in recorded trials, else the one with the strategy's defaults, else the
+    one without a setting in its label, else the first.
     """
-    plain = [row for row in rows if row.label == row.strategy]
+    chosen = [row for row in rows if row.records[0].get("tuning")]
     default = [row for row in rows if row.records[0]["strategy"] == default_settings(row.strategy)]
-    return next(iter([*plain, *default, *rows]))
+    plain = [row for row in rows if row.label == row.strategy]
+    return next(iter([*chosen, *default, *plain, *rows]))
 
 
 @functools.cache
@@ -72,8 +77,8 @@ def default_settings(strategy: str) -> Any:
 def families(comparison: Comparison) -> list[list[tuple[Row, Row]]]:
     """Return the pairs of rows that are compared, in families that Holm's correction is over.
 
-    All rows with head-only; all other strategies with each control; the rows of each strategy that ran with
-    several settings with its usual one.
+    All rows with head-only, controls and other settings included; all rows of other strategies with each
+    control; the rows of each strategy that ran with several settings with its usual one.
     """
     rows, baseline = [row for row in comparison.rows if row.finished], baseline_of(comparison)
     found = []
@@ -116,7 +121,7 @@ def _kept(
     if digest is not None and path.is_file():
         try:
             content = read_json(path, MAX_RECORD_BYTES, finite=True)
-            if content["digest"] == digest:
+            if content["digest"] == digest and content["content_sha256"] == _content_sha256(content):
                 return {(a, b): Difference(**fields) for a, b, fields in content["differences"]}
         except (InputError, KeyError, TypeError, ValueError):
             pass  # a damaged file is written again
@@ -124,14 +129,35 @@ def _kept(
     found = {pair: each for pair in wanted if (each := _difference(*pair, rows, resampled)) is not None}
     if any(each.over.startswith("seeds, videos") for each in found.values()):
         listed = [[*pair, dataclasses.asdict(each)] for pair, each in found.items()]
-        text = json.dumps({"digest": digest, "draws": DRAWS, "differences": listed}, indent=1)
+        content = {"digest": digest, "draws": DRAWS, "differences": listed}
+        text = json.dumps({**content, "content_sha256": _content_sha256(content)}, indent=1)
         write_atomically(path, text.encode())
+    return found
+
+
+def _content_sha256(content: Mapping[str, Any]) -> str:
+    """Return the digest of a file of kept intervals, without that field."""
+    kept = {name: value for name, value in content.items() if name != "content_sha256"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def edited_intervals(results: Path) -> list[str]:
+    """Return one line for each file of kept intervals whose content is not what was written."""
+    found = []
+    for path in sorted((results / "bootstrap").glob("*.json")):
+        try:
+            content = read_json(path, MAX_RECORD_BYTES, finite=True)
+            if content["content_sha256"] == _content_sha256(content):
+                continue
+        except (InputError, KeyError, TypeError):
+            pass
+        found.append(f"bootstrap/{path.name}: field 'content_sha256' is not that of the intervals")
     return found
 
 
 def _digest(results: Path, rows: Mapping[str, Row], wanted: Sequence[Pair]) -> str | None:
     """Return the digest of all that the intervals follow from; None if no run has detections."""
-    parts: list[Any] = [VERSION, DRAWS, SEED, list(map(list, wanted))]
+    parts: list[Any] = [VERSION, DRAWS, VIDEOS_SEED, RUNS_SEED, list(map(list, wanted))]
     there = False
     for label, row in rows.items():
         for record in row.finished:
@@ -155,7 +181,7 @@ def _difference(
         if any(mine[key] not in resampled for key in common):
             return by_seed
         found.append({key: resampled[mine[key]] for key in common})
-    return bootstrap_difference(found[0], found[1], by_seed.mean) or by_seed
+    return bootstrap_difference(found[0], found[1], by_seed) or by_seed
 
 
 def resampled_runs(results: Path, rows: Any) -> dict[str, Floats]:
@@ -184,7 +210,7 @@ def _truth(path: Path, record: Record) -> tuple[Any, tuple[str, ...], Any]:
     """Return the instances, the videos, and the multiplicities of videos in all draws."""
     subset = record["protocol"]["evaluation_subset"]
     videos = read_videos(path, subset)
-    random = np.random.Generator(np.random.PCG64(SEED))
+    random = np.random.Generator(np.random.PCG64(VIDEOS_SEED))
     draws = random.multinomial(len(videos), np.full(len(videos), 1 / len(videos)), size=DRAWS)
     return read_ground_truth(path, subset), videos, draws
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.io.tables import escape_markdown
 from bench.records.record import read_folder
 from bench.report.analysis.bootstrap import Difference
-from bench.report.analysis.convergence import LEAST_GAIN, with_doublings
+from bench.report.analysis.convergence import LEAST_GAIN, LEAST_RUNS, source_text, with_doublings
 from bench.report.analysis.differences import BASELINE, CONTROLS, baseline_of, with_differences
 from bench.report.grouping import Comparison, comparisons
 
@@ -26,8 +26,9 @@ REPORTED_GAINS = {
 """Pairs of strategies of which a paper reports that the first is better."""
 PREFACE = (
     "Each sentence follows from the records by `python -m bench.report`. Points of average mAP, differences "
-    "paired by seed, 95 % intervals. Separated: p below 5 % after Holm's correction over the differences of "
-    "one kind in one table."
+    "paired by seed, 95 % intervals. Separated: p below 5 % after Holm's correction, in each table over all "
+    "rows' differences from head-only, over those of all strategies from all controls, and over those of "
+    "each strategy's settings from its usual ones."
 )
 
 
@@ -70,8 +71,9 @@ def _differences(item: Comparison) -> Iterator[Finding]:
         elif strategies[second] in CONTROLS and strategies[first] != strategies[second]:
             kind = "over a control"
         text = f"{first} is {_points(difference)} {'above' if difference.mean >= 0 else 'below'} {second}"
-        text += f" (95 % interval {difference.interval}, over {difference.over}; {difference.pairs} runs): "
-        text += "separated." if difference.separated else "not separated."
+        text += f" (95 % interval {difference.interval}, over {difference.over}; {difference.pairs} runs"
+        text += f"; by source {source_text(difference)})" if difference.by_source else ")"
+        text += ": separated." if difference.separated else ": not separated."
         reported = REPORTED_GAINS.get((strategies[first], strategies[second]))
         if reported and difference.separated and difference.mean < 0:
             text += f" This contradicts what was published: {reported}."
@@ -83,10 +85,14 @@ def _points(difference: Difference) -> str:
 
 
 def _convergence(item: Comparison) -> Iterator[Finding]:
-    for label, gained in item.doublings.items():
-        state = "has converged" if gained < LEAST_GAIN else "has not converged"
-        text = f"{label} {state} at {item.steps} steps: twice as many gain {gained:+.1f} points"
-        text += " on tuning videos."
+    for label, (gained, runs) in item.doublings.items():
+        if runs < LEAST_RUNS:
+            text = f"{label} at {item.steps} steps: twice as many gain {gained:+.1f} points on tuning videos"
+            text += " in 1 run, too few to say whether it has converged."
+        else:
+            state = "has converged" if gained < LEAST_GAIN else "has not converged"
+            text = f"{label} {state} at {item.steps} steps: twice as many gain {gained:+.1f} points"
+            text += f" on tuning videos ({runs} runs)."
         yield Finding(item.title, "convergence", label, "", text)
 
 
@@ -115,4 +121,6 @@ def _plain(finding: Finding) -> dict[str, object]:
 
 
 def _rounded(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _rounded(inner) for name, inner in value.items()}
     return round(value, 4) if isinstance(value, float) else value

@@ -19,11 +19,11 @@ PREFACE = (
 )
 SHOWN = ("n", "average mAP (%)", "gain", "95 % interval", "training peak (MB)")
 BEST = ("average mAP (%)", "gain")
-DIFFERENCE = ("difference", "its 95 % interval", "its separation")
+DIFFERENCE = ("difference", "its 95 % interval", "is it separated")
 DIFFERENCE_PREFACE = (
-    " Difference: average mAP less that of the strategy's usual settings, paired by seed; its interval is "
-    "the bootstrap's over seeds and test videos, its separation after Holm's correction over these "
-    "differences."
+    " Difference: average mAP less that of the strategy's usual settings (those chosen in tuning trials, "
+    "else the defaults), paired by seed, with the 95 % interval of the bootstrap over seeds and test videos. "
+    "Is it separated: whether its p is below 5 % after Holm's correction over these differences."
 )
 
 

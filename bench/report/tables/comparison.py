@@ -28,8 +28,9 @@ __all__ = ["Comparison", "Row", "comparison_csv", "comparison_markdown", "compar
 PREFACE = (
     "Measured values: means over n seeds, ± the sample standard deviation; s/step is the median over seeds. "
     "Peaks are the largest over seeds; 1 MB is 10^6 bytes. Gain: average mAP over head-only, the mean of the "
-    "differences seed by seed; its 95 % interval is that of the bootstrap, or where detections are not kept "
-    "Student's t on these differences, from three seeds on. "
+    "differences seed by seed (for several source weights, the mean of the sources' means); its 95 % "
+    "interval is that of the bootstrap, or where detections are not kept Student's t on these differences, "
+    "from three seeds of one source on. "
     "Predicted peaks: the forecast made before the run, no measurement; forecast error: what it is off the "
     "measured training peak, where both are there."
 )
@@ -41,7 +42,7 @@ def _summary(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 
 def gain(comparison: Comparison, row: Row) -> Difference | None:
-    """Return a row's gain over head-only; None for that row, or without exactly one head-only row.
+    """Return a row's gain over head-only; None for that row, or without a head-only row.
 
     Its interval is the bootstrap's if the comparison has differences, else Student's t over seeds.
     """
@@ -119,7 +120,7 @@ def frame(comparison: Comparison) -> pd.DataFrame:
         lines.append(line)
     table = pd.DataFrame(lines)
     table["trainable parameters"] = table["trainable parameters"].astype("Int64")
-    separation = ("separated", "interval over", "converged")
+    separation = ("separated", "interval over", "gain by source", "converged")
     texts = ("strategy", "95 % interval", *separation, "step of the peak", "failed")
     numbers = [name for name in table.columns if name not in texts]
     # Columns without any value would otherwise have the type object.
@@ -270,7 +271,8 @@ def comparison_markdown(items: Sequence[Comparison]) -> str:
     """Return all comparisons as markdown, one section each."""
     parts = ["\n\n".join(["# Comparisons", PREFACE + explanation(items), *convergence.remarks(items)])]
     for item in items:
-        failed = "".join(f"\n\n{escape_markdown(text)}" for text in outcome_lines(item))
+        said = (*convergence.baseline_lines(item), *outcome_lines(item))
+        failed = "".join(f"\n\n{escape_markdown(text)}" for text in said)
         title = f"## {escape_markdown(item.title)}\n\nDevice: {escape_markdown(item.device)}"
         parts.append(f"{title}\n\n{markdown_table(item)}{failed}")
     return "\n\n".join(parts) + "\n"
@@ -287,7 +289,7 @@ def comparison_latex(items: Sequence[Comparison]) -> str:
 
 def plain_text(comparison: Comparison) -> str:
     """Return a comparison as plain text for the terminal."""
-    failed = outcome_lines(comparison)
+    failed = [*convergence.baseline_lines(comparison), *outcome_lines(comparison)]
     title = [comparison.title, f"device: {comparison.device}", ""]
     lines = (printable(line) for line in (*title, *failed))
     return "\n".join([*itertools.islice(lines, len(title)), plain(*cells(comparison)), *lines])

@@ -15,7 +15,7 @@ from bench.records.paths import detections_path, ground_truth_path
 from bench.records.record import read_folder, write_record
 from bench.report import build
 from bench.report.analysis import differences
-from bench.report.analysis.differences import baseline_of, families, with_differences
+from bench.report.analysis.differences import baseline_of, edited_intervals, families, with_differences
 from bench.report.analysis.findings import findings
 from bench.report.grouping import comparisons
 from bench.report.significance import holm
@@ -118,8 +118,17 @@ def test_intervals_are_kept_until_something_changes(results, monkeypatch):
     first = compared(results).differences
     monkeypatch.setattr(differences, "resampled_runs", lambda results, rows: {})
     assert compared(results).differences == first
+    assert edited_intervals(results) == []
     [kept] = (results / "bootstrap").iterdir()
+    content = json.loads(kept.read_text())
+    content["differences"][0][2]["p"] = 0.001
+    kept.write_text(json.dumps(content))
+    assert edited_intervals(results) == [
+        f"bootstrap/{kept.name}: field 'content_sha256' is not that of the intervals"
+    ]
+    assert compared(results).differences["losa", "head-only"].over == "seeds"  # computed again
     kept.write_text("{")
+    assert len(edited_intervals(results)) == 1
     assert compared(results).differences["losa", "head-only"].over == "seeds"  # computed again
 
 
@@ -164,7 +173,7 @@ def test_findings_say_what_the_table_says(results):
 
 
 def test_what_papers_say_is_contradicted_only_if_separated(tmp_path, monkeypatch):
-    for losa_error, contradicts in ((1.6, True), (0.9, False)):
+    for losa_error, contradicts in ((2.5, True), (0.9, False)):
         folder = tmp_path / str(losa_error)
         monkeypatch.setitem(ERROR, "losa", losa_error)
         for strategy in ("head-only", "losa"):
@@ -185,7 +194,32 @@ def test_sources_of_one_group_are_one_row_and_in_its_interval(tmp_path):
     assert comparison.weights == "synthetic-source"
     assert [len(row.records) for row in comparison.rows] == [6, 6]
     found = comparison.differences["losa", "head-only"]
-    assert (found.pairs, found.over) == (6, "seeds, videos, sources")
+    assert (found.pairs, found.over) == (6, "seeds, videos, for each of 2 sources")
+    assert list(found.by_source) == ["c" * 8, "d" * 8]
+    assert found.mean == pytest.approx(statistics.fmean(found.by_source.values()))
+    build(tmp_path)
+    told = rows((tmp_path / "tables" / "comparison.csv").read_text())[1]["gain by source"]
+    assert told == ", ".join(f"{name} {gained:+.1f}" for name, gained in found.by_source.items())
+    assert f"; by source {told}): separated." in findings(tmp_path)[0].sentence
+
+
+def test_of_two_head_only_rows_gains_are_over_the_usual_one_and_the_table_says_so(tmp_path):
+    for settings, tuning in (({}, None), ({"lr": 20.0}, {"trials": 4, "digest": "e" * 64, "settings": {}})):
+        for seed in range(3):
+            run("head-only", seed, tmp_path, settings=settings, tuning=tuning)
+    for seed in range(3):
+        run("losa", seed, tmp_path)
+    comparison = compared(tmp_path)
+    assert baseline_of(comparison).label == "head-only (lr=20.0)"
+    assert comparison.differences["losa", "head-only (lr=20.0)"].separated
+    build(tmp_path)
+    text = (tmp_path / "tables" / "comparison.md").read_text()
+    assert "Gains are over the row head-only (lr=20.0), of 2 head-only rows: its settings were chosen" in text
+    assert [line["gain"] != "" for line in rows((tmp_path / "tables" / "comparison.csv").read_text())] == [
+        True,
+        False,
+        True,
+    ]
 
 
 def test_settings_are_compared_with_the_usual_ones(tmp_path):
