@@ -197,7 +197,7 @@ def at_the_edge(trial: Trial) -> str:
 
     The best rate may then lie outside of what was tried.
     """
-    field, default, _ = RATES[trial.strategy]
+    field, default, _, _ = RATES[trial.strategy]
     tried = {float(each.get(field, default)) for each in TRIALS[trial.strategy]}
     value = trial.settings.get(field, default)
     return f"{field}={value}" if float(value) in (min(tried), max(tried)) else ""

@@ -33,14 +33,14 @@ def trials(**averages):
     }
 
 
-LOSA, HEAD = (0.3, 0.5, 0.4, 0.5), (0.3, 0.1, 0.3, 0.3)
+LOSA, HEAD = (0.3, 0.5, 0.2, 0.4, 0.5, 0.1), (0.3, 0.1, 0.1, 0.3, 0.3, 0.3)
 
 
 def test_the_best_is_chosen_and_of_equal_ones_the_default():
     found = trials(losa=LOSA, bitfit=HEAD)
     assert best(found["losa"]).settings == {"adapter_lr": "2"}
     choices = choose("vit-t", "miniature", found)
-    assert choices.trials == 4
+    assert choices.trials == 6
     assert choices.strategies["losa"].settings == {"adapter_lr": "2"}
     assert choices.strategies["bitfit"].settings == {}
     assert choices.strategies["losa"].map_average == 0.5
@@ -57,14 +57,14 @@ def test_unequal_trials_are_refused():
 
 def test_choices_are_written_read_and_applied(tmp_path):
     path = tmp_path / "chosen.json"
-    write_choices(path, choose("vit-t", "miniature", trials(losa=(0.1, 0.2, 0.3, 0.4))))
+    write_choices(path, choose("vit-t", "miniature", trials(losa=(0.1, 0.2, 0.1, 0.3, 0.4, 0.1))))
     words = ["--strategies", "losa", "--device", "cpu", "--chosen", str(path)]
     [spec] = specifications(parser().parse_args(words))
     assert spec.strategy_settings == {"adapter_lr": "2", "input_norm": "scale"}
     assert spec.protocol().input_norm == "scale"
     assert spec.build_strategy().adapter_lr == 2.0
     assert spec.tuning == {
-        "trials": 4,
+        "trials": 6,
         "digest": read_choices(path).digest,
         "settings": spec.strategy_settings,
     }
@@ -106,8 +106,10 @@ def test_the_table_has_every_trial(tmp_path):
     assert lines[1:] == [
         "losa,default,1,30.00,",
         'losa,adapter_lr=2,1,50.00,"yes, adapter_lr=2 at the edge"',
+        "losa,adapter_lr=0.5,1,20.00,",
         "losa,input_norm=scale,1,40.00,",
         'losa,"adapter_lr=2, input_norm=scale",1,50.00,',
+        'losa,"adapter_lr=0.5, input_norm=scale",1,10.00,',
     ]
 
 
@@ -127,9 +129,8 @@ def test_trials_lie_beside_the_default_results():
     assert DEFAULT_FOLDER.parent == DEFAULT_RESULTS
 
 
-def test_a_rate_between_others_is_not_at_the_edge(monkeypatch):
-    monkeypatch.setitem(TRIALS, "losa", ({}, {"adapter_lr": "2"}, {"adapter_lr": "0.5"}))
-    edges = [at_the_edge(Trial("losa", settings, ())) for settings in TRIALS["losa"]]
+def test_a_rate_between_others_is_not_at_the_edge():
+    edges = [at_the_edge(Trial("losa", settings, ())) for settings in TRIALS["losa"][:3]]
     assert edges == ["", "adapter_lr=2", "adapter_lr=0.5"]
 
 
@@ -152,18 +153,18 @@ def test_trials_run_choose_and_serve_a_run(tiny_dataset, tmp_path, monkeypatch, 
     tuning = tmp_path / "results" / "tuning"
     tune = [*words, "--strategies", "head-only", "--results", str(tuning), "--write", str(chosen)]
     assert main(tune) == 0
-    assert len(list((tuning / "records").glob("*.json"))) == 4
-    assert (tuning / "tables" / "trials.md").read_text().count("| head-only |") == 4
+    assert len(list((tuning / "records").glob("*.json"))) == 6
+    assert (tuning / "tables" / "trials.md").read_text().count("| head-only |") == 6
     choices = read_choices(chosen)
-    assert (choices.trials, list(choices.strategies)) == (4, ["head-only"])
+    assert (choices.trials, list(choices.strategies)) == (6, ["head-only"])
     assert main(tune) == 0  # nothing is run again
-    assert "all 4 runs have records" in capsys.readouterr().err
+    assert "all 6 runs have records" in capsys.readouterr().err
     process = run_here(tmp_path, tmp_path / "results", "--chosen", str(chosen))
     assert process.returncode == 0, process.stderr
     record = records_of(tmp_path / "results")["head-only"]
     assert record["tuning"]["digest"] == choices.digest
     assert record["tuning"]["settings"] == choices.strategies["head-only"].settings
     mine = trials_for(record, read_folder(tuning / "records").records)
-    assert len(mine) == 4
+    assert len(mine) == 6
     assert unchosen({"head-only": [record]}, mine) == []
     assert unchosen({"head-only": [{**record, "strategy": {"name": "head-only"}}]}, mine) != []
