@@ -22,11 +22,12 @@ def test_a_replica_that_was_fitted_to_public_logs_stays_where_it_was(pool, model
     """``mem=`` of OpenTAD's logs, 768 frames of 160 pixels; patches of 14 leave 154 of them.
 
     This notices a change of the forecast. It says nothing of the forecast's accuracy: what the replica trains
-    and holds was chosen so that these two numbers come out (``tests/reference/adatad.py``).
+    and holds was chosen so that these two numbers come out (``tests/reference/adatad.py``), before the
+    forecast counted blocks that the allocator does not split, which add 0.3 %.
     """
     predicted = pool.submit(forecast_mebibytes, model, image_size).result()
     print(f"{model}: predicted {predicted:.0f} MiB, logged {logged}")
-    assert abs(predicted / logged - 1) < 0.01
+    assert abs(predicted / logged - 1) < 0.012
 
 
 def test_published_sizes_fit_a_24_gb_card(pool):
