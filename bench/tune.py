@@ -164,11 +164,9 @@ def recorded(
         "sha256": first.weights_sha256,
         "name": weights_name(first),
     }
-    wanted = (
-        *(first.spec.model, source_of({"weights": weights})),
-        *(dataset.name, dataset.variant, dataset.sha256),
-    )
-    known = [record for record in read_folder(records).records if _place(record) == wanted]
+    data = {"name": dataset.name, "variant": dataset.variant, "annotation_sha256": dataset.sha256}
+    wanted = _places({"model": first.spec.model, "weights": weights, "dataset": data})
+    known = [record for record in read_folder(records).records if _places(record) & wanted]
     unsupported = {each["strategy"]["name"] for each in known if each["status"] == "unsupported"}
     found: dict[str, list[Trial]] = {name: [] for name in names if name not in unsupported}
     for name, tried in found.items():
@@ -185,11 +183,12 @@ def recorded(
     return found
 
 
-def _place(record: Record) -> tuple[str, ...]:
-    """Return model, weights and data of a run."""
+def _places(record: Record) -> set[tuple[str, ...]]:
+    """Return model, weights and data of a run, with the weights by their group and by their own digest."""
     dataset = record["dataset"]
     data = (dataset["name"], dataset["variant"], dataset["annotation_sha256"])
-    return (record["model"], source_of(record), *data)
+    sources = {source_of(record), source_of({"weights": {**record["weights"], "group": None}})}
+    return {(record["model"], source, *data) for source in sources}
 
 
 def at_the_edge(trial: Trial) -> str:
