@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.records.record import read_folder
-from bench.report.significance import paired_gain
+from bench.report.analysis.bootstrap import seed_difference
 from bench.report.tables import comparison as tables
 
 ROOT = Path(__file__).parents[1]
@@ -71,11 +71,11 @@ def test_more_steps_are_better_by_as_much_as_it_says():
 
 def test_the_control_is_as_far_from_losa_as_it_says():
     losa, control = (
-        {seed: 100 * run["metrics"]["map_average"] for (_, seed), run in shipped("", name).items()}
+        {("", seed): 100 * run["metrics"]["map_average"] for (_, seed), run in shipped("", name).items()}
         for name in ("losa", "mlp-control")
     )
-    gain = paired_gain(losa, control)
-    low, high = gain.mean - gain.half_width, gain.mean + gain.half_width
+    gain = seed_difference(losa, control)
+    low, high = gain.low, gain.high
     said = (
         f"LoSA's gain over it is {gain.mean:+.1f} points, with a 95 % interval of {low:+.1f} to {high:+.1f}."
     )

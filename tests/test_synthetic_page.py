@@ -58,3 +58,13 @@ def test_the_design_s_goals_hold_on_tuning_videos():
         later = {**questions["direction of the cue, 8 s later"]}
         constant, _ = later.pop("most frequent class"), later.pop("clips")
         assert all(abs(value - constant) < 3.05 for value in later.values())  # as the page says
+
+
+def test_the_page_says_how_many_chosen_rates_are_at_the_edge():
+    rows = (ROOT / "results" / "synthetic" / "tuning" / "tables" / "trials.csv").read_text().splitlines()
+    chosen = [row for row in rows if row.endswith(("yes", 'at the edge"'))]
+    edge = [row for row in chosen if "at the edge" in row]
+    assert (len(edge), len(chosen)) == (5, 9)
+    assert "five of nine rates lie at the edge" in " ".join(
+        (ROOT / "docs" / "synthetic.md").read_text().split()
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from bench.io.errors import InputError
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Names = NDArray[Any]
+Row = tuple[str, str, float, float, float]
+"""Video, label, start, end, score."""
 DUPLICATE_SECONDS = 1e-3
 
 
@@ -34,6 +37,18 @@ class Segments:
 
     def __len__(self) -> int:
         return len(self.video)
+
+
+def table_of(rows: Sequence[Row], *, scored: bool) -> Segments:
+    """Return rows (video, label, start, end, score) as a table; without ``scored``, scores are left out."""
+    video, label, start, end, score = zip(*rows, strict=True) if rows else ((),) * 5
+    return Segments(
+        np.array(video, dtype=str),
+        np.array(label, dtype=str),
+        np.array(start, dtype=np.float64),
+        np.array(end, dtype=np.float64),
+        np.array(score, dtype=np.float64) if scored else None,
+    )
 
 
 def codes(values: Names, known: Names) -> Indices:

@@ -15,17 +15,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import numpy as np
 from msgspec import Meta
 
-from bench.detection.segments import Segments
+from bench.detection.segments import Row, Segments, table_of
 from bench.io.errors import InputError
 from bench.io.reading import gc_paused, named_in_errors, read_json
 from bench.io.text import is_name, printable
 from bench.io.typed_values import A_NAME, FieldPath, Name, Seconds, fail, structure
 from bench.io.writing import write_atomically
 
-Row = tuple[str, str, float, float, float]
 # ActivityNet's name of its file format; its own evaluator requires the key.
 VERSION = "VERSION 1.3"
 MAX_CHARACTERS = 2**28
@@ -167,11 +165,4 @@ def _table(rows: list[Row], path: Path, scored: bool) -> Segments:
             f"{path}: {len(rows):,} segments with names of up to {longest} characters, "
             f"allowed are {MAX_CHARACTERS // longest:,} of such names"
         )
-    video, label, start, end, score = zip(*rows, strict=True) if rows else ((),) * 5
-    return Segments(
-        np.array(video, dtype=str),
-        np.array(label, dtype=str),
-        np.array(start, dtype=np.float64),
-        np.array(end, dtype=np.float64),
-        np.array(score, dtype=np.float64) if scored else None,
-    )
+    return table_of(rows, scored=scored)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from bench.config.overrides import override
-from bench.config.presets import default_protocol
-from bench.config.protocol import Protocol
 from bench.measure.steps import TIMED_STEPS
 from bench.models.backbones.vit_config import CONFIGS, ViTConfig
 from bench.plan.request import ForecastRequest
@@ -24,11 +21,6 @@ TRAINED, FROZEN = "full-finetune", "head-only"
 """Strategies whose backbone is a plain one, all of it trained or frozen."""
 UNKNOWN_LAYERS, UNKNOWN_OPERATIONS = 50, 1e11
 """Of a clip through a convolutional network, to estimate its time: the order of I3D's (108 GFLOPs)."""
-
-
-def protocol_of(question: ForecastRequest) -> Protocol:
-    """Return the protocol of a request."""
-    return override(default_protocol(question.model, question.device, question.dataset), question.protocol)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +49,7 @@ def backbone_operations(question: ForecastRequest) -> int | None:
     Counted are ViTs with a linear stem, all of which is trained or frozen at full fidelity; a test compares
     them with those that ``torch.utils.flop_counter`` counts.
     """
-    config, protocol = CONFIGS.get(question.model), protocol_of(question)
+    config, protocol = CONFIGS.get(question.model), question.resolved_protocol()
     known = question.strategy in (TRAINED, FROZEN) and not question.settings
     if config is None or config.stem != "linear" or not known or not protocol.streamed_checkpointing:
         return None
@@ -71,7 +63,7 @@ def backbone_operations(question: ForecastRequest) -> int | None:
 
 def step_operations(question: ForecastRequest) -> float:
     """Return an estimate of a step's operations, from above for strategies that train a part."""
-    config, protocol = CONFIGS.get(question.model), protocol_of(question)
+    config, protocol = CONFIGS.get(question.model), question.resolved_protocol()
     found = clip_operations(config, protocol.image_size) if config else None
     clip = found.stem + found.blocks if found else UNKNOWN_OPERATIONS
     passes = 1 if question.strategy == FROZEN else FORWARDS[protocol.backward]
@@ -80,7 +72,7 @@ def step_operations(question: ForecastRequest) -> float:
 
 def layer_passes(question: ForecastRequest) -> int:
     """Return how often a layer of the backbone is run in a step, in the same estimate."""
-    config, protocol = CONFIGS.get(question.model), protocol_of(question)
+    config, protocol = CONFIGS.get(question.model), question.resolved_protocol()
     clips = protocol.window_clips * protocol.batch_size
     stages = build_strategy(question.strategy, question.settings).stages()
     if question.strategy == FROZEN:

@@ -14,8 +14,6 @@ from typing import Any
 
 import torch
 
-from bench.config.overrides import override
-from bench.config.presets import default_protocol
 from bench.config.protocol import Protocol
 from bench.data.clips import VideoClips
 from bench.data.windows import TrainingSampler
@@ -76,9 +74,7 @@ class Measurement:
 
 def build(question: ForecastRequest) -> BuiltModel:
     """Return a configuration's model with random weights and a window of random frames, on the host."""
-    protocol = override(
-        default_protocol(question.model, question.device, question.dataset), question.protocol
-    )
+    protocol = question.resolved_protocol()
     torch.set_num_threads(protocol.threads)
     strategy = build_strategy(question.strategy, question.settings)
     detector, fresh_head, _ = build_detector(question.model, None, strategy, protocol, question.classes, 0)

@@ -43,13 +43,9 @@ def max_fitting(question: ForecastRequest, field: str, limit: int, most: int) ->
     """Return the largest value of ``window_clips`` or ``image_size`` whose forecast fits ``limit`` bytes."""
     import torch
 
-    from bench.config.overrides import override
-    from bench.config.presets import default_protocol
     from bench.models import build_backbone
 
-    protocol = override(
-        default_protocol(question.model, question.device, question.dataset), question.protocol
-    )
+    protocol = question.resolved_protocol()
     with torch.device("meta"):
         geometry = build_backbone(question.model, clip_frames=protocol.clip_frames).geometry
 

@@ -9,7 +9,10 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.config.protocol import Protocol
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +38,18 @@ class ForecastRequest:
     dataset: str = ""
     """Name of the data set, which some default protocols depend on."""
 
+    def resolved_protocol(self) -> Protocol:
+        """Return the model's default protocol with the fields that differ."""
+        from bench.config.overrides import override
+        from bench.config.presets import default_protocol
+
+        return override(default_protocol(self.model, self.device, self.dataset), self.protocol)
+
 
 def run_forecast(question: ForecastRequest) -> dict[str, Any]:
     """Return the row of a forecast: predicted bytes in total, by kind, by phase and by stage."""
     import gc
 
-    from bench.config.overrides import override
-    from bench.config.presets import default_protocol
     from bench.plan.forecast import CPU, CUDA, TraceSettings, forecast
     from bench.training.distributed.processes import World
     from strategies import build_strategy
@@ -50,9 +58,7 @@ def run_forecast(question: ForecastRequest) -> dict[str, Any]:
     target = CPU if question.device == "cpu" else CUDA
     if question.workspace_bytes is not None:
         target = dataclasses.replace(target, workspace_bytes=question.workspace_bytes)
-    protocol = override(
-        default_protocol(question.model, question.device, question.dataset), question.protocol
-    )
+    protocol = question.resolved_protocol()
     # Exclude imported objects from the many garbage collections during the trace.
     gc.freeze()
     try:

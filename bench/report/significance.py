@@ -1,32 +1,13 @@
-"""Significance of differences between strategies: confidence intervals of differences paired by seed."""
+"""Student's t distribution, and Holm's correction of several tests."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 LEAST_PAIRS = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Gain:
-    """Mean difference over ``pairs`` seeds, and half the width of its 95 % interval (None for few pairs)."""
-
-    mean: float
-    pairs: int
-    half_width: float | None
-
-    @property
-    def interval(self) -> str:
-        """The interval as text, or the number of pairs if there is none."""
-        if self.half_width is None:
-            return f"n = {self.pairs}"
-        return f"{self.mean - self.half_width:+.1f} to {self.mean + self.half_width:+.1f}"
 
 
 def student_quantile(probability: float, freedom: int) -> float:
@@ -65,18 +46,3 @@ def holm(p: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p) - rank) * p[index]))
         adjusted[index] = highest
     return adjusted
-
-
-def paired_gain(values: Mapping[Any, float], baseline: Mapping[Any, float]) -> Gain | None:
-    """Return the gain of ``values`` over ``baseline``, both by seed; None if they have no seed in common.
-
-    The interval is mean ± t(0.975, n - 1) · s / sqrt(n) of the n differences, for three or more pairs.
-    """
-    differences = [values[seed] - baseline[seed] for seed in sorted(values.keys() & baseline.keys())]
-    if not differences:
-        return None
-    pairs = len(differences)
-    half = None
-    if pairs >= LEAST_PAIRS:
-        half = student_quantile(0.975, pairs - 1) * statistics.stdev(differences) / math.sqrt(pairs)
-    return Gain(statistics.fmean(differences), pairs, half)

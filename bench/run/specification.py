@@ -127,6 +127,11 @@ EVALUATED_AT = (1 / 8, 1 / 4, 1 / 2, 1.0)
 """Default fractions of a run's steps at which it is evaluated on tuning videos."""
 
 
+def strategy_entry(strategy: Strategy, protocol: Protocol) -> dict[str, Any]:
+    """Return name and fields of a strategy, and what is tuned beside them, if not default."""
+    return {**settings(strategy), **protocol.tuned()}
+
+
 @dataclasses.dataclass(frozen=True)
 class ResolvedRun:
     """One run with resolved settings: text is parsed and the weights are hashed on creation."""
@@ -170,8 +175,8 @@ class ResolvedRun:
 
     @property
     def strategy_entry(self) -> dict[str, Any]:
-        """The record's field ``strategy``: name, fields, and what is tuned beside them, if not default."""
-        return {**settings(self.strategy), **self.protocol.tuned()}
+        """The record's field ``strategy`` (``strategy_entry``)."""
+        return strategy_entry(self.strategy, self.protocol)
 
     @property
     def title(self) -> str:
@@ -244,7 +249,7 @@ def _resolved(
     identity = RunIdentity(
         model=spec.model,
         weights_sha256=weights_sha256,
-        strategy={**settings(strategy), **protocol.tuned()},
+        strategy=strategy_entry(strategy, protocol),
         dataset=(dataset.name, dataset.variant, dataset.sha256),
         protocol_digest=protocol.digest(),
         device=spec.device,

@@ -10,7 +10,6 @@ compute or read encodings, does not depend on what is on disk, as long as memory
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 
 from bench.data.windows import Window
@@ -18,7 +17,7 @@ from bench.features.cache import EncodingCache
 from bench.memory.constants import CACHED, FIRST_CACHED, UNCACHED
 from bench.memory.device import synchronize
 from bench.memory.meter import AllocatorPeaks, MemoryMeter, MemoryReading, Meter, NoMeter
-from bench.training.history import StageMemory, TrainingHistory
+from bench.training.history import StageMemory, TrainingHistory, step_clock
 from bench.training.step import StageSetup, Trainer
 from strategies.base import Fidelity, Stage
 
@@ -100,12 +99,14 @@ class StageMeters:
     def _timed(self, fidelity: Fidelity) -> Iterator[tuple[Meter, EncodingCache | None]]:
         kept = self.setup.cache_at(fidelity)
         computed, read = (kept.computed, kept.read) if kept else (0, 0)
-        peaks, started = AllocatorPeaks(self.trainer.device), (time.perf_counter(), time.process_time())
+        peaks, started = AllocatorPeaks(self.trainer.device), step_clock()
         with peaks.watching():
             yield NoMeter(), kept or self.setup.uncached
         synchronize(self.trainer.device)
-        self.history.times.append(time.perf_counter() - started[0])
-        self.history.cpu_times.append(time.process_time() - started[1])
+        for times, now, before in zip(
+            (self.history.times, self.history.cpu_times), step_clock(), started, strict=True
+        ):
+            times.append(now - before)
         self.steady = kept is None or (kept.computed, kept.read) == (computed, read)
         if peaks.allocated is not None:
             kind = UNCACHED if kept is None else FIRST_CACHED if kept.computed > computed else CACHED

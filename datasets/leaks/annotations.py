@@ -10,8 +10,7 @@ from bench.io.errors import InputError
 from datasets.annotations.dataset import ACTION
 from datasets.annotations.formats import read_file
 from datasets.annotations.imports.formats import activitynet_json
-
-TUNING = "tuning"
+from datasets.cards.cards import TUNING
 
 
 def shuffled(source: Path, subset: str, seed: int) -> bytes:

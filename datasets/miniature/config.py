@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 SUBSETS = ("training", "tuning", "testing")
 SOURCE_SUBSETS = ("training", "validation")
@@ -14,8 +14,47 @@ PICTURES_SHA256 = {
 """Digests of the decoded pictures of the default configuration, see `generate`."""
 
 
+class GeneratorConfig:
+    """What configurations of generators share; a subclass is a dataclass of plain values and ranges."""
+
+    size: int
+    frames_per_second: int
+    training_videos: int
+    tuning_videos: int
+    testing_videos: int
+
+    def check_pictures_and_ranges(self) -> None:
+        """Raise ValueError for sizes and rates that cannot be encoded, and for empty ranges."""
+        if self.size < 16 or self.size % 2:
+            raise ValueError(f"size is {self.size}, an even number of at least 16 pixels is needed")
+        if self.frames_per_second < 1:
+            raise ValueError(f"frames_per_second is {self.frames_per_second}, at least 1 is needed")
+        for name, value in self.fields().items():
+            if isinstance(value, tuple) and not 0 < value[0] <= value[1]:
+                raise ValueError(f"{name} is ({value[0]}, {value[1]}), 0 < low <= high is needed")
+
+    def fields(self) -> dict[str, Any]:
+        """Return all fields by name."""
+        return asdict(self)  # type: ignore[call-overload, no-any-return]  # subclasses are dataclasses
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        """Return the configuration from its `asdict` after a JSON round trip, which turns tuples to lists."""
+        return cls(**{name: tuple(each) if isinstance(each, list) else each for name, each in fields.items()})
+
+    @property
+    def digest(self) -> str:
+        """Return twelve hexadecimal digits that depend on every field."""
+        return hashlib.sha256(json.dumps(self.fields(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def count(self, subset: str) -> int:
+        """Return the number of videos of a subset of the target domain."""
+        counts = (self.training_videos, self.tuning_videos, self.testing_videos)
+        return dict(zip(SUBSETS, counts, strict=True))[subset]
+
+
 @dataclass(frozen=True)
-class MiniatureConfig:
+class MiniatureConfig(GeneratorConfig):
     """Configuration of the generator: counts, sizes (pixels), ranges (seconds unless noted) and difficulty.
 
     The four scales multiply the difficulties of the target domain; 0 removes a difficulty. `version` must be
@@ -47,39 +86,11 @@ class MiniatureConfig:
     source_amount: float = 1.3
 
     def __post_init__(self) -> None:
-        if self.size < 16 or self.size % 2:
-            raise ValueError(f"size is {self.size}, an even number of at least 16 pixels is needed")
-        if self.frames_per_second < 1:
-            raise ValueError(f"frames_per_second is {self.frames_per_second}, at least 1 is needed")
-        for name, (low, high) in self._ranges().items():
-            if not 0 < low <= high:
-                raise ValueError(f"{name} is ({low}, {high}), 0 < low <= high is needed")
+        self.check_pictures_and_ranges()
         if self.instance_seconds[0] + 1 > min(self.video_seconds[0], self.short_video_seconds[0]):
             raise ValueError("the shortest video must be a second longer than the shortest instance")
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "MiniatureConfig":
-        """Return the configuration from its `asdict` after a JSON round trip, which turns tuples to lists."""
-        restored: dict[str, Any] = {}
-        for name, value in fields.items():
-            restored[name] = tuple(value) if isinstance(value, list) else value
-        return cls(**restored)
-
-    @property
-    def digest(self) -> str:
-        """Return twelve hexadecimal digits that depend on every field."""
-        fields = json.dumps(asdict(self), sort_keys=True)
-        return hashlib.sha256(fields.encode()).hexdigest()[:12]
-
-    def count(self, subset: str) -> int:
-        """Return the number of videos of a subset of the target domain."""
-        counts = (self.training_videos, self.tuning_videos, self.testing_videos)
-        return dict(zip(SUBSETS, counts, strict=True))[subset]
 
     def source_count(self, subset: str) -> int:
         """Return the number of clips of a subset of the source domain."""
         counts = (self.source_training_clips, self.source_validation_clips)
         return dict(zip(SOURCE_SUBSETS, counts, strict=True))[subset]
-
-    def _ranges(self) -> dict[str, tuple[float, float]]:
-        return {name: value for name, value in asdict(self).items() if isinstance(value, tuple)}

@@ -1,13 +1,10 @@
 """The configuration of the synthetic data set; every field is in its digest."""
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from datasets.miniature import MiniatureConfig
+from datasets.miniature.config import SUBSETS, GeneratorConfig, MiniatureConfig
 
-SUBSETS = ("training", "tuning", "testing")
+__all__ = ["PICTURES_SHA256", "SOURCE", "SUBSETS", "SyntheticConfig"]
 PICTURES_SHA256 = {
     "target": "4c810218557e60d5431bde33115fd8b9007112dc8781d0c09410f165c8cade89",
     "source": "abe4967b9a55040e041bf0042d0ed58b0a221a1fcf87aa3d3fd7344b9ffb1561",
@@ -19,7 +16,7 @@ SOURCE = MiniatureConfig(size=32, frames_per_second=8)
 
 
 @dataclass(frozen=True)
-class SyntheticConfig:
+class SyntheticConfig(GeneratorConfig):
     """Configuration of the generator: counts, sizes (pixels), ranges (seconds unless noted), shares (0 to 1).
 
     `version` must be increased with any change of the generator that changes a picture or an annotation.
@@ -56,32 +53,9 @@ class SyntheticConfig:
     noise: float = 1.5
 
     def __post_init__(self) -> None:
-        if self.size < 16 or self.size % 2:
-            raise ValueError(f"size is {self.size}, an even number of at least 16 pixels is needed")
-        if self.frames_per_second < 1:
-            raise ValueError(f"frames_per_second is {self.frames_per_second}, at least 1 is needed")
-        for name, value in asdict(self).items():
-            if isinstance(value, tuple) and not 0 < value[0] <= value[1]:
-                raise ValueError(f"{name} is ({value[0]}, {value[1]}), 0 < low <= high is needed")
+        self.check_pictures_and_ranges()
+        for name, value in self.fields().items():
             if name.endswith("_share") and not 0 <= value <= 1:
                 raise ValueError(f"{name} is {value}, 0 to 1 is needed")
         if self.video_seconds[0] < self.instance_seconds[1] + 4:
             raise ValueError("the shortest video must be 4 seconds longer than the longest instance")
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "SyntheticConfig":
-        """Return the configuration from its `asdict` after a JSON round trip, which turns tuples to lists."""
-        restored: dict[str, Any] = {
-            key: tuple(each) if isinstance(each, list) else each for key, each in fields.items()
-        }
-        return cls(**restored)
-
-    @property
-    def digest(self) -> str:
-        """Return twelve hexadecimal digits that depend on every field."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
-
-    def count(self, subset: str) -> int:
-        """Return the number of videos of a subset."""
-        counts = (self.training_videos, self.tuning_videos, self.testing_videos)
-        return dict(zip(SUBSETS, counts, strict=True))[subset]

@@ -6,13 +6,12 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 
 from bench.config.protocol import Protocol
 from bench.data.frame_store import FrameStore
 from bench.detection import evaluate
-from bench.detection.segments import Segments
+from bench.detection.segments import Segments, table_of
 from bench.features.cache import EncodingCache, EncodingStorage
 from bench.features.encode import ClipPasses
 from bench.run.specification import ResolvedRun
@@ -77,22 +76,15 @@ def curve_evaluation(
 
 def table_of_instances(videos: Sequence[Video]) -> Segments:
     """Return the instances of some videos as a table."""
-    rows = [(video.id, each) for video in videos for each in video.instances]
-    return Segments(
-        np.array([video for video, _ in rows], dtype=str),
-        np.array([each.label for _, each in rows], dtype=str),
-        np.array([each.start for _, each in rows], dtype=np.float64),
-        np.array([each.end for _, each in rows], dtype=np.float64),
-    )
+    rows = [(video.id, each.label, each.start, each.end, 0.0) for video in videos for each in video.instances]
+    return table_of(rows, scored=False)
 
 
 def table_of_detections(found: Sequence[VideoDetections], classes: Sequence[str]) -> Segments:
     """Return detections as a table, rounded as in a submission."""
-    rows = [(each.video, entry) for each in found for entry in each.entries(classes)]
-    return Segments(
-        np.array([video for video, _ in rows], dtype=str),
-        np.array([entry["label"] for _, entry in rows], dtype=str),
-        np.array([entry["segment"][0] for _, entry in rows], dtype=np.float64),
-        np.array([entry["segment"][1] for _, entry in rows], dtype=np.float64),
-        np.array([entry["score"] for _, entry in rows], dtype=np.float64),
-    )
+    rows = [
+        (each.video, entry["label"], *entry["segment"], entry["score"])
+        for each in found
+        for entry in each.entries(classes)
+    ]
+    return table_of(rows, scored=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from checkpointed_gradients import check_checkpointing
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bench.io.errors import InputError
@@ -34,15 +35,8 @@ def test_stored_statistics_are_those_of_evaluation_mode() -> None:
 def test_checkpointing_changes_no_gradient(tiny: Callable[[], TSMResNet | I3D]) -> None:
     torch.manual_seed(0)
     model = tiny()
-    clips = torch.randn(1, 3, 16, 32, 32)
-    gradients = []
-    for model.checkpointing in (False, True):
-        model.zero_grad()
-        model.tokens(clips).square().mean().backward()
-        gradients.append([parameter.grad.clone() for parameter in model.parameters()])  # type: ignore[union-attr]
-    for plain, recomputed in zip(*gradients, strict=True):
-        torch.testing.assert_close(plain, recomputed, rtol=1e-5, atol=1e-10)
-    assert all(gradient.abs().sum() > 0 for gradient in gradients[0])
+    plain = check_checkpointing(model, torch.randn(1, 3, 16, 32, 32))
+    assert all(gradient.abs().sum() > 0 for gradient in plain)
 
 
 @pytest.mark.parametrize(("name", "frames"), [("tsm-r50", 8), ("i3d", 64)])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from checkpointed_gradients import check_checkpointing
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
@@ -78,15 +79,8 @@ def test_an_inserted_module_sees_the_patches_of_a_clip() -> None:
 
 def test_checkpointing_changes_no_gradient() -> None:
     model = randomised().train()
-    clips = torch.randn(1, 3, 8, 42, 42)
-    gradients = []
-    for model.checkpointing in (False, True):
-        model.zero_grad()
-        model.tokens(clips).square().mean().backward()
-        gradients.append([value.grad.clone() for value in model.parameters()])
-    for plain, recomputed in zip(*gradients, strict=True):
-        torch.testing.assert_close(plain, recomputed, rtol=1e-5, atol=1e-9)
-        assert plain.abs().sum() > 0
+    plain = check_checkpointing(model, torch.randn(1, 3, 8, 42, 42), atol=1e-9)
+    assert all(gradient.abs().sum() > 0 for gradient in plain)
 
 
 def test_layers_hold_all_but_the_stem() -> None:

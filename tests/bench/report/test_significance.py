@@ -2,7 +2,8 @@
 
 import pytest
 
-from bench.report.significance import paired_gain, student_quantile
+from bench.report.analysis.bootstrap import seed_difference
+from bench.report.significance import student_quantile
 
 PRINTED = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 19: 2.093, 30: 2.042, 100: 1.984}
 
@@ -20,6 +21,8 @@ def test_other_probabilities():
 
 
 def test_only_seeds_that_both_have_count():
-    gain = paired_gain({0: 5.0, 1: 7.0, 8: 99.0}, {0: 4.0, 1: 4.0, 9: 0.0})
+    gain = seed_difference(
+        {("", 0): 5.0, ("", 1): 7.0, ("", 8): 99.0}, {("", 0): 4.0, ("", 1): 4.0, ("", 9): 0.0}
+    )
     assert (gain.mean, gain.pairs, gain.interval) == (2.0, 2, "n = 2")
-    assert paired_gain({0: 1.0}, {1: 1.0}) is None
+    assert seed_difference({("", 0): 1.0}, {("", 1): 1.0}) is None
