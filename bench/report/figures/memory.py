@@ -172,7 +172,8 @@ def peak_along(
 
 def _legend(rows: Sequence[Forecast], points: Sequence[Point]) -> list[matplotlib.lines.Line2D]:
     line = matplotlib.lines.Line2D
-    names = sorted({row.strategy for row in rows}, key=lambda name: (name != "head-only", name))
+    drawn = {row.strategy for row in rows} | {point.strategy for point in points}
+    names = sorted(drawn, key=lambda name: (name != "head-only", name))
     marks: dict[str, Any] = {"markersize": 4, "linestyle": "none"}
     handles = [
         line([], [], color=look_of(name).colour, marker=look_of(name).marker, label=name, **marks)

@@ -278,3 +278,10 @@ def test_measured_steps_are_points_of_the_figures(tmp_path):
     steps, _ = measured_memory.read_steps(tmp_path)
     without = [path.read_bytes() for path in memory_figures.draw(rows, [], tmp_path)]
     assert [path.read_bytes() for path in memory_figures.draw(rows, [], tmp_path, steps)] != without
+
+
+def test_a_strategy_that_was_only_measured_is_in_the_legend(tmp_path):
+    rows, _ = forecast_rows.read_forecasts(write(tmp_path / "forecasts", row()))
+    point = memory_figures.Point("adatad", "plain", "vit-s", 128, 112, 1, "bfloat16", "cuda", 10**9)
+    labels = [handle.get_label() for handle in memory_figures._legend(rows, [point])]
+    assert labels == ["head-only", "adatad", "predicted, plain", "measured"]
